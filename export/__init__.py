@@ -1,0 +1,1 @@
+"""Turn checkpoints into bundles: ONNX graphs, engines, verification, publishing. Needs deepsim[export]."""

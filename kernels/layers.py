@@ -1,0 +1,147 @@
+"""The vocabulary in which every network of this project is written down: one frozen record per layer.
+
+A network is a tuple of :class:`Layer`; the tables stand in ``runtime/networks.py``, the manifest of a bundle
+carries them as JSON, and PyTorch, ONNX and the numpy reference each read the same records.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Kind = Literal["fc", "conv", "deconv", "pool", "lrn", "reshape"]
+Activation = Literal["none", "relu", "lrelu", "tanh255"]
+Shape = tuple[int, ...]  # without the batch: (C, H, W) or (C,)
+
+LRELU_SLOPE = 0.3  # Dosovitskiy & Brox 2016, section 4: max(x, 0) + 0.3 min(x, 0)
+LRN_SIZE, LRN_ALPHA, LRN_BETA, LRN_K = 5, 1e-4, 0.75, 1.0  # CaffeNet, both norm layers
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Describe one layer; ``name`` is the release layer name and the prefix of its weights.
+
+    ``inputs`` and ``outputs`` count channels (for ``fc``: units). ``kernel``, ``stride`` and ``padding`` apply to
+    both spatial axes. ``shape`` is the target of ``reshape``, (C, H, W) in row-major order. Fields that a kind does
+    not use stay at their defaults.
+
+    Kinds: ``fc`` y = W x + b; ``conv`` cross-correlation; ``deconv`` transposed convolution (Caffe Deconvolution);
+    ``pool`` max-pooling without padding, its extent rounded up with ``ceil_mode`` (Caffe) and down without; ``lrn``
+    across-channel local response normalisation; ``reshape``. The activation follows the layer: ``lrelu`` has slope
+    0.3, ``tanh255`` is 255 tanh(x).
+    """
+
+    name: str
+    kind: Kind
+    inputs: int = 0
+    outputs: int = 0
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    activation: Activation = "none"
+    shape: Shape = ()
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"layer {self.name}: kind {self.kind!r}, expected one of {', '.join(get_args(Kind))}.")
+        if self.activation not in get_args(Activation):
+            known = ", ".join(get_args(Activation))
+            raise ValueError(f"layer {self.name}: activation {self.activation!r}, expected one of {known}.")
+
+    @property
+    def has_weights(self) -> bool:
+        """Tell whether the layer owns a weight and a bias."""
+        return self.kind in ("fc", "conv", "deconv")
+
+    @property
+    def weight_shape(self) -> Shape:
+        """Return the weight's shape: fc (out, in), conv (out, in/g, k, k), deconv (in, out/g, k, k); no layer: ()."""
+        if self.kind == "fc":
+            return (self.outputs, self.inputs)
+        if self.kind == "conv":
+            return (self.outputs, self.inputs // self.groups, self.kernel, self.kernel)
+        if self.kind == "deconv":
+            return (self.inputs, self.outputs // self.groups, self.kernel, self.kernel)
+        return ()
+
+    @property
+    def parameters(self) -> int:
+        """Count weights and biases."""
+        return math.prod(self.weight_shape) + self.outputs if self.has_weights else 0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Return the output's shape for an input of ``shape``, both without the batch.
+
+        Raises ValueError naming the layer when the input does not fit.
+        """
+        if self.kind == "reshape":
+            self._expect(math.prod(shape) == math.prod(self.shape), shape)
+            return self.shape
+        if self.kind == "fc":
+            self._expect(math.prod(shape) == self.inputs, shape)
+            return (self.outputs,)
+        self._expect(len(shape) == 3 and (not self.has_weights or shape[0] == self.inputs), shape)
+        channels = self.outputs if self.has_weights else shape[0]
+        return (channels, self._extent(shape[1]), self._extent(shape[2]))
+
+    def macs(self, shape: Shape) -> int:
+        """Count the effective multiply-accumulates of one image for an input of ``shape``.
+
+        Only products with a real input and a kept output count: taps on padding are counted as the convention has it
+        (dense), the zeros that bed-of-nails upsampling inserts are not.
+        """
+        if self.kind == "fc":
+            return self.inputs * self.outputs
+        if self.kind == "conv":
+            height, width = self.output_shape(shape)[1:]
+            return math.prod(self.weight_shape) * height * width
+        if self.kind == "deconv":
+            return math.prod(self.weight_shape) * shape[1] * shape[2]
+        return 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON values."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Layer:
+        """Rebuild a layer from :meth:`to_json`. Raises ValueError or TypeError on unknown or missing fields."""
+        return cls(**{**record, "shape": tuple(record.get("shape", ()))})
+
+    def _extent(self, size: int) -> int:
+        if self.kind == "lrn":
+            return size
+        if self.kind == "pool":
+            steps = size - self.kernel + (self.stride - 1 if self.ceil_mode else 0)
+            return steps // self.stride + 1
+        if self.kind == "deconv":
+            return (size - 1) * self.stride - 2 * self.padding + self.kernel
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def _expect(self, fits: bool, shape: Shape) -> None:
+        if not fits:
+            wanted = self.shape or self.inputs or "(C, H, W)"
+            raise ValueError(f"layer {self.name} ({self.kind}): input of shape {shape}, expected {wanted}.")
+
+
+def shapes(layers: tuple[Layer, ...], input_shape: Shape) -> list[Shape]:
+    """Return the output shape of every layer in order, without the batch. Raises ValueError where one does not fit."""
+    found: list[Shape] = []
+    for layer in layers:
+        input_shape = layer.output_shape(input_shape)
+        found.append(input_shape)
+    return found
+
+
+def parameters(layers: tuple[Layer, ...]) -> int:
+    """Count the weights and biases of a network."""
+    return sum(layer.parameters for layer in layers)
+
+
+def macs(layers: tuple[Layer, ...], input_shape: Shape) -> int:
+    """Count the effective multiply-accumulates of one image through a network (see :meth:`Layer.macs`)."""
+    before = [input_shape, *shapes(layers, input_shape)]
+    return sum(layer.macs(shape) for layer, shape in zip(layers, before, strict=False))

@@ -1,0 +1,34 @@
+"""Run exported bundles: reconstruct photographs from a network's features, re-encode, interpolate.
+
+>>> from deepsim import runtime
+>>> inverter = runtime.Inverter("norm2.deepsim")
+>>> images = inverter.reconstruct(["photo.jpg"])  # uint8 RGB (1, 227, 227, 3)
+
+Nothing here imports torch, onnx or the training code; a backend's packages are imported when it is chosen.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __name__ == "runtime":  # imported as a checkout's folder: be deepsim.runtime instead, so that classes exist once
+    _namespace = types.ModuleType("deepsim")
+    _namespace.__path__ = [str(Path(__file__).resolve().parent.parent)]
+    sys.modules.setdefault("deepsim", _namespace)
+    importlib.import_module("deepsim.runtime.checkout").alias("runtime")
+
+if TYPE_CHECKING:
+    from deepsim.runtime.inverter import Inverter, available_backends
+
+__all__ = ["Inverter", "available_backends"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use, so that ``import deepsim.runtime`` stays instant."""
+    if name in __all__:
+        return getattr(importlib.import_module("deepsim.runtime.inverter"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
