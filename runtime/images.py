@@ -136,7 +136,7 @@ def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def save_png(rgb: Pixels, path: str | os.PathLike[str]) -> None:
-    """Write uint8 RGB (H, W, 3) as a PNG file, atomically. Raises DtypeError, ShapeError; DeviceError on a full disk."""
+    """Write uint8 RGB (H, W, 3) as a PNG file, atomically. Raises DtypeError or ShapeError; DeviceError (disk full)."""
     _check(rgb, str(path), rank=3)
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, format="PNG")
@@ -198,7 +198,7 @@ def _convert(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F"):
         raise DataError(f"{image.mode} image: no defined range of grey levels. Convert it to mode 'L' or 'I;16'.")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image.convert("RGB")
