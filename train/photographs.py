@@ -14,14 +14,14 @@ from deepsim.runtime.images import read_image, save_png
 from deepsim.runtime.pixels import Pixels
 
 # The packages' drawings, text pages, charts and synthetic pictures are left out.
-TRAIN = {
+TRAIN: dict[str, tuple[str, ...]] = {
     "skimage": (
         *("astronaut.png", "brick.png", "coins.png", "grass.png", "gravel.png", "hubble_deep_field.jpg", "ihc.png"),
         *("moon.png", "motorcycle_left.png", "motorcycle_right.png", "retina.jpg"),  # the motorcycles are a stereo pair
     ),
     "sklearn": ("china.jpg", "flower.jpg"),
 }
-HELD_OUT = {"skimage": ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")}
+HELD_OUT: dict[str, tuple[str, ...]] = {"skimage": ("camera.png", "chelsea.png", "coffee.png", "rocket.jpg")}
 
 _PACKAGES = {"skimage": ("scikit-image", "data"), "sklearn": ("scikit-learn", "datasets/images")}
 
