@@ -32,8 +32,8 @@ def write_photographs(folder: str | os.PathLike[str], overwrite: bool = False) -
     The folder appears complete or not at all. Raises DeviceError when scikit-image or scikit-learn is not installed or
     the disk is full, DataError when the package lacks a photograph, UsageError when the folder exists already.
     """
-    train = {path.stem: read_image(path) for path in _files(TRAIN)}
-    held_out = {path.stem: central_square(read_image(path)) for path in _files(HELD_OUT)}
+    train = {path.stem: read_image(path) for path in files(TRAIN)}
+    held_out = {path.stem: central_square(read_image(path)) for path in files(HELD_OUT)}
     with publish_folder(Path(folder), overwrite) as staging:
         for name, photographs in (("train", train), ("held-out", held_out)):
             for stem, rgb in photographs.items():
@@ -48,13 +48,13 @@ def central_square(rgb: Pixels) -> Pixels:
     return np.ascontiguousarray(rgb[top : top + side, left : left + side])
 
 
-def _files(chosen: dict[str, tuple[str, ...]]) -> list[Path]:
-    """Locate the files inside the packages, without importing these."""
-    files = [_package_folder(module) / name for module, names in chosen.items() for name in names]
-    for path in files:
+def files(chosen: dict[str, tuple[str, ...]]) -> list[Path]:
+    """Locate photographs inside their packages, without importing these. Raises DeviceError or DataError if missing."""
+    found = [_package_folder(module) / name for module, names in chosen.items() for name in names]
+    for path in found:
         if not path.is_file():
             raise DataError(f"{path}: no such photograph, this version lacks it. Install scikit-image 0.24 or newer.")
-    return files
+    return found
 
 
 def _package_folder(module: str) -> Path:
