@@ -52,7 +52,9 @@ class GeneratorSpec:
         return shapes(self.layers, self.input_shape)[-1][-1]
 
 
-def _conv(name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1) -> Layer:
+def _conv(
+    name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Layer:
     return Layer(name, "conv", inputs, outputs, kernel, stride, padding, groups, activation="relu")
 
 
