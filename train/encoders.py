@@ -36,10 +36,11 @@ _TORCHVISION_NAMES = {
 def pink_noise(count: int, side: int, seed: int) -> Tensor:
     """Draw uint8 RGB noise (count, side, side, 3) whose amplitude falls as 1/f, like that of natural images."""
     rng = np.random.default_rng(seed)
-    spectrum = np.fft.fft2(rng.standard_normal((count, 3, side, side)))
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None, :])
-    frequency[0, 0] = 1 / side
-    images = np.fft.ifft2(spectrum / frequency).real
+    period = 1 << (side - 1).bit_length()  # a power of two: sides such as 227 are prime, and slow to transform
+    spectrum = np.fft.rfft2(rng.standard_normal((count, 3, period, period), np.float32))
+    frequency = np.hypot(np.fft.fftfreq(period)[:, None], np.fft.rfftfreq(period)[None, :])
+    frequency[0, 0] = 1 / period
+    images = np.fft.irfft2(spectrum / frequency)[:, :, :side, :side]
     images *= 55 / images.std((1, 2, 3), keepdims=True)
     mixed = images + 1.5 * images.mean(1, keepdims=True)  # channels of photographs are correlated
     return torch.from_numpy(np.clip(mixed + 118, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))

@@ -59,9 +59,14 @@ def train(config: TrainConfig, run: Run) -> Outcome:
     Raises UsageError when the folder holds a run and ``resume`` is "never", CheckpointError for unusable weights,
     DataError for unusable photographs, NumericError (naming step and batch) when a loss or gradient is not finite.
     """
+    with Signals() as signals:
+        return _train(config, run, signals)
+
+
+def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     torch.use_deterministic_algorithms(config.deterministic)
     if run.resume == "never" and newest_checkpoints(run.folder):
-        raise UsageError(f"{run.folder}: holds a run already. Pass --resume auto to go on, or choose another --run.")
+        raise UsageError(f"{run.folder}: holds a run already. Pass --resume auto to go on, or choose another --output.")
     saved = None if run.resume == "never" else run.folder
     models = build_models(config, run.device, run.world, saved)
     start, best = _resume(run, models)
@@ -72,8 +77,7 @@ def train(config: TrainConfig, run: Run) -> Outcome:
     telemetry = Telemetry(run.folder, start, config.steps, run.quiet) if run.world.is_main else None
     progress = _Progress(models, run, telemetry, photos, start, best)
     try:
-        with Signals() as signals:
-            return progress.run_to_the_end(signals)
+        return progress.run_to_the_end(signals)
     finally:
         if telemetry is not None:
             telemetry.close()

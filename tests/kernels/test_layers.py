@@ -1,6 +1,7 @@
 """The layer record: shapes, counts, JSON, and clear refusals."""
 
 import pytest
+
 from deepsim.kernels.layers import Layer, macs, parameters, shapes
 
 UPCONV = Layer("deconv1", "deconv", 64, 32, 4, 2, 1, activation="lrelu")
@@ -18,7 +19,11 @@ def test_upconvolution_doubles_the_size_and_counts_only_real_products():
 
 
 def test_counts_add_up_over_layers():
-    layers = (Layer("a", "conv", 3, 8, 3, 1, 1), Layer("b", "pool", kernel=2, stride=2), Layer("c", "fc", 8 * 4 * 4, 10))
+    layers = (
+        Layer("a", "conv", 3, 8, 3, 1, 1),
+        Layer("b", "pool", kernel=2, stride=2),
+        Layer("c", "fc", 8 * 4 * 4, 10),
+    )
     assert shapes(layers, (3, 8, 8)) == [(8, 8, 8), (8, 4, 4), (10,)]
     assert parameters(layers) == 8 * 27 + 8 + 1280 + 10
     assert macs(layers, (3, 8, 8)) == 8 * 27 * 64 + 1280

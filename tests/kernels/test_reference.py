@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from deepsim.kernels import reference
 
 RNG = np.random.default_rng(7)
@@ -73,7 +74,9 @@ def test_local_response_norm_follows_the_formula():
     np.testing.assert_allclose(reference.local_response_norm(x), expected, rtol=1e-13)
 
 
-@pytest.mark.parametrize(("size", "ceil_mode", "extent"), [(55, True, 27), (62, True, 31), (62, False, 30), (6, True, 3)])
+@pytest.mark.parametrize(
+    ("size", "ceil_mode", "extent"), [(55, True, 27), (62, True, 31), (62, False, 30), (6, True, 3)]
+)
 def test_max_pool_rounds_as_caffe_does(size, ceil_mode, extent):
     x = RNG.standard_normal((1, 2, size, size))
     y = reference.max_pool(x, 3, 2, ceil_mode)

@@ -1,6 +1,7 @@
 """The tables of networks against the published counts and extents."""
 
 import pytest
+
 from deepsim.kernels.layers import macs, parameters, shapes
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.networks import ALEXNET, CAFFENET, generator_spec, invertible_layers, vae_decoder_spec
@@ -17,9 +18,7 @@ GENERATORS = {  # layer: parameters, GMAC per image (effective), output side
     "fc8": (43_416_675, 0.994, 256),
 }
 FC_NAMES = "defc7 defc6 defc5 reshape deconv5 conv5_1 deconv4 conv4_1 deconv3 conv3_1 deconv2 deconv1 deconv0"
-CONV_NAMES = (
-    "Rconv6 Rconv7 Rconv8 deconv5 conv5_1 deconv4 conv4_1 deconv3 conv3_1 deconv2 conv2_1 deconv1 conv1_1"
-)
+CONV_NAMES = "Rconv6 Rconv7 Rconv8 deconv5 conv5_1 deconv4 conv4_1 deconv3 conv3_1 deconv2 conv2_1 deconv1 conv1_1"
 
 
 @pytest.mark.parametrize("layer", GENERATORS)

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from deepsim.train.pausing import Pausing  # noqa: E402
+from deepsim.train.pausing import Pausing
 
 BOTH, ONLY_D, ONLY_G = (True, True), (True, False), (False, True)  # (discriminator trains, generator trains)
 
