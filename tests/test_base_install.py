@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = ("train", "export", "encode", "decode", "reconstruct", "reencode", "interpolate", "bench", "report", "doctor")
+COMMANDS = (
+    "train",
+    "export",
+    "encode",
+    "decode",
+    "reconstruct",
+    "reencode",
+    "interpolate",
+    "bench",
+    "report",
+    "doctor",
+)
 
 IMPORT_EVERYTHING = """
 import importlib, pkgutil, sys
@@ -69,7 +80,10 @@ def test_every_help_answers(environment, tmp_path, command):
 
 @pytest.mark.slow
 def test_commands_without_their_extra_name_it(environment, tmp_path):
-    for arguments, extra in ((["train"], "deepsim[train]"), (["export", "--random", "--layer", "norm1"], "deepsim[export]")):
+    for arguments, extra in (
+        (["train"], "deepsim[train]"),
+        (["export", "--random", "--layer", "norm1"], "deepsim[export]"),
+    ):
         found = run(environment / "deepsim", *arguments, cwd=tmp_path)
         assert found.returncode == 4, found.stderr
         assert extra in found.stderr

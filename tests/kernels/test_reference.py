@@ -9,7 +9,7 @@ RNG = np.random.default_rng(7)
 
 
 def loops_convolve(x, weight, bias, stride, padding, groups):
-    n, c, h, w = x.shape
+    n, _c, h, w = x.shape
     out, per_group, k, _ = weight.shape
     ho, wo = (h + 2 * padding - k) // stride + 1, (w + 2 * padding - k) // stride + 1
     y = np.zeros((n, out, ho, wo))
@@ -26,7 +26,7 @@ def loops_convolve(x, weight, bias, stride, padding, groups):
 
 def loops_upconvolve(x, weight, bias, stride, padding):
     """Scatter: every input pixel adds its kernel to the output (the transposed convolution's definition)."""
-    n, c, h, w = x.shape
+    n, _c, h, w = x.shape
     _, out, k, _ = weight.shape
     full = np.zeros((n, out, (h - 1) * stride + k, (w - 1) * stride + k))
     for b, ci, i, j in np.ndindex(x.shape):

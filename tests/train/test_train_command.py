@@ -87,10 +87,19 @@ def test_configuration_survives_json():
 
 @pytest.mark.parametrize(
     "values",
-    [{"steps": "many"}, {"mirror": "yes"}, {"batch": 0}, {"schedule": "linear"},
-     {"lambda_img": 0, "lambda_adv": 0, "lambda_feat": 0}, {"learning_rate": float("inf")}, {"encoder": "vgg"}, {"comparator": "pool9"}, {"width": 0.3}],
+    [
+        {"steps": "many"},
+        {"mirror": "yes"},
+        {"batch": 0},
+        {"schedule": "linear"},
+        {"lambda_img": 0, "lambda_adv": 0, "lambda_feat": 0},
+        {"learning_rate": float("inf")},
+        {"encoder": "vgg"},
+        {"comparator": "pool9"},
+        {"width": 0.3},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_senseless_settings_are_refused(values):
     with pytest.raises(UsageError):
         PRESETS["paper"].updated(values)
