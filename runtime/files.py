@@ -109,7 +109,7 @@ def _rename(staging: Path, target: Path) -> None:
     if not target.exists():
         staging.rename(target)
         return
-    libc = ctypes.CDLL(None, use_errno=True)  # exchange both names in one step; the old folder then stages to be removed
+    libc = ctypes.CDLL(None, use_errno=True)  # exchanges both names in one step
     if libc.renameat2(_AT_FDCWD, bytes(staging), _AT_FDCWD, bytes(target), _RENAME_EXCHANGE) != 0:
         raise OSError(ctypes.get_errno(), f"cannot exchange {staging} and {target}")
 

@@ -6,13 +6,14 @@ authors' model release; BVLC CaffeNet; torchvision's AlexNet ("one weird trick",
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deepsim.kernels.layers import Activation, Layer, Shape, shapes
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.pixels import CAFFE_PIXELS, CROP, IMAGENET_PIXELS, PixelConvention
 
 FC_LAYERS = ("fc6", "fc7", "fc8")
+WIDTHS = tuple(2.0**-power for power in range(7))
 LATENT = "latent"  # the "layer" that the VAE decoder inverts
 
 
@@ -52,7 +53,9 @@ class GeneratorSpec:
         return shapes(self.layers, self.input_shape)[-1][-1]
 
 
-def _conv(name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1) -> Layer:
+def _conv(
+    name: str, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Layer:
     return Layer(name, "conv", inputs, outputs, kernel, stride, padding, groups, activation="relu")
 
 
@@ -227,13 +230,37 @@ def _before_norm(encoder: EncoderSpec, layer: str) -> bool:
     return layer.replace("pool", "norm") in (entry.name for entry in encoder.layers) and layer.startswith("pool")
 
 
-def generator_spec(layer: str, encoder: EncoderSpec = CAFFENET) -> GeneratorSpec:
-    """Return the generator that inverts ``layer`` of ``encoder``. Raises UsageError naming the valid layers."""
+def _narrow(layers: tuple[Layer, ...], width: float) -> tuple[Layer, ...]:
+    """Multiply every hidden channel count by ``width``; the network's input and output keep theirs."""
+
+    def scaled(channels: int) -> int:
+        return max(1, round(channels * width))
+
+    last = len(layers) - 1
+    return tuple(
+        replace(
+            layer,
+            inputs=layer.inputs if index == 0 else scaled(layer.inputs) if layer.has_weights else 0,
+            outputs=layer.outputs if index == last else scaled(layer.outputs) if layer.has_weights else 0,
+            shape=(scaled(layer.shape[0]), *layer.shape[1:]) if layer.shape else (),
+        )
+        for index, layer in enumerate(layers)
+    )
+
+
+def generator_spec(layer: str, encoder: EncoderSpec = CAFFENET, width: float = 1.0) -> GeneratorSpec:
+    """Return the generator that inverts ``layer`` of ``encoder``.
+
+    ``width`` is 1 for the paper's network, or a power of two below it (down to 1/64) for a narrower one with the same
+    layers. Raises UsageError naming the valid values.
+    """
+    if width not in WIDTHS:
+        raise UsageError(f"width {width}: expected one of {', '.join(f'{w:g}' for w in WIDTHS)}. Choose one of these.")
     valid = invertible_layers(encoder)
     if layer not in valid:
         raise UsageError(f"layer {layer!r}: no generator for it, {encoder.name} has {', '.join(valid)}. Choose one.")
     shape = encoder.feature_shape(layer)
-    return GeneratorSpec(layer, shape, _FAMILIES[layer](shape[0]))
+    return GeneratorSpec(layer, shape, _narrow(_FAMILIES[layer](shape[0]), width))
 
 
 def vae_decoder_spec(latent: int = 4096) -> GeneratorSpec:
