@@ -139,6 +139,7 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.types: dict[str, int] = {}
+        self.size = 0  # bytes of the initialisers
         self.shape: Shape = ()  # of the tensor that the next layer reads, without the batch
 
     def node(self, op: str, inputs: list[str], name: str, dtype: int, **attributes: Any) -> str:
@@ -151,6 +152,7 @@ class _Graph:
         """Append an initialiser, converted to an ONNX element type where one is given."""
         if dtype is not None:
             value = _converted(name, value, self.onnx.helper.tensor_dtype_to_np_dtype(dtype))
+        self.size += value.nbytes
         self.initializers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
@@ -257,8 +259,7 @@ class _Graph:
 
     def finish(self, name: str, inputs: list[_Port], outputs: list[_Port], metadata: Mapping[str, str] | None) -> bytes:
         """Assemble, check in full and serialise the model."""
-        size = sum(len(tensor.raw_data) for tensor in self.initializers)
-        if size > MAX_BYTES - _MARGIN:
+        if (size := self.size) > MAX_BYTES - _MARGIN:
             raise NumericError(
                 f"{name}: {size:,} bytes of weights, ONNX holds at most {MAX_BYTES:,}. Use fewer weights."
             )

@@ -62,7 +62,7 @@ def _apply(layer: Layer, x: torch.Tensor, weight: torch.Tensor | None, bias: tor
 def encode(
     spec: EncoderSpec, layer: str, weights: Mapping[str, torch.Tensor], images: Pixels, **options: Any
 ) -> NDArray[np.float32]:
-    """Encode uint8 RGB (N, 227, 227, 3) into features, float32 (N, C, H, W) or (N, C); options: :func:`apply_layers`."""
+    """Encode uint8 RGB (N, 227, 227, 3) into float32 (N, C, H, W) or (N, C); see :func:`apply_layers`."""
     with torch.inference_mode():
         x = torch.from_numpy(spec.pixels.to_network(images))
         features: NDArray[np.float32] = apply_layers(spec.up_to(layer), x, weights, **options).numpy()
@@ -74,7 +74,5 @@ def decode(
 ) -> NDArray[np.float32]:
     """Decode float32 features into the generator's output (N, 3, S, S): mean-subtracted, not rounded or clipped."""
     with torch.inference_mode():
-        network: NDArray[np.float32] = apply_layers(
-            spec.layers, torch.from_numpy(features), weights, **options
-        ).numpy()
+        network: NDArray[np.float32] = apply_layers(spec.layers, torch.from_numpy(features), weights, **options).numpy()
         return network
