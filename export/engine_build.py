@@ -29,6 +29,7 @@ MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 PORTABLE = (80, 86, 89, 120, 121)  # Ampere and later; with Turing (75) among them the others would be slower
 WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _WANTED = {"fp16": "HALF", "fp32": "FLOAT"}
+_NAMES = {"FLOAT": "float32", "HALF": "float16"}  # others are named as in numpy, in capitals
 _PR_SET_PDEATHSIG, _MAJOR, _MINOR = 1, 75, 76
 
 
@@ -195,7 +196,11 @@ def _tensors(network: Any) -> dict[str, Any]:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return {
-        tensor.name: {"mode": mode, "dtype": tensor.dtype.name.lower(), "shape": list(tensor.shape)}
+        tensor.name: {
+            "mode": mode,
+            "dtype": _NAMES.get(tensor.dtype.name, tensor.dtype.name.lower()),
+            "shape": list(tensor.shape),
+        }
         for mode, side in (("input", inputs), ("output", outputs))
         for tensor in side
     }

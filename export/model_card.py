@@ -65,8 +65,8 @@ def _run(manifest: Manifest) -> str:
 def _verification(manifest: Manifest) -> str:
     checks = {name: check for name, check in manifest.verification.items() if "figures" in check}
     rows = [f"| {name} | {_figures(check['figures'])} | {_limits(check)} |" for name, check in checks.items()]
-    header = "## Verification\n\nAgainst PyTorch in float32; images in grey levels.\n\n| check | found | limit |\n|---|---|---|"
-    return "\n".join([header, *rows])
+    header = "## Verification\n\nAgainst PyTorch in float32; images in grey levels.\n"
+    return "\n".join([header, "| check | found | limit |", "|---|---|---|", *rows])
 
 
 def _figures(figures: dict[str, float]) -> str:

@@ -66,7 +66,7 @@ def load_run(path: Path) -> Source:
         encoder = encoder_spec(config["encoder"])
         generator = generator_spec(config["layer"], encoder, config.get("width", 1.0))
     except (KeyError, UsageError) as error:
-        reason = f"no setting {error}" if isinstance(error, KeyError) else str(error)
+        reason = f"no setting {error}." if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{run / 'config.json'}: {reason} Name a run of this version.") from error
     encoder = replace(encoder, layers=encoder.up_to(generator.layer))
     return Source(
