@@ -18,7 +18,7 @@ from deepsim.runtime.images import save_png
 from deepsim.runtime.metrics import normalized_error
 from deepsim.train.checkpoints import load_checkpoint, load_newest, mark_best, newest_checkpoints, save_checkpoint
 from deepsim.train.config import TrainConfig
-from deepsim.train.data import Source, batches, mean_image, validation_batch
+from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World
 from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
 from deepsim.train.networks import central_crop, to_image_space, to_pixels
@@ -65,7 +65,8 @@ def train(config: TrainConfig, run: Run) -> Outcome:
     saved = None if run.resume == "never" else run.folder
     models = build_models(config, run.device, run.world, saved)
     start, best = _resume(run, models)
-    photos = validation_batch(run.validation, PREVIEW)
+    scan(run.source)
+    photos = validation_batch(run.validation, min(PREVIEW, len(run.validation))).numpy()
     if run.world.is_main:
         _write_static_files(config, run, models)
     telemetry = Telemetry(run.folder, start, config.steps, run.quiet) if run.world.is_main else None
@@ -149,12 +150,12 @@ class _Progress:
     def _validate(self) -> float | None:
         """Reconstruct the preview photographs and save a grid when due; return their normalised image error.
 
-        The error is None for a single photograph: there are no pairs to normalise with.
+        The error is None for a single photograph (or equal ones): there are no pairs to normalise with.
         """
         images = reconstruct(self.models, self.photos)
         if self.telemetry is not None and self._due(self.models.config.image_every):
             self.telemetry.grid(self.step, self.photos, images)
-        if len(self.photos) < 2:
+        if len(self.photos) < 2 or (self.photos == self.photos[0]).all():
             return None
         flat = self.photos.reshape(len(self.photos), -1).astype(np.float32)
         return normalized_error(images.reshape(flat.shape).astype(np.float32), flat)
