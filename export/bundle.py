@@ -17,6 +17,7 @@ import torch
 from deepsim.export.calibration import calibration_images
 from deepsim.export.engines import HOW, EngineJob, Target, build_engine, choose_target
 from deepsim.export.model_card import model_card
+from deepsim.export.narrator import Narrator
 from deepsim.export.onnx_from_layers import Precision, encoder_onnx, generator_onnx
 from deepsim.export.ranges import WARN_ABOVE, RangeScan, scan_ranges
 from deepsim.export.sources import Source
@@ -47,19 +48,6 @@ class Options:
     def __post_init__(self) -> None:
         if self.max_batch < 1:
             raise UsageError(f"--max-batch: {self.max_batch}, expected at least 1. Choose a larger value.")
-
-
-class Narrator:
-    """Receives what an export is doing; this one is silent."""
-
-    def stage(self, name: str) -> None:
-        """Note that a stage begins."""
-
-    def step(self, phase: str, done: int, steps: int) -> None:
-        """Note a builder's progress within the stage."""
-
-    def warn(self, message: str) -> None:
-        """Note something that the user should know."""
 
 
 def export_bundle(

@@ -34,7 +34,8 @@ def _clouds(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
     frequency[0, 0] = np.inf
     spectrum = np.fft.rfft2(rng.standard_normal((side, side))) / frequency
     noise: NDArray[np.float64] = np.fft.irfft2(spectrum, (side, side))
-    return noise / noise.std()
+    noise /= noise.std()
+    return noise
 
 
 def _shape(rng: np.random.Generator, side: int) -> NDArray[np.bool_]:
@@ -42,4 +43,5 @@ def _shape(rng: np.random.Generator, side: int) -> NDArray[np.bool_]:
     rows, columns = np.mgrid[:side, :side]
     (y, x), (height, width) = rng.uniform(0, side, 2), rng.uniform(0.03, 0.2, 2) * side
     across, down = np.abs(columns - x) / width, np.abs(rows - y) / height
-    return across**2 + down**2 < 1 if rng.random() < 0.5 else np.maximum(across, down) < 1
+    mask: NDArray[np.bool_] = across**2 + down**2 < 1 if rng.random() < 0.5 else np.maximum(across, down) < 1
+    return mask

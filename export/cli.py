@@ -6,11 +6,13 @@ import importlib.util
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
 
+from deepsim.export.narrator import Narrator
+from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -21,8 +23,19 @@ _NEEDED = ("torch", "safetensors", "onnx", "onnxruntime")
 _STAGES = {"onnx": 4, "fp32": 6, "fp16": 9}
 
 
+class _Program(click.Command):
+    """A command that ends with deepsim's exit codes when it is run as a program."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, prog_name: str | None = None, **extra: Any) -> Any:
+        """Run; standing alone it exits with a code as :func:`deepsim.runtime.cli.exits.run` maps them."""
+        if standalone_mode:
+            run(self, prog_name or self.name, *args, **extra)
+        return super().main(*args, standalone_mode=False, prog_name=prog_name, **extra)  # type: ignore[call-overload]
+
+
 @click.command(
     name="deepsim-export",
+    cls=_Program,
     epilog="""\b
 Examples:
   deepsim-export --engine fp16
@@ -86,14 +99,7 @@ def main(
         _tell(manifest, path, time.monotonic() - began)
 
 
-def entry() -> NoReturn:
-    """Run the command with deepsim's exit codes: what the console script ``deepsim-export`` starts."""
-    from deepsim.runtime.cli.exits import run
-
-    run(main, "deepsim-export")
-
-
-class _Bar:
+class _Bar(Narrator):
     """Shows the stages on stderr; a builder's own steps stand behind the stage's name."""
 
     def __init__(self, stages: int) -> None:

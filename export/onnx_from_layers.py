@@ -71,8 +71,8 @@ def encoder_onnx(
     for index, entry in enumerate(layers):
         name = graph.layer(entry, name, reverse_inputs=index == 0 and spec.pixels.order == "BGR")
     graph.rename(graph.to(name, _FLOAT), "features")
-    inputs = [("image", _UINT8, ("N", *_hwc(spec.input_shape)))]
-    outputs = [("features", _FLOAT, ("N", *spec.feature_shape(layer)))]
+    inputs: list[_Port] = [("image", _UINT8, ("N", *_hwc(spec.input_shape)))]
+    outputs: list[_Port] = [("features", _FLOAT, ("N", *spec.feature_shape(layer)))]
     return graph.finish(f"{spec.name}-{layer}-encoder", inputs, outputs, metadata)
 
 
@@ -95,8 +95,8 @@ def generator_onnx(
         name = graph.layer(entry, name, reverse_outputs=entry is spec.layers[-1] and spec.pixels.order == "BGR")
     graph.pixels_out(name, spec.pixels, spec.output_size)
     side = spec.output_size
-    inputs = [("features", _FLOAT, ("N", *spec.input_shape))]
-    outputs = [("image", _UINT8, ("N", CROP, CROP, 3)), ("image_full", _UINT8, ("N", side, side, 3))]
+    inputs: list[_Port] = [("features", _FLOAT, ("N", *spec.input_shape))]
+    outputs: list[_Port] = [("image", _UINT8, ("N", CROP, CROP, 3)), ("image_full", _UINT8, ("N", side, side, 3))]
     return graph.finish(f"{spec.layer}-generator", inputs, outputs, metadata)
 
 
@@ -200,8 +200,8 @@ class _Graph:
         name = self.node("Add", [name, mean], "pixels/shifted", _FLOAT)
         name = self.node("Round", [name], "pixels/rounded", _FLOAT)  # half to even
         low, high = (
-            self.constant("pixels/black", np.float32(0)[...]),
-            self.constant("pixels/white", np.float32(255)[...]),
+            self.constant("pixels/black", np.array(0, np.float32)),
+            self.constant("pixels/white", np.array(255, np.float32)),
         )
         name = self.node("Clip", [name, low, high], "pixels/clipped", _FLOAT)
         name = self.node("Transpose", [name], "pixels/nhwc", _FLOAT, perm=[0, 2, 3, 1])
@@ -253,7 +253,7 @@ class _Graph:
             return self.node("LeakyRelu", [name], label, self.types[name], alpha=LRELU_SLOPE)
         if layer.activation == "tanh255":
             name = self.node("Tanh", [self.to(name, _FLOAT)], f"{layer.name}/tanh", _FLOAT)
-            factor = self.constant(f"{layer.name}/255", np.float32(255)[...], _FLOAT)
+            factor = self.constant(f"{layer.name}/255", np.array(255, np.float32), _FLOAT)
             return self.node("Mul", [name, factor], label, _FLOAT)
         return name
 
@@ -295,4 +295,4 @@ def _operator(layer: Layer, weight: NDArray[Any]) -> tuple[str, NDArray[Any], di
 def _in_rgb(pixels: PixelConvention, values: tuple[float, float, float]) -> NDArray[np.float32]:
     """Return per-channel values, given in the network's order, as (3, 1, 1) in RGB order."""
     ordered = values[::-1] if pixels.order == "BGR" else values
-    return np.float32(ordered).reshape(3, 1, 1)
+    return np.array(ordered, np.float32).reshape(3, 1, 1)

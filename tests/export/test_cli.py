@@ -59,16 +59,17 @@ def test_without_source_the_newest_run_is_taken(run_folder, monkeypatch):
 def test_what_cannot_be_exported(arguments, code, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run(*arguments)
-    assert result.exception.exit_code == code and message in str(result.exception)
+    assert result.exit_code == code and message in result.stderr
+    assert result.stderr.startswith("Error: ") and len(result.stderr.splitlines()) == 1
 
 
 def test_missing_package_is_one_line(monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else found(name))
     result = run("missing")
-    assert result.exception.exit_code == 4
-    assert str(result.exception) == (
-        "onnx: not installed, this needs deepsim[export]. Run: pip install 'deepsim[export]'"
+    assert result.exit_code == 4
+    assert result.stderr == (
+        "Error: onnx: not installed, this needs deepsim[export]. Run: pip install 'deepsim[export]'\n"
     )
 
 
