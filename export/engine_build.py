@@ -149,7 +149,7 @@ def _required(value: Any, what: str) -> Any:
 def _parsed(trt: Any, builder: Any, logger: Any, data: bytes) -> Any:
     strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT 11 knows no other network
     network = _required(builder.create_network(0 if strong is None else 1 << int(strong)), "a network")
-    parser = trt.OnnxParser(network, logger)
+    parser = _required(trt.OnnxParser(network, logger), "a parser")
     if not parser.parse(data):
         errors = "; ".join(str(parser.get_error(index)) for index in range(parser.num_errors))
         raise BuildError(f"the ONNX parser refused the graph: {errors}")

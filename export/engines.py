@@ -70,6 +70,7 @@ class EngineJob:
 def choose_target(target: Target) -> str:
     """Return "tensorrt" or "tensorrt-rtx". "auto": TensorRT where it and a GPU are there, else TensorRT-RTX.
 
+    TensorRT shares TensorRT-RTX's API and so this code; builds with TensorRT itself on a GPU are not covered by tests.
     Raises DeviceError naming the extra when the target's package is missing, or when TensorRT has no GPU to build on.
     """
     if target == "auto":

@@ -13,6 +13,7 @@ from deepsim.export.engines import EngineJob, build_engine, choose_target
 from deepsim.export.onnx_from_layers import encoder_onnx, generator_onnx
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 from deepsim.runtime.files import sha256
+from tests.export.fake_tensorrt import Fake
 
 
 def job(folder, **changed):
@@ -64,6 +65,16 @@ class TestRealBuilder:
         layers = build_engine(job(tmp_path, islands=island))["layers"]
         assert layers["fp32_islands"] == ["deconv3"]
         assert layers["weighted"] == 11 and layers["weighted_half"] == 10 and layers["casts"] == 6
+
+    def test_the_tensorrt_target_runs_the_same_code(self, tmp_path, tiny_source, monkeypatch):
+        """TensorRT's API played by TensorRT-RTX's: no portable targets are set, everything else is the same."""
+        (tmp_path / "tensorrt.py").write_text("from tensorrt_rtx import *\nfrom tensorrt_rtx import __version__\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        graph = generator_onnx(tiny_source.generator, tiny_source.generator_weights, "fp16")
+        (tmp_path / "network.onnx").write_bytes(graph)
+        record = build_engine(job(tmp_path, target="tensorrt", workspace_bytes=1 << 30))
+        assert record["target"] == "tensorrt" and record["layers"]["weighted_half"] == 11
+        assert "portable" not in record["built_for"]
 
     def test_garbage_is_refused_with_the_vendors_words(self, tmp_path):
         (tmp_path / "network.onnx").write_bytes(b"not a model")
@@ -170,6 +181,21 @@ def test_targets(monkeypatch):
     installed.clear()
     with pytest.raises(DeviceError, match=r"deepsim\[export\]"):
         choose_target("auto")
+
+
+def test_every_refusal_of_the_vendor_is_noticed(tmp_path, monkeypatch):
+    """A library that fails at its n-th call, for all n: a BuildError each time, and no plan."""
+    monkeypatch.setattr(engine_build, "probe_gpu", lambda: None)
+    (tmp_path / "network.onnx").write_bytes(b"x")
+    request = json.loads(job(tmp_path).to_json())
+    healthy = Fake()
+    assert engine_build.build(healthy, request, print)["layers"]["weighted_half"] == 1
+    assert healthy.calls == 12
+    (tmp_path / "network.plan").unlink()
+    for number in range(1, healthy.calls + 1):
+        with pytest.raises(BuildError, match=r"TensorRT returned nothing|refused"):
+            engine_build.build(Fake(number), request, print)
+        assert not (tmp_path / "network.plan").exists()
 
 
 def test_batches_below_one_are_refused(tmp_path):
