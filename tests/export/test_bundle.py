@@ -14,10 +14,14 @@ import safetensors.numpy
 from deepsim.export import bundle as bundle_module
 from deepsim.export import engines
 from deepsim.export.bundle import Options, export_bundle
+from deepsim.export.calibration import calibration_images
 from deepsim.export.onnx_from_layers import generator_onnx
+from deepsim.export.verify import Reference
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 from deepsim.runtime.files import sha256
+from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.pixels import crop
 
 ONNX = Options("onnx")
 
@@ -35,6 +39,16 @@ def test_onnx_bundle(tmp_path, tiny_source):
     assert props["deepsim.layer"] == "norm1" and props["deepsim.seed"] == "3"
     assert manifest.verification["generator_fp32"]["figures"]["max_difference"] <= 1
     assert list(tmp_path.iterdir()) == [tmp_path / "tiny.deepsim"]
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+def test_the_runtime_reconstructs_what_was_verified(tmp_path, tiny_source, backend):
+    export_bundle(tiny_source, tmp_path / "tiny.deepsim", ONNX)
+    images = calibration_images(2, seed=5)
+    expected = crop(Reference(tiny_source, images, frozenset(), frozenset()).pixels)
+    found = Inverter(tmp_path / "tiny.deepsim", backend=backend, device="cpu").reconstruct(images)
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 1 and difference.mean() < 0.01 and expected.std() > 20
 
 
 def test_bundles_tell_nothing_of_the_machine(tmp_path, tiny_source):

@@ -190,7 +190,7 @@ def test_every_refusal_of_the_vendor_is_noticed(tmp_path, monkeypatch):
     request = json.loads(job(tmp_path).to_json())
     healthy = Fake()
     assert engine_build.build(healthy, request, print)["layers"]["weighted_half"] == 1
-    assert healthy.calls == 12
+    assert healthy.calls == 13
     (tmp_path / "network.plan").unlink()
     for number in range(1, healthy.calls + 1):
         with pytest.raises(BuildError, match=r"TensorRT returned nothing|refused"):
