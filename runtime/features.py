@@ -214,7 +214,8 @@ def _write_npy(values: NDArray[np.float32], names: list[str]) -> bytes:
 
 def _write_npz(values: NDArray[np.float32], names: list[str]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **{KEY: values, **({NAMES: np.array(names)} if names else {})})
+    arrays: dict[str, Any] = {KEY: values, **({NAMES: np.array(names)} if names else {})}
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 

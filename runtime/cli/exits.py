@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,8 +20,10 @@ from deepsim.runtime.errors import DeepsimError, OutOfMemory
 INTERRUPTED, TERMINATED = 130, 143
 
 
-def run(command: click.Command, prog_name: str | None = None, *args: Any, **extra: Any) -> NoReturn:
-    """Run a click command as a program and exit; further arguments go to ``command.main``.
+def run(
+    command: click.Command, prog_name: str | None = None, args: Sequence[str] | None = None, **extra: Any
+) -> NoReturn:
+    """Run a click command as a program and exit; ``args`` (None: sys.argv) and ``extra`` go to ``command.main``.
 
     A DeepsimError becomes one line on stderr and its ``exit_code``. SIGTERM unwinds the stack, so that no temporary
     file stays behind.
@@ -28,7 +31,7 @@ def run(command: click.Command, prog_name: str | None = None, *args: Any, **extr
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = command.main(*args, prog_name=prog_name, standalone_mode=False, **extra)
+        code = command.main(args, prog_name, standalone_mode=False, **extra)
     except DeepsimError as error:
         _fail(str(error), error.exit_code)
     except MemoryError:
