@@ -357,7 +357,7 @@ def test_usable_after_running_out_of_memory(bundle_of, monkeypatch):
         ({"backend": "tensorrt"}, DeviceError, "not in this version"),
         ({"device": "tpu"}, UsageError, "tpu"),
         ({"device": -1}, UsageError, "-1"),
-        ({"device": True}, UsageError, "True"),
+        ({"device": True}, UsageError, "bool"),
         ({"device": 999}, DeviceError, "cuda:999"),
         ({"max_batch": 0}, UsageError, "max_batch"),
         ({"max_batch": 1.5}, UsageError, "max_batch"),
