@@ -5,4 +5,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import runtime  # noqa: E402, F401  (makes deepsim.* importable from the checkout)
+import runtime  # noqa: F401  (makes deepsim.* importable from the checkout)

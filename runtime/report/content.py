@@ -1,0 +1,58 @@
+"""What a report is drawn from: everything measured and read, in one record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from deepsim.runtime.manifest import Manifest
+from deepsim.runtime.report.figures import Figures, Pictures
+from deepsim.runtime.report.run_folder import TrainingRun
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Rows as :func:`deepsim.runtime.bench.measure` returns them, and the machine that they were measured on."""
+
+    rows: tuple[dict[str, Any], ...]
+    machine: dict[str, str]
+
+    def best(self, what: str = "decode") -> dict[str, Any] | None:
+        """Return the row of most images per second for "decode", "encode" or "reencode"; None without one."""
+        rows = [row for row in self.rows if row.get("what") == what]
+        return max(rows, key=lambda row: float(row["images_per_second"]), default=None)
+
+
+@dataclass(frozen=True)
+class Content:
+    """Everything on the page: ``shown`` photographs are pictured of all those measured; ``run`` and ``throughput``
+    are None where they were not given or asked for.
+    """
+
+    manifest: Manifest
+    backend: str
+    figures: Figures
+    pictures: Pictures
+    shown: int
+    run: TrainingRun | None = None
+    throughput: Throughput | None = None
+
+    @property
+    def layer(self) -> str:
+        """Return the layer that is inverted."""
+        return self.manifest.generator.layer
+
+    @property
+    def encoder(self) -> str:
+        """Return the encoder's name as it is written in a sentence."""
+        return {"caffenet": "CaffeNet", "alexnet": "AlexNet"}.get(self.manifest.encoder.name, self.manifest.encoder.name)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every figure as plain JSON values."""
+        record = {"name": self.manifest.name, "layer": self.layer, "encoder": self.manifest.encoder.name}
+        measured = {**record, "backend": self.backend, **self.figures.to_json()}
+        if self.run:
+            measured["training"] = {"steps": self.run.steps, "seconds": self.run.seconds}
+        if self.throughput:
+            measured["throughput"] = {"rows": list(self.throughput.rows), "machine": self.throughput.machine}
+        return measured

@@ -1,0 +1,41 @@
+"""Put the sections together into one HTML page that needs no other file, no network and no script."""
+
+from __future__ import annotations
+
+import importlib.resources
+from string import Template
+
+from deepsim.runtime.report import sections_errors, sections_facts, sections_head, sections_images, sections_training
+from deepsim.runtime.report.content import Content
+from deepsim.runtime.report.machine import version
+from deepsim.runtime.report.markup import element, join
+from deepsim.runtime.report.pictures import QUALITY
+
+# anchor, title in the contents, section
+SECTIONS = (
+    ("comparison", "Reconstructions", sections_images.comparison),
+    ("baselines", "Baselines", sections_errors.baselines),
+    ("normalized", "Normalised errors", sections_errors.normalized),
+    ("reencoding", "Re-encoding", sections_images.reencoding),
+    ("interpolation", "Interpolation", sections_images.interpolation),
+    ("training", "Training", sections_training.training),
+    ("limits", "Limits", sections_training.limits),
+    ("throughput", "Throughput", sections_facts.throughput),
+    ("provenance", "Provenance", sections_facts.provenance),
+)
+
+
+def render(content: Content) -> str:
+    """Return the whole page as HTML."""
+    links = [(anchor, title) for anchor, title, _ in SECTIONS]
+    body = join(
+        sections_head.head(content, links),
+        element("main", *(build(content) for _, _, build in SECTIONS)),
+        sections_facts.footer(content, version("deepsim"), QUALITY),
+    )
+    title = element("title", f"{content.manifest.name}: photographs from {content.layer} features")
+    return Template(_resource("page.html")).substitute(title=title, style=_resource("page.css"), body=body)
+
+
+def _resource(name: str) -> str:
+    return importlib.resources.files("deepsim.runtime.report").joinpath(name).read_text("utf-8")

@@ -1,0 +1,211 @@
+"""The training loop: data in, steps, and on the way logs, pictures, validation and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deepsim.runtime.errors import NumericError, UsageError
+from deepsim.runtime.files import write_atomic
+from deepsim.runtime.images import save_png
+from deepsim.runtime.metrics import normalized_error
+from deepsim.train.checkpoints import load_checkpoint, load_newest, mark_best, newest_checkpoints, save_checkpoint
+from deepsim.train.config import TrainConfig
+from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
+from deepsim.train.distributed import World
+from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
+from deepsim.train.networks import central_crop, to_image_space, to_pixels
+from deepsim.train.signals import Signals
+from deepsim.train.step import train_step
+from deepsim.train.telemetry import Telemetry
+from deepsim.train.weights import write_weights
+
+PREVIEW = 8  # photographs in a grid and in the validation error
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives and what it trains on. ``resume``: "auto", "never" or a checkpoint folder."""
+
+    folder: Path
+    source: Source
+    validation: Source
+    device: torch.device
+    world: World = field(default_factory=World)
+    resume: str = "never"
+    workers: int = 0
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the last finished step, its checkpoint, and the signal that stopped it (None: it is done)."""
+
+    step: int
+    checkpoint: Path
+    signal: int | None
+
+
+def train(config: TrainConfig, run: Run) -> Outcome:
+    """Train until ``config.steps`` or a signal; always ends with a checkpoint of the last finished step.
+
+    Raises UsageError when the folder holds a run and ``resume`` is "never", CheckpointError for unusable weights,
+    DataError for unusable photographs, NumericError (naming step and batch) when a loss or gradient is not finite.
+    """
+    torch.use_deterministic_algorithms(config.deterministic)
+    if run.resume == "never" and newest_checkpoints(run.folder):
+        raise UsageError(f"{run.folder}: holds a run already. Pass --resume auto to go on, or choose another --run.")
+    saved = None if run.resume == "never" else run.folder
+    models = build_models(config, run.device, run.world, saved)
+    start, best = _resume(run, models)
+    scan(run.source)
+    photos = validation_batch(run.validation, min(PREVIEW, len(run.validation))).numpy()
+    if run.world.is_main:
+        _write_static_files(config, run, models)
+    telemetry = Telemetry(run.folder, start, config.steps, run.quiet) if run.world.is_main else None
+    progress = _Progress(models, run, telemetry, photos, start, best)
+    try:
+        with Signals() as signals:
+            return progress.run_to_the_end(signals)
+    finally:
+        if telemetry is not None:
+            telemetry.close()
+
+
+class _Progress:
+    """The state of the loop: which step is next, and when something is due."""
+
+    def __init__(
+        self,
+        models: Models,
+        run: Run,
+        telemetry: Telemetry | None,
+        photos: NDArray[np.uint8],
+        start: int,
+        best: float | None,
+    ) -> None:
+        self.models, self.run, self.telemetry, self.photos = models, run, telemetry, photos
+        self.step, self.best = start, best
+
+    def run_to_the_end(self, signals: Signals) -> Outcome:
+        """Train step by step; the loop to read first."""
+        config, world, device = self.models.config, self.run.world, self.models.device
+        for photos in self._batches():
+            if self.step >= config.steps or world.any(signals.stop is not None, device):
+                break
+            began = time.perf_counter()
+            torch.manual_seed(step_seed(config.seed, self.step, world.rank))  # dropout: a function of the step alone
+            try:
+                losses = train_step(self.models, photos.to(device, non_blocking=True))
+            except NumericError as error:
+                first = self.step * config.batch
+                where = f"step {self.step}, images {first} to {first + config.batch - 1} of the run"
+                raise NumericError(f"{where}: {error}") from error
+            self.step += 1
+            self._report(asdict(losses), time.perf_counter() - began)
+            if self._due(config.checkpoint_every) or world.any(signals.save, device):
+                signals.save = False
+                self._save()
+        return Outcome(self.step, self._save(), signals.stop)
+
+    def _batches(self) -> Iterator[Tensor]:
+        config, world = self.models.config, self.run.world
+        return batches(
+            self.run.source,
+            config.batch // world.size,
+            config.seed,
+            self.step,
+            mirror=config.mirror,
+            zoom=config.zoom,
+            rank=world.rank,
+            world_size=world.size,
+            workers=self.run.workers,
+        )
+
+    def _report(self, losses: dict[str, float | None], seconds: float) -> None:
+        config, pausing = self.models.config, self.models.pausing
+        if self.telemetry is None:
+            return
+        self.telemetry.advance()
+        record: dict[str, float | bool | None] = {
+            "step": self.step,
+            **losses,
+            "learning_rate": self.models.generator.optimizer.param_groups[0]["lr"],
+            "images_per_second": round(config.batch / seconds, 2),
+            "discriminator_trains": pausing.discriminator_trains,
+            "generator_trains": pausing.generator_trains,
+        }
+        if self._due(config.validate_every) or self._due(config.image_every):
+            record["validation_error"] = self._validate()
+        if self._due(config.log_every) or "validation_error" in record:
+            self.telemetry.log(record)
+
+    def _validate(self) -> float | None:
+        """Reconstruct the preview photographs and save a grid when due; return their normalised image error.
+
+        The error is None for a single photograph (or equal ones): there are no pairs to normalise with.
+        """
+        images = reconstruct(self.models, self.photos)
+        if self.telemetry is not None and self._due(self.models.config.image_every):
+            self.telemetry.grid(self.step, self.photos, images)
+        if len(self.photos) < 2 or (self.photos == self.photos[0]).all():
+            return None
+        flat = self.photos.reshape(len(self.photos), -1).astype(np.float32)
+        return normalized_error(images.reshape(flat.shape).astype(np.float32), flat)
+
+    def _save(self) -> Path:
+        path = self.run.folder / "checkpoints" / f"step-{self.step:08d}"
+        if not self.run.world.is_main:
+            return path
+        error = self._validate()
+        is_best = error is not None and (self.best is None or error < self.best)
+        self.best = error if is_best else self.best
+        path = save_checkpoint(self.run.folder, self.models, self.step, self.best)
+        if is_best:
+            mark_best(path)
+        return path
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.models.config.steps
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """Return the seed of everything random in one step of one process, a function of these three alone."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@torch.no_grad()
+def reconstruct(models: Models, photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Encode and decode uint8 RGB photographs (N, 227, 227, 3) with the networks as they are now."""
+    images = to_image_space(torch.from_numpy(photos).to(models.device))
+    features, _ = models.targets(images)
+    with models.autocast():
+        decoded = central_crop(models.generator.module(features))
+    pixels: NDArray[np.uint8] = to_pixels(decoded).cpu().numpy()
+    return pixels
+
+
+def _resume(run: Run, models: Models) -> tuple[int, float | None]:
+    """Return the step to start at and the best validation error so far."""
+    if run.resume == "never":
+        return 0, None
+    state = load_newest(run.folder, models) if run.resume == "auto" else load_checkpoint(Path(run.resume), models)
+    return (0, None) if state is None else (state["step"], state["best_error"])
+
+
+def _write_static_files(config: TrainConfig, run: Run, models: Models) -> None:
+    """Write what does not change while a run trains: settings, encoder weights, the mean training image."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(run.folder / "config.json", config.to_json())
+    write_weights(run.folder / ENCODER, models.encoder.state_dict())
+    if models.comparator is not None and models.comparator is not models.encoder:
+        write_weights(run.folder / COMPARATOR, models.comparator.state_dict())
+    if not (run.folder / "mean_image.png").exists():
+        save_png(np.rint(mean_image(run.source, limit=1000)).astype(np.uint8), run.folder / "mean_image.png")

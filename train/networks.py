@@ -1,0 +1,143 @@
+"""The networks of :mod:`deepsim.runtime.networks` as PyTorch modules: one class reads every table.
+
+State dicts carry the release layer names (``defc7.weight``, ``deconv5.bias``, ``conv1.weight`` ...).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from deepsim.kernels.layers import LRELU_SLOPE, Layer
+from deepsim.kernels.torch_layers import apply_layer
+from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
+from deepsim.runtime.pixels import CAFFE_PIXELS, CROP, crop_offset
+
+
+class LayerWeights(nn.Module):
+    """Hold one layer's weight and bias, in the layouts of :attr:`Layer.weight_shape`."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(layer.weight_shape))
+        self.bias = nn.Parameter(torch.zeros(layer.outputs))
+
+
+class LayerStack(nn.Module):
+    """Run a table of layers; each layer with weights is a child module under its own name."""
+
+    def __init__(self, layers: tuple[Layer, ...]) -> None:
+        super().__init__()
+        self.layers = layers
+        for layer in layers:
+            if layer.has_weights:
+                self.add_module(layer.name, LayerWeights(layer))
+
+    def run_layer(self, layer: Layer, x: Tensor) -> Tensor:
+        """Run one layer of the table on a batch."""
+        if not layer.has_weights:
+            return apply_layer(layer, x, None, None)
+        own = self.get_submodule(layer.name)
+        return apply_layer(layer, x, own.weight, own.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run all layers: a batch in the first layer's convention to a batch in the last's."""
+        for layer in self.layers:
+            x = self.run_layer(layer, x)
+        return x
+
+
+class Generator(LayerStack):
+    """Turn features into images: (N, *spec.input_shape) -> (N, 3, S, S), mean-subtracted BGR in 0-255 units.
+
+    Architecture: Dosovitskiy & Brox 2016, Table 1 and supplement. The outer ring of the output beyond the central
+    227x227 pixels never receives a loss; see :func:`central_crop`.
+    """
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        super().__init__(spec.layers)
+        self.spec = spec
+
+
+class Encoder(LayerStack):
+    """Compute features of images: (N, 3, 227, 227) mean-subtracted BGR in 0-255 units -> (N, C, H, W) or (N, C).
+
+    The generators' image space is also every encoder's input here; an encoder with another pixel convention
+    (torchvision's AlexNet) converts inside. Weights are frozen.
+    """
+
+    def __init__(self, spec: EncoderSpec, layer: str) -> None:
+        super().__init__(spec.up_to(layer))
+        self.spec, self.layer = spec, layer
+        self.requires_grad_(False)
+        scale = torch.tensor(spec.pixels.scale)
+        own, caffe = torch.tensor(spec.pixels.mean), torch.tensor(CAFFE_PIXELS.mean)
+        offset = (caffe if spec.pixels.order == "BGR" else caffe.flip(0)) - own
+        self.register_buffer("pixel_scale", scale.view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_offset", offset.view(3, 1, 1), persistent=False)
+
+    def features(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the outputs of the named layers from one pass that stops after the last of them."""
+        wanted, found, x = set(names), {}, self.convert(images)
+        for layer in self.layers:
+            x = self.run_layer(layer, x)
+            if layer.name in wanted:
+                found[layer.name] = x
+            if len(found) == len(wanted):
+                break
+        return found
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last layer's features."""
+        return super().forward(self.convert(images))
+
+    def convert(self, images: Tensor) -> Tensor:
+        """Convert from the generators' image space to this encoder's own pixel convention."""
+        if self.spec.pixels == CAFFE_PIXELS:
+            return images
+        ordered = images if self.spec.pixels.order == "BGR" else images.flip(1)
+        return (ordered + self.pixel_offset) * self.pixel_scale
+
+
+def central_crop(images: Tensor) -> Tensor:
+    """Cut the central 227x227 pixels of (N, 3, S, S): offset 14 for S = 256, 6 for 240 (paper, section 4)."""
+    offset = crop_offset(images.shape[-1])
+    return images[..., offset : offset + CROP, offset : offset + CROP]
+
+
+def to_image_space(photos: Tensor) -> Tensor:
+    """Convert uint8 RGB (N, H, W, 3) to the generators' image space: float32 (N, 3, H, W), BGR minus mean."""
+    mean = torch.tensor(CAFFE_PIXELS.mean, device=photos.device)
+    return (photos.flip(-1).float() - mean).permute(0, 3, 1, 2)
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """Convert images (N, 3, H, W) of the generators' image space to uint8 RGB (N, H, W, 3), rounded and clipped."""
+    mean = torch.tensor(CAFFE_PIXELS.mean, device=images.device)
+    return (images.permute(0, 2, 3, 1).float() + mean).round().clamp(0, 255).byte().flip(-1)
+
+
+def initialise_generator(generator: Generator, generator_rng: torch.Generator) -> None:
+    """Draw He-normal weights that keep the variance through LeakyReLU(0.3); biases are 0.
+
+    Convolutions and fully connected layers: variance 2 / ((1 + 0.3^2) fan_in). Deconvolutions as in the release:
+    fan_in = out k^2 and the variance 2 / fan_in scaled by 1.8 (k4 s2) or 0.9 (k3 s1); read as factors on the variance
+    these keep it constant where channels halve with each up-convolution (1.8 * (1 + 0.3^2) / 2 = 0.98). The last
+    layer of a tanh generator starts at a tenth, so that no pixel starts saturated.
+    """
+    gain = 2 / (1 + LRELU_SLOPE**2)
+    for layer in generator.layers:
+        if not layer.has_weights:
+            continue
+        own = generator.get_submodule(layer.name)
+        fan_in = math.prod(layer.weight_shape[1:])
+        variance = gain / fan_in
+        if layer.kind == "deconv":
+            variance = (1.8 if layer.stride == 2 else 0.9) * 2 / fan_in
+        if layer.activation == "tanh255":
+            variance *= 0.1**2
+        nn.init.normal_(own.weight, std=math.sqrt(variance), generator=generator_rng)
+        nn.init.zeros_(own.bias)

@@ -1,0 +1,53 @@
+"""Adam with the release's parameter groups and learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+from torch.optim import Adam, Optimizer
+
+from deepsim.train.config import TrainConfig
+from deepsim.train.discriminator import Discriminator
+from deepsim.train.networks import Generator
+
+
+def generator_optimizer(generator: Generator, config: TrainConfig, fused: bool) -> Adam:
+    """Build Adam for the generator: the L2 term acts on the weights of the Rconv layers only (release)."""
+    decayed, plain = [], []
+    for name, parameter in generator.named_parameters():
+        if config.frozen_biases and name.endswith(".bias") and not name.startswith(("Rconv", "defc")):
+            parameter.requires_grad_(False)
+            continue
+        (decayed if name.startswith("Rconv") and name.endswith(".weight") else plain).append(parameter)
+    return _adam([(decayed, config.weight_decay), (plain, 0.0)], config, fused)
+
+
+def discriminator_optimizer(discriminator: Discriminator, config: TrainConfig, fused: bool) -> Adam:
+    """Build Adam for the discriminator: the L2 term acts on all its parameters (release)."""
+    return _adam([(list(discriminator.parameters()), config.weight_decay)], config, fused)
+
+
+def _adam(groups: list[tuple[list[nn.Parameter], float]], config: TrainConfig, fused: bool) -> Adam:
+    """Build Adam; ``weight_decay`` is added to the gradient, not decoupled."""
+    return Adam(
+        [{"params": parameters, "weight_decay": decay} for parameters, decay in groups if parameters],
+        lr=config.learning_rate,
+        betas=(config.beta1, config.beta2),
+        fused=fused,
+    )
+
+
+def learning_rate(config: TrainConfig, updates: int) -> float:
+    """Return the learning rate for a network that has made ``updates`` updates of its own."""
+    if config.schedule == "halve":
+        return config.learning_rate * 0.5 ** sum(updates >= milestone for milestone in config.milestones)
+    if config.schedule == "cosine":
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(updates / config.steps, 1)))
+    return config.learning_rate
+
+
+def set_learning_rate(optimizer: Optimizer, value: float) -> None:
+    """Set the learning rate of every parameter group."""
+    for group in optimizer.param_groups:
+        group["lr"] = value

@@ -1,0 +1,128 @@
+"""One training step, in the order of the release: G forward; D step; G's losses through the updated D; G step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deepsim.runtime.errors import NumericError
+from deepsim.train.losses import (
+    adversarial_loss,
+    discriminator_loss,
+    fake_loss,
+    feature_loss,
+    image_loss,
+    real_loss,
+)
+from deepsim.train.models import Models, Player
+from deepsim.train.networks import central_crop, to_image_space
+from deepsim.train.optimizers import learning_rate, set_learning_rate
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """The losses of one step in the run's normalisation; None where a lambda is 0. Field names as in the log."""
+
+    image_loss: float | None
+    feature_loss: float | None
+    adversarial_loss: float | None
+    discriminator_loss: float | None
+    generator_loss: float
+
+
+def train_step(models: Models, photos: Tensor) -> StepLosses:
+    """Make one update of every network that is not paused, on uint8 RGB photographs (N, 227, 227, 3).
+
+    Raises NumericError before any weight changes when a loss or a gradient is not finite.
+    """
+    real = to_image_space(photos)
+    if models.config.channels_last:
+        real = real.contiguous(memory_format=torch.channels_last)
+    features, real_features = models.targets(real)
+    with models.autocast():
+        fake = central_crop(models.generator.call(features))
+    judged = _discriminator_step(models, real, fake.detach(), features)
+    losses = _generator_step(models, real, fake, features, real_features)
+    adversarial = losses.get("adversarial_loss")
+    if judged is not None and adversarial is not None:
+        models.pausing.update(judged["real"], judged["fake"], adversarial)
+    return StepLosses(
+        losses.get("image_loss"),
+        losses.get("feature_loss"),
+        adversarial,
+        None if judged is None else judged["loss"],
+        losses["generator_loss"],
+    )
+
+
+def _discriminator_step(models: Models, real: Tensor, fake: Tensor, features: Tensor) -> dict[str, float] | None:
+    """Train D on the real and the generated batch at once; return its losses (Eq. 3 and both parts)."""
+    player = models.discriminator
+    if player is None:
+        return None
+    normalisation = models.config.normalisation
+    player.module.requires_grad_(True)
+    with torch.set_grad_enabled(models.pausing.discriminator_trains), models.autocast():
+        both = torch.cat((real, fake.to(real.dtype)))
+        logits = player.call(both, torch.cat((features, features)) if models.config.conditional else None)
+        real_logits, fake_logits = logits.chunk(2)
+        losses = {
+            "loss": discriminator_loss(real_logits, fake_logits, normalisation),
+            "real": real_loss(real_logits, normalisation),
+            "fake": fake_loss(fake_logits, normalisation),
+        }
+    return _update(models, player, losses["loss"], losses, models.pausing.discriminator_trains)
+
+
+def _generator_step(
+    models: Models, real: Tensor, fake: Tensor, features: Tensor, real_features: Tensor | None
+) -> dict[str, float]:
+    """Train G on the weighted sum of its losses (Eq. 1), the adversarial part through the updated D."""
+    config, losses = models.config, {}
+    with torch.set_grad_enabled(models.pausing.generator_trains), models.autocast():
+        if config.lambda_img > 0:
+            losses["image_loss"] = config.lambda_img, image_loss(fake, real, config.normalisation)
+        if real_features is not None:
+            found = feature_loss(models.compare(fake), real_features, config.normalisation)
+            losses["feature_loss"] = config.lambda_feat, found
+        if models.discriminator is not None:
+            judge = models.discriminator.module.requires_grad_(False)
+            logits = judge(fake, features if config.conditional else None)
+            losses["adversarial_loss"] = config.lambda_adv, adversarial_loss(logits, config.normalisation)
+        total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
+    values = {name: loss for name, (_, loss) in losses.items()} | {"generator_loss": total}
+    return _update(models, models.generator, total, values, models.pausing.generator_trains)
+
+
+def _update(models: Models, player: Player, loss: Tensor, losses: dict[str, Tensor], trains: bool) -> dict[str, float]:
+    """Make one optimiser update (unless paused) after checking that losses and gradients are finite.
+
+    Losses are averaged over all processes, so that every process sees the same figures and pauses alike.
+    """
+    norm = torch.zeros((), device=models.device)
+    if trains:
+        player.optimizer.zero_grad(set_to_none=True)
+        player.scaler.scale(loss).backward()
+        player.scaler.unscale_(player.optimizer)
+        gradients = [p.grad for p in player.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+    found = models.world.mean(torch.stack([value.detach() for value in losses.values()]))
+    *values, gradient_norm = torch.cat((found, norm.view(1).to(found))).tolist()  # the one synchronisation per update
+    named = dict(zip(losses, values, strict=True))
+    # A gradient overflow under fp16 is the scaler's business: it skips the update and lowers its scale.
+    _require_finite({**named, **({} if player.scaler.is_enabled() else {"gradient norm": gradient_norm})})
+    if trains:
+        set_learning_rate(player.optimizer, learning_rate(models.config, player.updates))
+        player.scaler.step(player.optimizer)
+        player.scaler.update()
+        player.updates += 1
+    return named
+
+
+def _require_finite(values: dict[str, float]) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise NumericError(f"{name}: {value}, expected a finite number. Lower the learning rate or check the data.")

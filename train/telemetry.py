@@ -1,0 +1,104 @@
+"""What a run tells while it trains: a progress bar, log.jsonl, TensorBoard when installed, and image grids."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from deepsim.runtime.files import write_atomic
+from deepsim.runtime.images import save_png
+
+LOG = "log.jsonl"
+_SHOWN = {
+    "generator_loss": "loss",
+    "image_loss": "image",
+    "feature_loss": "features",
+    "adversarial_loss": "adversarial",
+    "discriminator_loss": "D",
+    "validation_error": "error",
+}
+
+
+class Telemetry:
+    """Write the log of a run; on resume, lines behind ``start_step`` are dropped first.
+
+    The bar shows losses and the time left on stderr when that is a terminal; otherwise one line per ``log_every``
+    steps goes there.
+    """
+
+    def __init__(self, run: Path, start_step: int, steps: int, quiet: bool) -> None:
+        self.run, self.quiet = run, quiet
+        self._began = time.monotonic() - self._truncate(start_step)
+        self._file = (run / LOG).open("a", encoding="utf-8")
+        self._bar = tqdm(total=steps, initial=start_step, unit="step", disable=True if quiet else None, smoothing=0.05)
+        self._tensorboard = _tensorboard(run, start_step)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line; ``record`` has a step, floats and None for what was not computed."""
+        record = {**record, "seconds": round(time.monotonic() - self._began, 3)}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        shown = {label: f"{record[name]:.4g}" for name, label in _SHOWN.items() if record.get(name) is not None}
+        self._bar.set_postfix(shown, refresh=False)
+        if self._bar.disable and not self.quiet:
+            figures = "  ".join(f"{label} {value}" for label, value in shown.items())
+            print(f"step {record['step']}  {figures}  {record['seconds']:.0f} s", file=sys.stderr, flush=True)
+        if self._tensorboard is not None:
+            for name, value in record.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self._tensorboard.add_scalar(name, value, record["step"])
+
+    def advance(self) -> None:
+        """Move the bar by one step."""
+        self._bar.update()
+
+    def grid(self, step: int, photos: NDArray[np.uint8], images: NDArray[np.uint8]) -> None:
+        """Save photographs (N, 227, 227, 3) above their reconstructions as ``images/step-<step>.png``."""
+        rows = [np.concatenate(list(batch), axis=1) for batch in (photos, images)]
+        picture = np.concatenate(rows, axis=0)
+        save_png(picture, self.run / "images" / f"step-{step:08d}.png")
+        if self._tensorboard is not None:
+            self._tensorboard.add_image("reconstructions", picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Close the log, the bar and TensorBoard's writer."""
+        self._file.close()
+        self._bar.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+    def _truncate(self, start_step: int) -> float:
+        """Keep the lines up to ``start_step``; return the training time they cover, in seconds."""
+        path = self.run / LOG
+        kept = [line for line in _lines(path) if line["step"] <= start_step] if start_step else []
+        write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
+        return float(kept[-1]["seconds"]) if kept else 0.0
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Read the complete lines of a log; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+def _tensorboard(run: Path, start_step: int) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run / "tensorboard"), purge_step=start_step or None)
