@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+TESTS = Path(__file__).resolve().parent
+sys.path.insert(0, str(TESTS.parent))
+sys.path += [str(TESTS), str(TESTS / "runtime")]  # modules that tests share: bundles, image_zoo
 
 import runtime  # noqa: F401  (makes deepsim.* importable from the checkout)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -28,10 +29,9 @@ def run(
     A DeepsimError becomes one line on stderr and its ``exit_code``. SIGTERM unwinds the stack, so that no temporary
     file stays behind.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = command.main(args, prog_name, standalone_mode=False, **extra)
+        with _sigterm_unwinds():
+            code = command.main(args, prog_name, standalone_mode=False, **extra)
     except DeepsimError as error:
         _fail(str(error), error.exit_code)
     except MemoryError:
@@ -42,6 +42,20 @@ def run(
         error.show()
         sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)  # click returns the code of Context.exit, as after --help
+
+
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Exit with 143 on SIGTERM, unless someone handles it already or this is not the main thread."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _fail(message: str, code: int) -> NoReturn:
