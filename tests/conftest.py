@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-sys.path.insert(0, str(TESTS.parent))
-sys.path += [str(TESTS), str(TESTS / "runtime")]  # modules that tests share: bundles, image_zoo
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.extend(str(Path(__file__).resolve().parent / folder) for folder in (".", "runtime"))  # bundles, image_zoo
 
 import runtime  # noqa: F401  (makes deepsim.* importable from the checkout)
