@@ -59,7 +59,7 @@ def _sigterm_unwinds() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {' '.join(message.splitlines())}", err=True)  # one line, even if a path has more
     sys.exit(code)
 
 
