@@ -7,12 +7,12 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from bundles import write_files
 
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleCorrupt, BundleError, BundleUnsafe
 from deepsim.runtime.files import sha256
 from deepsim.runtime.manifest import FileRecord
+from tests.bundles import write_files
 
 FILES = {
     "encoder.onnx": b"an encoder" * 40,

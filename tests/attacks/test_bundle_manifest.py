@@ -4,11 +4,11 @@ import json
 import random
 
 import pytest
-from bundles import write_files
 
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleCorrupt, BundleError, BundleUnsafe
 from deepsim.runtime.manifest import MAX_BYTES, FileRecord, _canonical
+from tests.bundles import write_files
 
 FILES = {"encoder.onnx": b"an encoder", "engines/gpu-fp16/encoder.plan": b"an engine"}
 SHA = "0" * 64

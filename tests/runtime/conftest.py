@@ -1,9 +1,9 @@
 """Bundles on disk and open Inverters, made once for all tests of the runtime."""
 
 import pytest
-from bundles import write_bundle
 
 from deepsim.runtime.inverter import Inverter
+from tests.bundles import write_bundle
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from image_zoo import BASE, bad, encode, good, mended, png, seeds
 from PIL import Image
 
 from deepsim.runtime import images
 from deepsim.runtime.errors import DataError, DtypeError, ShapeError
+from tests.runtime.image_zoo import BASE, bad, encode, good, mended, png, seeds
 
 GOOD, BAD = good(), bad()
 EMPTY = [np.empty((0, 5, 3), np.uint8), np.empty((5, 0, 3), np.uint8)]

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from bundles import photographs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from deepsim.runtime import inputs
 from deepsim.runtime.errors import DataError, DeepsimError, OutOfMemory, UsageError
+from tests.bundles import photographs
 
 BOUNDED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FEATURES = np.ones((2, 20), np.float32)

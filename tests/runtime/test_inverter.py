@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bundles import photographs
 from PIL import Image
 
 from deepsim.runtime import backends
@@ -22,6 +21,7 @@ from deepsim.runtime.errors import (
 )
 from deepsim.runtime.images import save_png
 from deepsim.runtime.inverter import Inverter, available_backends
+from tests.bundles import photographs
 
 FEATURES = np.random.default_rng(5).uniform(0, 2, (7, 20)).astype(np.float32)
 

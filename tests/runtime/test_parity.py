@@ -4,9 +4,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-from bundles import NETWORKS, photographs, random_weights
 
 from deepsim.kernels import reference
+from tests.bundles import NETWORKS, photographs, random_weights
 
 
 @cache

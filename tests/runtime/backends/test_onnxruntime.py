@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from bundles import NETWORKS, photographs, random_weights, write_files
 
 from deepsim.runtime.backends import devices
 from deepsim.runtime.backends import onnxruntime as backend
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory
+from tests.bundles import NETWORKS, photographs, random_weights, write_files
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -3,12 +3,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import write_files
 
 from deepsim.runtime import backends
 from deepsim.runtime.backends import devices
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
+from tests.bundles import write_files
 
 
 def test_reasons_name_every_backend_once():

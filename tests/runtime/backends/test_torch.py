@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
-from bundles import random_weights, write_files
 
 from deepsim.runtime.backends import torch as backend
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory
 from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS
+from tests.bundles import random_weights, write_files
 
 torch = pytest.importorskip("torch")
 numpy_safetensors = pytest.importorskip("safetensors.numpy")

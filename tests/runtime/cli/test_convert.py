@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from bundles import photographs
 from click.testing import CliRunner
 from PIL import Image
 
 from deepsim.runtime.cli import main
 from deepsim.runtime.features import read_features
 from deepsim.runtime.images import read_image, save_png
+from tests.bundles import photographs
 
 
 @pytest.fixture
