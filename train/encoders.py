@@ -62,7 +62,7 @@ def random_encoder(spec: EncoderSpec, layer: str, seed: int) -> Encoder:
             if not entry.has_weights:
                 x = apply_layer(entry, x, None, None)
                 continue
-            own = encoder.get_submodule(entry.name)
+            own = encoder.weights_of(entry)
             own.weight.normal_(generator=rng)
             linear = apply_layer(replace(entry, activation="none"), x, own.weight, own.bias)
             axes = (0, *range(2, linear.ndim))  # all but the channels

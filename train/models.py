@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from deepsim.train.networks import Encoder, Generator, initialise_generator
 from deepsim.train.optimizers import discriminator_optimizer, generator_optimizer
 from deepsim.train.pausing import Pausing
 
+_Module = TypeVar("_Module", bound=nn.Module)
 ENCODER, COMPARATOR = "encoder.safetensors", "comparator.safetensors"
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -93,8 +95,7 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
         initialise_discriminator(module, torch.Generator().manual_seed(config.seed + 1))
         discriminator = _player(module, config, device, world)
     pausing = Pausing(config.stop_discriminator, config.resume_discriminator, config.stop_generator)
-    place = _placement(config, device)
-    placed = place(encoder)
+    placed = _placed(encoder, config, device)
     return Models(
         config,
         device,
@@ -102,7 +103,7 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
         _player(generator, config, device, world),
         discriminator,
         placed,
-        placed if comparator is encoder else comparator and place(comparator),
+        placed if comparator is encoder else comparator and _placed(comparator, config, device),
         pausing,
     )
 
@@ -128,13 +129,13 @@ def _encoder(config: TrainConfig, layer: str, weights: str, seed: int, saved: Pa
     return load_encoder(spec, layer, Path(weights)) if weights else random_encoder(spec, layer, seed)
 
 
-def _placement(config: TrainConfig, device: torch.device) -> Callable[[nn.Module], nn.Module]:
+def _placed(module: _Module, config: TrainConfig, device: torch.device) -> _Module:
     memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-    return lambda module: module.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    return module.to(device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
 
 
-def _player(module: nn.Module, config: TrainConfig, device: torch.device, world: World) -> Player:
-    module = _placement(config, device)(module).train()
+def _player(module: Generator | Discriminator, config: TrainConfig, device: torch.device, world: World) -> Player:
+    module = _placed(module, config, device)
     fused = device.type == "cuda"
     if isinstance(module, Generator):
         optimizer = generator_optimizer(module, config, fused)

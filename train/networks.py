@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +37,15 @@ class LayerStack(nn.Module):
             if layer.has_weights:
                 self.add_module(layer.name, LayerWeights(layer))
 
+    def weights_of(self, layer: Layer) -> LayerWeights:
+        """Return the weight and bias of a layer of the table."""
+        return cast(LayerWeights, self._modules[layer.name])
+
     def run_layer(self, layer: Layer, x: Tensor) -> Tensor:
         """Run one layer of the table on a batch."""
         if not layer.has_weights:
             return apply_layer(layer, x, None, None)
-        own = self.get_submodule(layer.name)
+        own = self.weights_of(layer)
         return apply_layer(layer, x, own.weight, own.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,6 +73,9 @@ class Encoder(LayerStack):
     The generators' image space is also every encoder's input here; an encoder with another pixel convention
     (torchvision's AlexNet) converts inside. Weights are frozen.
     """
+
+    pixel_scale: Tensor
+    pixel_offset: Tensor
 
     def __init__(self, spec: EncoderSpec, layer: str) -> None:
         super().__init__(spec.up_to(layer))
@@ -132,7 +140,7 @@ def initialise_generator(generator: Generator, generator_rng: torch.Generator) -
     for layer in generator.layers:
         if not layer.has_weights:
             continue
-        own = generator.get_submodule(layer.name)
+        own = generator.weights_of(layer)
         fan_in = math.prod(layer.weight_shape[1:])
         variance = gain / fan_in
         if layer.kind == "deconv":

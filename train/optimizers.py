@@ -14,7 +14,8 @@ from deepsim.train.networks import Generator
 
 def generator_optimizer(generator: Generator, config: TrainConfig, fused: bool) -> Adam:
     """Build Adam for the generator: the L2 term acts on the weights of the Rconv layers only (release)."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in generator.named_parameters():
         if config.frozen_biases and name.endswith(".bias") and not name.startswith(("Rconv", "defc")):
             parameter.requires_grad_(False)

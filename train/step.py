@@ -107,7 +107,7 @@ def _update(models: Models, player: Player, loss: Tensor, losses: dict[str, Tens
     norm = torch.zeros((), device=models.device)
     if trains:
         player.optimizer.zero_grad(set_to_none=True)
-        player.scaler.scale(loss * combine).backward()
+        torch.autograd.backward(player.scaler.scale(loss * combine))
         player.scaler.unscale_(player.optimizer)
         gradients = [p.grad for p in player.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

@@ -24,7 +24,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file, expected weights. Check the path.")
     try:
         if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
+            return dict(safetensors.torch.load_file(path))
         if path.suffix in (".pt", ".pth"):
             return _tensors_of(torch.load(path, map_location="cpu", weights_only=True), path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
