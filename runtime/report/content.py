@@ -45,7 +45,9 @@ class Content:
     @property
     def encoder(self) -> str:
         """Return the encoder's name as it is written in a sentence."""
-        return {"caffenet": "CaffeNet", "alexnet": "AlexNet"}.get(self.manifest.encoder.name, self.manifest.encoder.name)
+        return {"caffenet": "CaffeNet", "alexnet": "AlexNet"}.get(
+            self.manifest.encoder.name, self.manifest.encoder.name
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure as plain JSON values."""

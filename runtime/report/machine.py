@@ -16,11 +16,13 @@ _PACKAGES = {
 }
 
 
-def describe_machine(backend: str) -> dict[str, str]:
+def describe_machine(backend: str, device: str = "cpu") -> dict[str, str]:
     """Return processor, cores, system and versions by their names; what cannot be found out is left out."""
     facts = {
+        "Device": device,
         "Processor": processor_name(),
         "Cores available": str(available_cores()),
+        "Threads asked for": os.environ.get("DEEPSIM_NUM_THREADS", ""),
         "System": f"{platform.system()} {platform.machine()}",
         "Python": platform.python_version(),
     }

@@ -5,7 +5,14 @@ from __future__ import annotations
 import importlib.resources
 from string import Template
 
-from deepsim.runtime.report import sections_errors, sections_facts, sections_head, sections_images, sections_training
+from deepsim.runtime.report import (
+    sections_errors,
+    sections_facts,
+    sections_head,
+    sections_images,
+    sections_limits,
+    sections_training,
+)
 from deepsim.runtime.report.content import Content
 from deepsim.runtime.report.machine import version
 from deepsim.runtime.report.markup import element, join
@@ -19,7 +26,7 @@ SECTIONS = (
     ("reencoding", "Re-encoding", sections_images.reencoding),
     ("interpolation", "Interpolation", sections_images.interpolation),
     ("training", "Training", sections_training.training),
-    ("limits", "Limits", sections_training.limits),
+    ("limits", "Limits", sections_limits.limits),
     ("throughput", "Throughput", sections_facts.throughput),
     ("provenance", "Provenance", sections_facts.provenance),
 )

@@ -43,7 +43,8 @@ def colours(values: NDArray[np.float64]) -> Pixels:
     """Map values 0-1 of any shape, clipped, to uint8 RGB on the colour scale of the error maps."""
     positions = np.linspace(0, 1, len(_COLOURS))
     channels = [np.interp(values, positions, _COLOURS[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    mapped: Pixels = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return mapped
 
 
 def thumbnail(rgb: Pixels, width: int) -> Pixels:

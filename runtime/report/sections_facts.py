@@ -30,24 +30,31 @@ def provenance(content: Content) -> Html:
         [code(name), size(record.size), code(record.sha256)] for name, record in sorted(manifest.files.items())
     ]
     parts = [
-        details("Provenance", facts(_flat(manifest.provenance)) if manifest.provenance else note("None recorded.")),
-        details("Verification", facts(_flat(manifest.verification)) if manifest.verification else note("None recorded.")),
+        details(
+            "How it was made", facts(_flat(manifest.provenance)) if manifest.provenance else note("None recorded.")
+        ),
+        details(
+            "How it was verified",
+            facts(_flat(manifest.verification)) if manifest.verification else note("None recorded."),
+        ),
         details(
             f"Files and their SHA-256 ({len(files):,})",
             element("div", table("Files of the bundle", ["File", "Size", "SHA-256"], files), class_="hashes"),
         ),
     ]
     return section(
-        "provenance", "Provenance", paragraph("What the bundle's manifest records about itself."), *parts
+        "provenance", "Provenance", paragraph("What the bundle\u2019s manifest records about itself."), *parts
     )
 
 
 def _summary(measured: Throughput) -> str:
     best = measured.best()
     start = (
-        f"{significant(best['images_per_second'])} images per second decoded in batches of {best['batch']}. " if best else ""
+        f"{significant(best['images_per_second'])} images per second decoded in batches of {best['batch']}. "
+        if best
+        else ""
     )
-    return start + "Each line is the time of whole calls, pixels in to pixels out, after a warm-up."
+    return start + "Whole calls are timed, from arrays in memory to arrays in memory, after a warm-up."
 
 
 def _rates(content: Content) -> Html:
@@ -91,7 +98,7 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return listed([_shown(entry) for entry in value]) if value else "none"
     if isinstance(value, float):
-        return significant(value, 4)
+        return f"{value:.4g}"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return signed(value, 0) if isinstance(value, int) else str(value)

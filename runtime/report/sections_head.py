@@ -16,7 +16,9 @@ def head(content: Content, links: list[tuple[str, str]]) -> Html:
         "header",
         paragraph("deepsim report", style="kicker"),
         element("h1", f"Photographs from {content.layer} features"),
-        paragraph(element("span", content.manifest.name, class_="bundle"), " \u00b7 ", _origin(content), style="origin"),
+        paragraph(
+            element("span", content.manifest.name, class_="bundle"), " \u00b7 ", _origin(content), style="origin"
+        ),
         paragraph(_statement(content), style="lead"),
         facts(_key_figures(content), style="keys"),
         element("nav", *(element("a", title, href=f"#{anchor}") for anchor, title in links), aria_label="Contents"),
@@ -30,11 +32,11 @@ def _origin(content: Content) -> str:
 
 def _statement(content: Content) -> str:
     measured = len(content.figures.photos)
+    its = "its" if measured == 1 else "their"
     return (
-        f"{content.encoder} turned {count(measured, 'photograph')} that training is not to have seen into its "
-        f"{content.layer} features, and a generator turned the features, and nothing else, back into pictures. This "
-        "page shows the pictures beside the photographs, says how far apart they are, and compares that with guesses "
-        "that need no features at all."
+        f"{content.encoder} reduced {count(measured, 'held-out photograph')} to {its} {content.layer} features, and a "
+        "generator turned these features, and nothing else, back into pictures. This page shows the pictures beside "
+        "the photographs, says how far apart they are, and compares that with guesses that need no features at all."
     )
 
 

@@ -22,7 +22,7 @@ def signed(value: float, digits: int) -> str:
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Write 1 as "1 photograph" and 1200 as "1,200 photographs"."""
-    return f"{number:,}{NBSP}{noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -48,11 +48,11 @@ def duration(seconds: float) -> str:
 
 
 def tick(value: float) -> str:
-    """Write a tick's value short: 0.05, 2, 500, 20k, 3M."""
+    """Write a tick's value short: 0.05, 2, 1,500, 20k, 3M."""
     for limit, letter in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
             return f"{value / (limit if letter == 'M' else 1e3):g}{letter}"
-    return f"{value:g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e\u2212")
+    return f"{value:,g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e\u2212")
 
 
 def size(number: int) -> str:

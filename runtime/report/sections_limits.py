@@ -1,0 +1,107 @@
+"""What so much training, on this layer and with this encoder, can and cannot show."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from deepsim.runtime.report.content import Content
+from deepsim.runtime.report.layout import code, items, section, strong
+from deepsim.runtime.report.markup import Html, element, join
+from deepsim.runtime.report.run_folder import TrainingRun
+from deepsim.runtime.report.wording import count, duration, percent, significant
+
+FULL_TRAINING = 500_000 * 64  # images seen in the paper's shortest training
+
+Point: TypeAlias = "tuple[str, str | Html]"  # what, and why
+
+
+def limits(content: Content) -> Html:
+    """Say in plain words what the pictures and figures above mean, and what they do not."""
+    run = content.run
+    subject = f"{duration(run.seconds)} of training" if run and run.seconds else "these pictures"
+    columns = (("It can show", _can(content)), ("It cannot show", _cannot(content)))
+    return section(
+        "limits",
+        f"What {subject} can and cannot show",
+        element("div", *(_column(title, points) for title, points in columns), class_="split even"),
+    )
+
+
+def _column(title: str, points: list[Point]) -> Html:
+    return element("div", element("h3", title), items(*(join(strong(f"{what} "), why) for what, why in points)))
+
+
+def _can(content: Content) -> list[Point]:
+    return [
+        ("That the features hold these pictures.", _beaten(content)),
+        (
+            "Layout and colour.",
+            "Where things are, how bright and of which colour is learned in the first hundreds of steps, and is what "
+            "the error measures most.",
+        ),
+        (
+            "That pixels pass correctly from end to end.",
+            "Swapped channels, a forgotten mean or a shifted crop would be plain to see in every pair above.",
+        ),
+    ]
+
+
+def _beaten(content: Content) -> str:
+    least = min(error.margin or 0.0 for error in content.figures.baselines)
+    if least <= 0:
+        return (
+            "Not yet: at least one guess without features is as near to the photographs as the reconstruction. Train "
+            "longer before reading anything into these pictures."
+        )
+    return (
+        f"Every guess without features is beaten, the hardest by {percent(least)}: so much of the photographs is still "
+        f"in {content.layer}, and the generator has learned to read it."
+    )
+
+
+def _cannot(content: Content) -> list[Point]:
+    run = content.run
+    points = [*_about_training(run, content.layer), *_about_encoder(run, content.encoder)] if run else []
+    photos = len(content.figures.photos)
+    no = f"{count(photos, 'photograph')} {'is' if photos == 1 else 'are'} no benchmark"
+    return [
+        *points,
+        (
+            "How it does on other photographs.",
+            f"{no}: other ones, or more of them, move every percentage on this page. The paper measured on "
+            "ImageNet\u2019s validation set.",
+        ),
+    ]
+
+
+def _about_training(run: TrainingRun, layer: str) -> list[Point]:
+    points: list[Point] = []
+    if run.images_seen and run.images_seen < FULL_TRAINING / 10:
+        times = significant(FULL_TRAINING / run.images_seen, 2)
+        why = (
+            f"The generator saw {run.images_seen:,} crops; the paper\u2019s saw {FULL_TRAINING:,} or more, {times} "
+            f"times as many. Blur and grain here are those of a young generator, and say nothing about what {layer} "
+            "has lost."
+        )
+        points.append(("Fine texture.", why))
+    if run.config.get("lambda_adv") == 0:
+        why = (
+            "It was off in this run. Without it a generator averages over everything that fits the features, which is "
+            "what blur is."
+        )
+        points.append(("What the adversarial loss adds.", why))
+    return points
+
+
+def _about_encoder(run: TrainingRun, encoder: str) -> list[Point]:
+    """Warn about random encoder weights; the configuration names no file for those."""
+    if run.config.get("encoder_weights") != "":
+        return []
+    why = join(
+        f"The encoder\u2019s weights are random (seed {run.config.get('seed')}). Its features respond to edges and "
+        f"colours and know no objects; what a trained {encoder} keeps of a photograph may be quite different. Train "
+        "with ",
+        code("--encoder-weights"),
+        " for that.",
+    )
+    return [("Anything about objects.", why)]
