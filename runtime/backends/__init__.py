@@ -1,0 +1,107 @@
+"""What can run a bundle: one module per backend, all with the same functions, and the registry that names them.
+
+A backend module has ``reason_unavailable(device)`` and ``create(bundle, device, max_batch)`` and imports its packages
+inside these only. ``"auto"`` takes the first usable of :data:`AUTO_ORDER`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.errors import DeviceError, UsageError
+from deepsim.runtime.pixels import Pixels
+
+AUTO_ORDER = ("onnxruntime", "torch")
+_MODULES = {name: f"deepsim.runtime.backends.{name}" for name in AUTO_ORDER}
+_ENGINES = "not in this version: its engines are built by deepsim-export and run with NVIDIA's own tools"
+_PLANNED = {
+    "cpu": "not in this version",
+    "cuda": "not in this version",
+    "tensorrt": _ENGINES,
+    "tensorrt-rtx": _ENGINES,
+}
+BACKENDS = tuple(sorted((*_MODULES, *_PLANNED)))
+
+
+class Backend(Protocol):
+    """Runs one bundle on one device; safe to call from several threads at once.
+
+    Images are C-contiguous uint8 RGB (n, 227, 227, 3), features C-contiguous finite float32 (n, *feature_shape), with
+    1 <= n <= max_batch: the Inverter checks, converts and chunks. Every method raises DeviceError when the device
+    fails and OutOfMemory when it has too little memory, and stays usable.
+    """
+
+    name: str
+    device: str
+
+    def encode(self, images: Pixels) -> NDArray[np.float32]:
+        """Compute the features of images, float32 (n, *feature_shape)."""
+        ...
+
+    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
+        """Generate images from features: uint8 (n, 227, 227, 3), with ``full`` the whole (n, S, S, 3)."""
+        ...
+
+    def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
+        """Encode and decode ``iterations`` times over; return iterations ``keep``, uint8 (n, len(keep), 227, 227, 3).
+
+        Iteration k is decode(encode(.)) applied k times to its own uint8 output, exactly: images are rounded to uint8
+        between iterations. ``keep`` counts from 1, is strictly increasing and ends at ``iterations`` at most.
+        """
+        ...
+
+
+class BackendModule(Protocol):
+    """The two functions that every module of this package has."""
+
+    def reason_unavailable(self, device: str = "auto") -> str | None:
+        """Tell in one line why the backend cannot run on ``device`` here; None when it can."""
+        ...
+
+    def create(self, bundle: Bundle, device: str, max_batch: int) -> Backend:
+        """Load a bundle onto "cpu", "cuda:N" or "auto" (the first GPU that the backend can use, else the CPU)."""
+        ...
+
+
+def reasons(device: str = "auto") -> dict[str, str | None]:
+    """Map every backend's name to None when it is usable here on ``device``, else to the reason in one line."""
+    return {name: _reason(name, device) for name in BACKENDS}
+
+
+def create(name: str, bundle: Bundle, device: str, max_batch: int) -> Backend:
+    """Load a bundle into the named backend, or for "auto" into the first usable one of :data:`AUTO_ORDER`.
+
+    Raises UsageError on an unknown name, DeviceError with the reason when the backend cannot run here.
+    """
+    if name == "auto":
+        name = _first_usable(device)
+    if name not in BACKENDS:
+        raise UsageError(
+            f"backend {name!r}: unknown, expected auto or one of {', '.join(BACKENDS)}. Choose one of these."
+        )
+    reason = _reason(name, device)
+    if reason is not None:
+        raise DeviceError(f"backend {name} on device {device}: {reason}. Choose another, see deepsim doctor.")
+    return _module(name).create(bundle, device, max_batch)
+
+
+def _first_usable(device: str) -> str:
+    found = {name: _reason(name, device) for name in AUTO_ORDER}
+    for name, reason in found.items():
+        if reason is None:
+            return name
+    listed = "; ".join(f"{name}: {reason}" for name, reason in found.items())
+    raise DeviceError(f"backend auto on device {device}: none is usable ({listed}). Install one, see deepsim doctor.")
+
+
+def _reason(name: str, device: str) -> str | None:
+    return _PLANNED[name] if name in _PLANNED else _module(name).reason_unavailable(device)
+
+
+def _module(name: str) -> BackendModule:
+    return cast(BackendModule, import_module(_MODULES[name]))

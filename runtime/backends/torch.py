@@ -1,0 +1,176 @@
+"""The reference backend: PyTorch runs the manifest's layer tables with the weights of ``weights.safetensors``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.kernels.layers import Layer
+from deepsim.runtime.backends.devices import gpu_ordinal, num_threads
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory, missing_extra
+from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
+from deepsim.runtime.pixels import CROP, PixelConvention, Pixels, crop_offset
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS = "weights.safetensors"
+_GPU_LOCK = threading.Lock()
+_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def reason_unavailable(device: str = "auto") -> str | None:
+    """Tell why PyTorch cannot run on ``device`` ("auto", "cpu", "cuda:N") here; None when it can."""
+    for package in ("torch", "safetensors"):
+        if find_spec(package) is None:
+            return f"{package} is not installed (pip install 'deepsim[train]')"
+    if not device.startswith("cuda:"):
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
+        return "the installed PyTorch sees no GPU"
+    if gpu_ordinal(device) >= torch.cuda.device_count():
+        return f"no GPU {gpu_ordinal(device)}, PyTorch sees {torch.cuda.device_count()}"
+    return None
+
+
+def create(bundle: Bundle, device: str, max_batch: int) -> TorchBackend:
+    """Load a bundle; "auto" takes the first GPU when PyTorch sees one, else the CPU. ``max_batch`` sets nothing here.
+
+    Sets PyTorch's number of threads, for the whole process, only when DEEPSIM_NUM_THREADS is set. Raises BundleError
+    and its kinds for the bundle.
+    """
+    if device == "auto":
+        device = "cuda:0" if reason_unavailable("cuda:0") is None else "cpu"
+    return TorchBackend(bundle, device)
+
+
+class TorchBackend:
+    """Both networks of a bundle in PyTorch, fp32 (on a GPU with TF32 off)."""
+
+    name = "torch"
+
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        try:
+            import torch
+            from safetensors import SafetensorError
+            from safetensors.torch import load
+        except ImportError as error:
+            raise missing_extra("torch and safetensors", "train") from error
+        threads = num_threads()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        self.device = device
+        try:
+            weights = load(bundle.read(WEIGHTS))
+        except SafetensorError as error:
+            raise BundleError(f"{WEIGHTS}: not safetensors ({error}). Export the bundle again.") from error
+        with self._guarded():
+            self._encoder = _Network(bundle.manifest.encoder, weights, "encoder", device)
+            self._generator = _Network(bundle.manifest.generator, weights, "generator", device)
+
+    def encode(self, images: Pixels) -> NDArray[np.float32]:
+        """Compute the features of images (see :class:`deepsim.runtime.backends.Backend`)."""
+        with self._guarded():
+            return _host(self._features(self._torch.tensor(images, device=self.device)))
+
+    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
+        """Generate images from features (see :class:`deepsim.runtime.backends.Backend`)."""
+        with self._guarded():
+            return _host(self._image(self._torch.tensor(features, device=self.device), full))
+
+    def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
+        """Re-encode images (see :class:`deepsim.runtime.backends.Backend`)."""
+        kept = np.empty((len(images), len(keep), CROP, CROP, 3), np.uint8)
+        with self._guarded():
+            current = self._torch.tensor(images, device=self.device)
+            for iteration in range(1, iterations + 1):
+                current = self._image(self._features(current), full=False)
+                if iteration in keep:
+                    kept[:, keep.index(iteration)] = _host(current)
+        return kept
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self._encoder(_to_network(images, self._encoder.pixels))
+
+    def _image(self, features: Tensor, full: bool) -> Tensor:
+        output = self._generator(features)  # (n, 3, S, S)
+        if not full:
+            start = crop_offset(output.shape[-1])
+            output = output[:, :, start : start + CROP, start : start + CROP]
+        return _to_pixels(output, self._generator.pixels)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Run without gradients and with typed errors; on a GPU one call at a time, because TF32 is a global switch."""
+        torch = self._torch
+        try:
+            with torch.inference_mode():
+                if self.device == "cpu":
+                    yield
+                    return
+                with _GPU_LOCK, torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+                    yield
+        except (RuntimeError, torch.OutOfMemoryError) as error:
+            text = " ".join(str(error).split()).rstrip(".")[:500]
+            if any(word in text.lower() for word in _MEMORY_WORDS):
+                raise OutOfMemory(f"torch on {self.device}: {text}. Use a smaller max_batch.") from error
+            raise DeviceError(f"torch on {self.device}: {text}. See deepsim doctor.") from error
+
+
+class _Network:
+    """One layer table with its weights on the device."""
+
+    def __init__(self, spec: EncoderSpec | GeneratorSpec, weights: dict[str, Tensor], prefix: str, device: str) -> None:
+        self.pixels = spec.pixels
+        self.layers = [(layer, *_parameters(layer, weights, prefix, device)) for layer in spec.layers]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        from deepsim.kernels.torch_layers import apply_layer
+
+        for layer, weight, bias in self.layers:
+            x = apply_layer(layer, x, weight, bias)
+        return x
+
+
+def _parameters(
+    layer: Layer, weights: dict[str, Tensor], prefix: str, device: str
+) -> tuple[Tensor | None, Tensor | None]:
+    if not layer.has_weights:
+        return None, None
+    wanted = {f"{prefix}.{layer.name}.weight": layer.weight_shape, f"{prefix}.{layer.name}.bias": (layer.outputs,)}
+    for name, shape in wanted.items():
+        found = f"{weights[name].dtype} {tuple(weights[name].shape)}" if name in weights else "missing"
+        if found != f"torch.float32 {shape}":
+            raise BundleError(f"{WEIGHTS}: {name} is {found}, expected float32 {shape}. Export the bundle again.")
+    weight, bias = (weights[name].to(device) for name in wanted)
+    return weight, bias
+
+
+def _to_network(images: Tensor, pixels: PixelConvention) -> Tensor:
+    """Do what :meth:`PixelConvention.to_network` does, on the device: uint8 NHWC -> float32 NCHW."""
+    ordered = images.flip(-1) if pixels.order == "BGR" else images
+    values = ordered.float()
+    values = (values - values.new_tensor(pixels.mean)) * values.new_tensor(pixels.scale)
+    return values.permute(0, 3, 1, 2).contiguous()
+
+
+def _to_pixels(output: Tensor, pixels: PixelConvention) -> Tensor:
+    """Do what :meth:`PixelConvention.to_pixels` does, on the device: float32 NCHW -> uint8 NHWC."""
+    values = output.permute(0, 2, 3, 1) / output.new_tensor(pixels.scale) + output.new_tensor(pixels.mean)
+    rounded = values.round().clamp(0, 255).byte()  # half to even
+    return (rounded.flip(-1) if pixels.order == "BGR" else rounded).contiguous()
+
+
+def _host(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = tensor.cpu().numpy()
+    return array

@@ -1,0 +1,83 @@
+"""The command ``deepsim``: a group whose subcommands are imported when they are called, not before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module, metadata
+from typing import Any
+
+import click
+
+from deepsim.runtime.cli.exits import run
+from deepsim.runtime.errors import DeviceError
+
+# name -> (module:attribute, short help)
+COMMANDS = {
+    "train": ("deepsim.train.cli:train", "Train a generator that inverts a layer."),
+    "export": ("deepsim.export.cli:main", "Turn a checkpoint into a bundle with ONNX and engines."),
+    "encode": ("deepsim.runtime.cli.convert:encode", "Photographs to features."),
+    "decode": ("deepsim.runtime.cli.convert:decode", "Features to images."),
+    "reconstruct": ("deepsim.runtime.cli.convert:reconstruct", "Photographs to images, through their features."),
+    "reencode": ("deepsim.runtime.cli.convert:reencode", "Reconstruct photographs over and over."),
+    "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),
+    "bench": ("deepsim.runtime.cli.bench:bench", "Measure throughput and latency of every backend."),
+    "report": ("deepsim.runtime.report.cli:report", "Write one HTML page of a run's or bundle's results."),
+    "doctor": ("deepsim.runtime.cli.doctor:doctor", "Show what can run here, and why the rest cannot."),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a subcommand when it is called; listing them imports none. Errors become exit codes (see ``exits``)."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.lazy = dict(lazy)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """Name the subcommands in the order of the table."""
+        return list(self.lazy)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Import a subcommand. Raises DeviceError when this installation lacks it."""
+        if name not in self.lazy:
+            return None
+        module, attribute = self.lazy[name][0].split(":")
+        try:
+            command: click.Command = getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+            raise DeviceError(
+                f"deepsim {name}: not in this installation ({module} is missing). Install all."
+            ) from error
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands from the table, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in self.lazy.items()])
+
+    def main(self, *args: Any, standalone_mode: bool = True, prog_name: str | None = None, **extra: Any) -> Any:
+        """Run the group as a program: exits with a code as :func:`deepsim.runtime.cli.exits.run` maps them."""
+        if standalone_mode:
+            run(self, prog_name, *args, **extra)
+        return super().main(*args, standalone_mode=False, prog_name=prog_name, **extra)
+
+
+def version() -> str:
+    """Return the installed version, or "unknown" in a bare checkout."""
+    try:
+        return metadata.version("deepsim")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example: deepsim reconstruct norm2.deepsim photos/ -o images",
+)
+@click.version_option(version(), prog_name="deepsim")
+def main() -> None:
+    """Turn a network's features back into images."""

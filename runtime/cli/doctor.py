@@ -1,0 +1,68 @@
+"""The command ``deepsim doctor``: what can run here, and why the rest cannot."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from deepsim.runtime.backends.devices import find_gpus, num_threads
+from deepsim.runtime.bench import cpu_name, versions
+from deepsim.runtime.inverter import available_backends
+
+PACKAGES = (
+    *("deepsim", "numpy", "pillow", "click", "tqdm", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision"),
+    *("safetensors", "onnx", "tensorrt", "tensorrt-rtx", "pycuda", "cuda-bindings", "h5py", "scipy"),
+)
+
+
+def diagnose() -> dict[str, Any]:
+    """Collect versions, CPU, GPUs, backends (None: usable, else the reason) and warnings."""
+    installed = versions(PACKAGES)
+    return {
+        "versions": installed,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "threads": num_threads() or "default",
+        "gpu": asdict(find_gpus()),
+        "backends": available_backends(),
+        "warnings": _warnings(installed),
+    }
+
+
+@click.command(epilog="Example: deepsim doctor --json")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Show versions, GPUs, and which backends can run here, with the reason for each that cannot."""
+    found = diagnose()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"python {found['python']}, {found['platform']}")
+    click.echo(f"cpu    {found['cpu']}, threads: {found['threads']}")
+    click.echo(f"gpu    {_gpu_line(found['gpu'])}")
+    click.echo("\nbackends")
+    for name, reason in found["backends"].items():
+        click.echo(f"  {name:13} {reason or 'usable'}")
+    click.echo("\npackages")
+    for name, version in found["versions"].items():
+        click.echo(f"  {name:16} {version or 'not installed'}")
+    for warning in found["warnings"]:
+        click.echo(f"\nWarning: {warning}", err=True)
+
+
+def _gpu_line(gpu: dict[str, Any]) -> str:
+    return f"{', '.join(gpu['names'])} (driver for CUDA {gpu['cuda']})" if gpu["names"] else str(gpu["reason"])
+
+
+def _warnings(installed: dict[str, str | None]) -> list[str]:
+    if installed["onnxruntime"] and installed["onnxruntime-gpu"]:
+        return [
+            "onnxruntime and onnxruntime-gpu: both are installed and overwrite each other's files. "
+            "Run: pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them."
+        ]
+    return []

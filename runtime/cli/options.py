@@ -1,0 +1,99 @@
+"""Options that several commands share, checks of output paths, and the words after the work."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from deepsim.runtime.backends import BACKENDS
+from deepsim.runtime.errors import UsageError
+from deepsim.runtime.inverter import Inverter
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
+photos_argument = click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace output files that exist already.")
+
+
+def output_option(what: str) -> Callable[[_F], _F]:
+    """Build the required option -o/--output for ``what`` is written."""
+    return click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help=what)
+
+
+def backend_options(command: _F) -> _F:
+    """Add --backend, --device and --max-batch; :func:`open_inverter` takes them."""
+    options = (
+        click.option(
+            "--backend",
+            type=click.Choice(["auto", *BACKENDS]),
+            default="auto",
+            show_default=True,
+            help="What runs the bundle; auto is the first usable of onnxruntime, torch (see deepsim doctor).",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            help="auto, cpu, or a GPU such as 0 or cuda:0; auto is the first GPU the backend can use, else the CPU.",
+        ),
+        click.option(
+            "--max-batch",
+            type=click.IntRange(1, 1 << 16),
+            default=16,
+            show_default=True,
+            help="Images computed at once.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def open_inverter(bundle: Path, backend: str, device: str, max_batch: int) -> Inverter:
+    """Open an Inverter and say on stderr what runs it."""
+    inverter = Inverter(bundle, backend, device, max_batch)
+    click.echo(f"{bundle}: layer {inverter.layer}, {inverter.backend} on {inverter.device}", err=True)
+    return inverter
+
+
+def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
+    """Raise UsageError, before any work, when an output file exists and ``overwrite`` is not set, or is a folder."""
+    existing = [path for path in paths if path.exists() or path.is_symlink()]
+    for path in existing:
+        if path.is_dir():
+            raise UsageError(f"{path}: a folder, expected the name of a file to write. Choose another name.")
+    if existing and not overwrite:
+        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+        raise UsageError(
+            f"{existing[0]}{more}: exists already. Choose another output, or pass --overwrite to replace it."
+        )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UsageError when ``folder`` exists and is no folder."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: a file, expected a folder to write images to. Choose another -o.")
+
+
+def png_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return one path ``folder/STEM.png`` per name, distinct also where stems are equal, and always in ``folder``."""
+    taken: set[str] = set()
+    paths = []
+    for index, name in enumerate(names):
+        stem = re.sub(r"[^\w.-]", "_", Path(name.replace("\0", "_")).stem).strip(".")[:100] or f"{index:06d}"
+        unique, number = stem, 2
+        while unique.lower() in taken:
+            unique, number = f"{stem}_{number}", number + 1
+        taken.add(unique.lower())
+        paths.append(folder / f"{unique}.png")
+    return paths
+
+
+def footer(written: str, following: str) -> None:
+    """Say on stderr what was written and which command is likely next."""
+    click.echo(f"{written}\nNext: {following}", err=True)

@@ -1,0 +1,224 @@
+"""The Inverter: a bundle, loaded into a backend, that turns photographs into features and features into images."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from itertools import islice
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime import backends
+from deepsim.runtime.backends.devices import parse_device
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
+from deepsim.runtime.images import Photo, prepare_batch
+from deepsim.runtime.inputs import (
+    Features,
+    Photos,
+    allocate,
+    check_features,
+    check_keep,
+    check_photos,
+    feature_rows,
+    host_array,
+    is_features,
+    whole_number,
+)
+from deepsim.runtime.pixels import CROP, Pixels
+from deepsim.runtime.prefetch import prefetch
+
+
+def available_backends() -> dict[str, str | None]:
+    """Map every backend's name to None when it is usable here, else to the reason in one line."""
+    return backends.reasons()
+
+
+class Inverter:
+    """Encode, decode, reconstruct and re-encode with one bundle.
+
+    ``bundle`` is a bundle folder. ``backend`` is a name of :func:`available_backends` or "auto", the first usable of
+    onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend can use,
+    else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced by another.
+    Batches of any size are run in chunks of at most ``max_batch``, in order; a result's last bits may depend on how a
+    batch is cut. DEEPSIM_NUM_THREADS sets the number of CPU threads.
+
+    Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what is not 227x227 is warped to
+    256x256 and cropped centrally. A lone photograph counts as a batch of one. Tensors of other libraries are read
+    through DLPack when they are in host memory. Images come back as uint8 RGB (N, 227, 227, 3).
+
+    One Inverter may be used from many threads. It must not be used in a process forked after it was made. After any
+    error it is usable as before. Raises, besides what each method names: DataError for unreadable photographs,
+    ShapeError and DtypeError for arrays, OutOfMemory, DeviceError (device, fork, closed).
+
+    Raises on construction: UsageError; BundleError, BundleCorrupt, BundleUnsafe; DeviceError with the reason when
+    the backend or device is not usable here.
+    """
+
+    def __init__(
+        self,
+        bundle: str | os.PathLike[str] | Bundle,
+        backend: str = "auto",
+        device: int | str = "auto",
+        max_batch: int = 64,
+    ) -> None:
+        self.max_batch = whole_number("max_batch", max_batch, 1, 1 << 16)
+        parsed = parse_device(device)
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+        created = backends.create(backend, self.bundle, parsed, self.max_batch)
+        self.backend, self.device = created.name, created.device
+        self._backend: backends.Backend | None = created
+        self._process = os.getpid()
+
+    @property
+    def layer(self) -> str:
+        """Return the name of the inverted layer, such as "fc6"."""
+        return self.bundle.manifest.generator.layer
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """Return the shape of one feature, (C, H, W) or (C,)."""
+        return self.bundle.manifest.generator.input_shape
+
+    @property
+    def image_size(self) -> int:
+        """Return the side of the images in pixels: 227."""
+        return CROP
+
+    @property
+    def full_image_size(self) -> int:
+        """Return the side of the images of ``decode(features, full=True)`` in pixels: 256 or 240."""
+        return self.bundle.manifest.generator.output_size
+
+    def encode(self, photos: Photos) -> NDArray[np.float32]:
+        """Compute the layer's features of photographs: float32 (N, *feature_shape)."""
+        return self._over_photos(photos, self.feature_shape, np.float32, self._ready().encode)
+
+    def decode(self, features: Features, full: bool = False) -> Pixels:
+        """Generate images from features (N, *feature_shape) of any floating-point type, converted to float32.
+
+        Returns the central crop, uint8 RGB (N, 227, 227, 3), with ``full`` the whole (N, S, S, 3), whose outer ring no
+        training loss has seen. Raises DataError when a feature is NaN or infinite.
+        """
+        backend = self._ready()
+        array = check_features(features, self.feature_shape)
+        side = self.full_image_size if full else CROP
+        images = allocate((len(array), side, side, 3), np.uint8)
+        for chunk in self._chunks(len(array)):
+            images[chunk] = backend.decode(feature_rows(array[chunk]), bool(full))
+        return images
+
+    def reconstruct(self, photos: Photos) -> Pixels:
+        """Encode and decode photographs without leaving the device: uint8 RGB (N, 227, 227, 3)."""
+        return self._over_photos(photos, (CROP, CROP, 3), np.uint8, self._reconstruct_chunk)
+
+    def reencode(self, photos: Photos, iterations: int = 8, keep: Iterable[int] = (1, 2, 4, 8)) -> Pixels:
+        """Reconstruct photographs, then their reconstructions, ``iterations`` times over (paper, Figure 6).
+
+        Iteration k equals ``reconstruct`` applied k times to its own uint8 output, exactly. Returns the iterations in
+        ``keep``, counted from 1 and increasing: uint8 RGB (N, len(keep), 227, 227, 3). Raises UsageError when ``keep``
+        does not increase within 1..iterations.
+        """
+        kept = check_keep(iterations, keep)
+        backend = self._ready()
+        shape = (len(kept), CROP, CROP, 3)
+        return self._over_photos(
+            photos, shape, np.uint8, lambda images: backend.reencode(images, int(iterations), kept)
+        )
+
+    def interpolate(self, photo_a: Photo | Features, photo_b: Photo | Features, steps: int = 8) -> Pixels:
+        """Decode ``steps`` features on the straight line from one photograph's to the other's (paper, Figure 7).
+
+        Both ends are included: uint8 RGB (steps, 227, 227, 3). A floating-point array of shape ``feature_shape`` is
+        taken as a feature itself.
+        """
+        weights = np.linspace(0, 1, whole_number("steps", steps, 2), dtype=np.float32)
+        start, end = self._feature(photo_a), self._feature(photo_b)
+        weights = weights.reshape(-1, *[1] * start.ndim)
+        return self.decode((1 - weights) * start + weights * end)
+
+    def stream(self, paths: Iterable[Photo], batch: int = 64) -> Iterator[Pixels]:
+        """Reconstruct any number of photographs, ``batch`` at a time: yields uint8 RGB (batch, 227, 227, 3) in order.
+
+        Photographs are read in one background thread and computed in another, two batches ahead at most, so that
+        reading, computing and what the caller does with a batch overlap. Closing the generator stops both.
+        """
+        whole_number("batch", batch, 1)
+        self._ready()
+        lazy = isinstance(paths, Iterable) and not isinstance(paths, (str, bytes, os.PathLike, np.ndarray))
+        return self._stream(iter(paths if lazy else check_photos(paths)), batch)
+
+    def _stream(self, photos: Iterator[Photo], batch: int) -> Iterator[Pixels]:
+        prepared = prefetch(prepare_batch(group) for group in iter(lambda: list(islice(photos, batch)), []))
+        images = prefetch(self._reconstruct_all(prepared))
+        try:
+            yield from images
+        finally:
+            images.close()
+
+    def _reconstruct_all(self, batches: Generator[Pixels, None, None]) -> Iterator[Pixels]:
+        try:
+            for images in batches:
+                yield self.reconstruct(images)
+        finally:
+            batches.close()
+
+    def close(self) -> None:
+        """Let go of the backend; later calls raise UsageError. Closing twice is fine."""
+        self._backend = None  # calls that run in other threads keep theirs until they end
+
+    def __enter__(self) -> Inverter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        encoder = self.bundle.manifest.encoder.name
+        return (
+            f"Inverter({str(self.bundle.path)!r}, encoder={encoder!r}, layer={self.layer!r}, backend={self.backend!r}, "
+            f"device={self.device!r}, max_batch={self.max_batch})"
+        )
+
+    def _ready(self) -> backends.Backend:
+        """Return the backend. Raises UsageError when closed, DeviceError in a forked child."""
+        if os.getpid() != self._process:
+            raise DeviceError(
+                "inverter: made before this process was forked, which no backend survives. Make it after the fork, "
+                "or start processes with the spawn method."
+            )
+        if self._backend is None:
+            raise UsageError("inverter: closed, expected an open one. Make a new Inverter.")
+        return self._backend
+
+    def _chunks(self, count: int) -> Iterator[slice]:
+        return (slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch))
+
+    def _over_photos(
+        self, photos: Photos, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[Pixels], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Apply ``function`` to photographs chunk by chunk; its rows have shape ``row``."""
+        checked = check_photos(photos)
+        results = allocate((len(checked), *row), dtype)
+        for chunk in self._chunks(len(checked)):
+            results[chunk] = function(prepare_batch(checked[chunk]))
+        return results
+
+    def _reconstruct_chunk(self, images: Pixels) -> Pixels:
+        reconstructed: Pixels = self._ready().reencode(images, 1, (1,))[:, 0]
+        return reconstructed
+
+    def _feature(self, value: Any) -> NDArray[np.float32]:
+        """Return one feature (C, H, W) or (C,), encoded from a photograph or taken as it is."""
+        if is_features(value, self.feature_shape):
+            array = host_array(value, "features").reshape(1, *self.feature_shape)
+            return feature_rows(check_features(array, self.feature_shape))[0]
+        features = self.encode(value)
+        if len(features) != 1:
+            raise ShapeError(f"photo: {len(features)} photographs, expected one. Pass them one by one.")
+        return features[0]

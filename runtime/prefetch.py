@@ -1,0 +1,63 @@
+"""Run an iterator ahead of its consumer in a background thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+_T = TypeVar("_T")
+
+
+class _End:
+    """Ends the queue; carries the exception that the iterator raised, if any."""
+
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error
+
+
+class _Producer(Generic[_T]):
+    def __init__(self, source: Iterator[_T], depth: int) -> None:
+        self.source = source
+        self.queue: SimpleQueue[_T | _End] = SimpleQueue()
+        self.free = threading.Semaphore(depth)
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self.free.acquire()
+            while not self.stopped.is_set():
+                self.queue.put(next(self.source))
+                self.free.acquire()
+        except StopIteration:
+            pass
+        except BaseException as raised:  # handed to the consumer, which raises it
+            error = raised
+        finally:
+            close = getattr(self.source, "close", None)
+            if close is not None:  # a generator: let it clean up in the thread that ran it
+                close()
+            self.queue.put(_End(error))
+
+
+def prefetch(source: Iterator[_T], depth: int = 2) -> Generator[_T, None, None]:
+    """Yield the items of ``source`` in order, computed in a background thread up to ``depth`` items ahead.
+
+    What ``source`` raises is raised here, after the items before it. Closing this generator early stops and joins the
+    thread, which closes ``source``; an item that is being computed is waited for.
+    """
+    producer = _Producer(source, depth)
+    thread = threading.Thread(target=producer.run, name="deepsim-prefetch", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := producer.queue.get(), _End):
+            producer.free.release()
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        producer.stopped.set()
+        producer.free.release()
+        thread.join()
