@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from tqdm import tqdm
 
+from deepsim.runtime.bench import ROUNDS, WHATS, environment, measure
+from deepsim.runtime.cli.options import (
+    backend_options,
+    bundle_argument,
+    check_absent,
+    footer,
+    open_inverter,
+    overwrite_option,
+)
 from deepsim.runtime.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from deepsim.runtime.inverter import Inverter
-    from deepsim.runtime.report.content import Content, Throughput
-    from deepsim.runtime.report.run_folder import TrainingRun
+from deepsim.runtime.files import write_atomic
+from deepsim.runtime.images import find_images
+from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.report.content import Content, Throughput
+from deepsim.runtime.report.figures import choose, collect, read_photos
+from deepsim.runtime.report.page import render
+from deepsim.runtime.report.run_folder import TrainingRun
 
 BATCHES = (1, 8)  # batch sizes timed for the page
+PATH = click.Path(path_type=Path)
 
 
-@click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--photos", required=True, type=click.Path(path_type=Path), help="Folder of held-out photographs.")
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Training run, for curves and mean image.")
-@click.option("--bench", "bench_file", type=click.Path(path_type=Path), help="Figures of deepsim bench --json.")
-@click.option("-o", "--output", default="report.html", show_default=True, type=click.Path(path_type=Path))
-@click.option("--overwrite", is_flag=True, help="Replace the page if it exists.")
-@click.option("--backend", default="auto", show_default=True, help="Backend to run; see deepsim doctor.")
-@click.option("--device", default="auto", show_default=True, help='"cpu", or the number of a GPU.')
+@click.command(
+    epilog="\b\nExample:\n  deepsim report norm2.deepsim --photos held-out/ --run runs/norm2 -o report.html",
+)
+@bundle_argument
+@click.option("--photos", required=True, type=PATH, help="Folder of photographs that training has not seen.")
+@click.option("--run", "run_folder", type=PATH, help="Training run, for its curves and the mean training image.")
+@click.option("--bench", "bench_file", type=PATH, help="Throughput from deepsim bench -o, instead of measuring it.")
+@click.option("-o", "--output", default="report.html", show_default=True, type=PATH, help="Page to write.")
+@overwrite_option
+@backend_options
 @click.option("--limit", default=64, show_default=True, type=click.IntRange(1), help="Most photographs to measure.")
 @click.option("--show", default=12, show_default=True, type=click.IntRange(1), help="Most photographs to picture.")
-@click.option("--seconds", default=2.0, show_default=True, type=click.FloatRange(0), help="Time per rate; 0: none.")
+@click.option(
+    "--seconds", default=1.0, show_default=True, type=click.FloatRange(0, 600), help="Time for each rate; 0 for none."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON instead of a table.")
 def report(
     bundle: Path,
@@ -40,6 +56,7 @@ def report(
     overwrite: bool,
     backend: str,
     device: str,
+    max_batch: int,
     limit: int,
     show: int,
     seconds: float,
@@ -47,93 +64,74 @@ def report(
 ) -> None:
     """Measure BUNDLE on held-out photographs and write one self-contained HTML page.
 
-    The page holds reconstructions, errors against guesses that need no features, re-encoding, interpolation, training
-    curves, throughput and provenance. It needs no network, no other file and no script.
-
-    \b
-    Example:
-      deepsim report norm2.deepsim --photos held-out/ --run runs/norm2 -o report.html
+    It shows reconstructions, errors against guesses that need no features, re-encoding, interpolation, training
+    curves, throughput and provenance, and needs no network, no other file and no script.
     """
-    from deepsim.runtime.files import write_atomic
-    from deepsim.runtime.report.page import render
-    from deepsim.runtime.report.run_folder import TrainingRun
-
-    _check_output(output, overwrite)
+    check_absent([output], overwrite)
     run = TrainingRun.open(run_folder) if run_folder else None
     bench = _read_bench(bench_file) if bench_file else None
-    content = _measure(_open(bundle, backend, device), photos, limit, show, run, bench, seconds)
+    with open_inverter(bundle, backend, device, max_batch) as inverter:
+        _check_layer(inverter.layer, run, bench)
+        figures, pictures = collect(inverter, *_photographs(photos, limit), run.mean_image if run else None)
+        bench = _time(inverter, seconds) if bench is None and seconds > 0 else bench
+        shown = min(show, len(figures.photos))
+        content = Content(inverter.bundle.manifest, inverter.backend, figures, pictures, shown, run, bench)
     page = render(content)
     write_atomic(output, page)
     click.echo(json.dumps(content.to_json(), indent=2, allow_nan=False) if as_json else _table(content))
-    click.echo(f"wrote {output} ({len(page.encode()) / 1e6:.1f} MB): open it in any browser", err=True)
+    footer(f"{output}: {len(page.encode()) / 1e6:.1f} MB", f"open {output} in a browser")
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
-    if output.is_dir():
-        raise UsageError(f"{output}: a folder, expected a file name. Choose another with -o.")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output}: exists already. Choose another name with -o, or pass --overwrite to replace it.")
-
-
-def _open(bundle: Path, backend: str, device: str) -> Inverter:
-    from deepsim.runtime.inverter import Inverter
-
-    return Inverter(bundle, backend=backend, device=int(device) if device.isdigit() else device)
-
-
-def _measure(
-    inverter: Inverter,
-    folder: Path,
-    limit: int,
-    show: int,
-    run: TrainingRun | None,
-    bench: Throughput | None,
-    seconds: float,
-) -> Content:
-    """Read the photographs, run the inverter on them, time it, and gather what the page is drawn from."""
-    from deepsim.runtime.images import find_images
-    from deepsim.runtime.report.content import Content
-    from deepsim.runtime.report.figures import choose, collect, read_photos
-
+def _photographs(folder: Path, limit: int) -> tuple[Any, list[str], int]:
+    """Return pixels and names of the photographs to measure, and how many the folder has."""
     found = find_images([folder])
     paths = choose(found, limit)
     names = [path.relative_to(folder).as_posix() if path != folder else path.name for path in paths]
-    figures, pictures = collect(inverter, read_photos(paths), names, len(found), run.mean_image if run else None)
-    if bench is None and seconds > 0:
-        bench = _time(inverter, seconds)
-    return Content(inverter.bundle.manifest, inverter.backend, figures, pictures, min(show, len(paths)), run, bench)
+    return read_photos(paths), names, len(found)
+
+
+def _check_layer(layer: str, run: TrainingRun | None, bench: Throughput | None) -> None:
+    """Refuse to draw a run or figures of another layer beside a bundle."""
+    told = {"--run": run.config.get("layer") if run else None, "--bench": bench.layer if bench else None}
+    for option, other in told.items():
+        if other not in (None, layer):
+            raise UsageError(f"{option}: of layer {other}, expected the bundle's, {layer}. Name what belongs together.")
 
 
 def _time(inverter: Inverter, seconds: float) -> Throughput:
-    from deepsim.runtime.bench import measure
-    from deepsim.runtime.report.content import Throughput
-    from deepsim.runtime.report.machine import describe_machine
+    with tqdm(total=ROUNDS * len(WHATS) * len(BATCHES), desc="timing", disable=None, leave=False) as bar:
 
-    rows = measure(inverter, batches=BATCHES, seconds=seconds)
-    return Throughput(tuple(rows), describe_machine(inverter.backend, str(inverter.device)))
+        def progress(label: str) -> None:
+            bar.set_postfix_str(label)
+            bar.update()
+
+        rows = measure(inverter, BATCHES, seconds, progress)
+    return Throughput(tuple(rows), {inverter.backend: inverter.device}, environment())
 
 
 def _read_bench(path: Path) -> Throughput:
-    """Read rows of figures, bare or under "rows", with the machine where the file tells."""
-    from deepsim.runtime.report.content import Throughput
-
+    """Read what ``deepsim bench`` wrote: rows, and the machine they were measured on where the file tells."""
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path}: cannot be read ({error}), expected JSON. Write it with deepsim bench --json."
-        ) from error
-    rows = record.get("rows") if isinstance(record, dict) else record
-    if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
-        raise DataError(f"{path}: no rows of throughput, expected a list. Write it with deepsim bench --json.")
-    machine = record.get("machine") if isinstance(record, dict) else None
-    told = {str(name): str(value) for name, value in machine.items()} if isinstance(machine, dict) else {}
-    return Throughput(tuple(rows), told or {"Measured on": f"not recorded in {path.name}"})
+        raise DataError(f"{path}: unreadable ({error}), expected JSON. Write it with deepsim bench -o.") from error
+    record = record if isinstance(record, dict) else {"rows": record}
+    rows = record.get("rows")
+    if not isinstance(rows, list) or not rows or not all(_is_row(row) for row in rows):
+        raise DataError(f"{path}: no rows of throughput, expected a list. Write it with deepsim bench -o.")
+    devices, told = record.get("devices"), record.get("environment")
+    return Throughput(
+        tuple(rows),
+        devices if isinstance(devices, dict) else {},
+        told if isinstance(told, dict) else {},
+        record.get("layer"),
+    )
 
 
 def _is_row(row: Any) -> bool:
-    needed = {"what", "batch", "images_per_second"}
-    return isinstance(row, dict) and needed <= set(row) and isinstance(row["images_per_second"], (int, float))
+    if not isinstance(row, dict) or not {"what", "batch", "images_per_second"} <= set(row):
+        return False
+    return isinstance(row["images_per_second"], (int, float)) and row["images_per_second"] > 0
 
 
 def _table(content: Content) -> str:

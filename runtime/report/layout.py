@@ -51,7 +51,7 @@ def compact_table(
     return element("div", table(caption, head, rows, marked), class_="compact")
 
 
-def facts(pairs: Sequence[tuple[Child, Child]], style: str = "facts") -> Html:
+def facts(pairs: Sequence[tuple[str, Child]], style: str = "facts") -> Html:
     """Build a list of terms, each with what it is."""
     return element(
         "dl",

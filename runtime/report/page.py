@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
 from string import Template
 
@@ -14,7 +15,6 @@ from deepsim.runtime.report import (
     sections_training,
 )
 from deepsim.runtime.report.content import Content
-from deepsim.runtime.report.machine import version
 from deepsim.runtime.report.markup import element, join
 from deepsim.runtime.report.pictures import QUALITY
 
@@ -38,10 +38,17 @@ def render(content: Content) -> str:
     body = join(
         sections_head.head(content, links),
         element("main", *(build(content) for _, _, build in SECTIONS)),
-        sections_facts.footer(content, version("deepsim"), QUALITY),
+        sections_facts.footer(content, _version(), QUALITY),
     )
     title = element("title", f"{content.manifest.name}: photographs from {content.layer} features")
     return Template(_resource("page.html")).substitute(title=title, style=_resource("page.css"), body=body)
+
+
+def _version() -> str | None:
+    try:
+        return importlib.metadata.version("deepsim")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return None
 
 
 def _resource(name: str) -> str:

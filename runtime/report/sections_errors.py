@@ -147,9 +147,9 @@ def _paper_text(content: Content) -> str:
     else:
         own = f"It has no number for {content.layer}: it starts at the deeper conv5, which keeps less of the picture."
     return (
-        f"For context only, the paper\u2019s Table 2. {own} Its encoder was trained on ImageNet, its generators for "
-        "500,000 steps of 64 images or more, and its test photographs are other ones, so the two tables are not a comparison "
-        "on equal terms."
+        f"For context only, the paper\u2019s Table 2. {own} Its encoder learned from ImageNet, its generators for "
+        "500,000 steps of 64 images or more, and its test photographs are other ones, so the two tables are not a "
+        "comparison on equal terms."
     )
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from deepsim.runtime.bench import ITERATIONS
 from deepsim.runtime.report.charts import bar
 from deepsim.runtime.report.content import Content, Throughput
 from deepsim.runtime.report.layout import code, details, facts, note, paragraph, section, table
+from deepsim.runtime.report.machine import describe
 from deepsim.runtime.report.markup import Child, Html, element, join
 from deepsim.runtime.report.wording import count, listed, signed, significant, size
 
-WHAT = {"decode": "Decode", "encode": "Encode", "reencode": "Encode and decode"}
+WHAT = {"decode": "Decode", "encode": "Encode", "reencode": "Re-encode"}
 
 
 def throughput(content: Content) -> Html:
@@ -19,7 +21,8 @@ def throughput(content: Content) -> Html:
     if content.throughput is None or not content.throughput.rows:
         body: Html = note("Throughput was not measured: leave out --seconds 0, or pass a file with --bench.")
     else:
-        body = join(paragraph(_summary(content.throughput)), _rates(content), facts(_machine(content), "facts columns"))
+        machine = describe(content.throughput.environment, content.throughput.devices)
+        body = join(paragraph(_summary(content.throughput)), _rates(content), facts(machine, "facts columns"))
     return section("throughput", "Throughput", body)
 
 
@@ -54,15 +57,19 @@ def _summary(measured: Throughput) -> str:
         if best
         else ""
     )
-    return start + "Whole calls are timed, from arrays in memory to arrays in memory, after a warm-up."
+    return (
+        f"{start}Whole calls are timed, from host memory to host memory, after a warm-up; the rate is the median of "
+        f"five rounds. A call to re-encode makes {ITERATIONS} iterations, and its images count once for each."
+    )
 
 
 def _rates(content: Content) -> Html:
     rows = content.throughput.rows if content.throughput else ()
     top = max(float(row["images_per_second"]) for row in rows) or 1.0
+    several = len({row.get("backend") for row in rows}) > 1
     body: list[list[Child]] = [
         [
-            f"{WHAT.get(str(row['what']), str(row['what']))}, batch {row['batch']}",
+            _call(row, several),
             bar(float(row["images_per_second"]) / top, "own"),
             significant(float(row["images_per_second"])),
             *(_milliseconds(row.get(name)) for name in ("p50_ms", "p95_ms", "p99_ms")),
@@ -74,18 +81,19 @@ def _rates(content: Content) -> Html:
     return table("Images per second, and latency of one call in milliseconds", head, body)
 
 
+def _call(row: Mapping[str, Any], several: bool) -> str:
+    """Name what a row times, with its backend where there are several."""
+    backend = f"{row.get('backend')}: " if several else ""
+    return f"{backend}{WHAT.get(str(row['what']), str(row['what']))}, batch {row['batch']}"
+
+
 def _milliseconds(value: object) -> str:
     return significant(float(value)) if isinstance(value, (int, float)) else "\u2013"
 
 
-def _machine(content: Content) -> list[tuple[Child, Child]]:
-    machine = content.throughput.machine if content.throughput else {}
-    return [("Backend", content.backend), *machine.items()]
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[Child, Child]]:
+def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Child]]:
     """Write a nested record as (dotted name, value) pairs."""
-    pairs: list[tuple[Child, Child]] = []
+    pairs: list[tuple[str, Child]] = []
     for name, value in record.items():
         if isinstance(value, Mapping):
             pairs += _flat(value, f"{prefix}{name}.")

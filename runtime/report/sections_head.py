@@ -50,7 +50,8 @@ def _key_figures(content: Content) -> list[tuple[str | Html, str | Html]]:
     best = content.throughput.best() if content.throughput else None
     if best:
         rate = f"{significant(best['images_per_second'])}/s"
-        keys.append(_key("Images decoded", rate, f"{content.backend}, batches of {best['batch']}"))
+        backend = best.get("backend", content.backend)
+        keys.append(_key("Images decoded", rate, f"{backend}, batches of {best['batch']}"))
     if content.run:
         seen = content.run.images_seen
         shown = f"{content.run.steps:,} steps" + (f", {seen:,} crops" if seen else "")

@@ -115,7 +115,7 @@ def _verdict(loop: Reencoding) -> str:
 def _rule(loop: Reencoding) -> str:
     return (
         f"The rule, fixed beforehand: the loop {RULE}. The first step is the change from iteration 1 to 2, the last "
-        f"one from {len(loop.errors) - 1} to {len(loop.errors)}."
+        f"one from {len(loop.errors) - 1} to {len(loop.errors)}; the mean colour scores {loop.plain:.1f}."
     )
 
 

@@ -12,6 +12,8 @@ from deepsim.runtime.report.wording import count, duration, percent, significant
 
 FULL_TRAINING = 500_000 * 64  # images seen in the paper's shortest training
 
+RANDOM = "random weights"  # what a bundle's provenance says of a generator that was never trained
+
 Point: TypeAlias = "tuple[str, str | Html]"  # what, and why
 
 
@@ -62,6 +64,8 @@ def _beaten(content: Content) -> str:
 def _cannot(content: Content) -> list[Point]:
     run = content.run
     points = [*_about_training(run, content.layer), *_about_encoder(run, content.encoder)] if run else []
+    if content.manifest.provenance.get("from") == RANDOM:
+        points = [("Anything at all.", "Encoder and generator hold random weights; nothing was trained.")]
     photos = len(content.figures.photos)
     no = f"{count(photos, 'photograph')} {'is' if photos == 1 else 'are'} no benchmark"
     return [

@@ -36,6 +36,7 @@ def training(content: Content) -> Html:
         panels = [_panel(run, name, title, log) for name, title, log in PANELS if run.series(name)]
         body = join(
             paragraph(_summary(run)),
+            _mismatch(content, run),
             facts(_settings(run), "facts columns"),
             element("div", *panels, class_="panels"),
             paragraph(_reading(run), style="small"),
@@ -62,6 +63,17 @@ def _summary(run: TrainingRun) -> str:
     seen = f": {run.images_seen:,} crops of photographs, repeats counted" if run.images_seen else ""
     rate = f", {significant(run.images_seen / run.seconds)} per second" if run.images_seen and run.seconds else ""
     return f"{run.steps:,} steps in {duration(run.seconds)}{seen}{rate}."
+
+
+def _mismatch(content: Content, run: TrainingRun) -> Html | None:
+    """Say so where the bundle records another run, or another step of this one, than the curves show."""
+    made = content.manifest.provenance
+    name, step = made.get("run"), made.get("step")
+    if name is not None and name != run.path.resolve().name:
+        return note(f"The bundle was exported from a run named {name}, these curves are of {run.path.resolve().name}.")
+    if isinstance(step, int) and step != run.steps:
+        return note(f"The bundle was exported at step {step:,}; the log goes to step {run.steps:,}.")
+    return None
 
 
 def _settings(run: TrainingRun) -> list[tuple[str, str]]:

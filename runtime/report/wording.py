@@ -29,8 +29,8 @@ def significant(value: float, digits: int = 3) -> str:
     """Write a number with the given significant digits, thousands separated: 0.0123, 4.56, 123, 12,300."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    magnitude = math.floor(math.log10(abs(value)))
-    rounded = round(value, digits - 1 - magnitude)
+    rounded = float(f"{value:.{digits - 1}e}")
+    magnitude = math.floor(math.log10(abs(rounded)))
     if magnitude < -4:
         return f"{rounded:.{digits - 1}e}".replace("-", MINUS)
     return signed(rounded, max(0, digits - 1 - magnitude))
