@@ -29,7 +29,7 @@ def describe(environment: Mapping[str, Any], devices: Mapping[str, str]) -> list
         ("Cores available", environment.get("cpus")),
         ("Threads", environment.get("threads")),
         ("GPU", ", ".join(map(str, gpus)) if isinstance(gpus, list) else None),
-        ("System", environment.get("platform")),
+        ("System", " ".join(str(environment.get("platform", "")).split("-")[:2])),
         ("Python", environment.get("python")),
         *_versions(environment.get("versions"), devices),
     ]

@@ -29,7 +29,7 @@ def picture(rgb: Pixels, alt: str, css_class: str | None = None) -> Html:
 def data_uri(rgb: Pixels) -> str:
     """Encode uint8 RGB (H, W, 3) as a JPEG data URI, without chroma subsampling."""
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "JPEG", quality=QUALITY, subsampling=0)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 

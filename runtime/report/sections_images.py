@@ -109,7 +109,12 @@ def _verdict(loop: Reencoding) -> str:
         "drifts": "The loop drifts but does not diverge",
         "diverges": "The loop diverges",
     }
-    return f"{says[loop.verdict]}: {change} grey levels, and {error}."
+    lost = ""
+    if loop.errors[-1] > loop.plain:
+        lost = (
+            f" By then each photograph\u2019s mean colour, at {loop.plain:.1f}, is nearer to it: little of it is left."
+        )
+    return f"{says[loop.verdict]}: {change} grey levels, and {error}.{lost}"
 
 
 def _rule(loop: Reencoding) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from deepsim.runtime.report.coarse import CLEAR, GRID, Coarse
 from deepsim.runtime.report.content import Content
 from deepsim.runtime.report.layout import code, items, section, strong
 from deepsim.runtime.report.markup import Html, element, join
 from deepsim.runtime.report.run_folder import TrainingRun
-from deepsim.runtime.report.wording import count, duration, percent, significant
+from deepsim.runtime.report.wording import count, duration, percent, signed, significant
 
 FULL_TRAINING = 500_000 * 64  # images seen in the paper's shortest training
 
@@ -34,18 +35,35 @@ def _column(title: str, points: list[Point]) -> Html:
 
 
 def _can(content: Content) -> list[Point]:
-    return [
-        ("That the features hold these pictures.", _beaten(content)),
-        (
-            "Layout and colour.",
-            "Where things are, how bright and of which colour is learned in the first hundreds of steps, and is what "
-            "the error measures most.",
-        ),
-        (
-            "That pixels pass correctly from end to end.",
-            "Swapped channels, a forgotten mean or a shifted crop would be plain to see in every pair above.",
-        ),
-    ]
+    coarse = content.figures.coarse
+    points: list[Point] = [("That the features hold these pictures.", _beaten(content))]
+    if _clear(coarse.brightness):
+        points.append(("Layout.", f"Where things are and how bright they are: {_correlation(coarse.brightness)}."))
+    if _clear(coarse.colour):
+        points.append(("Colour.", f"Which colours there are, and where: {_correlation(coarse.colour)}."))
+    if _clear(coarse.brightness) and _clear(coarse.colour):
+        why = "Swapped channels, a forgotten mean or a shifted crop would be plain to see in the pairs above."
+        points.append(("That pixels pass correctly from end to end.", why))
+    return points
+
+
+def _missing(coarse: Coarse) -> list[Point]:
+    """Name what a reconstruction should have and these do not have yet."""
+    points: list[Point] = []
+    if coarse.brightness is not None and not _clear(coarse.brightness):
+        points.append(("Layout.", f"Not learned yet: {_correlation(coarse.brightness)}."))
+    if coarse.colour is not None and not _clear(coarse.colour):
+        points.append(("Colour.", f"Not learned yet: {_correlation(coarse.colour)}."))
+    return points
+
+
+def _clear(correlation: float | None) -> bool:
+    return correlation is not None and correlation >= CLEAR
+
+
+def _correlation(value: float | None) -> str:
+    number = "none" if value is None else signed(value, 2)
+    return f"the correlation over a grid of {GRID} by {GRID} cells is {number} (1 would be perfect)"
 
 
 def _beaten(content: Content) -> str:
@@ -69,6 +87,7 @@ def _cannot(content: Content) -> list[Point]:
     photos = len(content.figures.photos)
     no = f"{count(photos, 'photograph')} {'is' if photos == 1 else 'are'} no benchmark"
     return [
+        *_missing(content.figures.coarse),
         *points,
         (
             "How it does on other photographs.",

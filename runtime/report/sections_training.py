@@ -8,7 +8,7 @@ from deepsim.runtime.report.layout import facts, figure, note, paragraph, sectio
 from deepsim.runtime.report.markup import Html, element, join
 from deepsim.runtime.report.pictures import picture, thumbnail
 from deepsim.runtime.report.run_folder import TrainingRun
-from deepsim.runtime.report.wording import count, duration, percent, significant
+from deepsim.runtime.report.wording import count, duration, percent, short, significant
 
 GRID_WIDTH = 1040  # pixels of the sample grid on the page
 
@@ -52,7 +52,7 @@ def _panel(run: TrainingRun, name: str, title: str, log: bool) -> Html:
     style = "second" if name == "images_per_second" else "first"
     line = Line([(float(step), value * scale) for step, value in points], style, dots=len(points) < 20)
     (_, first), (_, last) = points[0], points[-1]
-    write = percent if scale == 100 else significant
+    write = percent if scale == 100 else short
     frame = Frame(log=log, x_range=(0, run.steps))
     chart = line_chart(f"{title}: {write(first)} at the start, {write(last)} at the end", [line], shades, frame)
     ends = element("span", f"{write(first)} \u2192 {write(last)}", class_="number")
@@ -60,7 +60,7 @@ def _panel(run: TrainingRun, name: str, title: str, log: bool) -> Html:
 
 
 def _summary(run: TrainingRun) -> str:
-    seen = f": {run.images_seen:,} crops of photographs, repeats counted" if run.images_seen else ""
+    seen = f": {run.images_seen:,} training crops, repeats counted" if run.images_seen else ""
     rate = f", {significant(run.images_seen / run.seconds)} per second" if run.images_seen and run.seconds else ""
     return f"{run.steps:,} steps in {duration(run.seconds)}{seen}{rate}."
 
@@ -104,7 +104,7 @@ def _reading(run: TrainingRun) -> Html:
         "band their range. Images per second are those of a step, without reading the photographs."
     )
     if run.series("validation_error"):
-        text += " The image error is that of the sample photographs below."
+        text += " The image error is that of the samples below."
     swatches = []
     for stretches, style, network in _paused(run):
         steps = sum(last - first for first, last in stretches)
@@ -132,5 +132,5 @@ def _samples(run: TrainingRun) -> Html | None:
     step, pixels = grid
     image = picture(thumbnail(pixels, GRID_WIDTH), f"Sample grid at step {step}")
     return figure(
-        image, f"Samples that training wrote at step {step:,}: photographs above, reconstructions below.", "grid"
+        image, f"Samples that training wrote at step {step:,}: originals above, reconstructions below.", "grid"
     )

@@ -36,6 +36,11 @@ def significant(value: float, digits: int = 3) -> str:
     return signed(rounded, max(0, digits - 1 - magnitude))
 
 
+def short(value: float) -> str:
+    """Write a number with three significant digits, from 100,000 on in thousands or millions: 4.56, 12,300, 272M."""
+    return significant(value) if abs(value) < 99_950 else tick(float(f"{value:.2e}"))
+
+
 def duration(seconds: float) -> str:
     """Write a time as "9.4 s", "6 min 12 s" or "3 h 5 min"."""
     if seconds < 59.95:
@@ -51,7 +56,7 @@ def tick(value: float) -> str:
     """Write a tick's value short: 0.05, 2, 1,500, 20k, 3M."""
     for limit, letter in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
-            return f"{value / (limit if letter == 'M' else 1e3):g}{letter}"
+            return f"{value / (limit if letter == 'M' else 1e3):g}{letter}".replace("-", MINUS)
     return f"{value:,g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e\u2212")
 
 

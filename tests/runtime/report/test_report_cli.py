@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from report_fakes import FakeInverter, write_photos, write_run
 
 from deepsim.runtime.errors import DataError, UsageError
+from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.report import cli
 from deepsim.runtime.report.figures import choose
 
@@ -122,3 +124,24 @@ def test_measures_throughput_by_itself(invoke, monkeypatch):
 )
 def test_photographs_are_spread_evenly(count, limit, expected):
     assert choose(list(range(count)), limit) == expected
+
+
+def test_a_real_bundle_end_to_end(tmp_path):
+    for package in ("onnx", "onnxruntime", "safetensors"):
+        pytest.importorskip(package)
+    from bundles import write_bundle
+
+    bundle, page = write_bundle(tmp_path), tmp_path / "page.html"
+    photos = write_photos(tmp_path / "photos", ["a.png", "b.png"])
+    options = ["--photos", str(tmp_path / "photos"), "-o", str(page), "--backend", "onnxruntime", "--seconds", "0.01"]
+    result = CliRunner().invoke(cli.report, [str(bundle), *options, "--json"])
+    assert result.exit_code == 0, result.output
+    record = json.loads(result.stdout)
+    with Inverter(bundle, backend="onnxruntime") as inverter:
+        images = inverter.reconstruct(np.stack(photos))
+    expected = [
+        np.sqrt(((image.astype(float) - photo) ** 2).mean()) for image, photo in zip(images, photos, strict=True)
+    ]
+    assert [photo["rmse"] for photo in record["per_photograph"]] == pytest.approx(expected)
+    assert {row["what"] for row in record["throughput"]["rows"]} == {"encode", "decode", "reencode"}
+    assert "tiny, layer fc6 (20 values)" in page.read_text()

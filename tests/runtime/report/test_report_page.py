@@ -12,11 +12,13 @@ from PIL import Image
 from report_fakes import FakeInverter, write_photos, write_run
 
 from deepsim.runtime.manifest import Manifest
+from deepsim.runtime.report.coarse import Coarse
 from deepsim.runtime.report.content import Content, Throughput
 from deepsim.runtime.report.figures import collect
 from deepsim.runtime.report.markup import Html, element, join
 from deepsim.runtime.report.page import SECTIONS, render
 from deepsim.runtime.report.pictures import MAP_TOP, colours, data_uri, error_map, thumbnail
+from deepsim.runtime.report.reencoding import Reencoding
 from deepsim.runtime.report.run_folder import TrainingRun
 
 VOID = {"meta", "img", "input", "br"}
@@ -128,12 +130,14 @@ def test_figures_on_the_page_equal_their_own_arithmetic(content, page):
 def test_says_what_it_knows(page):
     text = text_of(page)
     for words in (
-        "The loop settles",  # each step of the fake is three quarters of the one before
+        "The loop settles",  # each step of the fake is a quarter of the one before, or less
         "has no number for norm2",
         "discriminator paused, 10 steps in all",
-        "40 steps in 20.0 s: 320 crops",
+        "40 steps in 20.0 s: 320 training crops",
         "weights are random (seed 3)",
         "100,000 times as many",
+        "Layout. Where things are and how bright they are: the correlation over a grid of 16 by 16 cells is 1.00",
+        "Colour. Which colours there are",
         "What 20.0 s of training can and cannot show",
         "12.5 images per second decoded in batches of 1",
         "A processor",
@@ -165,6 +169,21 @@ def test_random_weights_show_nothing(content):
     manifest = replace(content.manifest, provenance={"from": "random weights", "seed": 0})
     text = text_of(render(replace(content, manifest=manifest, run=None)))
     assert "Encoder and generator hold random weights; nothing was trained." in text
+
+
+def test_missing_colours_are_named(content):
+    figures = replace(content.figures, coarse=Coarse(0.9, 0.2))
+    text = text_of(render(replace(content, figures=figures)))
+    assert "Colour. Not learned yet: the correlation over a grid of 16 by 16 cells is 0.20" in text
+    assert "Layout. Where things are" in text and "Swapped channels" not in text
+    figures = replace(content.figures, coarse=Coarse(None, None))
+    assert "Not learned yet" not in text_of(render(replace(content, figures=figures)))
+
+
+@pytest.mark.parametrize(("plain", "lost"), [(1.0, True), (99.0, False)])
+def test_a_loop_that_lost_the_photograph_says_so(content, plain, lost):
+    figures = replace(content.figures, reencoding=Reencoding((20, 25, 30), (5, 1), plain))
+    assert ("little of it is left" in text_of(render(replace(content, figures=figures)))) == lost
 
 
 def test_adversarial_loss_off(content, tmp_path):
@@ -234,3 +253,9 @@ def test_pictures():
     uri = data_uri(grey)
     decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
     assert abs(decoded.astype(int) - MAP_TOP).max() <= 2
+
+
+def test_noise_fits_a_picture_too():
+    noise = np.random.default_rng(0).integers(0, 256, (227, 227, 3), dtype=np.uint8)
+    decoded = np.asarray(Image.open(io.BytesIO(base64.b64decode(data_uri(noise).split(",")[1]))))
+    assert np.abs(decoded.astype(int) - noise).mean() < 6

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepsim.runtime.report.wording import count, duration, listed, percent, signed, significant, size, tick
+from deepsim.runtime.report.wording import count, duration, listed, percent, short, signed, significant, size, tick
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,9 @@ from deepsim.runtime.report.wording import count, duration, listed, percent, sig
         (significant(9.999), "10.0"),
         (significant(0.000001234), "1.23e\u221206"),
         (significant(0), "0"),
+        (short(12345), "12,300"),
+        (short(272_412_345.0), "272M"),
+        (short(-123_456), "\u2212123k"),
         (duration(9.44), "9.4\u00a0s"),
         (duration(59.97), "1\u00a0min\u00a00\u00a0s"),
         (duration(372.4), "6\u00a0min\u00a012\u00a0s"),
