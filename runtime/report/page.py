@@ -16,7 +16,6 @@ from deepsim.runtime.report import (
 )
 from deepsim.runtime.report.content import Content
 from deepsim.runtime.report.markup import element, join
-from deepsim.runtime.report.pictures import QUALITY
 
 # anchor, title in the contents, section
 SECTIONS = (
@@ -38,7 +37,7 @@ def render(content: Content) -> str:
     body = join(
         sections_head.head(content, links),
         element("main", *(build(content) for _, _, build in SECTIONS)),
-        sections_facts.footer(content, _version(), QUALITY),
+        sections_facts.footer(content, _version()),
     )
     title = element("title", f"{content.manifest.name}: photographs from {content.layer} features")
     return Template(_resource("page.html")).substitute(title=title, style=_resource("page.css"), body=body)

@@ -11,7 +11,8 @@ from deepsim.runtime.report.content import Content, Throughput
 from deepsim.runtime.report.layout import code, details, facts, note, paragraph, section, table
 from deepsim.runtime.report.machine import describe
 from deepsim.runtime.report.markup import Child, Html, element, join
-from deepsim.runtime.report.wording import count, listed, signed, significant, size
+from deepsim.runtime.report.pictures import QUALITIES
+from deepsim.runtime.report.wording import count, signed, significant, size
 
 WHAT = {"decode": "Decode", "encode": "Encode", "reencode": "Re-encode"}
 
@@ -104,22 +105,23 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Child]
 
 def _shown(value: object) -> str:
     if isinstance(value, list):
-        return listed([_shown(entry) for entry in value]) if value else "none"
+        return "; ".join(_shown(entry) for entry in value) or "none"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return signed(value, 0) if isinstance(value, int) else str(value)
+    return signed(value, 0) if isinstance(value, int) else str(value) or "\u2013"
 
 
-def footer(content: Content, version: str | None, picture_quality: int) -> Html:
+def footer(content: Content, version: str | None) -> Html:
     """Say what wrote the page and how its pictures are stored."""
     written = f"deepsim {version}" if version else "deepsim"
     photos = count(len(content.figures.photos), "photograph")
     return element(
         "footer",
         paragraph(
-            f"Written by {written} from {photos}. Pictures are stored here as JPEG of quality {picture_quality}; every "
-            "figure was computed from the pixels before that. This page loads nothing and runs no scripts."
+            f"Written by {written} from {photos}. Pictures are stored here as JPEG of quality {QUALITIES[0]}, noisy "
+            f"ones down to {QUALITIES[-1]}; every figure was computed from the pixels before that. This page loads "
+            "nothing and runs no scripts."
         ),
     )

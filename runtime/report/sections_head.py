@@ -63,7 +63,7 @@ def _margin(content: Content) -> tuple[str | Html, str | Html]:
     """Name the margin over the mean training image, or over the blurred mean where that is not known."""
     rivals = content.figures.baselines
     rival = next((error for error in rivals if error.name == TRAINING_MEAN), rivals[0])
-    return _key("Margin", percent(rival.margin or 0.0), f"less error than {rival.name}")
+    return _key("Margin", percent(rival.margin or 0.0), f"over {rival.name}")
 
 
 def _key(term: str, value: str, explanation: str) -> tuple[str | Html, str | Html]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from deepsim.runtime.report.coarse import CLEAR, GRID, Coarse
+from deepsim.runtime.report.coarse import CLEAR, GRID
 from deepsim.runtime.report.content import Content
 from deepsim.runtime.report.layout import code, items, section, strong
 from deepsim.runtime.report.markup import Html, element, join
-from deepsim.runtime.report.run_folder import TrainingRun
 from deepsim.runtime.report.wording import count, duration, percent, signed, significant
 
 FULL_TRAINING = 500_000 * 64  # images seen in the paper's shortest training
@@ -22,7 +21,9 @@ def limits(content: Content) -> Html:
     """Say in plain words what the pictures and figures above mean, and what they do not."""
     run = content.run
     subject = f"{duration(run.seconds)} of training" if run and run.seconds else "these pictures"
-    columns = (("It can show", _can(content)), ("It cannot show", _cannot(content)))
+    who = "It" if run and run.seconds else "They"
+    nothing: list[Point] = [("Nothing yet.", "What a longer training should show stands beside.")]
+    columns = ((f"{who} can show", _can(content) or nothing), (f"{who} cannot show", _cannot(content)))
     return section(
         "limits",
         f"What {subject} can and cannot show",
@@ -36,7 +37,14 @@ def _column(title: str, points: list[Point]) -> Html:
 
 def _can(content: Content) -> list[Point]:
     coarse = content.figures.coarse
-    points: list[Point] = [("That the features hold these pictures.", _beaten(content))]
+    points: list[Point] = []
+    least = _least_margin(content)
+    if least > 0:
+        why = (
+            f"Every guess without features is beaten, the hardest by {percent(least)}: so much of the photographs is "
+            f"still in {content.layer}, and the generator has learned to read it."
+        )
+        points.append(("That the features hold these pictures.", why))
     if _clear(coarse.brightness):
         points.append(("Layout.", f"Where things are and how bright they are: {_correlation(coarse.brightness)}."))
     if _clear(coarse.colour):
@@ -47,9 +55,13 @@ def _can(content: Content) -> list[Point]:
     return points
 
 
-def _missing(coarse: Coarse) -> list[Point]:
+def _missing(content: Content) -> list[Point]:
     """Name what a reconstruction should have and these do not have yet."""
+    coarse = content.figures.coarse
     points: list[Point] = []
+    if _least_margin(content) <= 0:
+        why = "Not yet: at least one guess without features is as near to the photographs as the reconstruction."
+        points.append(("That the features hold these pictures.", why))
     if coarse.brightness is not None and not _clear(coarse.brightness):
         points.append(("Layout.", f"Not learned yet: {_correlation(coarse.brightness)}."))
     if coarse.colour is not None and not _clear(coarse.colour):
@@ -66,28 +78,19 @@ def _correlation(value: float | None) -> str:
     return f"the correlation over a grid of {GRID} by {GRID} cells is {number} (1 would be perfect)"
 
 
-def _beaten(content: Content) -> str:
-    least = min(error.margin or 0.0 for error in content.figures.baselines)
-    if least <= 0:
-        return (
-            "Not yet: at least one guess without features is as near to the photographs as the reconstruction. Train "
-            "longer before reading anything into these pictures."
-        )
-    return (
-        f"Every guess without features is beaten, the hardest by {percent(least)}: so much of the photographs is still "
-        f"in {content.layer}, and the generator has learned to read it."
-    )
+def _least_margin(content: Content) -> float:
+    return min(error.margin or 0.0 for error in content.figures.baselines)
 
 
 def _cannot(content: Content) -> list[Point]:
-    run = content.run
-    points = [*_about_training(run, content.layer), *_about_encoder(run, content.encoder)] if run else []
+    config, steps = _training(content)
+    points = [*_about_training(config, steps, content.layer), *_about_encoder(config, content.encoder)]
     if content.manifest.provenance.get("from") == RANDOM:
         points = [("Anything at all.", "Encoder and generator hold random weights; nothing was trained.")]
     photos = len(content.figures.photos)
     no = f"{count(photos, 'photograph')} {'is' if photos == 1 else 'are'} no benchmark"
     return [
-        *_missing(content.figures.coarse),
+        *_missing(content),
         *points,
         (
             "How it does on other photographs.",
@@ -97,17 +100,27 @@ def _cannot(content: Content) -> list[Point]:
     ]
 
 
-def _about_training(run: TrainingRun, layer: str) -> list[Point]:
+def _training(content: Content) -> tuple[dict[str, Any], int]:
+    """Return settings and steps of the training, from the run or, without it, from what the bundle records."""
+    if content.run:
+        return content.run.config, content.run.steps
+    config, step = (content.manifest.provenance.get(name) for name in ("config", "step"))
+    return config if isinstance(config, dict) else {}, step if isinstance(step, int) else 0
+
+
+def _about_training(config: dict[str, Any], steps: int, layer: str) -> list[Point]:
     points: list[Point] = []
-    if run.images_seen and run.images_seen < FULL_TRAINING / 10:
-        times = significant(FULL_TRAINING / run.images_seen, 2)
+    batch = config.get("batch")
+    seen = steps * batch if isinstance(batch, int) else 0
+    if 0 < seen < FULL_TRAINING / 10:
+        times = significant(FULL_TRAINING / seen, 2)
         why = (
-            f"The generator saw {run.images_seen:,} crops; the paper\u2019s saw {FULL_TRAINING:,} or more, {times} "
+            f"The generator saw {seen:,} crops; the paper\u2019s saw {FULL_TRAINING:,} or more, {times} "
             f"times as many. Blur and grain here are those of a young generator, and say nothing about what {layer} "
             "has lost."
         )
         points.append(("Fine texture.", why))
-    if run.config.get("lambda_adv") == 0:
+    if config.get("lambda_adv") == 0:
         why = (
             "It was off in this run. Without it a generator averages over everything that fits the features, which is "
             "what blur is."
@@ -116,12 +129,12 @@ def _about_training(run: TrainingRun, layer: str) -> list[Point]:
     return points
 
 
-def _about_encoder(run: TrainingRun, encoder: str) -> list[Point]:
+def _about_encoder(config: dict[str, Any], encoder: str) -> list[Point]:
     """Warn about random encoder weights; the configuration names no file for those."""
-    if run.config.get("encoder_weights") != "":
+    if config.get("encoder_weights") != "":
         return []
     why = join(
-        f"The encoder\u2019s weights are random (seed {run.config.get('seed')}). Its features respond to edges and "
+        f"The encoder\u2019s weights are random (seed {config.get('seed')}). Its features respond to edges and "
         f"colours and know no objects; what a trained {encoder} keeps of a photograph may be quite different. Train "
         "with ",
         code("--encoder-weights"),

@@ -18,8 +18,8 @@ PANELS = (
     ("feature_loss", "Feature loss", True),
     ("adversarial_loss", "Adversarial loss", True),
     ("discriminator_loss", "Discriminator loss", True),
-    ("generator_loss", "Generator loss, weighted sum", True),
-    ("validation_error", "Normalised image error, %", False),
+    ("generator_loss", "Generator loss", True),
+    ("validation_error", "Image error, %", False),
     ("images_per_second", "Images per second", False),
 )
 LAMBDAS = {"image_loss": "lambda_img", "feature_loss": "lambda_feat", "adversarial_loss": "lambda_adv"}
@@ -100,11 +100,12 @@ def _value(value: object) -> str:
 def _reading(run: TrainingRun) -> Html:
     """Explain the panels, and the shading where there is any."""
     text = (
-        "Steps along the bottom; losses on logarithmic axes. Where points are many, the line is their median and the "
+        "Steps along the bottom; losses on logarithmic axes, that of the generator being the weighted sum of its "
+        "parts. Where points are many, the line is their median and the "
         "band their range. Images per second are those of a step, without reading the photographs."
     )
     if run.series("validation_error"):
-        text += " The image error is that of the samples below."
+        text += " The image error is normalised, and that of the samples below."
     swatches = []
     for stretches, style, network in _paused(run):
         steps = sum(last - first for first, last in stretches)
