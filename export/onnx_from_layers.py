@@ -71,8 +71,8 @@ def encoder_onnx(
     for index, entry in enumerate(layers):
         name = graph.layer(entry, name, reverse_inputs=index == 0 and spec.pixels.order == "BGR")
     graph.rename(graph.to(name, _FLOAT), "features")
-    inputs = [("image", _UINT8, ("N", *_hwc(spec.input_shape)))]
-    outputs = [("features", _FLOAT, ("N", *spec.feature_shape(layer)))]
+    inputs: list[_Port] = [("image", _UINT8, ("N", *_hwc(spec.input_shape)))]
+    outputs: list[_Port] = [("features", _FLOAT, ("N", *spec.feature_shape(layer)))]
     return graph.finish(f"{spec.name}-{layer}-encoder", inputs, outputs, metadata)
 
 
@@ -95,8 +95,8 @@ def generator_onnx(
         name = graph.layer(entry, name, reverse_outputs=entry is spec.layers[-1] and spec.pixels.order == "BGR")
     graph.pixels_out(name, spec.pixels, spec.output_size)
     side = spec.output_size
-    inputs = [("features", _FLOAT, ("N", *spec.input_shape))]
-    outputs = [("image", _UINT8, ("N", CROP, CROP, 3)), ("image_full", _UINT8, ("N", side, side, 3))]
+    inputs: list[_Port] = [("features", _FLOAT, ("N", *spec.input_shape))]
+    outputs: list[_Port] = [("image", _UINT8, ("N", CROP, CROP, 3)), ("image_full", _UINT8, ("N", side, side, 3))]
     return graph.finish(f"{spec.layer}-generator", inputs, outputs, metadata)
 
 
@@ -139,6 +139,7 @@ class _Graph:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.types: dict[str, int] = {}
+        self.size = 0  # bytes of the initialisers
         self.shape: Shape = ()  # of the tensor that the next layer reads, without the batch
 
     def node(self, op: str, inputs: list[str], name: str, dtype: int, **attributes: Any) -> str:
@@ -151,6 +152,7 @@ class _Graph:
         """Append an initialiser, converted to an ONNX element type where one is given."""
         if dtype is not None:
             value = _converted(name, value, self.onnx.helper.tensor_dtype_to_np_dtype(dtype))
+        self.size += value.nbytes
         self.initializers.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
@@ -198,8 +200,8 @@ class _Graph:
         name = self.node("Add", [name, mean], "pixels/shifted", _FLOAT)
         name = self.node("Round", [name], "pixels/rounded", _FLOAT)  # half to even
         low, high = (
-            self.constant("pixels/black", np.float32(0)[...]),
-            self.constant("pixels/white", np.float32(255)[...]),
+            self.constant("pixels/black", np.array(0, np.float32)),
+            self.constant("pixels/white", np.array(255, np.float32)),
         )
         name = self.node("Clip", [name, low, high], "pixels/clipped", _FLOAT)
         name = self.node("Transpose", [name], "pixels/nhwc", _FLOAT, perm=[0, 2, 3, 1])
@@ -251,14 +253,13 @@ class _Graph:
             return self.node("LeakyRelu", [name], label, self.types[name], alpha=LRELU_SLOPE)
         if layer.activation == "tanh255":
             name = self.node("Tanh", [self.to(name, _FLOAT)], f"{layer.name}/tanh", _FLOAT)
-            factor = self.constant(f"{layer.name}/255", np.float32(255)[...], _FLOAT)
+            factor = self.constant(f"{layer.name}/255", np.array(255, np.float32), _FLOAT)
             return self.node("Mul", [name, factor], label, _FLOAT)
         return name
 
     def finish(self, name: str, inputs: list[_Port], outputs: list[_Port], metadata: Mapping[str, str] | None) -> bytes:
         """Assemble, check in full and serialise the model."""
-        size = sum(len(tensor.raw_data) for tensor in self.initializers)
-        if size > MAX_BYTES - _MARGIN:
+        if (size := self.size) > MAX_BYTES - _MARGIN:
             raise NumericError(
                 f"{name}: {size:,} bytes of weights, ONNX holds at most {MAX_BYTES:,}. Use fewer weights."
             )
@@ -294,4 +295,4 @@ def _operator(layer: Layer, weight: NDArray[Any]) -> tuple[str, NDArray[Any], di
 def _in_rgb(pixels: PixelConvention, values: tuple[float, float, float]) -> NDArray[np.float32]:
     """Return per-channel values, given in the network's order, as (3, 1, 1) in RGB order."""
     ordered = values[::-1] if pixels.order == "BGR" else values
-    return np.float32(ordered).reshape(3, 1, 1)
+    return np.array(ordered, np.float32).reshape(3, 1, 1)

@@ -173,10 +173,13 @@ def _read_h5(path: Path, key: str | None) -> FeatureFile:
 
 
 def _read_mat(path: Path, key: str | None) -> FeatureFile:
+    scipy_io = _scipy_io()
     try:
-        variables = _scipy_io().loadmat(path)
+        variables = scipy_io.loadmat(path)
     except NotImplementedError:  # version 7.3 is HDF5, with MATLAB's axes reversed
         return _read_mat73(path, key)
+    except scipy_io.matlab.MatReadError as error:
+        raise ValueError(str(error)) from error
     arrays = [name for name in variables if not name.startswith("__") and name != NAMES]
     names = variables.get(NAMES)
     return FeatureFile(variables[_choose(path, arrays, key)], None if names is None else _names(names))
@@ -191,8 +194,10 @@ def _read_mat73(path: Path, key: str | None) -> FeatureFile:
 
 def _read_csv(path: Path, key: str | None) -> FeatureFile:
     _no_key(path, key)
-    with path.open(encoding="utf-8") as file:
-        return FeatureFile(np.loadtxt(file, dtype=np.float32, delimiter=",", ndmin=2, comments=None))
+    text = path.read_text(encoding="utf-8")
+    if not text.strip():
+        raise DataError(f"{path}: empty, expected a line of numbers per photograph. Write it again.")
+    return FeatureFile(np.loadtxt(io.StringIO(text), dtype=np.float32, delimiter=",", ndmin=2, comments=None))
 
 
 def _names(array: NDArray[Any]) -> tuple[str, ...]:
@@ -214,7 +219,8 @@ def _write_npy(values: NDArray[np.float32], names: list[str]) -> bytes:
 
 def _write_npz(values: NDArray[np.float32], names: list[str]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **{KEY: values, **({NAMES: np.array(names)} if names else {})})
+    arrays: dict[str, Any] = {KEY: values, **({NAMES: np.array(names)} if names else {})}
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -250,7 +256,7 @@ def _h5py() -> Any:
 
 def _scipy_io() -> Any:
     try:
-        import scipy.io
+        import scipy.io.matlab
     except ImportError as error:
         raise missing_extra("scipy", "features") from error
     return scipy.io

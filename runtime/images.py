@@ -42,7 +42,14 @@ _UPRIGHT = {
 # What Pillow raises on damaged files, found by reading its plugins and by fuzzing them.
 _DAMAGE = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, AttributeError),
-    *(RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+    *(
+        RuntimeError,
+        AssertionError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ),
 )
 
 

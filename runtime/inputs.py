@@ -72,9 +72,10 @@ def is_features(value: Any, shape: tuple[int, ...]) -> bool:
 def check_keep(iterations: int, keep: Iterable[int]) -> tuple[int, ...]:
     """Return ``keep`` as a tuple. Raises UsageError unless it increases strictly within 1..iterations."""
     count = whole_number("iterations", iterations, 1)
-    if not isinstance(keep, Iterable):
-        raise UsageError(f"keep: {keep!r}, expected iterations such as (1, 2, 4, 8). Correct it.")
-    kept = tuple(whole_number("keep", value, 1) for value in keep)
+    try:
+        kept = tuple(whole_number("keep", value, 1) for value in keep)
+    except TypeError as error:
+        raise UsageError(f"keep: {_shown(keep)}, expected iterations such as (1, 2, 4, 8). Correct it.") from error
     if not kept or kept[-1] > count or any(a >= b for a, b in pairwise(kept)):
         raise UsageError(f"keep: {kept}, expected increasing numbers from 1 to {count} (iterations). Correct it.")
     return kept
@@ -83,7 +84,7 @@ def check_keep(iterations: int, keep: Iterable[int]) -> tuple[int, ...]:
 def whole_number(name: str, value: Any, low: int, high: int = 1 << 20) -> int:
     """Return ``value`` as int. Raises UsageError unless it is a whole number from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise UsageError(f"{name}: {value!r}, expected a whole number from {low} to {high:,}. Correct it.")
+        raise UsageError(f"{name}: {_shown(value)}, expected a whole number from {low} to {high:,}. Correct it.")
     return int(value)
 
 
@@ -111,6 +112,11 @@ def host_array(value: Any, subject: str) -> Any:
     if hasattr(value, "__cuda_array_interface__"):
         raise _on_gpu(subject)
     return value
+
+
+def _shown(value: Any) -> str:
+    """Return a value's ``repr`` in one line, however large it is."""
+    return " ".join(repr(value).split())[:80]
 
 
 def _from_dlpack(value: Any, subject: str) -> NDArray[Any]:

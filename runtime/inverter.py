@@ -215,10 +215,12 @@ class Inverter:
 
     def _feature(self, value: Any) -> NDArray[np.float32]:
         """Return one feature (C, H, W) or (C,), encoded from a photograph or taken as it is."""
+        features: NDArray[np.float32]
         if is_features(value, self.feature_shape):
             array = host_array(value, "features").reshape(1, *self.feature_shape)
-            return feature_rows(check_features(array, self.feature_shape))[0]
-        features = self.encode(value)
+            features = feature_rows(check_features(array, self.feature_shape))
+        else:
+            features = self.encode(value)
         if len(features) != 1:
             raise ShapeError(f"photo: {len(features)} photographs, expected one. Pass them one by one.")
-        return features[0]
+        return features.reshape(self.feature_shape)

@@ -28,12 +28,12 @@ class PixelConvention:
     def to_network(self, rgb: Pixels) -> NDArray[np.float32]:
         """Convert uint8 RGB (N, H, W, 3) to the network's float32 (N, 3, H, W)."""
         ordered = rgb[..., ::-1] if self.order == "BGR" else rgb
-        values = (ordered.astype(np.float32) - np.float32(self.mean)) * np.float32(self.scale)
+        values = (ordered.astype(np.float32) - np.asarray(self.mean, np.float32)) * np.asarray(self.scale, np.float32)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
     def to_pixels(self, network: NDArray[np.floating]) -> Pixels:
         """Convert network values (N, 3, H, W) to uint8 RGB (N, H, W, 3): add the mean, round half to even, clip."""
-        values = network.transpose(0, 2, 3, 1) / np.float32(self.scale) + np.float32(self.mean)
+        values = network.transpose(0, 2, 3, 1) / np.asarray(self.scale, np.float32) + np.asarray(self.mean, np.float32)
         rounded = np.clip(np.rint(values), 0, 255).astype(np.uint8)
         return np.ascontiguousarray(rounded[..., ::-1] if self.order == "BGR" else rounded)
 

@@ -101,12 +101,12 @@ def write_bundle(folder: Path, name: str = "tiny") -> Path:
     )
 
 
-def write_files(path: Path, name: str, files: dict[str, bytes], **changes: object) -> Path:
+def write_files(path: Path, name: str, contents: dict[str, bytes], **changes: object) -> Path:
     """Write a bundle of these files, whatever they hold; ``changes`` replace fields of the manifest."""
     encoder, generator = NETWORKS[name]
-    records = {file: FileRecord(len(data), sha256(data)) for file, data in files.items()}
+    records = {file: FileRecord(len(data), sha256(data)) for file, data in contents.items()}
     fields: dict[str, object] = {"name": name, "encoder": encoder, "generator": generator, "files": records}
-    for file, data in files.items():
+    for file, data in contents.items():
         (path / file).parent.mkdir(parents=True, exist_ok=True)
         (path / file).write_bytes(data)
     path.mkdir(exist_ok=True)

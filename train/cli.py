@@ -72,16 +72,18 @@ def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(
     epilog="""\b
 Examples:
-  deepsim train --preset demo --data photos/ --run runs/demo
+  deepsim train --preset demo --data photos/ -o runs/demo
   deepsim train --preset paper --layer pool5 --data imagenet/train --encoder-weights caffenet.safetensors
-  deepsim train --run runs/demo --resume auto --steps 2000
+  deepsim train -o runs/demo --resume auto --steps 2000
   torchrun --nproc-per-node 8 train/run.py --preset paper --data imagenet/train --precision bf16"""
 )
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True, help="Start from.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML settings over the preset.")
 @click.option("--data", multiple=True, help="Folder of photographs (repeatable). Default: procedural dead leaves.")
 @click.option("--validation", multiple=True, help="Folder of photographs for pictures and errors on the way.")
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), help="Folder of the run [runs/PRESET-LAYER].")
+@click.option(
+    "-o", "--output", "run_folder", type=click.Path(path_type=Path), help="Folder of the run [runs/PRESET-LAYER]."
+)
 @click.option("--resume", default=None, help="'auto' goes on from the newest checkpoint, or name a checkpoint folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice.")
@@ -215,7 +217,7 @@ def _tell(step: int, checkpoint: Path, stopped: int | None, folder: Path, quiet:
         return
     if stopped is not None:
         click.echo(f"Stopped by {signal.Signals(stopped).name} after step {step}, saved {checkpoint}", err=True)
-        click.echo(f"Go on:  deepsim train --run {folder} --resume auto (and the same --data)", err=True)
+        click.echo(f"Go on:  deepsim train -o {folder} --resume auto (and the same --data)", err=True)
     else:
         click.echo(f"Trained {step:,} steps, saved {checkpoint}", err=True)
         click.echo(f"Next:   deepsim-export {folder} --engine fp16 -o {folder.name}.deepsim", err=True)

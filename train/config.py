@@ -172,9 +172,9 @@ def check_resumable(begun: TrainConfig, config: TrainConfig) -> None:
     for name in FIXED:
         before, now = getattr(begun, name), getattr(config, name)
         if before != now:
-            raise UsageError(f"{name}: {now!r}, the run was begun with {before!r}. Leave it, or start a new --run.")
+            raise UsageError(f"{name}: {now!r}, the run was begun with {before!r}. Leave it, or choose a new --output.")
     if (begun.lambda_adv > 0) != (config.lambda_adv > 0):
-        raise UsageError("lambda_adv: a discriminator cannot come or go while a run is resumed. Start a new --run.")
+        raise UsageError("lambda_adv: a discriminator cannot come or go while a run is resumed. Choose a new --output.")
 
 
 def read_config(path: Path) -> dict[str, Any]:

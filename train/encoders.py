@@ -19,6 +19,7 @@ from deepsim.runtime.networks import EncoderSpec
 from deepsim.train.networks import Encoder, to_image_space
 from deepsim.train.weights import read_weights
 
+CALIBRATION = 16  # images that random weights are normalised on
 # torchvision's AlexNet numbers its layers; our tables name them as CaffeNet does.
 _TORCHVISION_NAMES = {
     "features.0": "conv1",
@@ -35,24 +36,27 @@ _TORCHVISION_NAMES = {
 def pink_noise(count: int, side: int, seed: int) -> Tensor:
     """Draw uint8 RGB noise (count, side, side, 3) whose amplitude falls as 1/f, like that of natural images."""
     rng = np.random.default_rng(seed)
-    spectrum = np.fft.fft2(rng.standard_normal((count, 3, side, side)))
-    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None, :])
-    frequency[0, 0] = 1 / side
-    images = np.fft.ifft2(spectrum / frequency).real
+    period = 1 << (side - 1).bit_length()  # a power of two: sides such as 227 are prime, and slow to transform
+    spectrum = np.fft.rfft2(rng.standard_normal((count, 3, period, period), np.float32))
+    frequency = np.hypot(np.fft.fftfreq(period)[:, None], np.fft.rfftfreq(period)[None, :])
+    frequency[0, 0] = 1 / period
+    images = np.fft.irfft2(spectrum / frequency)[:, :, :side, :side]
     images *= 55 / images.std((1, 2, 3), keepdims=True)
     mixed = images + 1.5 * images.mean(1, keepdims=True)  # channels of photographs are correlated
     return torch.from_numpy(np.clip(mixed + 118, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
 def random_encoder(spec: EncoderSpec, layer: str, seed: int) -> Encoder:
-    """Build an encoder with seeded Gaussian weights, each layer scaled to unit variance before its activation.
+    """Build an encoder with seeded Gaussian weights, normalised layer by layer on 1/f noise images.
 
-    The scale is measured layer by layer on eight 1/f noise images (data-dependent scaling, after Mishkin & Matas
-    2016); biases are 0. Raises UsageError for an unknown layer.
+    Before its activation every channel has mean 0 and every layer unit variance (data-dependent initialisation,
+    Kraehenbuehl et al. 2016): without the centring, all channels would mostly repeat their common mean. In
+    convolutions each channel is scaled on its own; in fully connected layers, with one value per image, the layer is.
+    Raises UsageError for an unknown layer.
     """
     encoder = Encoder(spec, layer)
     rng = torch.Generator().manual_seed(seed)
-    x = encoder.convert(to_image_space(pink_noise(8, spec.input_shape[-1], seed)))
+    x = encoder.convert(to_image_space(pink_noise(CALIBRATION, spec.input_shape[-1], seed)))
     with torch.no_grad():
         for entry in encoder.layers:
             if not entry.has_weights:
@@ -61,9 +65,13 @@ def random_encoder(spec: EncoderSpec, layer: str, seed: int) -> Encoder:
             own = encoder.get_submodule(entry.name)
             own.weight.normal_(generator=rng)
             linear = apply_layer(replace(entry, activation="none"), x, own.weight, own.bias)
-            scale = 1 / linear.std()
-            own.weight.mul_(scale)
-            x = activate(linear * scale, entry.activation)
+            axes = (0, *range(2, linear.ndim))  # all but the channels
+            mean = linear.mean(axes, keepdim=True)
+            centred = linear - mean
+            scale = 1 / (centred.std(axes, keepdim=True) if linear.ndim == 4 else centred.std()[None, None])
+            own.weight.mul_(scale.view(-1, *[1] * (own.weight.ndim - 1)))
+            own.bias.copy_((-mean * scale).flatten())
+            x = activate(centred * scale, entry.activation)
     return encoder
 
 

@@ -18,7 +18,7 @@ from deepsim.runtime.images import save_png
 from deepsim.runtime.metrics import normalized_error
 from deepsim.train.checkpoints import load_checkpoint, load_newest, mark_best, newest_checkpoints, save_checkpoint
 from deepsim.train.config import TrainConfig
-from deepsim.train.data import Source, batches, mean_image, validation_batch
+from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World
 from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
 from deepsim.train.networks import central_crop, to_image_space, to_pixels
@@ -59,20 +59,25 @@ def train(config: TrainConfig, run: Run) -> Outcome:
     Raises UsageError when the folder holds a run and ``resume`` is "never", CheckpointError for unusable weights,
     DataError for unusable photographs, NumericError (naming step and batch) when a loss or gradient is not finite.
     """
+    with Signals() as signals:
+        return _train(config, run, signals)
+
+
+def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     torch.use_deterministic_algorithms(config.deterministic)
     if run.resume == "never" and newest_checkpoints(run.folder):
-        raise UsageError(f"{run.folder}: holds a run already. Pass --resume auto to go on, or choose another --run.")
+        raise UsageError(f"{run.folder}: holds a run already. Pass --resume auto to go on, or choose another --output.")
     saved = None if run.resume == "never" else run.folder
     models = build_models(config, run.device, run.world, saved)
     start, best = _resume(run, models)
-    photos = validation_batch(run.validation, PREVIEW)
+    scan(run.source)
+    photos = validation_batch(run.validation, min(PREVIEW, len(run.validation))).numpy()
     if run.world.is_main:
         _write_static_files(config, run, models)
     telemetry = Telemetry(run.folder, start, config.steps, run.quiet) if run.world.is_main else None
     progress = _Progress(models, run, telemetry, photos, start, best)
     try:
-        with Signals() as signals:
-            return progress.run_to_the_end(signals)
+        return progress.run_to_the_end(signals)
     finally:
         if telemetry is not None:
             telemetry.close()
@@ -149,12 +154,12 @@ class _Progress:
     def _validate(self) -> float | None:
         """Reconstruct the preview photographs and save a grid when due; return their normalised image error.
 
-        The error is None for a single photograph: there are no pairs to normalise with.
+        The error is None for a single photograph (or equal ones): there are no pairs to normalise with.
         """
         images = reconstruct(self.models, self.photos)
         if self.telemetry is not None and self._due(self.models.config.image_every):
             self.telemetry.grid(self.step, self.photos, images)
-        if len(self.photos) < 2:
+        if len(self.photos) < 2 or (self.photos == self.photos[0]).all():
             return None
         flat = self.photos.reshape(len(self.photos), -1).astype(np.float32)
         return normalized_error(images.reshape(flat.shape).astype(np.float32), flat)

@@ -100,16 +100,18 @@ def _generator_step(
 def _update(models: Models, player: Player, loss: Tensor, losses: dict[str, Tensor], trains: bool) -> dict[str, float]:
     """Make one optimiser update (unless paused) after checking that losses and gradients are finite.
 
-    Losses are averaged over all processes, so that every process sees the same figures and pauses alike.
+    Losses are combined over all processes (gradients are averaged by DistributedDataParallel; the paper's sums need
+    the number of processes on top), so that every process sees the same figures and pauses alike.
     """
+    combine = models.world.size if models.config.normalisation == "paper" else 1
     norm = torch.zeros((), device=models.device)
     if trains:
         player.optimizer.zero_grad(set_to_none=True)
-        player.scaler.scale(loss).backward()
+        player.scaler.scale(loss * combine).backward()
         player.scaler.unscale_(player.optimizer)
         gradients = [p.grad for p in player.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-    found = models.world.mean(torch.stack([value.detach() for value in losses.values()]))
+    found = combine * models.world.mean(torch.stack([value.detach() for value in losses.values()]))
     *values, gradient_norm = torch.cat((found, norm.view(1).to(found))).tolist()  # the one synchronisation per update
     named = dict(zip(losses, values, strict=True))
     # A gradient overflow under fp16 is the scaler's business: it skips the update and lowers its scale.

@@ -27,14 +27,12 @@ def parse_device(device: int | str) -> str:
 
     Raises UsageError on anything else.
     """
-    if device in ("auto", "cpu"):
-        return str(device)
-    text = "0" if device == "cuda" else str(device)
-    match = _DEVICE.fullmatch(text)
-    if isinstance(device, bool) or not isinstance(device, (int, str)) or match is None:
-        raise UsageError(
-            f"device {device!r}: unknown, expected auto, cpu, or a GPU as 0 or cuda:0. Choose one of these."
-        )
+    text = str(device) if isinstance(device, (int, str)) and not isinstance(device, bool) else type(device).__name__
+    if text in ("auto", "cpu"):
+        return text
+    match = _DEVICE.fullmatch("0" if text == "cuda" else text)
+    if match is None:
+        raise UsageError(f"device {text!r}: unknown, expected auto, cpu, or a GPU as 0 or cuda:0. Choose one of these.")
     return f"cuda:{int(match[1])}"
 
 

@@ -116,6 +116,7 @@ class TorchBackend:
         try:
             with torch.inference_mode():
                 if self.device == "cpu":
+                    torch.get_num_threads()  # gives a new thread the process's number: with another, last bits change
                     yield
                     return
                 with _GPU_LOCK, torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module, metadata
 from typing import Any
 
@@ -57,11 +57,18 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, short) for name, (_, short) in self.lazy.items()])
 
-    def main(self, *args: Any, standalone_mode: bool = True, prog_name: str | None = None, **extra: Any) -> Any:
+    def main(  # type: ignore[override]  # one signature instead of click's two overloads
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run the group as a program: exits with a code as :func:`deepsim.runtime.cli.exits.run` maps them."""
         if standalone_mode:
-            run(self, prog_name, *args, **extra)
-        return super().main(*args, standalone_mode=False, prog_name=prog_name, **extra)
+            run(self, prog_name, args, complete_var=complete_var, **extra)
+        return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
 
 
 def version() -> str:

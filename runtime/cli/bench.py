@@ -55,9 +55,10 @@ def bench(
     if output is not None:
         write_atomic(output, text + "\n")
     click.echo(text if as_json else _table(result["rows"]))
-    footer(
-        str(output or f"{bundle}: measured"), f"deepsim report --help{'' if output else ' (or keep figures with -o)'}"
-    )
+    if output is None:
+        footer(f"{bundle}: {len(result['rows'])} rows, kept nowhere", f"deepsim bench {bundle} -o bench.json")
+    else:
+        footer(f"{output}: {len(result['rows'])} rows", f"deepsim report {bundle} --bench {output} --photos PHOTOS")
 
 
 def _measure(bundle: Path, names: list[str], device: str, sizes: list[int], seconds: float) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -19,16 +21,17 @@ from deepsim.runtime.errors import DeepsimError, OutOfMemory
 INTERRUPTED, TERMINATED = 130, 143
 
 
-def run(command: click.Command, prog_name: str | None = None, *args: Any, **extra: Any) -> NoReturn:
-    """Run a click command as a program and exit; further arguments go to ``command.main``.
+def run(
+    command: click.Command, prog_name: str | None = None, args: Sequence[str] | None = None, **extra: Any
+) -> NoReturn:
+    """Run a click command as a program and exit; ``args`` (None: sys.argv) and ``extra`` go to ``command.main``.
 
     A DeepsimError becomes one line on stderr and its ``exit_code``. SIGTERM unwinds the stack, so that no temporary
     file stays behind.
     """
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = command.main(*args, prog_name=prog_name, standalone_mode=False, **extra)
+        with _sigterm_unwinds():
+            code = command.main(args, prog_name, standalone_mode=False, **extra)
     except DeepsimError as error:
         _fail(str(error), error.exit_code)
     except MemoryError:
@@ -41,8 +44,22 @@ def run(command: click.Command, prog_name: str | None = None, *args: Any, **extr
     sys.exit(code if isinstance(code, int) else 0)  # click returns the code of Context.exit, as after --help
 
 
+@contextmanager
+def _sigterm_unwinds() -> Iterator[None]:
+    """Exit with 143 on SIGTERM, unless someone handles it already or this is not the main thread."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    if not main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
+    click.echo(f"Error: {' '.join(message.splitlines())}", err=True)  # one line, even if a path has more
     sys.exit(code)
 
 

@@ -103,8 +103,7 @@ def test_generator_equals_reference(pixels, tanh):
 
 CAFFENET_OPS = {
     "norm2": "Cast Transpose Sub Conv Relu MaxPool LRN Conv Relu MaxPool LRN",
-    "fc8": "Cast Transpose Sub Conv Relu MaxPool LRN Conv Relu MaxPool LRN Conv Relu Conv Relu Conv Relu MaxPool"
-    " Flatten Gemm Relu Gemm Relu Gemm",
+    "pool5": "Cast Transpose Sub Conv Relu MaxPool LRN Conv Relu MaxPool LRN Conv Relu Conv Relu Conv Relu MaxPool",
 }
 PIXELS_OUT = Counter(["Add", "Round", "Clip", "Transpose", "Slice", "Cast", "Cast"])
 
@@ -117,6 +116,13 @@ def ops(data):
 def test_encoder_holds_these_nodes_and_no_other(layer):
     data = encoder_onnx(CAFFENET, layer, zeros(CAFFENET.up_to(layer)))
     assert [node.op_type for node in onnx.load_from_string(data).graph.node] == CAFFENET_OPS[layer].split()
+
+
+def test_fully_connected_layers_flatten_once():
+    spec = tiny_encoder(CAFFE_PIXELS)
+    data = encoder_onnx(spec, "fc7", zeros(spec.layers))
+    nodes = [node.op_type for node in onnx.load_from_string(data).graph.node]
+    assert nodes[-4:] == ["Flatten", "Gemm", "Relu", "Gemm"]
 
 
 def test_alexnet_scales_its_pixels():
@@ -145,7 +151,7 @@ WEIGHTED = {  # layer: Gemm, Conv, ConvTranspose
 @pytest.mark.parametrize("layer", WEIGHTED)
 def test_generator_holds_these_nodes_and_no_other(layer):
     gemm, conv, deconv = WEIGHTED[layer]
-    spec = generator_spec(layer)
+    spec = generator_spec(layer, width=0.125)  # the same layers, and quicker
     tanh = layer.startswith(("norm", "conv"))
     linear = 2 if layer.startswith("norm") else 1  # the image layer, and deconv1 of the norm networks
     expected = PIXELS_OUT + Counter(Gemm=gemm, Conv=conv, ConvTranspose=deconv, LeakyRelu=gemm + conv + deconv - linear)

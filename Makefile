@@ -1,0 +1,70 @@
+# The front door: make demo, make test, make check, make types, make bench, make clean.
+# Everything is installed into .venv; PYTHON chooses the interpreter that it is made from (3.10 or newer).
+
+PYTHON ?= python3
+BIN := .venv/bin
+PROJECT := setup.py pyproject.toml
+DEMO := demo
+HELD_OUT := $(DEMO)/photographs/held-out
+BUNDLE := $(DEMO)/norm2.deepsim
+
+.PHONY: demo test check types bench clean help
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo    train on photographs, export with an FP16 engine, reconstruct, re-encode, report (about 10 minutes)"
+	@echo "make test    install everything and run all tests"
+	@echo "make check   formatter, linter, types"
+	@echo "make bench   benchmarks: training step, runtime throughput"
+	@echo "make clean   remove what the above made, .venv included"
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: $(PROJECT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	touch $@
+
+.venv/dev.stamp: $(PROJECT) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/demo.stamp
+
+demo: .venv/demo.stamp
+	@$(BIN)/python -m deepsim.train.photographs $(DEMO)/photographs
+	$(BIN)/deepsim train --preset demo --data $(DEMO)/photographs/train --validation $(HELD_OUT) -o $(DEMO)/run --resume auto
+	$(BIN)/deepsim-export $(DEMO)/run --engine fp16 -o $(BUNDLE) --overwrite
+	$(BIN)/deepsim reconstruct $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reconstructed --side-by-side --overwrite
+	$(BIN)/deepsim reencode $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reencoded --overwrite
+	$(BIN)/deepsim report $(BUNDLE) --photos $(HELD_OUT) --run $(DEMO)/run -o $(DEMO)/report.html --overwrite
+	@echo
+	@echo "The report:               $(CURDIR)/$(DEMO)/report.html"
+	@echo "Reconstructions:          $(DEMO)/reconstructed/  (photograph beside reconstruction)"
+	@echo "Re-encoding strips:       $(DEMO)/reencoded/      (photograph, then iterations 1, 2, 4, 8)"
+	@echo "Bundle with its engines:  $(BUNDLE)/"
+	@echo
+	@echo "Try next:"
+	@echo "  $(BIN)/deepsim reconstruct $(BUNDLE) YOUR-PHOTO.jpg -o mine --side-by-side"
+	@echo "  $(BIN)/deepsim train -o $(DEMO)/run --resume auto --steps 2000 --data $(DEMO)/photographs/train   (longer, sharper)"
+	@echo "  $(BIN)/deepsim train --preset pool5 --data YOUR-PHOTOS   (a higher layer; wants a GPU)"
+
+test: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/dev.stamp types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# mypy cannot follow an editable install's import hook; a tree of links serves it.
+types: .venv/dev.stamp
+	mkdir -p build/typing/deepsim
+	for folder in kernels runtime train export; do ln -sfn ../../../$$folder build/typing/deepsim/$$folder; done
+	$(BIN)/mypy -p deepsim
+
+bench: .venv/dev.stamp
+	$(BIN)/python benchmarks/training_step.py
+	test -d $(BUNDLE) || $(BIN)/deepsim-export --random --layer norm2 --engine onnx -o $(BUNDLE)
+	$(BIN)/deepsim bench $(BUNDLE)
+
+clean:
+	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,214 @@
+"""Write a bundle: build, verify, and only then publish the whole folder under its name by one rename."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.numpy
+import torch
+
+from deepsim.export.calibration import calibration_images
+from deepsim.export.engines import HOW, EngineJob, Target, build_engine, choose_target
+from deepsim.export.model_card import model_card
+from deepsim.export.narrator import Narrator
+from deepsim.export.onnx_from_layers import Precision, encoder_onnx, generator_onnx
+from deepsim.export.ranges import WARN_ABOVE, RangeScan, scan_ranges
+from deepsim.export.sources import Source
+from deepsim.export.torch_networks import tensors
+from deepsim.export.verify import Reference, Verification, verify_fp16, verify_fp32
+from deepsim.runtime.errors import UsageError
+from deepsim.runtime.files import publish_folder, sha256
+from deepsim.runtime.manifest import FILE_NAME, FileRecord, Manifest
+from deepsim.runtime.pixels import Pixels
+
+Engine = Literal["onnx", "fp32", "fp16"]
+NETWORKS = ("encoder", "generator")
+PROCEDURAL, PHOTOGRAPHS, VERIFIED = 6, 2, 3  # calibration images of each kind; how many of them are compared
+_PACKAGES = ("deepsim", "numpy", "torch", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export: "onnx" graphs alone, with "fp32" engines, or with half graphs and "fp16" engines.
+
+    ``target`` is an engine's library; engines take batches of 1 to ``max_batch``.
+    """
+
+    engine: Engine = "fp16"
+    target: Target = "auto"
+    max_batch: int = 64
+
+    def __post_init__(self) -> None:
+        if self.max_batch < 1:
+            raise UsageError(f"--max-batch: {self.max_batch}, expected at least 1. Choose a larger value.")
+
+
+def export_bundle(
+    source: Source, target: Path, options: Options, overwrite: bool = False, narrator: Narrator | None = None
+) -> Manifest:
+    """Export ``source`` into the bundle folder ``target``; return its manifest.
+
+    The folder appears whole, or not at all: when a check fails, the process is killed or the disk is full. Raises
+    NumericError when a graph does not agree with PyTorch or an engine has the wrong precision, DeviceError when the
+    engine library is missing or fails, UsageError when ``target`` exists (and is no bundle, with ``overwrite``).
+    """
+    if overwrite and target.exists() and not (target / FILE_NAME).is_file():
+        raise UsageError(f"{target}: exists and is no bundle, it is not overwritten. Choose another name.")
+    with publish_folder(target, overwrite) as staging:
+        return _Export(source, options, staging, target.name.removesuffix(".deepsim"), narrator or Narrator()).run()
+
+
+class _Export:
+    """One export into a staging folder, stage by stage."""
+
+    def __init__(self, source: Source, options: Options, staging: Path, name: str, narrator: Narrator) -> None:
+        self.source, self.options, self.staging, self.name, self.narrator = source, options, staging, name, narrator
+        self.verification: dict[str, Any] = {}
+        self.islands: dict[str, frozenset[str]] = dict.fromkeys(NETWORKS, frozenset())
+
+    def run(self) -> Manifest:
+        """Build, verify and write everything; return the manifest."""
+        engine_target = None if self.options.engine == "onnx" else choose_target(self.options.target)
+        images = _calibration(self.source.photographs)
+        if self.options.engine == "fp16":
+            self._scan(images)
+        reference = Reference(self.source, images[:VERIFIED], self.islands["encoder"], self.islands["generator"])
+        self._verified("fp32", reference)
+        if self.options.engine == "fp16":
+            self._verified("fp16", reference)
+        self._write("weights.safetensors", safetensors.numpy.save(_prefixed(self.source)))
+        engines = () if engine_target is None else (self._engines(engine_target),)
+        self.narrator.stage("write")
+        return self._publish(engines, len(images))
+
+    def _scan(self, images: Pixels) -> None:
+        """Find the layers that half cannot hold."""
+        self.narrator.stage("scan ranges")
+        source, scans = self.source, {}
+        encoder = source.encoder
+        weights = tensors(source.encoder_weights)
+        scans["encoder"] = scan_ranges(encoder.layers, torch.from_numpy(encoder.pixels.to_network(images)), weights)
+        features = torch.from_numpy(Reference(source, images, frozenset(), frozenset()).features)
+        scans["generator"] = scan_ranges(source.generator.layers, features, tensors(source.generator_weights))
+        for network, scan in scans.items():
+            self.islands[network] = scan.islands
+            self._warn(network, scan)
+        self.verification["ranges"] = {
+            name: {"maxima": scan.maxima, "fp32_islands": sorted(scan.islands)} for name, scan in scans.items()
+        }
+
+    def _warn(self, network: str, scan: RangeScan) -> None:
+        for layer in scan.warnings:
+            kept = ", kept in fp32" if layer in scan.islands else ""
+            self.narrator.warn(f"{network} {layer}: values up to {scan.maxima[layer]:.3g}, above {WARN_ABOVE:g}{kept}.")
+
+    def _verified(self, precision: Precision, reference: Reference) -> None:
+        """Build both graphs, compare them with PyTorch, keep them when they agree."""
+        self.narrator.stage(f"{precision} graphs")
+        graphs = self._graphs(precision)
+        self.narrator.stage(f"verify {precision}")
+        verify: Callable[[Reference, bytes, bytes], Verification] = verify_fp32 if precision == "fp32" else verify_fp16
+        self.verification.update(verify(reference, *graphs.values()).to_json())
+        for name, graph in graphs.items():
+            self._write(_graph_file(name, precision), graph)
+
+    def _graphs(self, precision: Precision) -> dict[str, bytes]:
+        source, metadata = self.source, _metadata(self.source, precision)
+        return {
+            "encoder": encoder_onnx(
+                source.encoder,
+                source.layer,
+                source.encoder_weights,
+                precision,
+                fp32_layers=self.islands["encoder"],
+                metadata=metadata,
+            ),
+            "generator": generator_onnx(
+                source.generator,
+                source.generator_weights,
+                precision,
+                fp32_layers=self.islands["generator"],
+                metadata=metadata,
+            ),
+        }
+
+    def _engines(self, target: str) -> dict[str, Any]:
+        """Build both engines with their sidecars; return the manifest's record of their folder."""
+        precision: Precision = "fp16" if self.options.engine == "fp16" else "fp32"
+        folder = f"engines/{target}-{precision}"
+        (self.staging / folder).mkdir(parents=True)
+        sidecar: dict[str, Any] = {}
+        for network in NETWORKS:
+            self.narrator.stage(f"{network} engine")
+            onnx, plan = self.staging / _graph_file(network, precision), self.staging / folder / f"{network}.plan"
+            job = EngineJob(target, precision, onnx, plan, self.options.max_batch, self.islands[network])
+            parity = {key: value for key, value in self.verification.items() if key.startswith(f"{network}_")}
+            sidecar = {"network": network, **build_engine(job, self.narrator.step), "parity": {"how": HOW, **parity}}
+            self._write(f"{folder}/{network}.plan.json", json.dumps(sidecar, indent=2).encode() + b"\n")
+        shared = ("target", "precision", "built_for", "tensorrt_version", "compute_capabilities", "gpu", "inspected")
+        return {"path": folder, "max_batch": self.options.max_batch, **{key: sidecar[key] for key in shared}}
+
+    def _write(self, name: str, data: bytes) -> None:
+        (self.staging / name).write_bytes(data)
+
+    def _publish(self, engines: tuple[dict[str, Any], ...], images: int) -> Manifest:
+        source = self.source
+        photographs = min(PHOTOGRAPHS, len(source.photographs))
+        self.verification["calibration"] = {"images": images, "photographs": photographs, "compared": VERIFIED}
+        provenance = {**source.provenance, "exported": _now(), "versions": _versions()}
+        parts = (source.encoder, source.generator)
+        card = model_card(Manifest(self.name, *parts, {}, engines, self.verification, provenance))
+        self._write("README.md", card.encode())
+        manifest = Manifest(self.name, *parts, _records(self.staging), engines, self.verification, provenance)
+        self._write(FILE_NAME, manifest.to_bytes())
+        return manifest
+
+
+def _calibration(photographs: Pixels) -> Pixels:
+    """Return procedural images and some photographs, a photograph second: uint8 RGB (N, 227, 227, 3)."""
+    procedural, chosen = list(calibration_images(PROCEDURAL)), list(photographs[:PHOTOGRAPHS])
+    return np.stack([procedural[0], *chosen, *procedural[1:]])
+
+
+def _graph_file(network: str, precision: Precision) -> str:
+    return f"{network}.onnx" if precision == "fp32" else f"{network}.{precision}.onnx"
+
+
+def _prefixed(source: Source) -> dict[str, Any]:
+    weights = {"encoder": source.encoder_weights, "generator": source.generator_weights}
+    return {f"{network}.{name}": value for network, own in weights.items() for name, value in own.items()}
+
+
+def _metadata(source: Source, precision: Precision) -> dict[str, str]:
+    known: Mapping[str, Any] = {"encoder": source.encoder.name, "layer": source.layer, "precision": precision}
+    origin = {
+        key: value for key in ("from", "run", "step", "seed") if (value := source.provenance.get(key)) is not None
+    }
+    return {f"deepsim.{key}": str(value) for key, value in {**known, **origin}.items()}
+
+
+def _records(folder: Path) -> dict[str, FileRecord]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, sha256(path)) for path in files}
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that took part; a checkout that is not installed has none of its own."""
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,104 @@
+"""The README.md of a bundle: what it is, how to run it, how it was checked, whose weights it holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deepsim.runtime.manifest import Manifest
+from deepsim.runtime.pixels import CROP, crop_offset
+
+_UNITS = {
+    "relative_error": "",
+    "cosine": "",
+    "max_difference": "",
+    "mean_difference": "",
+    "psnr": " dB",
+}
+
+
+def model_card(manifest: Manifest) -> str:
+    """Write the model card of a bundle as Markdown."""
+    sections = (
+        _what(manifest),
+        _pixels(manifest),
+        _run(manifest),
+        _verification(manifest),
+        _engines(manifest),
+        _provenance(manifest.provenance),
+        _LICENCE,
+    )
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _what(manifest: Manifest) -> str:
+    layer, encoder = manifest.generator.layer, manifest.encoder.name
+    shape = " x ".join(str(extent) for extent in manifest.generator.input_shape)
+    return (
+        f"# {manifest.name}\n\n"
+        f"Inverts {layer} of {encoder}: the encoder turns a photograph into {layer} features ({shape}), the generator "
+        "turns features back into an image (Dosovitskiy & Brox 2016, arXiv 1602.02644)."
+    )
+
+
+def _pixels(manifest: Manifest) -> str:
+    side = manifest.generator.output_size
+    offset = crop_offset(side)
+    pixels = manifest.encoder.pixels
+    return (
+        "## Pixels\n\n"
+        f"Both graphs take and return uint8 RGB, N x H x W x 3. Inside, {manifest.encoder.name} sees {pixels.order} "
+        f"minus {', '.join(f'{mean:g}' for mean in pixels.mean)}. The generator makes {side} x {side} pixels "
+        f"(`image_full`); `image` is its central {CROP} x {CROP} at offset {offset}, the part that training scored."
+    )
+
+
+def _run(manifest: Manifest) -> str:
+    return (
+        "## Run\n\n```python\n"
+        "from deepsim import runtime\n"
+        f'inverter = runtime.Inverter("{manifest.name}.deepsim")\n'
+        'images = inverter.reconstruct(["photo.jpg"])  # uint8 RGB (1, 227, 227, 3)\n'
+        "```"
+    )
+
+
+def _verification(manifest: Manifest) -> str:
+    checks = {name: check for name, check in manifest.verification.items() if "figures" in check}
+    rows = [f"| {name} | {_figures(check['figures'])} | {_limits(check)} |" for name, check in checks.items()]
+    header = "## Verification\n\nAgainst PyTorch in float32; images in grey levels.\n"
+    return "\n".join([header, "| check | found | limit |", "|---|---|---|", *rows])
+
+
+def _figures(figures: dict[str, float]) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {value:.4g}{_UNITS.get(key, '')}" for key, value in figures.items())
+
+
+def _limits(check: dict[str, Any]) -> str:
+    upper = [f"{key.replace('_', ' ')} <= {value:.3g}" for key, value in check["upper"].items()]
+    return ", ".join(upper + [f"{key.replace('_', ' ')} >= {value:g}" for key, value in check["lower"].items()])
+
+
+def _engines(manifest: Manifest) -> str:
+    if not manifest.engines:
+        return ""
+    rows = [
+        f"* `{engine['path']}`: {engine['precision']}, TensorRT {engine['tensorrt_version']}, {engine['built_for']}, "
+        f"batches 1 to {engine['max_batch']}; {engine['inspected']}"
+        for engine in manifest.engines
+    ]
+    return "\n".join(["## Engines\n", *rows])
+
+
+def _provenance(provenance: dict[str, Any]) -> str:
+    rows = [
+        f"* {key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}"
+        for key, value in provenance.items()
+    ]
+    return "\n".join(["## Where it comes from\n", *rows])
+
+
+_LICENCE = (
+    "## Licence\n\n"
+    "deepsim's licence covers its code. These weights are bound by the licences of the encoder's weights and of the "
+    "photographs that the generator was trained on; weights published by the paper's authors are for research only."
+)

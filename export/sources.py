@@ -1,0 +1,185 @@
+"""What is exported: the weights of a training run, or seeded random ones, with where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.kernels.layers import Layer, Shape
+from deepsim.runtime.errors import CheckpointError, UsageError
+from deepsim.runtime.images import read_image
+from deepsim.runtime.networks import EncoderSpec, GeneratorSpec, encoder_spec, generator_spec
+from deepsim.runtime.pixels import CROP, Pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An encoder up to the inverted layer and its generator, with weights by release names (float32, checked).
+
+    ``photographs``: uint8 RGB (N, 227, 227, 3) that the run showed itself, N may be 0. ``provenance`` is plain JSON.
+    """
+
+    encoder: EncoderSpec
+    generator: GeneratorSpec
+    encoder_weights: Weights
+    generator_weights: Weights
+    photographs: Pixels
+    provenance: dict[str, Any]
+
+    @property
+    def layer(self) -> str:
+        """Return the name of the inverted layer."""
+        return self.generator.layer
+
+
+def newest_run(folder: Path = Path("runs")) -> Path:
+    """Return the run under ``folder`` with the newest checkpoint. Raises UsageError when there is none."""
+    found = list(folder.glob("*/checkpoints/latest"))
+    if not found:
+        raise UsageError(
+            f"{folder}: no training run in it, expected a run or checkpoint folder as SOURCE. "
+            "Train one (deepsim train --preset demo), or pass --random --layer fc6."
+        )
+    return max(found, key=lambda path: path.stat().st_mtime).parent.parent
+
+
+def load_run(path: Path) -> Source:
+    """Load a run folder (its latest checkpoint) or one checkpoint folder of a run.
+
+    Raises CheckpointError naming the file when something is missing, damaged, not finite or of another network.
+    """
+    checkpoint = _checkpoint(path)
+    run = checkpoint.parent.parent
+    config, state = _json(run / "config.json"), _json(checkpoint / "state.json")
+    try:
+        encoder = encoder_spec(config["encoder"])
+        generator = generator_spec(config["layer"], encoder, config.get("width", 1.0))
+    except (KeyError, UsageError) as error:
+        reason = f"no setting {error}." if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(f"{run / 'config.json'}: {reason} Name a run of this version.") from error
+    encoder = replace(encoder, layers=encoder.up_to(generator.layer))
+    return Source(
+        encoder,
+        generator,
+        _weights(run / "encoder.safetensors", encoder.layers, exact=False),
+        _weights(checkpoint / "generator.safetensors", generator.layers, exact=True),
+        _photographs(run),
+        {"from": "training run", "run": run.resolve().name, **_training(config, state, checkpoint.name)},
+    )
+
+
+def random_source(layer: str, encoder_name: str = "caffenet", seed: int = 0) -> Source:
+    """Draw seeded random weights for an encoder and its generator, every layer's output of order one.
+
+    Raises UsageError on an unknown encoder or layer.
+    """
+    from deepsim.export.calibration import calibration_images
+    from deepsim.export.random_weights import random_generator_weights
+    from deepsim.export.torch_networks import encode
+    from deepsim.train.encoders import random_encoder
+
+    encoder = encoder_spec(encoder_name)
+    generator = generator_spec(layer, encoder)
+    encoder = replace(encoder, layers=encoder.up_to(layer))
+    tensors = random_encoder(encoder, layer, seed).state_dict()
+    features = encode(encoder, layer, tensors, calibration_images(4, seed))
+    return Source(
+        encoder,
+        generator,
+        {name: tensor.numpy() for name, tensor in tensors.items()},
+        random_generator_weights(generator, features, seed),
+        np.zeros((0, CROP, CROP, 3), np.uint8),
+        {"from": "random weights", "seed": seed},
+    )
+
+
+def check_weights(weights: Mapping[str, Tensor], layers: Iterable[Layer], source: str, exact: bool) -> Weights:
+    """Convert weights to float32 arrays, in the order of the table, after checking names, shapes and values.
+
+    ``exact`` refuses names that the table lacks. Raises CheckpointError that names ``source`` and the tensor.
+    """
+    expected = _expected(layers)
+    if exact and (extra := sorted(set(weights) - set(expected))):
+        raise CheckpointError(f"{source}: {extra[0]} belongs to another network. Name weights of the network at hand.")
+    checked: Weights = {}
+    for name, shape in expected.items():
+        if name not in weights:
+            raise CheckpointError(f"{source}: no {name}, expected shape {shape}. Name weights of the network at hand.")
+        if tuple(weights[name].shape) != shape:
+            found = tuple(weights[name].shape)
+            raise CheckpointError(
+                f"{source}: {name} has shape {found}, expected {shape}. Name weights of this network."
+            )
+        if not weights[name].is_floating_point() or not bool(weights[name].isfinite().all()):
+            raise CheckpointError(f"{source}: {name} is not finite, expected finite numbers. Name an older checkpoint.")
+        checked[name] = weights[name].float().contiguous().numpy()
+    return checked
+
+
+def _expected(layers: Iterable[Layer]) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    for layer in layers:
+        if layer.has_weights:
+            shapes[f"{layer.name}.weight"], shapes[f"{layer.name}.bias"] = layer.weight_shape, (layer.outputs,)
+    return shapes
+
+
+def _checkpoint(path: Path) -> Path:
+    """Resolve a run or checkpoint folder to a checkpoint folder."""
+    if (path / "state.json").is_file():
+        return path
+    latest = path / "checkpoints" / "latest"
+    if not latest.is_file():
+        raise CheckpointError(
+            f"{path}: no run or checkpoint, expected checkpoints/latest or state.json. Check the path."
+        )
+    name = latest.read_text(errors="replace").strip()
+    if not name or "/" in name or not (latest.parent / name).is_dir():
+        raise CheckpointError(
+            f"{latest}: names {name!r}, expected a folder beside it. Name a checkpoint folder itself."
+        )
+    return latest.parent / name
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not readable ({error}), expected JSON. Name another checkpoint.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: {type(content).__name__}, expected an object. Name another checkpoint.")
+    return content
+
+
+def _weights(path: Path, layers: tuple[Layer, ...], exact: bool) -> Weights:
+    from deepsim.train.weights import read_weights
+
+    return check_weights(read_weights(path), layers, str(path), exact)
+
+
+def _photographs(run: Path) -> Pixels:
+    """Cut the photographs out of the run's newest picture grid: its upper row."""
+    grids = sorted((run / "images").glob("step-*.png"))
+    if not grids:
+        return np.zeros((0, CROP, CROP, 3), np.uint8)
+    row = read_image(grids[-1])[:CROP]
+    if min(row.shape[:2]) < CROP:
+        raise CheckpointError(f"{grids[-1]}: {row.shape[1]}x{row.shape[0]}, expected tiles of {CROP}. Remove the file.")
+    return np.stack(np.split(row[:, : row.shape[1] // CROP * CROP], max(1, row.shape[1] // CROP), axis=1))
+
+
+def _training(config: dict[str, Any], state: dict[str, Any], checkpoint: str) -> dict[str, Any]:
+    """Return what is worth knowing of a training, without folders of the machine that it ran on."""
+    settings = {name: Path(value).name if name.endswith("_weights") else value for name, value in config.items()}
+    return {"checkpoint": checkpoint, "step": state.get("step"), "torch": state.get("torch"), "config": settings}

@@ -1,0 +1,224 @@
+"""Does the exported graph compute what PyTorch computes? The answer decides whether anything is published.
+
+Reference: PyTorch in float32 on calibration images. The fp32 graphs run in ONNX Runtime. The fp16 graphs run there
+too, but its CPU provider computes half operators in float32 and rounds only where it must; so PyTorch's own half,
+which rounds after every layer as an engine does, is run beside it and is held to the same limits.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.export.sources import Source
+from deepsim.export.torch_networks import decode, encode, tensors
+from deepsim.runtime.errors import NumericError, missing_extra
+from deepsim.runtime.pixels import Pixels, crop
+
+Features = NDArray[np.float32]
+
+ENCODER_RELATIVE = 1e-4  # |a - b| / |b| over all features, fp32
+IMAGE_MAX, IMAGE_MEAN = 1.0, 0.01  # grey levels, fp32: nothing but ties of the rounding
+HALF_RELATIVE, HALF_COSINE = 1e-2, 0.9999  # features, fp16
+HALF_PSNR, HALF_MEAN = 40.0, 1.0  # dB and grey levels, fp16
+HALF_RATIO = 2.0  # the fp16 graph's error over that of PyTorch's own half
+_FLOOR = {"relative_error": 1e-4, "mean_difference": 0.01}  # below, the ratio of two errors says nothing
+PSNR_CAP = 100.0  # dB, for equal images
+HALF_IMAGES = 2  # PyTorch's half is slow on a CPU
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison: true when it passed; carries its figures and the limits that they were held to.
+
+    ``upper`` and ``lower`` map figures to inclusive limits.
+    """
+
+    name: str
+    figures: dict[str, float]
+    upper: dict[str, float] = field(default_factory=dict)
+    lower: dict[str, float] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return not self.failures
+
+    @property
+    def failures(self) -> list[str]:
+        """List every limit that was broken, in words; NaN breaks every limit."""
+        over = [f"{key} {self.figures[key]:.4g} > {limit:g}" for key, limit in self.upper.items() if self._over(key)]
+        under = [f"{key} {self.figures[key]:.4g} < {limit:g}" for key, limit in self.lower.items() if self._under(key)]
+        return over + under
+
+    def _over(self, key: str) -> bool:
+        return not self.figures[key] <= self.upper[key]
+
+    def _under(self, key: str) -> bool:
+        return not self.figures[key] >= self.lower[key]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All checks of an export: true when every one passed."""
+
+    checks: tuple[Check, ...]
+
+    def __bool__(self) -> bool:
+        return all(self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return figures and limits by check, as plain JSON values. Raises NumericError where a check failed."""
+        self.require()
+        records = {check.name: asdict(check) for check in self.checks}
+        return {name: {key: record[key] for key in ("figures", "upper", "lower")} for name, record in records.items()}
+
+    def require(self) -> None:
+        """Raise NumericError naming every broken limit, if there is one."""
+        broken = [f"{check.name}: {', '.join(check.failures)}" for check in self.checks if not check]
+        if broken:
+            raise NumericError(
+                f"verification: {'; '.join(broken)}; the export does not agree with PyTorch. Nothing was published. "
+                "Export with --engine fp32, or report this if fp32 fails."
+            )
+
+
+def compare_features(found: Features, expected: Features) -> dict[str, float]:
+    """Measure features (N, ...) against a reference: relative Euclidean error, cosine, largest difference."""
+    a, b = found.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    norm = max(float(np.linalg.norm(b)), 1e-30)
+    cosine = float(a @ b) / max(float(np.linalg.norm(a)) * norm, 1e-60) if a.any() or b.any() else 1.0
+    return {
+        "relative_error": float(np.linalg.norm(a - b)) / norm,
+        "cosine": cosine,
+        "max_difference": float(np.abs(a - b).max()),
+    }
+
+
+def compare_images(found: Pixels, expected: Pixels) -> dict[str, float]:
+    """Measure uint8 images against a reference: largest and mean difference (grey levels), PSNR (dB, <= 100)."""
+    difference = found.astype(np.float64) - expected
+    square = float((difference**2).mean())
+    return {
+        "max_difference": float(np.abs(difference).max()),
+        "mean_difference": float(np.abs(difference).mean()),
+        "psnr": min(PSNR_CAP, 10 * np.log10(255**2 / square)) if square else PSNR_CAP,
+    }
+
+
+class Reference:
+    """PyTorch's answers on some images, computed once: features and pixels, in float32 and in half."""
+
+    def __init__(
+        self, source: Source, images: Pixels, encoder_islands: frozenset[str], generator_islands: frozenset[str]
+    ) -> None:
+        self.source, self.images = source, images
+        self._encoder, self._generator = tensors(source.encoder_weights), tensors(source.generator_weights)
+        self._islands = {"encoder": encoder_islands, "generator": generator_islands}
+        self.features = self._encode(images)
+        self.pixels = self._decode(self.features)
+
+    def half_features(self) -> Features:
+        """Encode the first images in PyTorch's half with the export's float32 islands."""
+        images = self.images[:HALF_IMAGES]
+        return self._encode(images, half=True, fp32_layers=self._islands["encoder"])
+
+    def half_pixels(self) -> Pixels:
+        """Decode the first images' float32 features in PyTorch's half with the same islands; the whole image."""
+        features = self.features[:HALF_IMAGES]
+        return self._decode(features, half=True, fp32_layers=self._islands["generator"])
+
+    def _encode(self, images: Pixels, **options: Any) -> Features:
+        return encode(self.source.encoder, self.source.layer, self._encoder, images, **options)
+
+    def _decode(self, features: Features, **options: Any) -> Pixels:
+        spec = self.source.generator
+        return spec.pixels.to_pixels(decode(spec, self._generator, features, **options))
+
+
+def verify_fp32(reference: Reference, encoder: bytes, generator: bytes) -> Verification:
+    """Run both fp32 graphs in ONNX Runtime, batch 1 and the whole batch, against PyTorch in float32."""
+    features, images = _encoded(encoder, reference.images), _decoded(generator, reference.features)
+    return Verification(
+        (
+            Check("encoder_fp32", compare_features(features, reference.features), {"relative_error": ENCODER_RELATIVE}),
+            Check(
+                "generator_fp32",
+                compare_images(images, reference.pixels),
+                {"max_difference": IMAGE_MAX, "mean_difference": IMAGE_MEAN},
+            ),
+        )
+    )
+
+
+def verify_fp16(reference: Reference, encoder: bytes, generator: bytes) -> Verification:
+    """Measure both fp16 graphs in ONNX Runtime, and PyTorch's half, against PyTorch in float32.
+
+    The graphs' errors may be at most twice those of PyTorch's half.
+    """
+    expected, pixels = reference.features[:HALF_IMAGES], reference.pixels[:HALF_IMAGES]
+    half = compare_features(reference.half_features(), expected)
+    half_images = compare_images(reference.half_pixels(), pixels)
+    features = compare_features(_encoded(encoder, reference.images[:HALF_IMAGES]), expected)
+    images = compare_images(_decoded(generator, expected), pixels)
+    return Verification(
+        (
+            _half_features("encoder_fp16", features, _ratio("relative_error", half)),
+            _half_features("encoder_pytorch_half", half, HALF_RELATIVE),
+            _half_images("generator_fp16", images, _ratio("mean_difference", half_images)),
+            _half_images("generator_pytorch_half", half_images, HALF_MEAN),
+        )
+    )
+
+
+def _half_features(name: str, figures: dict[str, float], limit: float) -> Check:
+    return Check(name, figures, {"relative_error": limit}, {"cosine": HALF_COSINE})
+
+
+def _half_images(name: str, figures: dict[str, float], limit: float) -> Check:
+    return Check(name, figures, {"mean_difference": limit}, {"psnr": HALF_PSNR})
+
+
+def _ratio(key: str, half: dict[str, float]) -> float:
+    return max(HALF_RATIO * half[key], _FLOOR[key])
+
+
+def _encoded(graph: bytes, images: Pixels) -> Features:
+    """Encode with a graph, the first image alone and then all; the alone one must agree (dynamic batch)."""
+    with _session(graph) as session:
+        alone, features = (session.run(["features"], {"image": batch})[0] for batch in (images[:1], images))
+    return _agreeing("encoder", alone, features, 1e-4 * max(float(np.abs(features).max()), 1e-30))
+
+
+def _decoded(graph: bytes, features: Features) -> Pixels:
+    """Decode with a graph, as :func:`_encoded` encodes; also compares the crop with the whole image."""
+    with _session(graph) as session:
+        names = ["image", "image_full"]
+        (_, alone), (image, full) = (session.run(names, {"features": batch}) for batch in (features[:1], features))
+    if not np.array_equal(image, crop(full)):
+        raise NumericError("generator: output image is not the central crop of image_full. Report this.")
+    pixels: Pixels = _agreeing("generator", alone, full, 1.0)
+    return pixels
+
+
+def _agreeing(name: str, alone: NDArray[Any], batch: NDArray[Any], limit: float) -> NDArray[Any]:
+    difference = float(np.abs(alone.astype(np.float64) - batch[:1]).max())
+    if not difference <= limit:
+        raise NumericError(f"{name}: batch 1 and batch {len(batch)} differ by {difference:g}. Report this.")
+    return batch
+
+
+@contextmanager
+def _session(graph: bytes) -> Iterator[Any]:
+    """Open a graph in ONNX Runtime on the CPU, and nowhere else."""
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise missing_extra("onnxruntime", "export") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    yield onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,93 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from deepsim.runtime import errors
+from deepsim.runtime.cli.exits import run
+
+CHECKOUT = str(Path(__file__).parents[3])
+
+
+def code_of(callback, capsys, *arguments):
+    command = click.command()(callback)
+    with pytest.raises(SystemExit) as ended:
+        run(command, "program", list(arguments))
+    return ended.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.UsageError("a: b, c. Do d."), 2),
+        (errors.DataError("a: b, c. Do d."), 3),
+        (errors.BundleCorrupt("a: b, c. Do d."), 3),
+        (errors.ShapeError("a: b, c. Do d."), 3),
+        (errors.CheckpointError("a: b, c. Do d."), 3),
+        (errors.DeviceError("a: b, c. Do d."), 4),
+        (errors.EngineMismatch("a: b, c. Do d."), 4),
+        (errors.OutOfMemory("a: b, c. Do d."), 4),
+        (errors.NumericError("a: b, c. Do d."), 5),
+    ],
+)
+def test_errors_become_one_line_and_their_code(capsys, error, code):
+    def fail():
+        raise error
+
+    assert code_of(fail, capsys) == (code, "Error: a: b, c. Do d.\n")
+
+
+def test_other_ends(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def starved():
+        raise MemoryError
+
+    def exits():
+        click.get_current_context().exit(7)
+
+    assert code_of(interrupted, capsys)[0] == 130
+    assert code_of(starved, capsys)[0] == 4
+    assert code_of(exits, capsys)[0] == 7
+    assert code_of(lambda: None, capsys) == (0, "")
+    assert code_of(lambda: "a value", capsys) == (0, "")
+    assert code_of(lambda: None, capsys, "--help")[0] == 0
+    code, message = code_of(lambda: None, capsys, "--nonsense")
+    assert code == 2 and "--nonsense" in message
+
+
+def test_our_bugs_keep_their_traceback():
+    def bug():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(click.command()(bug), "program", [])
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_unwind(number, code):
+    script = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); import runtime, click\n"
+        "from deepsim.runtime.cli.exits import run\n"
+        "@click.command()\n"
+        "def wait():\n"
+        "    try:\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    finally:\n"
+        "        print('cleaned up', flush=True)\n"
+        "run(wait, 'program', [])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, CHECKOUT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        os.kill(process.pid, number)
+        assert process.stdout.read() == "cleaned up\n"
+        assert process.wait(20) == code

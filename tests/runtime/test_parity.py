@@ -1,0 +1,68 @@
+"""Every backend against the float64 reference, on real and made-up tables, in both pixel conventions."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from deepsim.kernels import reference
+from tests.bundles import NETWORKS, photographs, random_weights
+
+
+@cache
+def expected(name):
+    """Return a photograph, and its features and whole image in float64 arithmetic with uint8 rounding at the end."""
+    encoder, generator = NETWORKS[name]
+    encoder_weights, generator_weights = random_weights(name)
+    photo = photographs(1, seed=7)
+    network_input = encoder.pixels.to_network(photo).astype(np.float64)
+    features = reference.apply_layers(encoder.layers, network_input, encoder_weights)
+    output = reference.apply_layers(generator.layers, features, generator_weights)
+    return photo, features, generator.pixels.to_pixels(output)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_encode_and_decode_agree_with_reference(inverter_of, name, backend):
+    inverter = inverter_of(name, backend)
+    photo, features, image = expected(name)
+    assert image.std() > 10  # an image with something in it, or the comparison below means nothing
+
+    np.testing.assert_allclose(inverter.encode(photo), features, rtol=0, atol=3e-6 * np.abs(features).max())
+    full = inverter.decode(features, full=True)
+    difference = np.abs(full.astype(int) - image)
+    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3  # rounding on the edge between two grey levels
+
+    start = {256: 14, 240: 6}[inverter.full_image_size]
+    np.testing.assert_array_equal(inverter.decode(features), full[:, start : start + 227, start : start + 227])
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_reencode_is_repeated_reconstruct(inverter, inverter_of, name):
+    inverter = inverter_of(name, inverter.backend)
+    photos = photographs(2, seed=8)
+    kept = inverter.reencode(photos, iterations=4, keep=(1, 3, 4))
+    current, steps = photos, []
+    for _ in range(4):
+        current = inverter.reconstruct(current)
+        steps.append(current)
+    np.testing.assert_array_equal(kept, np.stack([steps[0], steps[2], steps[3]], axis=1))
+    assert (steps[0] != steps[3]).any()
+
+
+def test_reconstruct_is_encode_then_decode(inverter):
+    photos = photographs(3, seed=9)
+    np.testing.assert_array_equal(inverter.reconstruct(photos), inverter.decode(inverter.encode(photos)))
+    np.testing.assert_array_equal(inverter.reencode(photos, 1, (1,))[:, 0], inverter.reconstruct(photos))
+
+
+def test_images_differ_as_their_photographs_do(inverter):
+    first, second = inverter.reconstruct(photographs(2, seed=10))
+    assert np.abs(first.astype(int) - second).mean() > 1
+
+
+def test_whole_networks_of_both_backends_agree(inverter_of):
+    photos = photographs(2, seed=11)
+    first = inverter_of("norm2", "onnxruntime").reencode(photos, 2, (2,)).astype(int)
+    second = inverter_of("norm2", "torch").reencode(photos, 2, (2,))
+    assert np.abs(first - second).max() <= 3  # a grey level that rounds the other way, fed back once

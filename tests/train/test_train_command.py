@@ -1,0 +1,120 @@
+"""The command: presets, files, options, exit codes, and several processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from deepsim.runtime.errors import UsageError  # noqa: E402
+from deepsim.train.config import PRESETS, TrainConfig, check_resumable, read_config  # noqa: E402
+from deepsim.train.weights import read_weights  # noqa: E402
+from tests.train.runs import write_photographs  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = [sys.executable, str(ROOT / "train/run.py")]
+TINY = ["--preset", "tiny", "--width", "0.015625", "--steps", "3", "--log-every", "1", "--validate-every", "2"]
+
+
+def run(*arguments, cwd, command=RUN):
+    return subprocess.run([*command, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_trains_prints_json_and_resumes_with_its_own_settings(tmp_path):
+    write_photographs(tmp_path / "photos")
+    first = run(*TINY, "--data", "photos", "-o", "r", "--json", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert json.loads(first.stdout) == {
+        "step": 3, "checkpoint": "r/checkpoints/step-00000003", "run": "r", "signal": None,
+    }  # fmt: skip
+    assert "deepsim-export r --engine fp16" in first.stderr
+    again = run("-o", "r", "--resume", "auto", "--data", "photos", "--steps", "4", "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["step"] == 4
+    assert json.loads((tmp_path / "r/config.json").read_text())["width"] == 0.015625
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--layer", "fc9"], 2, "norm1, norm2"),
+        (["--precision", "fp8"], 2, "precision"),
+        (["--lambda-img", "nan"], 2, "lambda_img"),
+        (["--data", "nowhere"], 3, "nowhere"),
+        (["--encoder-weights", "nowhere.safetensors"], 3, "nowhere.safetensors"),
+        (["--device", "cuda:9"], 4, "cuda"),
+        (["--config", "settings.yaml"], 2, "no such setting"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
+)
+def test_wrong_input_is_one_line_and_a_defined_exit_code(tmp_path, arguments, code, words):
+    (tmp_path / "settings.yaml").write_text("lamda_img: 1\n")
+    found = run("--preset", "tiny", "-o", "r", *arguments, cwd=tmp_path)
+    assert found.returncode == code, found.stderr
+    assert words in found.stderr.splitlines()[-1]
+    assert "Traceback" not in found.stderr
+    assert not (tmp_path / "r/checkpoints").exists()
+
+
+def test_two_processes_train_what_one_does(tmp_path):
+    write_photographs(tmp_path / "photos")
+    options = [*TINY, "--data", "photos", "--lambda-adv", "0", "--threads", "1"]
+    alone = run(*options, "-o", "one", cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", RUN[1]]
+    both = run(*options, "-o", "two", cwd=tmp_path, command=torchrun)
+    assert both.returncode == 0, both.stderr
+    expected, found = (
+        read_weights(tmp_path / name / "checkpoints/step-00000003/generator.safetensors") for name in ("one", "two")
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_yaml_numbers_written_as_text_become_floats(tmp_path):
+    (tmp_path / "settings.yaml").write_text("learning_rate: 1e-4\nmilestones: [10, 20]\nmirror: false\nlayer: pool5\n")
+    config = PRESETS["paper"].updated(read_config(tmp_path / "settings.yaml"))
+    assert (config.learning_rate, config.milestones, config.mirror, config.layer) == (1e-4, (10, 20), False, "pool5")
+
+
+def test_configuration_survives_json():
+    for config in PRESETS.values():
+        assert TrainConfig().updated(json.loads(config.to_json())) == config
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"steps": "many"},
+        {"mirror": "yes"},
+        {"batch": 0},
+        {"schedule": "linear"},
+        {"lambda_img": 0, "lambda_adv": 0, "lambda_feat": 0},
+        {"learning_rate": float("inf")},
+        {"encoder": "vgg"},
+        {"comparator": "pool9"},
+        {"width": 0.3},
+    ],
+    ids=str,
+)
+def test_senseless_settings_are_refused(values):
+    with pytest.raises(UsageError):
+        PRESETS["paper"].updated(values)
+
+
+def test_a_resumed_run_keeps_what_decides_its_networks():
+    begun = PRESETS["demo"]
+    check_resumable(begun, begun.updated({"steps": 9, "learning_rate": 1e-5}))
+    for change in ({"layer": "norm1"}, {"seed": 3}, {"lambda_adv": 1.0}):
+        with pytest.raises(UsageError, match=r"Leave it|new --output"):
+            check_resumable(begun, begun.updated(change))
+
+
+def test_paper_preset_is_the_papers():
+    paper = PRESETS["paper"]
+    assert (paper.lambda_feat, paper.lambda_adv, paper.lambda_img) == (0.01, 100, 2e-6)
+    assert (paper.layer, paper.comparator, paper.batch, paper.steps) == ("fc6", "pool5", 64, 500_000)
+    assert (paper.learning_rate, paper.beta1, paper.beta2, paper.zoom) == (2e-4, 0.9, 0.999, 0.0)

@@ -1,0 +1,243 @@
+"""Training and validation images: sources of photographs, and batches that are a pure function of their position.
+
+The rule is the paper's (section 4): a photograph is warped to 256x256; training takes a random 227x227 crop of it,
+validation the central one. Which image, crop and mirror a batch holds depends on (seed, step, rank, world size) alone,
+so a resumed run continues with the very bytes that an uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from deepsim.runtime.errors import DataError, UsageError, missing_extra
+from deepsim.runtime.images import warp
+from deepsim.runtime.pixels import CROP, WARPED, Pixels, crop_offset
+from deepsim.train.sources import DeadLeavesSource, FolderSource, MixedSource, Source, scan
+
+try:
+    import torch
+    from torch import Tensor
+    from torch.utils.data import DataLoader, Dataset, Sampler
+except ModuleNotFoundError as error:
+    raise missing_extra("torch", "train") from error
+
+__all__ = [
+    "DeadLeavesSource",
+    "FolderSource",
+    "MixedSource",
+    "Source",
+    "batches",
+    "mean_image",
+    "random_region",
+    "scan",
+    "validation_batch",
+]
+
+_ORDER, _CROP = 1, 2  # name the two families of random generators, so that no two share a seed
+
+
+def batches(
+    source: Source,
+    batch: int,
+    seed: int,
+    start_step: int,
+    mirror: bool,
+    zoom: float,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+) -> Iterator[Tensor]:
+    """Yield uint8 RGB batches (batch, 227, 227, 3) for step ``start_step``, ``start_step + 1``, ... without end.
+
+    Step s takes the samples ``s * batch * world_size`` onwards of an endless sequence of epochs, each a permutation of
+    the source by (seed, epoch); rank r takes the r-th ``batch`` of them. Crop, mirror and zoom of a sample come from
+    (seed, epoch, index), so neither ``workers`` (processes) nor ``start_step`` changes a byte of any step.
+
+    With ``mirror`` half of the samples are flipped left to right. ``zoom`` in 0-1 is the share of samples for which,
+    before the warp, a random region of the photograph is taken (see :func:`random_region`); 0 is the paper's rule.
+    Unreadable files are skipped by name and replaced by the next readable one of the same source.
+    Raises UsageError for figures out of range; DataError when over 1 % of a source (and over one file) is unreadable.
+    """
+    plan = _Plan(source, seed, mirror, zoom)
+    _check_plan(plan, batch, start_step, rank, world_size)
+    return _load(plan, _Positions(len(source), batch, seed, start_step, rank, world_size), workers)
+
+
+def validation_batch(source: Source, count: int) -> Tensor:
+    """Return the central crops of the first ``count`` readable images: uint8 RGB (count, 227, 227, 3).
+
+    Raises DataError when the source has fewer, or when too many are unreadable.
+    """
+    images: list[Pixels] = []
+    for index in range(len(source)):
+        if len(images) == count:
+            break
+        images += _central(source, index)
+    if len(images) < count:
+        raise DataError(f"validation images: {len(images)} readable, expected {count}. Add images or ask for fewer.")
+    return torch.from_numpy(np.stack(images) if images else np.empty((0, CROP, CROP, 3), np.uint8))
+
+
+def mean_image(source: Source, limit: int = 1000) -> NDArray[np.float32]:
+    """Average the central crops of up to ``limit`` images, evenly spread: float32 RGB (227, 227, 3), 0-255.
+
+    Raises DataError when none is readable, or too many are not.
+    """
+    count = min(limit, len(source))
+    total, met = np.zeros((CROP, CROP, 3), np.float64), 0
+    for number in tqdm(range(count), "mean image", unit="image", disable=None, leave=False, delay=2):
+        for image in _central(source, number * len(source) // count):
+            total += image
+            met += 1
+    if met == 0:
+        raise DataError("mean image: no readable image, expected at least one. Choose another folder.")
+    return (total / met).astype(np.float32)
+
+
+def random_region(photo: Pixels, rng: np.random.Generator) -> Pixels:
+    """Cut a random rectangle of 0.25 to 1 of the photograph's area, its sides' ratio 3:4 to 4:3, as a view.
+
+    A small photograph gives larger parts, so that no region has fewer pixels than the 256x256 that it is warped to
+    (where the photograph itself has as many): zooming never adds blur. A 256x256 image stays as it is.
+    """
+    height, width = photo.shape[:2]
+    smallest = min(1.0, max(0.25, WARPED**2 / (height * width)))
+    area = rng.uniform(smallest, 1) * height * width
+    ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
+    if smallest == 1.0:
+        return photo
+    rows = min(height, round((area / ratio) ** 0.5))
+    columns = min(width, round((area * ratio) ** 0.5))
+    top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+    return photo[top : top + rows, left : left + columns]
+
+
+class _Sample(NamedTuple):
+    epoch: int
+    image: int  # its index in the source
+
+
+class _Loaded(NamedTuple):
+    """One training crop, and what was unreadable on the way: (index of the sample, index in its part, reason)."""
+
+    pixels: Pixels
+    skipped: list[tuple[int, int, str]]
+
+
+_Collated: TypeAlias = "tuple[Tensor, list[tuple[int, int, str]]]"
+
+
+@dataclass(frozen=True)
+class _Plan(Dataset[_Loaded]):
+    """Makes the training crop of one (epoch, index)."""
+
+    source: Source
+    seed: int
+    mirror: bool
+    zoom: float
+
+    def __getitem__(self, sample: _Sample) -> _Loaded:
+        rng = np.random.default_rng([_CROP, self.seed, *sample])
+        zoomed, flipped = rng.uniform() < self.zoom, rng.uniform() < 0.5
+        top, left = (int(offset) for offset in rng.integers(WARPED - CROP + 1, size=2))
+        photo, skipped = _readable(self.source, sample.image)
+        warped = warp(random_region(photo, rng) if zoomed else photo)
+        pixels = warped[top : top + CROP, left : left + CROP]
+        return _Loaded(pixels[:, ::-1] if self.mirror and flipped else pixels, skipped)
+
+
+@dataclass(frozen=True)
+class _Positions(Sampler[list[_Sample]]):
+    """Lists the (epoch, index) of every step's samples, without end."""
+
+    length: int
+    batch: int
+    seed: int
+    start_step: int
+    rank: int
+    world_size: int
+
+    def __iter__(self) -> Iterator[list[_Sample]]:
+        order = lru_cache(maxsize=2)(self._order)  # a batch may straddle two epochs
+        first = (self.start_step * self.world_size + self.rank) * self.batch
+        while True:
+            places = [divmod(place, self.length) for place in range(first, first + self.batch)]
+            yield [_Sample(epoch, int(order(epoch)[place])) for epoch, place in places]
+            first += self.batch * self.world_size
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([_ORDER, self.seed, epoch]).permutation(self.length)
+
+
+def _load(plan: _Plan, positions: _Positions, workers: int) -> Iterator[Tensor]:
+    loader: DataLoader[_Collated] = DataLoader(
+        plan,  # type: ignore[arg-type]  # what it yields is what _collate returns
+        batch_sampler=positions,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_ignore_signals,
+        generator=torch.Generator(),  # else it draws from the global one, and resumed runs would differ
+    )
+    for pixels, skipped in loader:
+        for index, inner, reason in skipped:
+            plan.source.locate(index)[0].skip(inner, reason)
+        yield pixels
+
+
+def _collate(loaded: Sequence[_Loaded]) -> _Collated:
+    pixels = torch.from_numpy(np.stack([entry.pixels for entry in loaded]))  # (B, 227, 227, 3)
+    return pixels, [skip for entry in loaded for skip in entry.skipped]
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave interruption and save-now signals to the training process, which ends its workers itself."""
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _readable(source: Source, index: int) -> tuple[Pixels, list[tuple[int, int, str]]]:
+    """Read an image, or the next readable one of its part; also return what was skipped.
+
+    With nothing readable, what is returned as skipped makes :meth:`Source.skip` raise (outside of a worker process).
+    """
+    part, first = source.locate(index)
+    skipped: list[tuple[int, int, str]] = []
+    for offset in range(len(part)):
+        inner = (first + offset) % len(part)
+        if inner in part.bad:
+            continue
+        try:
+            return part.photo(inner), skipped
+        except DataError as error:
+            skipped.append((index, inner, str(error)))
+    skipped.append((index, first, part.bad.get(first, "no readable image")))
+    return np.zeros((1, 1, 3), np.uint8), skipped
+
+
+def _central(source: Source, index: int) -> list[Pixels]:
+    """Return the central crop of an image, or nothing when it is unreadable."""
+    part, inner = source.locate(index)
+    start = crop_offset(WARPED)
+    try:
+        return [] if inner in part.bad else [part.read(inner)[start : start + CROP, start : start + CROP]]
+    except DataError as error:
+        part.skip(inner, str(error))
+        return []
+
+
+def _check_plan(plan: _Plan, batch: int, start_step: int, rank: int, world_size: int) -> None:
+    if not 0 <= plan.zoom <= 1:
+        raise UsageError(f"zoom: {plan.zoom}, expected 0 to 1. Choose the share of zoomed samples.")
+    if batch < 1 or start_step < 0 or plan.seed < 0 or not 0 <= rank < world_size:
+        figures = f"batch {batch}, start step {start_step}, seed {plan.seed}, rank {rank} of {world_size}"
+        raise UsageError(f"{figures}: out of range, expected batch >= 1, the rest >= 0, rank < world. Correct these.")
+    if len(plan.source) == 0:
+        raise DataError("training images: none, expected at least one. Choose another folder.")
