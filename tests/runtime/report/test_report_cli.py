@@ -6,12 +6,12 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from report_fakes import FakeInverter, write_photos, write_run
 
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.report import cli
 from deepsim.runtime.report.figures import choose
+from tests.runtime.report.report_fakes import FakeInverter, write_photos, write_run
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_photographs_are_spread_evenly(count, limit, expected):
 def test_a_real_bundle_end_to_end(tmp_path):
     for package in ("onnx", "onnxruntime", "safetensors"):
         pytest.importorskip(package)
-    from bundles import write_bundle
+    from tests.bundles import write_bundle
 
     bundle, page = write_bundle(tmp_path), tmp_path / "page.html"
     photos = write_photos(tmp_path / "photos", ["a.png", "b.png"])

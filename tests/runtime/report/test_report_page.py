@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
-from report_fakes import FakeInverter, write_photos, write_run
 
 from deepsim.runtime.manifest import Manifest
 from deepsim.runtime.report.coarse import Coarse
@@ -20,6 +19,7 @@ from deepsim.runtime.report.page import SECTIONS, render
 from deepsim.runtime.report.pictures import MAP_TOP, colours, data_uri, error_map, thumbnail
 from deepsim.runtime.report.reencoding import Reencoding
 from deepsim.runtime.report.run_folder import TrainingRun
+from tests.runtime.report.report_fakes import FakeInverter, write_photos, write_run
 
 VOID = {"meta", "img", "input", "br"}
 HOSTILE = "<script>alert('x')</script>\"&'.png"
