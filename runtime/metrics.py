@@ -1,4 +1,4 @@
-"""Errors between images or features, with numpy alone: Euclidean distances, RMSE, PSNR and the paper's normalised error.
+"""Errors between images or features, with numpy alone: Euclidean distance, RMSE, PSNR, the paper's normalised error.
 
 Every function takes arrays (N, ...) of any numeric dtype whose rows are samples, and computes in float64.
 """

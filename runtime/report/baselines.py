@@ -21,9 +21,10 @@ class ImageError:
     """How far one way of guessing the photographs is from them.
 
     ``distance`` is the mean over photographs of the Euclidean distance of 227 x 227 x 3 grey levels; ``rmse`` is the
-    same per value, in grey levels; ``psnr`` is the mean in decibels, infinite for equal images; ``normalized`` is ``distance`` over the mean
-    distance between different photographs, a fraction, None with fewer than two photographs or all of them equal;
-    ``margin`` is 1 - (error of the reconstruction) / (this error), a fraction, None for the reconstruction itself.
+    same per value, in grey levels; ``psnr`` is the mean in decibels, infinite for equal images; ``normalized`` is
+    ``distance`` over the mean distance between different photographs, a fraction, None with fewer than two photographs
+    or all of them equal; ``margin`` is 1 - (error of the reconstruction) / (this error), a fraction, None for the
+    reconstruction itself.
     """
 
     name: str
@@ -40,13 +41,15 @@ class ImageError:
 
 def pixelwise_mean(photos: Pixels) -> Pixels:
     """Return the one image (H, W, 3) with the least summed squared error over the photographs (N, H, W, 3)."""
-    return np.rint(photos.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    mean: Pixels = np.rint(photos.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    return mean
 
 
 def own_colours(photos: Pixels) -> Pixels:
     """Return each photograph (N, H, W, 3) as its own mean colour everywhere."""
     colours = np.rint(photos.mean(axis=(1, 2), dtype=np.float64)).astype(np.uint8)  # (N, 3)
-    return np.broadcast_to(colours[:, None, None, :], photos.shape)
+    filled: Pixels = np.broadcast_to(colours[:, None, None, :], photos.shape)
+    return filled
 
 
 def gaussian_blur(image: Pixels, sigma: float = BLUR_SIGMA) -> Pixels:
@@ -94,8 +97,8 @@ def baseline_images(photos: Pixels, training_mean: Pixels | None) -> dict[str, P
     images = {"the mean training image": training_mean} if training_mean is not None else {}
     return {
         **images,
-        "the best constant image, blurred": mean_oracle(photos),
-        "each photograph's own mean colour": own_colours(photos),
+        "the blurred best constant image": mean_oracle(photos),
+        "each photograph\u2019s own mean colour": own_colours(photos),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Frame:
     right: int = RIGHT
     log: bool = False
     every: bool = False  # a tick at every x, for a few whole numbers
+    x_range: tuple[float, float] | None = None  # None: from the first x to the last
 
 
 def line_chart(
@@ -88,7 +90,7 @@ def buckets(points: Sequence[Point], count: int) -> list[Bucket]:
     runs = min(count, len(points))
     edges = [round(index * len(points) / runs) for index in range(runs + 1)] if runs else []
     gathered = []
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in itertools.pairwise(edges):
         xs, ys = zip(*points[first:last], strict=True)
         gathered.append((statistics.fmean(xs), min(ys), statistics.median(ys), max(ys)))
     return gathered
@@ -97,7 +99,7 @@ def buckets(points: Sequence[Point], count: int) -> list[Bucket]:
 def _axes(xs: Sequence[float], ys: Sequence[float], frame: Frame) -> tuple[Axis, Axis]:
     left, right = LEFT, frame.width - frame.right
     top, bottom = TOP, frame.height - BOTTOM
-    span = span_axis(min(xs, default=0), max(xs, default=1), left, right)
+    span = span_axis(*(frame.x_range or (min(xs, default=0), max(xs, default=1))), left, right)
     if frame.every:
         span = Axis(span.low, span.high, left, right, tuple(sorted(set(xs))))
     return span, (log_axis if frame.log else linear_axis)(ys, bottom, top)
@@ -114,7 +116,9 @@ def _grid(x_axis: Axis, y_axis: Axis, frame: Frame) -> Html:
         x = x_axis(value)
         pieces.append(element("line", class_="axis", x1=_px(x), x2=_px(x), y1=base, y2=base + 4))
         edge = x > frame.width - 20 and len(tick(value)) > 1
-        pieces.append(_text(tick(value), min(x, frame.width - 1) if edge else x, base + 17, "end" if edge else "middle"))
+        pieces.append(
+            _text(tick(value), min(x, frame.width - 1) if edge else x, base + 17, "end" if edge else "middle")
+        )
     pieces.append(element("line", class_="axis", x1=LEFT, x2=frame.width - frame.right, y1=base, y2=base))
     return join(*pieces)
 

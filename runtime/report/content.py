@@ -12,10 +12,12 @@ from deepsim.runtime.report.run_folder import TrainingRun
 
 @dataclass(frozen=True)
 class Throughput:
-    """Rows as :func:`deepsim.runtime.bench.measure` returns them, and the machine that they were measured on."""
+    """Rows as :func:`deepsim.runtime.bench.compare` returns them, the device of each backend, and the environment."""
 
     rows: tuple[dict[str, Any], ...]
-    machine: dict[str, str]
+    devices: dict[str, str]
+    environment: dict[str, Any]
+    layer: str | None = None  # that was timed, None where it is not recorded
 
     def best(self, what: str = "decode") -> dict[str, Any] | None:
         """Return the row of most images per second for "decode", "encode" or "reencode"; None without one."""
@@ -45,7 +47,9 @@ class Content:
     @property
     def encoder(self) -> str:
         """Return the encoder's name as it is written in a sentence."""
-        return {"caffenet": "CaffeNet", "alexnet": "AlexNet"}.get(self.manifest.encoder.name, self.manifest.encoder.name)
+        return {"caffenet": "CaffeNet", "alexnet": "AlexNet"}.get(
+            self.manifest.encoder.name, self.manifest.encoder.name
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure as plain JSON values."""
@@ -54,5 +58,5 @@ class Content:
         if self.run:
             measured["training"] = {"steps": self.run.steps, "seconds": self.run.seconds}
         if self.throughput:
-            measured["throughput"] = {"rows": list(self.throughput.rows), "machine": self.throughput.machine}
+            measured["throughput"] = vars(self.throughput)
         return measured

@@ -17,6 +17,7 @@ from deepsim.runtime.errors import NumericError
 from deepsim.runtime.images import prepare
 from deepsim.runtime.metrics import euclidean_distances, mean_pairwise_distance, normalized_error, psnr, rmse
 from deepsim.runtime.report.baselines import ImageError, baseline_images, image_error
+from deepsim.runtime.report.coarse import Coarse, compare_coarsely
 from deepsim.runtime.report.reencoding import ITERATIONS, Reencoding, trace
 
 RECONSTRUCTION = "the reconstruction"
@@ -72,6 +73,7 @@ class Figures:
     standard_error: float | None
     feature_error: float | None
     reencoding: Reencoding
+    coarse: Coarse
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure as plain JSON values."""
@@ -83,6 +85,7 @@ class Figures:
             "feature_error": self.feature_error,
             "baselines": [error.to_json() for error in self.baselines],
             "reencoding": self.reencoding.to_json(),
+            "coarse_correlation": self.coarse.to_json(),
             "per_photograph": [photo.to_json() for photo in self.photos],
         }
 
@@ -135,6 +138,7 @@ def collect(
         _standard_error([photo.normalized for photo in per_photo]),
         _feature_error(inverter, photos, reconstructions),
         trace(looped, iterates),
+        compare_coarsely(reconstructions, photos),
     )
     return figures, Pictures(photos, reconstructions, images, iterates, _interpolate(inverter, photos))
 

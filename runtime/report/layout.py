@@ -31,9 +31,9 @@ def figure(content: Html, caption: Child, style: str | None = None) -> Html:
 def table(caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]], marked: int | None = None) -> Html:
     """Build a table whose first column names its rows; row number ``marked`` stands out.
 
-    It scrolls sideways by itself, also with the keyboard, where the screen is narrower.
+    An empty heading is one of pictures. It scrolls sideways, also with the keyboard, where the screen is narrower.
     """
-    header = element("tr", *(element("th", cell, scope="col") for cell in head))
+    header = element("tr", *(element("th", cell, scope="col") if cell else element("td") for cell in head))
     body = [
         element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:]), class_=style)
         for row, style in ((row, "marked" if index == marked else None) for index, row in enumerate(rows))
@@ -44,7 +44,14 @@ def table(caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]], 
     return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
-def facts(pairs: Sequence[tuple[Child, Child]], style: str = "facts") -> Html:
+def compact_table(
+    caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]], marked: int | None = None
+) -> Html:
+    """Build a :func:`table` that is no wider than text."""
+    return element("div", table(caption, head, rows, marked), class_="compact")
+
+
+def facts(pairs: Sequence[tuple[str, Child]], style: str = "facts") -> Html:
     """Build a list of terms, each with what it is."""
     return element(
         "dl",

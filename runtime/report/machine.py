@@ -1,54 +1,43 @@
-"""Say on what a measurement ran, as a reader would: the processor, its cores, the versions that matter."""
+"""Say on what a measurement ran, in the words of a reader: device, processor, cores, the versions that matter."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
-# The distributions whose versions decide a backend's speed, beside numpy and deepsim.
+# The distributions whose versions decide a backend's speed, beside numpy.
 _PACKAGES = {
+    "cpu": ("deepsim",),
+    "cuda": ("deepsim",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "tensorrt": ("tensorrt",),
-    "tensorrt-rtx": ("tensorrt-rtx",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12", "tensorrt-cu13"),
+    "tensorrt-rtx": ("tensorrt-rtx", "tensorrt_rtx"),
     "torch": ("torch",),
 }
 
 
-def describe_machine(backend: str) -> dict[str, str]:
-    """Return processor, cores, system and versions by their names; what cannot be found out is left out."""
-    facts = {
-        "Processor": processor_name(),
-        "Cores available": str(available_cores()),
-        "System": f"{platform.system()} {platform.machine()}",
-        "Python": platform.python_version(),
-    }
-    for package in ("deepsim", "numpy", *_PACKAGES.get(backend, ())):
-        found = version(package)
-        if found:
-            facts[package] = found
-    return {name: fact for name, fact in facts.items() if fact}
+def describe(environment: Mapping[str, Any], devices: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Turn :func:`deepsim.runtime.bench.environment` and the device of each backend into (what, which) pairs.
+
+    What is not recorded is left out.
+    """
+    backends = ", ".join(f"{name} on {device}" for name, device in devices.items())
+    gpus = environment.get("gpus")
+    pairs = [
+        ("Backend", backends),
+        ("Processor", environment.get("cpu")),
+        ("Cores available", environment.get("cpus")),
+        ("Threads", environment.get("threads")),
+        ("GPU", ", ".join(map(str, gpus)) if isinstance(gpus, list) else None),
+        ("System", " ".join(str(environment.get("platform", "")).split("-")[:2])),
+        ("Python", environment.get("python")),
+        *_versions(environment.get("versions"), devices),
+    ]
+    return [(name, str(value)) for name, value in pairs if value not in (None, "", "default")]
 
 
-def available_cores() -> int:
-    """Return how many logical cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the processor's model name, or its architecture where the system does not tell."""
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name") and ":" in line]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def version(package: str) -> str | None:
-    """Return the installed version of a distribution, None when it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _versions(versions: object, devices: Mapping[str, str]) -> list[tuple[str, Any]]:
+    if not isinstance(versions, Mapping):
+        return []
+    wanted = dict.fromkeys(package for name in devices for package in _PACKAGES.get(name, (name,)))
+    return [(package, versions.get(package)) for package in ("numpy", *wanted)]

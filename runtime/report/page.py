@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
 from string import Template
 
-from deepsim.runtime.report import sections_errors, sections_facts, sections_head, sections_images, sections_training
+from deepsim.runtime.report import (
+    sections_errors,
+    sections_facts,
+    sections_head,
+    sections_images,
+    sections_limits,
+    sections_training,
+)
 from deepsim.runtime.report.content import Content
-from deepsim.runtime.report.machine import version
 from deepsim.runtime.report.markup import element, join
-from deepsim.runtime.report.pictures import QUALITY
 
 # anchor, title in the contents, section
 SECTIONS = (
@@ -19,7 +25,7 @@ SECTIONS = (
     ("reencoding", "Re-encoding", sections_images.reencoding),
     ("interpolation", "Interpolation", sections_images.interpolation),
     ("training", "Training", sections_training.training),
-    ("limits", "Limits", sections_training.limits),
+    ("limits", "Limits", sections_limits.limits),
     ("throughput", "Throughput", sections_facts.throughput),
     ("provenance", "Provenance", sections_facts.provenance),
 )
@@ -31,10 +37,17 @@ def render(content: Content) -> str:
     body = join(
         sections_head.head(content, links),
         element("main", *(build(content) for _, _, build in SECTIONS)),
-        sections_facts.footer(content, version("deepsim"), QUALITY),
+        sections_facts.footer(content, _version()),
     )
     title = element("title", f"{content.manifest.name}: photographs from {content.layer} features")
     return Template(_resource("page.html")).substitute(title=title, style=_resource("page.css"), body=body)
+
+
+def _version() -> str | None:
+    try:
+        return importlib.metadata.version("deepsim")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return None
 
 
 def _resource(name: str) -> str:

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from deepsim.runtime.pixels import CROP
 from deepsim.runtime.report.markup import Html, element
 
 MAP_TOP = 128  # absolute error in grey levels at which the colour of an error map stops changing
-QUALITY = 92  # of the JPEG copies on the page; every figure is computed from the pixels themselves
+QUALITIES = (92, 85, 75, 60)  # of the JPEG copies on the page, the first that keeps a picture below MAX_BYTES
+MAX_BYTES = 48_000  # so that a page of noise stays small enough to send
 
 Pixels = NDArray[np.uint8]
 
@@ -27,10 +29,21 @@ def picture(rgb: Pixels, alt: str, css_class: str | None = None) -> Html:
 
 
 def data_uri(rgb: Pixels) -> str:
-    """Encode uint8 RGB (H, W, 3) as a JPEG data URI, without chroma subsampling."""
+    """Encode uint8 RGB (H, W, 3) as a JPEG data URI, without chroma subsampling.
+
+    Every figure is computed from the pixels themselves, not from this copy.
+    """
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    limit = MAX_BYTES * max(1, rgb.shape[1] / CROP)  # wide pictures hold several
+    copies = (_jpeg(image, quality) for quality in QUALITIES)
+    data = next((copy for copy in copies if len(copy) <= limit), None) or _jpeg(image, QUALITIES[-1])
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    image.save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
 
 
 def error_map(image: Pixels, photo: Pixels) -> Pixels:
@@ -43,7 +56,8 @@ def colours(values: NDArray[np.float64]) -> Pixels:
     """Map values 0-1 of any shape, clipped, to uint8 RGB on the colour scale of the error maps."""
     positions = np.linspace(0, 1, len(_COLOURS))
     channels = [np.interp(values, positions, _COLOURS[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    mapped: Pixels = np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
+    return mapped
 
 
 def thumbnail(rgb: Pixels, width: int) -> Pixels:

@@ -9,18 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.metrics import rmse
+from deepsim.runtime.report.baselines import own_colours
 
 ITERATIONS = 8
 KEEP = (1, 2, 4, 8)  # the iterations shown in the paper's figure 5
 
 GROWTH = 1.25  # the last step may be this many times the first one
-DOUBLING = 2.0  # the error may end at this many times its first value
+DOUBLING = 2.0  # the error may end at this many times its first value, or at that of a plain colour if that is more
 SETTLED = 0.5  # a last step of at most this share of the first one counts as settling
 
 RULE = (
-    f"diverges if the last step is more than {GROWTH} times the first step, or the error ends at more than "
-    f"{DOUBLING:g} times its value at iteration 1; otherwise settles if the last step is at most {SETTLED:g} times the "
-    "first one, and drifts if not"
+    f"diverges if the last step is more than {GROWTH} times the first step, or if the error ends both above "
+    f"{DOUBLING:g} times its value at iteration 1 and above that of each photograph\u2019s mean colour; otherwise it "
+    f"settles if the last step is at most {SETTLED:g} times the first one, and drifts if not"
 )
 
 Verdict = Literal["settles", "drifts", "diverges"]
@@ -31,22 +32,26 @@ class Reencoding:
     """Means over photographs, in grey levels RMSE.
 
     ``errors[k]`` is the error to the photograph at iteration k + 1; ``steps[k]`` is the change from iteration k + 1
-    to k + 2, so there is one fewer of them.
+    to k + 2, so there is one fewer of them. ``plain`` is the error of each photograph's own mean colour: above it,
+    nothing of the photograph is left.
     """
 
     errors: tuple[float, ...]
     steps: tuple[float, ...]
+    plain: float
 
     @property
     def verdict(self) -> Verdict:
         """Judge the loop by :data:`RULE`."""
-        if self.steps[-1] > GROWTH * self.steps[0] or self.errors[-1] > DOUBLING * self.errors[0]:
+        bound = max(DOUBLING * self.errors[0], self.plain)
+        if self.steps[-1] > GROWTH * self.steps[0] or self.errors[-1] > bound:
             return "diverges"
         return "settles" if self.steps[-1] <= SETTLED * self.steps[0] else "drifts"
 
     def to_json(self) -> dict[str, Any]:
         """Return the series and the verdict as plain JSON values."""
-        return {"errors_rmse": list(self.errors), "steps_rmse": list(self.steps), "verdict": self.verdict}
+        series = {"errors_rmse": list(self.errors), "steps_rmse": list(self.steps)}
+        return {**series, "mean_colour_rmse": self.plain, "verdict": self.verdict}
 
 
 def trace(photos: NDArray[np.uint8], iterates: NDArray[np.uint8]) -> Reencoding:
@@ -54,4 +59,4 @@ def trace(photos: NDArray[np.uint8], iterates: NDArray[np.uint8]) -> Reencoding:
     count = iterates.shape[1]
     errors = tuple(float(rmse(iterates[:, k], photos).mean()) for k in range(count))
     steps = tuple(float(rmse(iterates[:, k + 1], iterates[:, k]).mean()) for k in range(count - 1))
-    return Reencoding(errors, steps)
+    return Reencoding(errors, steps, float(rmse(own_colours(photos), photos).mean()))

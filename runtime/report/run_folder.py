@@ -69,8 +69,8 @@ class TrainingRun:
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """Return (step, value) of every logged finite number called ``name``; a lambda of 0 leaves none."""
-        pairs = ((int(line["step"]), line.get(name)) for line in self.lines)
-        return [(step, float(value)) for step, value in pairs if _is_number(value)]
+        lines = [line for line in self.lines if _is_number(line.get(name))]
+        return [(int(line["step"]), float(line[name])) for line in lines]
 
     def pauses(self, network: str) -> list[tuple[int, int]]:
         """Return the (first, last) steps of every stretch in which ``network`` did not train.

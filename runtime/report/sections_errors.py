@@ -5,7 +5,7 @@ from __future__ import annotations
 from deepsim.runtime.report.baselines import BLUR_SIGMA, ImageError
 from deepsim.runtime.report.charts import bar
 from deepsim.runtime.report.content import Content
-from deepsim.runtime.report.layout import figure, note, paragraph, section, table
+from deepsim.runtime.report.layout import compact_table, figure, note, paragraph, section, table
 from deepsim.runtime.report.markup import Child, Html, element, join
 from deepsim.runtime.report.pictures import picture, thumbnail
 from deepsim.runtime.report.wording import MINUS, NBSP, count, listed, percent, signed
@@ -36,7 +36,11 @@ def baselines(content: Content) -> Html:
     if content.run is None or content.run.mean_image is None:
         missing = note("The mean training image is not known here: pass the run folder with --run to compare with it.")
     return section(
-        "baselines", "Against guesses that need no features", paragraph(_summary(content)), body, missing,
+        "baselines",
+        "Against guesses that need no features",
+        paragraph(_summary(content)),
+        body,
+        missing,
         figure(_thumbnails(content), _definitions(content), "guesses"),
     )
 
@@ -49,7 +53,7 @@ def normalized(content: Content) -> Html:
     else:
         text = join(
             paragraph(_normalized_text(content)),
-            table(
+            compact_table(
                 "This bundle, normalised error",
                 ["Layer", "Image space", "Feature space"],
                 [[content.layer, _with_error(content), _optional(figures.feature_error)]],
@@ -58,13 +62,13 @@ def normalized(content: Content) -> Html:
         )
     context = join(
         paragraph(_paper_text(content)),
-        table(
+        compact_table(
             "Dosovitskiy & Brox 2016, Table 2: normalised error, image / feature space, %",
             ["Method", *(_column(layer, content) for layer in TABLE_2_LAYERS)],
             [[method, *values] for method, values in TABLE_2],
         ),
     )
-    return section("normalized", "Normalised errors, and the paper's", text, context)
+    return section("normalized", "Normalised errors, and the paper\u2019s", text, context)
 
 
 def _row(error: ImageError, worst: float) -> list[Child]:
@@ -87,11 +91,11 @@ def _optional(fraction: float | None) -> str:
 def _summary(content: Content) -> str:
     beaten = [error for error in content.figures.baselines if (error.margin or 0) > 0]
     lost = [error for error in content.figures.baselines if (error.margin or 0) <= 0]
-    better = [f"{percent(error.margin or 0)} less error than {error.name}" for error in beaten]
-    worse = [f"{percent(-(error.margin or 0))} more error than {error.name}" for error in lost]
+    better = [f"{percent(error.margin or 0)} lower than that of {error.name}" for error in beaten]
+    worse = [f"{percent(-(error.margin or 0))} higher than that of {error.name}" for error in lost]
     return (
         "Features are worth something only where the reconstruction is nearer to the photograph than a picture made "
-        f"without them. Here it has {listed(better + worse)}."
+        f"without them. Here its error is {listed(better + worse)}."
     )
 
 
@@ -100,15 +104,17 @@ def _thumbnails(content: Content) -> Html:
     for name, image in content.pictures.baselines.items():
         shown.append((name, image if image.ndim == 3 else image[0]))
     photo = content.figures.photos[0].name
-    cells = [element("div", picture(thumbnail(content.pictures.photos[0], 160), f"Photograph {photo}"), "the photograph")]
+    cells = [
+        element("div", picture(thumbnail(content.pictures.photos[0], 160), f"Photograph {photo}"), "the photograph")
+    ]
     cells += [element("div", picture(thumbnail(image, 160), f"{name} for {photo}"), name) for name, image in shown]
     return element("div", *cells, class_="thumbs")
 
 
 def _definitions(content: Content) -> str:
     return (
-        "Distance is the Euclidean distance between the 227 \u00d7 227 \u00d7 3 grey levels of both pictures; RMSE is the "
-        f"same per value. Margin is 1 {MINUS} (distance of the reconstruction) / (distance of the guess). The best "
+        "Distance is the Euclidean distance between the 227 \u00d7 227 \u00d7 3 grey levels of both pictures; RMSE is "
+        f"the same per value. Margin is 1 {MINUS} (distance of the reconstruction) / (distance of the guess). The best "
         f"constant image is the pixelwise mean of these very {len(content.figures.photos):,} photographs, the one "
         f"picture with the least squared error over them, blurred with a Gaussian of {BLUR_SIGMA:g} pixels; it and the "
         "mean colours look at the photographs, so they are harder to beat than an honest guess. Shown for the first "
@@ -141,9 +147,9 @@ def _paper_text(content: Content) -> str:
     else:
         own = f"It has no number for {content.layer}: it starts at the deeper conv5, which keeps less of the picture."
     return (
-        f"For context only, the paper's Table 2. {own} Its encoder was trained on ImageNet, its generators for 500,000 "
-        "steps of 64 images or more, and its test photographs are other ones, so the two tables are not a comparison "
-        "on equal terms."
+        f"For context only, the paper\u2019s Table 2. {own} Its encoder learned from ImageNet, its generators for "
+        "500,000 steps of 64 images or more, and its test photographs are other ones, so the two tables are not a "
+        "comparison on equal terms."
     )
 
 

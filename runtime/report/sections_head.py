@@ -16,7 +16,9 @@ def head(content: Content, links: list[tuple[str, str]]) -> Html:
         "header",
         paragraph("deepsim report", style="kicker"),
         element("h1", f"Photographs from {content.layer} features"),
-        paragraph(element("span", content.manifest.name, class_="bundle"), " \u00b7 ", _origin(content), style="origin"),
+        paragraph(
+            element("span", content.manifest.name, class_="bundle"), " \u00b7 ", _origin(content), style="origin"
+        ),
         paragraph(_statement(content), style="lead"),
         facts(_key_figures(content), style="keys"),
         element("nav", *(element("a", title, href=f"#{anchor}") for anchor, title in links), aria_label="Contents"),
@@ -30,11 +32,11 @@ def _origin(content: Content) -> str:
 
 def _statement(content: Content) -> str:
     measured = len(content.figures.photos)
+    its = "its" if measured == 1 else "their"
     return (
-        f"{content.encoder} turned {count(measured, 'photograph')} that training is not to have seen into its "
-        f"{content.layer} features, and a generator turned the features, and nothing else, back into pictures. This "
-        "page shows the pictures beside the photographs, says how far apart they are, and compares that with guesses "
-        "that need no features at all."
+        f"{content.encoder} reduced {count(measured, 'held-out photograph')} to {its} {content.layer} features, and a "
+        "generator turned these features, and nothing else, back into pictures. This page shows the pictures beside "
+        "the photographs, says how far apart they are, and compares that with guesses that need no features at all."
     )
 
 
@@ -48,7 +50,8 @@ def _key_figures(content: Content) -> list[tuple[str | Html, str | Html]]:
     best = content.throughput.best() if content.throughput else None
     if best:
         rate = f"{significant(best['images_per_second'])}/s"
-        keys.append(_key("Images decoded", rate, f"{content.backend}, batches of {best['batch']}"))
+        backend = best.get("backend", content.backend)
+        keys.append(_key("Images decoded", rate, f"{backend}, batches of {best['batch']}"))
     if content.run:
         seen = content.run.images_seen
         shown = f"{content.run.steps:,} steps" + (f", {seen:,} crops" if seen else "")
@@ -60,7 +63,7 @@ def _margin(content: Content) -> tuple[str | Html, str | Html]:
     """Name the margin over the mean training image, or over the blurred mean where that is not known."""
     rivals = content.figures.baselines
     rival = next((error for error in rivals if error.name == TRAINING_MEAN), rivals[0])
-    return _key("Margin", percent(rival.margin or 0.0), f"less error than {rival.name}")
+    return _key("Margin", percent(rival.margin or 0.0), f"over {rival.name}")
 
 
 def _key(term: str, value: str, explanation: str) -> tuple[str | Html, str | Html]:

@@ -60,8 +60,8 @@ def interpolation(content: Content) -> Html:
     else:
         body = join(
             paragraph(
-                "Between the two photographs at the ends, the features move in a straight line, in eight equal steps "
-                "from the first to the second, and each is decoded. Cross-fading means that the generator has learned "
+                "Eight points on the straight line between the features of two photographs, both ends included, each "
+                "decoded; the photographs themselves stand outside. Cross-fading means that the generator has learned "
                 "pixels; shapes that move or turn into each other would mean that it has learned more."
             ),
             *(_interpolation(content, pair) for pair in content.pictures.frames),
@@ -98,20 +98,29 @@ def _selection(content: Content) -> str:
 
 def _verdict(loop: Reencoding) -> str:
     first, last = loop.steps[0], loop.steps[-1]
-    change = f"the step falls from {first:.1f} to {last:.1f}" if last < first else f"the step goes from {first:.1f} to {last:.1f}"
+    change = (
+        f"the step falls from {first:.1f} to {last:.1f}"
+        if last < first
+        else f"the step goes from {first:.1f} to {last:.1f}"
+    )
     error = f"the error to the photograph goes from {loop.errors[0]:.1f} to {loop.errors[-1]:.1f}"
     says = {
         "settles": "The loop settles and does not diverge",
         "drifts": "The loop drifts but does not diverge",
         "diverges": "The loop diverges",
     }
-    return f"{says[loop.verdict]}: {change} grey levels, and {error}."
+    lost = ""
+    if loop.errors[-1] > loop.plain:
+        lost = (
+            f" By then each photograph\u2019s mean colour, at {loop.plain:.1f}, is nearer to it: little of it is left."
+        )
+    return f"{says[loop.verdict]}: {change} grey levels, and {error}.{lost}"
 
 
 def _rule(loop: Reencoding) -> str:
     return (
         f"The rule, fixed beforehand: the loop {RULE}. The first step is the change from iteration 1 to 2, the last "
-        f"one from {len(loop.errors) - 1} to {len(loop.errors)}."
+        f"one from {len(loop.errors) - 1} to {len(loop.errors)}; the mean colour scores {loop.plain:.1f}."
     )
 
 
@@ -122,7 +131,7 @@ def _loop_chart(loop: Reencoding) -> Html:
         f"Error to the photograph from {loop.errors[0]:.1f} to {loop.errors[-1]:.1f} and change per iteration from "
         f"{loop.steps[0]:.1f} to {loop.steps[-1]:.1f} grey levels over {ITERATIONS} iterations",
         [Line(errors, "first", "error", dots=True), Line(steps, "second", "step", dots=True)],
-        frame=Frame(width=480, height=240, right=56, every=True),
+        frame=Frame(width=440, height=230, right=56, every=True),
     )
 
 
@@ -136,16 +145,19 @@ def _numbers(loop: Reencoding) -> Html:
 
 
 def _strips(content: Content) -> Html:
-    head = element("tr", *(element("th", text, scope="col") for text in ("photograph", *map(str, KEEP))))
+    titles = (f"iteration {KEEP[0]}", *map(str, KEEP[1:]))
+    gap = element("td", class_="gap")
+    columns = (element("th", title, scope="col") for title in titles)
+    head = element("tr", element("th", "photograph", scope="col"), gap, *columns)
     rows = []
     for index in range(min(STRIPS, len(content.pictures.iterates))):
         name = content.figures.photos[index].name
-        cells = [picture(content.pictures.photos[index], f"Photograph {name}")]
-        cells += [
+        images = [
             picture(content.pictures.iterates[index, number - 1], f"{name} after {count(number, 'iteration')}")
             for number in KEEP
         ]
-        rows.append(element("tr", *(element("td", cell) for cell in cells)))
+        photo = element("td", picture(content.pictures.photos[index], f"Photograph {name}"))
+        rows.append(element("tr", photo, gap, *(element("td", image) for image in images)))
     return element("table", element("thead", head), element("tbody", *rows), class_="strip")
 
 
@@ -153,10 +165,8 @@ def _interpolation(content: Content, pair: tuple[int, int]) -> Html:
     first, second = pair
     names = [content.figures.photos[index].name for index in pair]
     frames = content.pictures.frames[pair]
-    cells = [picture(content.pictures.photos[first], f"Photograph {names[0]}", "end")]
-    cells += [
-        picture(frame, f"Decoded features, step {number} of {len(frames)}") for number, frame in enumerate(frames, 1)
-    ]
-    cells.append(picture(content.pictures.photos[second], f"Photograph {names[1]}", "end"))
-    caption = f"From {names[0]} to {names[1]}; the photographs themselves are first and last."
-    return figure(element("div", *cells, class_="frames"), caption)
+    start = picture(content.pictures.photos[first], f"Photograph {names[0]}")
+    end = picture(content.pictures.photos[second], f"Photograph {names[1]}")
+    decoded = [picture(frame, f"Decoded features, point {at} of {len(frames)}") for at, frame in enumerate(frames, 1)]
+    strip = element("div", start, element("div", *decoded, class_="between"), end, class_="frames")
+    return figure(strip, f"From {names[0]} to {names[1]}.")

@@ -22,18 +22,23 @@ def signed(value: float, digits: int) -> str:
 
 def count(number: int, noun: str, plural: str | None = None) -> str:
     """Write 1 as "1 photograph" and 1200 as "1,200 photographs"."""
-    return f"{number:,}{NBSP}{noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def significant(value: float, digits: int = 3) -> str:
     """Write a number with the given significant digits, thousands separated: 0.0123, 4.56, 123, 12,300."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
-    magnitude = math.floor(math.log10(abs(value)))
-    rounded = round(value, digits - 1 - magnitude)
+    rounded = float(f"{value:.{digits - 1}e}")
+    magnitude = math.floor(math.log10(abs(rounded)))
     if magnitude < -4:
         return f"{rounded:.{digits - 1}e}".replace("-", MINUS)
     return signed(rounded, max(0, digits - 1 - magnitude))
+
+
+def short(value: float) -> str:
+    """Write a number with three significant digits, from 100,000 on in thousands or millions: 4.56, 12,300, 272M."""
+    return significant(value) if abs(value) < 99_950 else tick(float(f"{value:.2e}"))
 
 
 def duration(seconds: float) -> str:
@@ -48,11 +53,11 @@ def duration(seconds: float) -> str:
 
 
 def tick(value: float) -> str:
-    """Write a tick's value short: 0.05, 2, 500, 20k, 3M."""
+    """Write a tick's value short: 0.05, 2, 1,500, 20k, 3M."""
     for limit, letter in ((1e6, "M"), (1e4, "k")):
         if abs(value) >= limit:
-            return f"{value / (limit if letter == 'M' else 1e3):g}{letter}"
-    return f"{value:g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e\u2212")
+            return f"{value / (limit if letter == 'M' else 1e3):g}{letter}".replace("-", MINUS)
+    return f"{value:,g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.0e}".replace("e-0", "e\u2212")
 
 
 def size(number: int) -> str:
