@@ -12,7 +12,7 @@ import click
 from tqdm import tqdm
 
 from deepsim.export.narrator import Narrator
-from deepsim.runtime.cli.exits import run
+from deepsim.runtime.cli.exits import Program
 from deepsim.runtime.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -23,19 +23,9 @@ _NEEDED = ("torch", "safetensors", "onnx", "onnxruntime")
 _STAGES = {"onnx": 4, "fp32": 6, "fp16": 9}
 
 
-class _Program(click.Command):
-    """A command that ends with deepsim's exit codes when it is run as a program."""
-
-    def main(self, *args: Any, standalone_mode: bool = True, prog_name: str | None = None, **extra: Any) -> Any:
-        """Run; standing alone it exits with a code as :func:`deepsim.runtime.cli.exits.run` maps them."""
-        if standalone_mode:
-            run(self, prog_name or self.name, *args, **extra)
-        return super().main(*args, standalone_mode=False, prog_name=prog_name, **extra)  # type: ignore[call-overload]
-
-
 @click.command(
     name="deepsim-export",
-    cls=_Program,
+    cls=Program,
     epilog="""\b
 Examples:
   deepsim-export --engine fp16

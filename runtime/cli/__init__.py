@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module, metadata
 from typing import Any
 
 import click
 
-from deepsim.runtime.cli.exits import run
+from deepsim.runtime.cli.exits import Program
 from deepsim.runtime.errors import DeviceError
 
 # name -> (module:attribute, short help)
@@ -26,7 +26,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Program, click.Group):
     """Imports a subcommand when it is called; listing them imports none. Errors become exit codes (see ``exits``)."""
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -56,19 +56,6 @@ class LazyGroup(click.Group):
         """List the subcommands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, short) for name, (_, short) in self.lazy.items()])
-
-    def main(  # type: ignore[override]  # one signature instead of click's two overloads
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        **extra: Any,
-    ) -> Any:
-        """Run the group as a program: exits with a code as :func:`deepsim.runtime.cli.exits.run` maps them."""
-        if standalone_mode:
-            run(self, prog_name, args, complete_var=complete_var, **extra)
-        return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
 
 
 def version() -> str:

@@ -21,6 +21,23 @@ from deepsim.runtime.errors import DeepsimError, OutOfMemory
 INTERRUPTED, TERMINATED = 130, 143
 
 
+class Program(click.Command):
+    """A command that, called as a program, ends with deepsim's exit codes (see :func:`run`)."""
+
+    def main(  # type: ignore[override]  # one signature instead of click's two overloads
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run; standing alone, exit with a code as :func:`run` maps errors to them."""
+        if standalone_mode:
+            run(self, prog_name, args, complete_var=complete_var, **extra)
+        return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+
+
 def run(
     command: click.Command, prog_name: str | None = None, args: Sequence[str] | None = None, **extra: Any
 ) -> NoReturn:

@@ -1,0 +1,116 @@
+"""Threads, forks, closing, running out of memory, leaks."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepsim.runtime import backends
+from deepsim.runtime.errors import (
+    OutOfMemory,
+    UsageError,
+)
+from deepsim.runtime.inverter import Inverter
+from tests.bundles import photographs
+
+FEATURES = np.random.default_rng(5).uniform(0, 2, (7, 20)).astype(np.float32)
+
+
+def test_sixteen_threads_give_what_one_gives(inverter):
+    photos = photographs(3, seed=4)
+    work = [
+        lambda: inverter.decode(FEATURES[:3]),
+        lambda: inverter.encode(photos),
+        lambda: inverter.reencode(photos, 2, (1, 2)),
+        lambda: inverter.decode(FEATURES[:5], full=True),
+    ]
+    wanted = [call() for call in work]
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda index: (index % 4, work[index % 4]()), range(64)))
+    for index, result in results:
+        np.testing.assert_array_equal(result, wanted[index])
+
+
+FORK = """
+import os, sys
+sys.path[:0] = [{checkout!r}]
+import runtime
+import numpy as np
+from deepsim.runtime import Inverter
+from deepsim.runtime.errors import DeviceError
+inverter = Inverter({bundle!r}, {backend!r}, "cpu")
+features = np.ones((1, 20), np.float32)
+before = inverter.decode(features)
+child = os.fork()
+if child == 0:
+    try:
+        inverter.decode(features)
+    except DeviceError as error:
+        os._exit(7 if "fork" in str(error) else 8)
+    os._exit(9)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert (inverter.decode(features) == before).all()
+print("unharmed")
+"""
+
+
+def test_forked_child_gets_an_error_and_the_parent_goes_on(bundle_of, inverter):
+    script = FORK.format(
+        checkout=str(Path(__file__).parents[2]), bundle=str(bundle_of("tiny")), backend=inverter.backend
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "unharmed\n", done.stderr
+
+
+def test_close_ends_use(bundle_of):
+    with Inverter(bundle_of("tiny"), "onnxruntime", "cpu") as inverter:
+        inverter.decode(FEATURES[:1])
+    inverter.close()
+    with pytest.raises(UsageError, match="closed"):
+        inverter.decode(FEATURES[:1])
+    assert "tiny" in repr(inverter)
+
+
+class Scarce:
+    """A backend with memory for one image."""
+
+    name, device = "scarce", "cpu"
+
+    def decode(self, features, full):
+        if len(features) > 1:
+            raise OutOfMemory("scarce: needs more. Use a smaller max_batch.")
+        return np.full((1, 227, 227, 3), 9, np.uint8)
+
+
+def test_usable_after_running_out_of_memory(bundle_of, monkeypatch):
+    monkeypatch.setattr(backends, "create", lambda *args: Scarce())
+    inverter = Inverter(bundle_of("tiny"))
+    with pytest.raises(OutOfMemory):
+        inverter.decode(FEATURES)
+    assert inverter.decode(FEATURES[:1]).max() == 9
+
+
+def _resident_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+def test_nothing_leaks(bundle_of, tiny):
+    photos = photographs(1)
+
+    def use(count):
+        for _ in range(count):
+            tiny.reencode(photos, 1, (1,))
+            tiny.decode(FEATURES[:1])
+
+    use(100)
+    before, descriptors = _resident_bytes(), len(list(Path("/proc/self/fd").iterdir()))
+    use(400)
+    assert _resident_bytes() - before < 1 << 20
+    for _ in range(20):
+        Inverter(bundle_of("tiny"), "onnxruntime", "cpu").close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
