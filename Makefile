@@ -31,7 +31,8 @@ $(BIN)/python:
 
 demo: .venv/demo.stamp
 	@$(BIN)/python -m deepsim.train.photographs $(DEMO)/photographs
-	$(BIN)/deepsim train --preset demo --data $(DEMO)/photographs/train --validation $(HELD_OUT) -o $(DEMO)/run --resume auto
+	$(BIN)/deepsim train --preset demo --data $(DEMO)/photographs/train --dead-leaves 400 \
+		--validation $(HELD_OUT) -o $(DEMO)/run --resume auto
 	$(BIN)/deepsim-export $(DEMO)/run --engine fp16 -o $(BUNDLE) --overwrite
 	$(BIN)/deepsim reconstruct $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reconstructed --side-by-side --overwrite
 	$(BIN)/deepsim reencode $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reencoded --overwrite
@@ -44,7 +45,7 @@ demo: .venv/demo.stamp
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/deepsim reconstruct $(BUNDLE) YOUR-PHOTO.jpg -o mine --side-by-side"
-	@echo "  $(BIN)/deepsim train -o $(DEMO)/run --resume auto --steps 2000 --data $(DEMO)/photographs/train   (longer, sharper)"
+	@echo "  $(BIN)/deepsim train -o $(DEMO)/run --resume auto --steps 3000 --data $(DEMO)/photographs/train --dead-leaves 400   (longer, sharper)"
 	@echo "  $(BIN)/deepsim train --preset pool5 --data YOUR-PHOTOS   (a higher layer; wants a GPU)"
 
 test: .venv/dev.stamp

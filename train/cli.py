@@ -80,6 +80,12 @@ Examples:
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True, help="Start from.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML settings over the preset.")
 @click.option("--data", multiple=True, help="Folder of photographs (repeatable). Default: procedural dead leaves.")
+@click.option(
+    "--dead-leaves",
+    type=click.IntRange(0),
+    default=0,
+    help="With --data: mix in so many procedural images, half of all.",
+)
 @click.option("--validation", multiple=True, help="Folder of photographs for pictures and errors on the way.")
 @click.option(
     "-o", "--output", "run_folder", type=click.Path(path_type=Path), help="Folder of the run [runs/PRESET-LAYER]."
@@ -95,6 +101,7 @@ def train(
     preset: str,
     config_file: Path | None,
     data: tuple[str, ...],
+    dead_leaves: int,
     validation: tuple[str, ...],
     run_folder: Path | None,
     resume: str | None,
@@ -114,7 +121,7 @@ def train(
             raise missing_extra(module, "train")
     config = _configuration(preset, config_file, run_folder, resume, settings)
     folder = run_folder or Path("runs") / f"{preset}-{config.layer}"
-    _run(config, folder, data, validation, resume or "never", device, threads, workers, quiet, as_json)
+    _run(config, folder, data, dead_leaves, validation, resume or "never", device, threads, workers, quiet, as_json)
 
 
 def _configuration(
@@ -140,6 +147,7 @@ def _run(
     config: TrainConfig,
     folder: Path,
     data: tuple[str, ...],
+    dead_leaves: int,
     validation: tuple[str, ...],
     resume: str,
     device: str,
@@ -151,7 +159,7 @@ def _run(
     import torch
 
     from deepsim.train import distributed
-    from deepsim.train.data import DeadLeavesSource, FolderSource
+    from deepsim.train.data import FolderSource, training_source
     from deepsim.train.loop import Run, train
 
     if config.deterministic:
@@ -165,7 +173,7 @@ def _run(
     if chosen == "cuda":
         chosen = f"cuda:{world.local_rank}"
         torch.cuda.set_device(world.local_rank)
-    source = FolderSource(data) if data else DeadLeavesSource(10_000, config.seed)
+    source = training_source(data, dead_leaves, config.seed)
     run = Run(
         folder,
         source,
@@ -176,7 +184,7 @@ def _run(
         workers,
         quiet or not world.is_main,
     )
-    _narrate(config, run.folder, len(source), chosen, quiet or not world.is_main)
+    _narrate(config, run.folder, source.description, chosen, quiet or not world.is_main)
     try:
         outcome = train(config, run)
     finally:
@@ -197,14 +205,14 @@ def _device(name: str, has_cuda: bool) -> str:
     return name
 
 
-def _narrate(config: TrainConfig, folder: Path, images: int, device: str, quiet: bool) -> None:
+def _narrate(config: TrainConfig, folder: Path, images: str, device: str, quiet: bool) -> None:
     if quiet:
         return
     weights = Path(config.encoder_weights).name or f"random weights, seed {config.seed}"
     lambdas = {"image": config.lambda_img, "feature": config.lambda_feat, "adversarial": config.lambda_adv}
     terms = [f"{name} {value:g}" for name, value in lambdas.items() if value]
     click.echo(
-        f"Inverting {config.encoder} {config.layer} ({weights}) on {images:,} images, {device}, batch {config.batch}, "
+        f"Inverting {config.encoder} {config.layer} ({weights}) on {images}, {device}, batch {config.batch}, "
         f"{config.steps:,} steps; losses: {', '.join(terms)}. Run folder: {folder}",
         err=True,
     )

@@ -122,20 +122,22 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
 
 
 PRESETS: dict[str, TrainConfig] = {
-    # Minutes on two cores: a low layer, where few steps already show a photograph.
+    # Minutes on two cores: a low layer, where few steps already show a photograph, and half of the paper's width,
+    # which in the same time gets further than the full one.
     "demo": TrainConfig(
         layer="norm2",
         comparator="norm2",
-        lambda_feat=1e-3,
+        width=0.5,
+        lambda_feat=2e-3,
         lambda_adv=0.0,
         batch=8,
-        steps=480,
+        steps=800,
         learning_rate=1e-3,
         schedule="cosine",
         zoom=0.7,
-        image_every=120,
-        checkpoint_every=120,
-        validate_every=60,
+        image_every=200,
+        checkpoint_every=200,
+        validate_every=100,
         log_every=5,
     ),
     # The paper: FC6, CONV5 comparator, unconditional discriminator.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -208,6 +209,8 @@ def _write_static_files(config: TrainConfig, run: Run, models: Models) -> None:
     """Write what does not change while a run trains: settings, encoder weights, the mean training image."""
     run.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(run.folder / "config.json", config.to_json())
+    described = {"training": run.source.description, "validation": run.validation.description}
+    write_atomic(run.folder / "data.json", json.dumps(described, indent=2) + "\n")
     write_weights(run.folder / ENCODER, models.encoder.state_dict())
     if models.comparator is not None and models.comparator is not models.encoder:
         write_weights(run.folder / COMPARATOR, models.comparator.state_dict())

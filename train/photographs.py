@@ -6,8 +6,10 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+import click
 import numpy as np
 
+from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import DataError, missing_extra
 from deepsim.runtime.files import publish_folder
 from deepsim.runtime.images import read_image, save_png
@@ -40,6 +42,15 @@ def write_photographs(folder: str | os.PathLike[str], overwrite: bool = False) -
                 save_png(rgb, staging / name / f"{stem}.png")
 
 
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(folder: Path) -> None:
+    """Write the sample photographs to FOLDER/train and FOLDER/held-out; what is there already stays."""
+    if not folder.exists():
+        write_photographs(folder)
+    click.echo(f"Sample photographs: {folder}/train, {folder}/held-out", err=True)
+
+
 def central_square(rgb: Pixels) -> Pixels:
     """Cut the largest central square from (H, W, 3)."""
     height, width = rgb.shape[:2]
@@ -63,3 +74,7 @@ def _package_folder(module: str) -> Path:
     if spec is None or spec.origin is None:
         raise missing_extra(package, "demo")
     return Path(spec.origin).parent / folder
+
+
+if __name__ == "__main__":
+    run(main, "python -m deepsim.train.photographs")

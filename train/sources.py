@@ -42,6 +42,11 @@ class Source(ABC):
     def load(self, index: int) -> Pixels:
         """Decode or draw the whole image, uint8 RGB (H, W, 3). Raises DataError when its file is unusable."""
 
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """Say in a few words what the images are, for people."""
+
     def check_header(self, index: int) -> None:
         """Raise DataError when the image's file cannot even be opened, at no more cost than opening it."""
         self.name(index)  # what is drawn has no file
@@ -92,6 +97,11 @@ class FolderSource(Source):
         """Return the number of files."""
         return len(self.paths)
 
+    @property
+    def description(self) -> str:
+        """Count the photographs."""
+        return f"{len(self):,} photographs"
+
     def name(self, index: int) -> str:
         """Return the file's path."""
         return self.paths[index]
@@ -115,6 +125,11 @@ class DeadLeavesSource(Source):
     def __len__(self) -> int:
         """Return the number of images."""
         return self.count
+
+    @property
+    def description(self) -> str:
+        """Count the images."""
+        return f"{len(self):,} procedural images (dead leaves)"
 
     def name(self, index: int) -> str:
         """Return the image's number and seed."""
@@ -146,6 +161,11 @@ class MixedSource(Source):
         start = self.ends[which - 1] if which else 0
         part = self.parts[which]
         return part.locate((index - start) % len(part))
+
+    @property
+    def description(self) -> str:
+        """Join the descriptions of the parts."""
+        return " and ".join(part.description for part in self.parts)
 
     def name(self, index: int) -> str:
         """Return what the image's own source calls it."""

@@ -34,7 +34,14 @@ class TrainingRun:
         """
         if not path.is_dir():
             raise DataError(f"{path}: no such folder, expected a training run. Check --run.")
-        return cls(path, _read_config(path / "config.json"), tuple(_read_log(path / "log.jsonl")))
+        return cls(path, _read_json(path / "config.json"), tuple(_read_log(path / "log.jsonl")))
+
+    @cached_property
+    def data(self) -> str | None:
+        """Return what the run trained on, in words; None when it does not say."""
+        path = self.path / "data.json"
+        words = _read_json(path).get("training") if path.exists() else None
+        return words if isinstance(words, str) else None
 
     @property
     def steps(self) -> int:
@@ -89,11 +96,11 @@ class TrainingRun:
         return stretches if start is None else [*stretches, (start, self.steps)]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}), expected a run's config.json. Check --run.") from error
+        raise DataError(f"{path}: cannot be read ({error}), expected a run's {path.name}. Check --run.") from error
     if not isinstance(config, dict):
         raise DataError(f"{path}: {type(config).__name__}, expected a JSON object. Check --run.")
     return config

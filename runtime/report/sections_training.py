@@ -62,7 +62,8 @@ def _panel(run: TrainingRun, name: str, title: str, log: bool) -> Html:
 def _summary(run: TrainingRun) -> str:
     seen = f": {run.images_seen:,} training crops, repeats counted" if run.images_seen else ""
     rate = f", {significant(run.images_seen / run.seconds)} per second" if run.images_seen and run.seconds else ""
-    return f"{run.steps:,} steps in {duration(run.seconds)}{seen}{rate}."
+    source = f" Trained on {run.data}." if run.data else ""
+    return f"{run.steps:,} steps in {duration(run.seconds)}{seen}{rate}.{source}"
 
 
 def _mismatch(content: Content, run: TrainingRun) -> Html | None:
