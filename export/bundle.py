@@ -38,12 +38,14 @@ _PACKAGES = ("deepsim", "numpy", "torch", "onnx", "onnxruntime")
 class Options:
     """What to export: "onnx" graphs alone, with "fp32" engines, or with half graphs and "fp16" engines.
 
-    ``target`` is an engine's library; engines take batches of 1 to ``max_batch``.
+    ``target`` is an engine's library; engines take batches of 1 to ``max_batch``. TensorRT-RTX builds for ``gpus``:
+    "ampere" and later (SM 80 to 121) or "turing" (SM 75).
     """
 
     engine: Engine = "fp16"
     target: Target = "auto"
     max_batch: int = 64
+    gpus: Literal["ampere", "turing"] = "ampere"
 
     def __post_init__(self) -> None:
         if self.max_batch < 1:
@@ -148,7 +150,9 @@ class _Export:
         for network in NETWORKS:
             self.narrator.stage(f"{network} engine")
             onnx, plan = self.staging / _graph_file(network, precision), self.staging / folder / f"{network}.plan"
-            job = EngineJob(target, precision, onnx, plan, self.options.max_batch, self.islands[network])
+            job = EngineJob(
+                target, precision, onnx, plan, self.options.max_batch, self.islands[network], self.options.gpus
+            )
             parity = {key: value for key, value in self.verification.items() if key.startswith(f"{network}_")}
             sidecar = {"network": network, **build_engine(job, self.narrator.step), "parity": {"how": HOW, **parity}}
             self._write(f"{folder}/{network}.plan.json", json.dumps(sidecar, indent=2).encode() + b"\n")

@@ -47,6 +47,13 @@ Examples:
     show_default=True,
     help="Engine library. auto: TensorRT where it and a GPU are there, else TensorRT-RTX, which needs no GPU to build.",
 )
+@click.option(
+    "--gpus",
+    type=click.Choice(["ampere", "turing"]),
+    default="ampere",
+    show_default=True,
+    help="TensorRT-RTX builds for Ampere and later (SM 80-121), or for Turing (T4, RTX 20: SM 75).",
+)
 @click.option("--max-batch", type=int, default=64, show_default=True, help="Largest batch of the engines.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle folder to write. [LAYER.deepsim]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
@@ -59,6 +66,7 @@ def main(
     source: Path | None,
     engine: str,
     target: str,
+    gpus: str,
     max_batch: int,
     output: Path | None,
     overwrite: bool,
@@ -76,7 +84,7 @@ def main(
     _require_packages()
     from deepsim.export.bundle import Options, export_bundle
 
-    options = Options(engine, target, max_batch)  # type: ignore[arg-type]  # click has checked both
+    options = Options(engine, target, max_batch, gpus)  # type: ignore[arg-type]  # click has checked both
     began = time.monotonic()
     with _Bar(_STAGES[engine]) as bar:
         bar.stage("load")

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-PORTABLE = (80, 86, 89, 120, 121)  # Ampere and later; with Turing (75) among them the others would be slower
+# What TensorRT-RTX builds for. Turing has engines of its own: beside it the later ones would be slower.
+TARGET_GPUS = {"ampere": (80, 86, 89, 120, 121), "turing": (75,)}
 WEIGHTED = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _WANTED = {"fp16": "HALF", "fp32": "FLOAT"}
 _NAMES = {"FLOAT": "float32", "HALF": "float16"}  # others are named as in numpy, in capitals
@@ -80,6 +81,7 @@ def build(trt: Any, job: dict[str, Any], emit: Any) -> dict[str, Any]:
     config = _required(builder.create_builder_config(), "a builder configuration")
     capabilities = _configure(trt, config, job)
     _limit(trt, config, job)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # else the inspector knows no types
     profiles = _profiles(builder, network, config, job)
     config.progress_monitor = _monitor(trt, emit)
     plan = _required(builder.build_serialized_network(network, config), "an engine")
@@ -94,7 +96,7 @@ def build(trt: Any, job: dict[str, Any], emit: Any) -> dict[str, Any]:
         "profiles": profiles,
         "tensors": _tensors(network),
         "layers": _summary(layers, job),
-        "inspected": _inspect(trt, logger, data, Path(job["plan"]), gpu, job["target"]),
+        "inspected": _inspect(trt, logger, data, job, gpu),
     }
 
 
@@ -162,11 +164,12 @@ def _configure(trt: Any, config: Any, job: dict[str, Any]) -> list[str]:
         config.clear_flag(trt.BuilderFlag.TF32)  # ten bits of mantissa are not fp32
     if job["target"] != "tensorrt-rtx":
         return []
-    config.num_compute_capabilities = len(PORTABLE)
-    for index, number in enumerate(PORTABLE):
+    numbers = TARGET_GPUS[job["gpus"]]
+    config.num_compute_capabilities = len(numbers)
+    for index, number in enumerate(numbers):
         if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), index):
             raise BuildError(f"compute capability {number} was refused")
-    return [f"{number // 10}.{number % 10}" for number in PORTABLE]
+    return [f"{number // 10}.{number % 10}" for number in numbers]
 
 
 def _limit(trt: Any, config: Any, job: dict[str, Any]) -> None:
@@ -206,18 +209,42 @@ def _tensors(network: Any) -> dict[str, Any]:
     }
 
 
-def _inspect(trt: Any, logger: Any, data: bytes, plan: Path, gpu: dict[str, Any] | None, target: str) -> str:
-    """Save the built engine's layers as JSON beside the plan, where a GPU can load it; say what was done."""
+def _inspect(trt: Any, logger: Any, data: bytes, job: dict[str, Any], gpu: dict[str, Any] | None) -> str:
+    """Check the built engine's layers, where a GPU can load it, and save them as JSON beside the plan; say so.
+
+    Raises BuildError (numeric) when a layer of an fp16 engine with weights computes in another type.
+    """
     if gpu is None:
         return "not inspected: no GPU"
+    plan = Path(job["plan"])
     here = int(gpu["compute_capability"].replace(".", ""))
-    if target == "tensorrt-rtx" and here not in PORTABLE:
+    if job["target"] == "tensorrt-rtx" and here not in TARGET_GPUS[job["gpus"]]:
         return f"not inspected: {gpu['name']} (SM {here}) is not among the engine's targets"
     engine = _required(_required(trt.Runtime(logger), "a runtime").deserialize_cuda_engine(data), "a loaded engine")
     inspector = _required(engine.create_engine_inspector(), "an inspector")
     report = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
     plan.with_suffix(".layers.json").write_text(report)
+    wrong = not_half(json.loads(report), frozenset(job["islands"])) if job["precision"] == "fp16" else []
+    if wrong:
+        raise BuildError(f"fp16 engine: {', '.join(wrong[:5])} read float32 in the built engine", "numeric")
     return f"inspected on {gpu['name']}: {plan.stem}.layers.json"
+
+
+def not_half(report: dict[str, Any], islands: frozenset[str]) -> list[str]:
+    """Name the layers with weights in an inspector's report (JSON, detailed) whose first input is not Half.
+
+    The input tells: a last layer may write float32 and still compute in half. Layers of ``islands`` are passed over.
+    """
+    wrong = []
+    for layer in report["Layers"]:
+        kind = f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}".lower()
+        if not any(word in kind for word in ("conv", "gemm", "matrix")) or not layer.get("Inputs"):
+            continue  # "conv" is in convolution and deconvolution
+        name = layer["Name"]
+        datatype = layer["Inputs"][0].get("Format/Datatype") or layer["Inputs"][0].get("Datatype", "")
+        if not any(word in datatype for word in ("Half", "FP16")) and not any(island in name for island in islands):
+            wrong.append(f"{name} ({datatype})")
+    return wrong
 
 
 def _logger(trt: Any, emit: Any) -> Any:

@@ -39,7 +39,10 @@ _SCRIPT = Path(__file__).with_name("engine_build.py")
 
 @dataclass(frozen=True)
 class EngineJob:
-    """One engine to build: ``onnx`` -> ``plan``, for batches 1 to ``max_batch``; ``workspace_bytes`` 0 is no limit."""
+    """One engine to build: ``onnx`` -> ``plan``, for batches 1 to ``max_batch``; ``workspace_bytes`` 0 is no limit.
+
+    ``gpus``, a key of TARGET_GPUS, is what TensorRT-RTX builds for; TensorRT builds for the GPU at hand.
+    """
 
     target: str
     precision: str
@@ -47,6 +50,7 @@ class EngineJob:
     plan: Path
     max_batch: int
     islands: frozenset[str] = frozenset()
+    gpus: str = "ampere"
     workspace_bytes: int = 0
     silence_seconds: float = SILENCE_SECONDS
     build_seconds: float = BUILD_SECONDS
@@ -62,6 +66,7 @@ class EngineJob:
                 "islands": sorted(self.islands),
                 "opt_batch": min(OPT_BATCH, self.max_batch),
                 "max_batch": self.max_batch,
+                "gpus": self.gpus,
                 "workspace_bytes": self.workspace_bytes,
             }
         )

@@ -80,6 +80,7 @@ def _mismatch(content: Content, run: TrainingRun) -> Html | None:
 def _settings(run: TrainingRun) -> list[tuple[str, str]]:
     config = run.config
     names = {
+        "width": "Width of the generator",
         "batch": "Batch",
         "learning_rate": "Learning rate",
         "schedule": "Schedule",

@@ -13,6 +13,7 @@ class Fake:
         self.__version__ = __version__
         self.NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
         self.BuilderFlag = SimpleNamespace()
+        self.ProfilingVerbosity = SimpleNamespace(DETAILED=2)
         self.ComputeCapability = SimpleNamespace(SM80=80, SM86=86, SM89=89, SM120=120, SM121=121)
         self.ILogger = self.IProgressMonitor = object
 

@@ -47,6 +47,12 @@ class TestRealBuilder:
         assert "SM 80, 86, 89, 120, 121" in record["built_for"]
         assert any(done == steps > 0 for _, done, steps in seen)
 
+    def test_turing_has_engines_of_its_own(self, tmp_path, tiny_source):
+        graph = generator_onnx(tiny_source.generator, tiny_source.generator_weights, "fp16")
+        (tmp_path / "network.onnx").write_bytes(graph)
+        record = build_engine(job(tmp_path, gpus="turing"))
+        assert (record["compute_capabilities"], record["built_for"]) == (["7.5"], "TensorRT-RTX portable: SM 75")
+
     def test_fp32_graph_is_no_fp16_engine(self, tmp_path, tiny_source):
         graph = generator_onnx(tiny_source.generator, tiny_source.generator_weights)
         (tmp_path / "network.onnx").write_bytes(graph)
@@ -218,3 +224,23 @@ def test_the_script_stands_alone(tmp_path):
     )
     event = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 1 and event["event"] == "failed" and event["kind"] == "environment"
+
+
+def _inspected(name, kind, datatype, **extra):
+    return {"Name": name, "LayerType": kind, "Inputs": [{"Name": "x", "Format/Datatype": datatype}], **extra}
+
+
+def test_inspector_report_with_a_deconvolution_that_is_not_half():
+    report = {
+        "Layers": [
+            _inspected("deconv5", "CaskDeconvolutionV2", "Half NHWC8"),
+            _inspected("deconv4", "CaskDeconvolutionV2", "Row major linear FP32"),
+            _inspected("conv4_1", "kgen", "Float", ParameterType="Convolution"),
+            _inspected("defc7", "gemm", "Row major linear FP16 format"),
+            _inspected("norm2", "LRN", "Float"),
+            _inspected("reformat", "Reformat", "Float"),
+        ]
+    }
+    found = engine_build.not_half(report, frozenset())
+    assert [entry.split()[0] for entry in found] == ["deconv4", "conv4_1"]
+    assert engine_build.not_half(report, frozenset({"deconv4", "conv4_1"})) == []
