@@ -9,7 +9,6 @@ second form of it in channels-last memory is the stronger peer. Contenders alter
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import sys
 import time
@@ -24,15 +23,19 @@ from torch import Tensor, nn
 
 import runtime  # noqa: F401  (makes deepsim.* this checkout)
 from deepsim.kernels.layers import Layer
+from deepsim.runtime.bench import environment
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import NumericError
+from deepsim.runtime.files import write_atomic
 from deepsim.train.config import PRESETS, TrainConfig
+from deepsim.train.discriminator import Discriminator
 from deepsim.train.distributed import World
 from deepsim.train.encoders import pink_noise
 from deepsim.train.models import Models, build_models
 from deepsim.train.networks import LayerStack
 from deepsim.train.step import train_step
 
+_NO_PAUSING = {"stop_discriminator": 0.0, "stop_generator": 1e30}  # a paused network would be time not spent
 TOLERANCE = 1e-3  # relative difference of the two losses after three steps
 
 
@@ -93,7 +96,7 @@ class PlainLoop:
         self.optimizer = torch.optim.Adam(self.generator.parameters(), rate, betas)
         self.judge = None
         if models.discriminator is not None:
-            self.judge = type(models.discriminator.module)().to(memory_format=memory_format)
+            self.judge = Discriminator(width=self.config.width).to(memory_format=memory_format)
             self.judge.load_state_dict(models.discriminator.module.state_dict())
             self.judge_optimizer = torch.optim.Adam(self.judge.parameters(), rate, betas)
 
@@ -183,12 +186,16 @@ def measure(config: TrainConfig, photos: Tensor, repeats: int) -> dict[str, list
 @click.option("--comparator", default="norm2", show_default=True, help="Layer of the feature loss.")
 @click.option("--batch", default=8, show_default=True, help="Photographs per step.")
 @click.option("--adversarial/--no-adversarial", default=False, help="Train a discriminator too.")
+@click.option("--width", default=1.0, show_default=True, help="Width of the networks.")
 @click.option("--repeats", default=9, show_default=True, help="Timed steps per contender.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
-def main(layer: str, comparator: str, batch: int, adversarial: bool, repeats: int, output: Path | None) -> None:
+def main(
+    layer: str, comparator: str, batch: int, adversarial: bool, width: float, repeats: int, output: Path | None
+) -> None:
     """Compare the training step with a plain PyTorch loop on this machine's CPU."""
-    values = {"layer": layer, "comparator": comparator, "batch": batch, "lambda_adv": 100.0 if adversarial else 0.0}
-    config = PRESETS["demo"].updated({**values, "schedule": "constant", "learning_rate": 1e-4})
+    values = {"layer": layer, "comparator": comparator, "batch": batch, "width": width}
+    values["lambda_adv"] = 100.0 if adversarial else 0.0
+    config = PRESETS["demo"].updated({**values, **_NO_PAUSING, "schedule": "constant", "learning_rate": 1e-4})
     photos = pink_noise(batch, 227, seed=1)
     difference = verify(config, photos)
     times = measure(config, photos, repeats)
@@ -200,8 +207,8 @@ def main(layer: str, comparator: str, batch: int, adversarial: bool, repeats: in
         spread = f"{min(times[name]):.3f} to {max(times[name]):.3f}"
         click.echo(f"{name:22} {median:.3f} s ({spread})   deepsim is {median / medians['deepsim']:.2f}x as fast")
     if output:
-        record = {"config": values, "seconds": times, "torch": torch.__version__, "machine": platform.processor()}
-        output.write_text(json.dumps(record, indent=2) + "\n")
+        record = {"config": values, "relative_difference": difference, "median_seconds": medians, "seconds": times}
+        write_atomic(output, json.dumps({**record, "environment": environment()}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

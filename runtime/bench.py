@@ -100,7 +100,7 @@ def environment() -> dict[str, Any]:
     return {
         "versions": versions(PACKAGES),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
         "threads": num_threads() or "default",
