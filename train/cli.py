@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 
 from deepsim.runtime.errors import DeviceError, UsageError, missing_extra
-from deepsim.train.config import PRESETS, TrainConfig, check_resumable, field_names, read_config
+from deepsim.train.config import PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
 
 _HELP = {
     "layer": "Layer to invert: norm1, norm2, conv3, conv4, pool5, fc6, fc7, fc8 (alexnet: pool1, pool2, conv3 ...).",
@@ -77,7 +77,9 @@ Examples:
   deepsim train -o runs/demo --resume auto --steps 2000
   torchrun --nproc-per-node 8 train/run.py --preset paper --data imagenet/train --precision bf16"""
 )
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True, help="Start from.")
+@click.option(
+    "--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True, help="Settings to begin with."
+)
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML settings over the preset.")
 @click.option("--data", multiple=True, help="Folder of photographs (repeatable). Default: procedural dead leaves.")
 @click.option(
@@ -119,28 +121,29 @@ def train(
     for module in ("torch", "safetensors", "yaml"):
         if importlib.util.find_spec(module) is None:
             raise missing_extra(module, "train")
-    config = _configuration(preset, config_file, run_folder, resume, settings)
-    folder = run_folder or Path("runs") / f"{preset}-{config.layer}"
+    given = {name: value for name, value in settings.items() if value is not None}
+    config, folder = _configuration(preset, config_file, run_folder, resume, given)
     _run(config, folder, data, dead_leaves, validation, resume or "never", device, threads, workers, quiet, as_json)
 
 
 def _configuration(
-    preset: str, config_file: Path | None, run_folder: Path | None, resume: str | None, settings: dict[str, Any]
-) -> TrainConfig:
-    """Combine preset (or the resumed run's own settings), file and options, each over the one before."""
-    config, begun = PRESETS[preset], None
-    saved = run_folder / "config.json" if run_folder else None
-    if resume and saved is not None and saved.exists():
-        config = begun = TrainConfig().updated(read_config(saved))
-    if config_file is not None:
-        config = config.updated(read_config(config_file))
-    given = {name: value for name, value in settings.items() if value is not None}
-    if "milestones" in given:
-        given["milestones"] = [part for part in given["milestones"].split(",") if part]
-    config = config.updated(given)
-    if begun is not None:
+    preset: str, config_file: Path | None, run_folder: Path | None, resume: str | None, given: dict[str, Any]
+) -> tuple[TrainConfig, Path]:
+    """Combine preset (or the resumed run's own settings), file and options, each over the one before.
+
+    Returns the settings and the run's folder.
+    """
+    values = {**(read_config(config_file) if config_file else {}), **given}
+    if isinstance(values.get("milestones"), str):
+        values["milestones"] = [part for part in values["milestones"].split(",") if part]
+    config = PRESETS[preset].updated(values)
+    folder = run_folder or Path("runs") / f"{preset}-{config.layer}"
+    saved = begun_run(resume, folder) / "config.json" if resume else None
+    if saved is not None and saved.exists():
+        begun = TrainConfig().updated(read_config(saved))
+        config = begun.updated(values)
         check_resumable(begun, config)
-    return config
+    return config, folder
 
 
 def _run(

@@ -169,6 +169,11 @@ FIXED = (
 )  # fmt: skip
 
 
+def begun_run(resume: str, folder: Path) -> Path:
+    """Return the folder of the run that is resumed: ``folder`` for "auto", else the one that holds the checkpoint."""
+    return folder if resume == "auto" else Path(resume).resolve().parent.parent
+
+
 def check_resumable(begun: TrainConfig, config: TrainConfig) -> None:
     """Raise UsageError when a resumed run's settings do not fit its beginning."""
     for name in FIXED:

@@ -18,7 +18,7 @@ from deepsim.runtime.files import write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.metrics import normalized_error
 from deepsim.train.checkpoints import load_checkpoint, load_newest, mark_best, newest_checkpoints, save_checkpoint
-from deepsim.train.config import TrainConfig
+from deepsim.train.config import TrainConfig, begun_run
 from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World
 from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
@@ -68,7 +68,7 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     torch.use_deterministic_algorithms(config.deterministic)
     if run.resume == "never" and newest_checkpoints(run.folder):
         raise UsageError(f"{run.folder}: holds a run already. Pass --resume auto to go on, or choose another --output.")
-    saved = None if run.resume == "never" else run.folder
+    saved = None if run.resume == "never" else begun_run(run.resume, run.folder)
     models = build_models(config, run.device, run.world, saved)
     start, best = _resume(run, models)
     scan(run.source)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deepsim.runtime.files import write_atomic
+from deepsim.runtime.files import disk_errors, write_atomic
 from deepsim.runtime.images import save_png
 
 LOG = "log.jsonl"
@@ -44,8 +44,9 @@ class Telemetry:
     def log(self, record: dict[str, Any]) -> None:
         """Append one line; ``record`` has a step, floats and None for what was not computed."""
         record = {**record, "seconds": round(time.monotonic() - self._began, 3)}
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        with disk_errors(self.run / LOG):
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            self._file.flush()
         shown = {label: f"{record[name]:.4g}" for name, label in _SHOWN.items() if record.get(name) is not None}
         self._bar.set_postfix(shown, refresh=False)
         if self._bar.disable and not self.quiet:

@@ -79,6 +79,14 @@ def test_resumed_equals_uninterrupted(tmp_path, photos, whole, stop):
     assert [line["image_loss"] for line in lines(tmp_path)] == [line["image_loss"] for line in lines(whole[0])]
 
 
+def test_a_named_checkpoint_goes_on_in_a_new_folder(tmp_path, photos, whole):
+    folder, outcome = whole
+    begun = folder / "checkpoints/step-00000006"
+    resumed = loop.train(TINY, tiny_run(tmp_path / "new", photos, str(begun)))
+    assert digests(resumed.checkpoint) == digests(outcome.checkpoint)
+    assert (tmp_path / "new/encoder.safetensors").read_bytes() == (folder / "encoder.safetensors").read_bytes()
+
+
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, photos, whole, caplog):
     loop.train(TINY.updated({"steps": 9}), tiny_run(tmp_path, photos))
     path = tmp_path / "checkpoints/step-00000009/generator.safetensors"

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from deepsim.runtime.errors import UsageError  # noqa: E402
 from deepsim.train.config import PRESETS, TrainConfig, check_resumable, read_config  # noqa: E402
 from deepsim.train.weights import read_weights  # noqa: E402
-from tests.train.runs import write_photographs  # noqa: E402
+from tests.train.runs import digests, write_photographs  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, str(ROOT / "train/run.py")]
@@ -35,6 +35,12 @@ def test_trains_prints_json_and_resumes_with_its_own_settings(tmp_path):
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["step"] == 4
     assert json.loads((tmp_path / "r/config.json").read_text())["width"] == 0.015625
+    checkpoint = "r/checkpoints/step-00000003"
+    other = run("-o", "s", "--resume", checkpoint, "--data", "photos", "--steps", "4", "--json", cwd=tmp_path)
+    assert other.returncode == 0, other.stderr
+    assert digests(tmp_path / "s/checkpoints/step-00000004") == digests(tmp_path / "r/checkpoints/step-00000004")
+    changed = run("-o", "r", "--resume", "auto", "--data", "photos", "--layer", "norm2", cwd=tmp_path)
+    assert changed.returncode == 2 and "begun with 'norm1'" in changed.stderr
 
 
 @pytest.mark.parametrize(
