@@ -63,8 +63,8 @@ types: .venv/dev.stamp
 
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/training_step.py
-	test -d $(BUNDLE) || $(BIN)/deepsim-export --random --layer norm2 --engine onnx -o $(BUNDLE)
-	$(BIN)/deepsim bench $(BUNDLE)
+	$(BIN)/deepsim-export --random --layer fc6 --engine onnx -o build/random-fc6.deepsim --overwrite
+	$(BIN)/deepsim bench build/random-fc6.deepsim
 
 clean:
 	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -83,7 +83,7 @@ class Manifest:
                 record["verification"],
                 record["provenance"],
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise BundleError(
                 f"{source}: not a valid manifest ({error!r}), expected schema {SCHEMA}. Export it again."
             ) from error
