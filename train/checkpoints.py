@@ -28,13 +28,17 @@ KEPT = 3
 _log = logging.getLogger("deepsim")
 
 
-def save_checkpoint(run: Path, models: Models, step: int, best_error: float | None) -> Path:
-    """Write the checkpoint of a finished step and point ``latest`` at it; old ones are removed.
+def checkpoint_folder(run: Path, step: int) -> Path:
+    """Return where a run keeps the checkpoint of a step."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def save_checkpoint(target: Path, models: Models, step: int, best_error: float | None) -> None:
+    """Write the checkpoint of a finished step to its folder and point ``latest`` at it; old ones are removed.
 
     ``best_error`` is the lowest validation error so far. Raises NumericError rather than save a weight that is not
     finite, DeviceError on a full disk (the previous checkpoint stays).
     """
-    target = run / "checkpoints" / f"step-{step:08d}"
     with publish_folder(target, overwrite=True) as staging:
         optimizers: dict[str, Tensor] = {}
         for name, player in _players(models).items():
@@ -45,7 +49,6 @@ def save_checkpoint(run: Path, models: Models, step: int, best_error: float | No
         (staging / STATE).write_text(json.dumps(_state(models, step, best_error), indent=2) + "\n")
     write_atomic(target.parent / LATEST, target.name + "\n")
     _remove_old(target.parent)
-    return target
 
 
 def mark_best(checkpoint: Path) -> None:

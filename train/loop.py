@@ -17,7 +17,15 @@ from deepsim.runtime.errors import NumericError, UsageError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.metrics import normalized_error
-from deepsim.train.checkpoints import load_checkpoint, load_newest, mark_best, newest_checkpoints, save_checkpoint
+from deepsim.train.checkpoints import (
+    STATE,
+    checkpoint_folder,
+    load_checkpoint,
+    load_newest,
+    mark_best,
+    newest_checkpoints,
+    save_checkpoint,
+)
 from deepsim.train.config import TrainConfig, begun_run
 from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World
@@ -98,6 +106,8 @@ class _Progress:
     ) -> None:
         self.models, self.run, self.telemetry, self.photos = models, run, telemetry, photos
         self.step, self.best = start, best
+        self._saved = start if (self._checkpoint(start) / STATE).exists() else -1  # loaded from there, or not at all
+        self._validated: tuple[int, float | None] = (-1, None)  # the last step that was validated, and its error
 
     def run_to_the_end(self, signals: Signals) -> Outcome:
         """Train step by step; the loop to read first."""
@@ -157,6 +167,11 @@ class _Progress:
 
         The error is None for a single photograph (or equal ones): there are no pairs to normalise with.
         """
+        if self._validated[0] != self.step:
+            self._validated = (self.step, self._validation_error())
+        return self._validated[1]
+
+    def _validation_error(self) -> float | None:
         images = reconstruct(self.models, self.photos)
         if self.telemetry is not None and self._due(self.models.config.image_every):
             self.telemetry.grid(self.step, self.photos, images)
@@ -166,16 +181,20 @@ class _Progress:
         return normalized_error(images.reshape(flat.shape).astype(np.float32), flat)
 
     def _save(self) -> Path:
-        path = self.run.folder / "checkpoints" / f"step-{self.step:08d}"
-        if not self.run.world.is_main:
+        path = self._checkpoint(self.step)
+        if not self.run.world.is_main or self._saved == self.step:
             return path
         error = self._validate()
         is_best = error is not None and (self.best is None or error < self.best)
         self.best = error if is_best else self.best
-        path = save_checkpoint(self.run.folder, self.models, self.step, self.best)
+        save_checkpoint(path, self.models, self.step, self.best)
+        self._saved = self.step
         if is_best:
             mark_best(path)
         return path
+
+    def _checkpoint(self, step: int) -> Path:
+        return checkpoint_folder(self.run.folder, step)
 
     def _due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.models.config.steps
