@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -99,21 +100,7 @@ Examples:
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
 @_settings
-def train(
-    preset: str,
-    config_file: Path | None,
-    data: tuple[str, ...],
-    dead_leaves: int,
-    validation: tuple[str, ...],
-    run_folder: Path | None,
-    resume: str | None,
-    device: str,
-    threads: int,
-    workers: int,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
-) -> None:
+def train(preset: str, config_file: Path | None, run_folder: Path | None, resume: str | None, **options: Any) -> None:
     """Train a generator that turns a layer's features back into images.
 
     Writes checkpoints, log.jsonl and image grids into the run's folder. Ctrl-C finishes the step, saves and stops.
@@ -121,9 +108,25 @@ def train(
     for module in ("torch", "safetensors", "yaml"):
         if importlib.util.find_spec(module) is None:
             raise missing_extra(module, "train")
-    given = {name: value for name, value in settings.items() if value is not None}
+    given = {name: value for name in field_names() if (value := options.pop(name)) is not None}
     config, folder = _configuration(preset, config_file, run_folder, resume, given)
-    _run(config, folder, data, dead_leaves, validation, resume or "never", device, threads, workers, quiet, as_json)
+    _run(config, _Request(folder, resume or "never", **options))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What was asked for besides the settings: one field per option of that name."""
+
+    folder: Path
+    resume: str
+    data: tuple[str, ...]
+    dead_leaves: int
+    validation: tuple[str, ...]
+    device: str
+    threads: int
+    workers: int
+    quiet: bool
+    as_json: bool
 
 
 def _configuration(
@@ -146,19 +149,7 @@ def _configuration(
     return config, folder
 
 
-def _run(
-    config: TrainConfig,
-    folder: Path,
-    data: tuple[str, ...],
-    dead_leaves: int,
-    validation: tuple[str, ...],
-    resume: str,
-    device: str,
-    threads: int,
-    workers: int,
-    quiet: bool,
-    as_json: bool,
-) -> None:
+def _run(config: TrainConfig, asked: _Request) -> None:
     import torch
 
     from deepsim.train import distributed
@@ -167,33 +158,27 @@ def _run(
 
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if threads:
-        torch.set_num_threads(threads)
-    chosen = _device(device, torch.cuda.is_available())
-    world = distributed.start(chosen.split(":")[0])
+    if asked.threads:
+        torch.set_num_threads(asked.threads)
+    device = _device(asked.device, torch.cuda.is_available())
+    world = distributed.start(device.split(":")[0])
     if config.batch % world.size:
         raise UsageError(f"batch: {config.batch}, expected a multiple of the {world.size} processes. Choose one.")
-    if chosen == "cuda":
-        chosen = f"cuda:{world.local_rank}"
+    if device == "cuda":
+        device = f"cuda:{world.local_rank}"
         torch.cuda.set_device(world.local_rank)
-    source = training_source(data, dead_leaves, config.seed)
-    run = Run(
-        folder,
-        source,
-        FolderSource(validation) if validation else source,
-        torch.device(chosen),
-        world,
-        resume,
-        workers,
-        quiet or not world.is_main,
-    )
-    _narrate(config, run.folder, source.description, chosen, quiet or not world.is_main)
+    source = training_source(asked.data, asked.dead_leaves, config.seed)
+    validation = FolderSource(asked.validation) if asked.validation else source
+    quiet = asked.quiet or not world.is_main
+    if not quiet:
+        _narrate(config, asked.folder, source.description, device)
+    place = torch.device(device)
     try:
-        outcome = train(config, run)
+        outcome = train(config, Run(asked.folder, source, validation, place, world, asked.resume, asked.workers, quiet))
     finally:
         distributed.stop()
     if world.is_main:
-        _tell(outcome.step, outcome.checkpoint, outcome.signal, folder, quiet, as_json)
+        _tell(outcome.step, outcome.checkpoint, outcome.signal, asked)
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
 
@@ -208,9 +193,7 @@ def _device(name: str, has_cuda: bool) -> str:
     return name
 
 
-def _narrate(config: TrainConfig, folder: Path, images: str, device: str, quiet: bool) -> None:
-    if quiet:
-        return
+def _narrate(config: TrainConfig, folder: Path, images: str, device: str) -> None:
     weights = Path(config.encoder_weights).name or f"random weights, seed {config.seed}"
     lambdas = {"image": config.lambda_img, "feature": config.lambda_feat, "adversarial": config.lambda_adv}
     terms = [f"{name} {value:g}" for name, value in lambdas.items() if value]
@@ -221,10 +204,11 @@ def _narrate(config: TrainConfig, folder: Path, images: str, device: str, quiet:
     )
 
 
-def _tell(step: int, checkpoint: Path, stopped: int | None, folder: Path, quiet: bool, as_json: bool) -> None:
-    if as_json:
+def _tell(step: int, checkpoint: Path, stopped: int | None, asked: _Request) -> None:
+    folder = asked.folder
+    if asked.as_json:
         click.echo(json.dumps({"step": step, "checkpoint": str(checkpoint), "run": str(folder), "signal": stopped}))
-    if quiet:
+    if asked.quiet:
         return
     if stopped is not None:
         click.echo(f"Stopped by {signal.Signals(stopped).name} after step {step}, saved {checkpoint}", err=True)

@@ -234,4 +234,4 @@ def _write_static_files(config: TrainConfig, run: Run, models: Models) -> None:
     if models.comparator is not None and models.comparator is not models.encoder:
         write_weights(run.folder / COMPARATOR, models.comparator.state_dict())
     if not (run.folder / "mean_image.png").exists():
-        save_png(np.rint(mean_image(run.source, limit=1000)).astype(np.uint8), run.folder / "mean_image.png")
+        save_png(np.rint(mean_image(run.source, limit=300)).astype(np.uint8), run.folder / "mean_image.png")
