@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deepsim.runtime.report.markup import Child, Html, element, join
+from deepsim.runtime.report.markup import Child, Html, element
 
 
 def section(anchor: str, title: str, *children: Child) -> Html:
@@ -78,9 +78,3 @@ def strong(text: str) -> Html:
 def items(*children: Child) -> Html:
     """Build a bulleted list."""
     return element("ul", *(element("li", child) for child in children))
-
-
-def sentence(*children: Child) -> Html:
-    """Join pieces of a sentence with single spaces."""
-    kept = [child for child in children if child]
-    return join(*(piece for child in kept for piece in (child, " ")))

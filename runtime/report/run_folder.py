@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.images import read_image
 
-LOSSES = ("image_loss", "feature_loss", "adversarial_loss", "discriminator_loss", "generator_loss")
-
 
 @dataclass(frozen=True)
 class TrainingRun:
