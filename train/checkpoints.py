@@ -48,7 +48,7 @@ def save_checkpoint(target: Path, models: Models, step: int, best_error: float |
         write_weights(staging / "optimizer.safetensors", optimizers)
         (staging / STATE).write_text(json.dumps(_state(models, step, best_error), indent=2) + "\n")
     write_atomic(target.parent / LATEST, target.name + "\n")
-    _remove_old(target.parent)
+    _remove_old(target)
 
 
 def mark_best(checkpoint: Path) -> None:
@@ -156,8 +156,11 @@ def _load_weights(player: Player, weights: dict[str, Tensor], source: Path) -> N
         raise CheckpointError(f"{source}: of another network ({reason}). Name a checkpoint of this run.") from error
 
 
-def _remove_old(folder: Path) -> None:
+def _remove_old(saved: Path) -> None:
+    """Remove all but the last three and the best; of those up to ``saved``, as later ones may be damaged."""
+    folder = saved.parent
     best = (folder / BEST).read_text().strip() if (folder / BEST).exists() else ""
-    for checkpoint in sorted(folder.glob("step-*"), reverse=True)[KEPT:]:
+    up_to_now = (path for path in folder.glob("step-*") if path.name <= saved.name)
+    for checkpoint in sorted(up_to_now, reverse=True)[KEPT:]:
         if checkpoint.name != best:
             shutil.rmtree(checkpoint, ignore_errors=True)

@@ -79,6 +79,7 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     saved = None if run.resume == "never" else begun_run(run.resume, run.folder)
     models = build_models(config, run.device, run.world, saved)
     start, best = _resume(run, models)
+    _require_newest(run, start)
     scan(run.source)
     photos = validation_batch(run.validation, min(PREVIEW, len(run.validation))).numpy()
     if run.world.is_main:
@@ -222,6 +223,15 @@ def _resume(run: Run, models: Models) -> tuple[int, float | None]:
         return 0, None
     state = load_newest(run.folder, models) if run.resume == "auto" else load_checkpoint(Path(run.resume), models)
     return (0, None) if state is None else (state["step"], state["best_error"])
+
+
+def _require_newest(run: Run, start: int) -> None:
+    """Raise UsageError when a named checkpoint would go on in a folder that holds later ones."""
+    later = [
+        path.name for path in newest_checkpoints(run.folder) if path.name > checkpoint_folder(run.folder, start).name
+    ]
+    if later and run.resume != "auto":
+        raise UsageError(f"{run.folder}: holds {later[0]}, later than {run.resume}. Choose another --output.")
 
 
 def _write_static_files(config: TrainConfig, run: Run, models: Models) -> None:

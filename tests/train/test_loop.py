@@ -96,6 +96,13 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path, phot
     assert digests(outcome.checkpoint) == digests(whole[1].checkpoint)
 
 
+def test_a_named_checkpoint_does_not_go_on_among_later_ones(whole, photos):
+    folder, _ = whole
+    with pytest.raises(UsageError, match=r"step-00000012, later than .*step-00000006"):
+        loop.train(TINY, tiny_run(folder, photos, str(folder / "checkpoints/step-00000006")))
+    assert newest_checkpoints(folder)[0].name == "step-00000012"
+
+
 def test_no_readable_checkpoint_is_an_error_not_a_new_beginning(tmp_path, photos):
     loop.train(TINY.updated({"steps": 1}), tiny_run(tmp_path, photos))
     (tmp_path / "checkpoints/step-00000001/optimizer.safetensors").write_bytes(b"")

@@ -1,0 +1,26 @@
+"""Which checkpoints are kept: the last three up to the one just saved, the best, and whatever is later."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+from deepsim.train.checkpoints import _remove_old, checkpoint_folder, mark_best
+
+
+@pytest.mark.parametrize(
+    ("present", "best", "saved", "kept"),
+    [
+        ((1, 2, 3, 4), None, 4, {2, 3, 4}),
+        ((1, 2, 3, 4, 5), 1, 5, {1, 3, 4, 5}),
+        ((6, 7, 9, 10, 11), None, 7, {6, 7, 9, 10, 11}),  # 9 to 11 turned out damaged, the run went on from 6
+        ((3, 4, 5, 6, 9), None, 6, {4, 5, 6, 9}),
+    ],
+)
+def test_kept(tmp_path, present, best, saved, kept):
+    for step in present:
+        checkpoint_folder(tmp_path, step).mkdir(parents=True)
+    if best is not None:
+        mark_best(checkpoint_folder(tmp_path, best))
+    _remove_old(checkpoint_folder(tmp_path, saved))
+    left = {int(path.name.removeprefix("step-")) for path in (tmp_path / "checkpoints").glob("step-*")}
+    assert left == kept
