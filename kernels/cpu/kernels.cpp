@@ -1,0 +1,28 @@
+// Compiled once for each instruction set, with DEEPSIM_ISA as its name: see kernels.h.
+#include "convolve.h"
+#include "fully_connected.h"
+#include "pool.h"
+#include "winograd.h"
+
+#define DEEPSIM_TEXT_(name) #name
+#define DEEPSIM_TEXT(name) DEEPSIM_TEXT_(name)
+
+namespace deepsim::kernels::DEEPSIM_ISA {
+
+// kRoofMultiplyAdds independent chains of vector multiply-adds: the arithmetic roof.
+static float multiply_add(long rounds) {
+  Vector sums[kRoofMultiplyAdds];
+  for (Vector& sum : sums) sum = broadcast(1e-3f);
+  const Vector factor = broadcast(0.999f), term = broadcast(1e-3f);
+  for (long i = 0; i < rounds; ++i)
+#pragma GCC unroll 32
+    for (int j = 0; j < kRoofMultiplyAdds; ++j) sums[j] = sums[j] * factor + term;
+  float total = 0;
+  for (const Vector& sum : sums) total += sum[0];
+  return total;
+}
+
+extern const KernelTable table;
+const KernelTable table = {DEEPSIM_TEXT(DEEPSIM_ISA), kColumns, kRows, kLanes, convolve, winograd, fully_connected, pool, multiply_add};
+
+}  // namespace deepsim::kernels::DEEPSIM_ISA

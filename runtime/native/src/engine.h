@@ -1,0 +1,53 @@
+// The engine: a bundle, planned and packed for this machine, that encodes, decodes and re-encodes.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "bundle.h"
+
+namespace deepsim::runtime::detail {
+
+struct EngineOptions {
+  int max_batch = 64;           // images that pass through the fully connected layers together, at most kMaxChunk
+  int threads = 0;              // 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use
+  bool half_fc_weights = false;  // store fully connected weights as fp16; arithmetic stays fp32
+  std::string isa;              // "" for the best; "avx512", "avx2", "baseline"
+};
+
+// Safe to share: one call at a time uses all threads. Raises DeviceError in a process forked after construction.
+class Engine {
+ public:
+  // Raises BundleError and its kinds, UsageError (options), DeviceError (instruction set), OutOfMemory, NumericError.
+  Engine(const Bundle& bundle, const EngineOptions& options);
+  ~Engine();
+
+  // (n, 227, 227, 3) uint8 RGB -> (n, C, H, W) or (n, C) fp32
+  void encode(const std::uint8_t* rgb, std::int64_t n, float* features);
+  // -> (n, 227, 227, 3), with `full` (n, S, S, 3)
+  void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb);
+  // Iteration k is decode(encode(.)) k times over its own uint8 output; keeps iterations keep[0] < keep[1] < ...
+  // -> (n, keep_count, 227, 227, 3)
+  void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                std::uint8_t* rgb_out);
+
+  int threads() const;
+  const std::string& isa() const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<Parts> parts_;
+};
+
+struct Roofs {
+  double gmacs;                 // 1e9 fp32 multiply-adds per second, all threads
+  double gigabytes_per_second;  // 1e9 bytes per second read from memory, all threads
+};
+
+// Measure the arithmetic and memory roofs in about half a second. Raises as Engine for `threads` and `isa`.
+Roofs measure_roofs(int threads, const std::string& isa);
+
+}  // namespace deepsim::runtime::detail

@@ -1,0 +1,229 @@
+#include "lowering.h"
+
+#include <algorithm>
+#include <cstddef>
+
+#include "error.h"
+
+namespace deepsim::runtime::detail {
+
+using kernels::blocks_of;
+using kernels::Convolution;
+using kernels::kBlock;
+using kernels::Store;
+
+namespace {
+
+float slope_of(const Layer& layer) {
+  switch (layer.activation) {
+    case Activation::relu:
+      return 0.0f;
+    case Activation::lrelu:
+      return 0.3f;
+    default:
+      return 1.0f;
+  }
+}
+
+// weight[out][in / groups][k][k] of a convolution, or of a stride-1 deconvolution seen as one (kernel rotated).
+class Kernel {
+ public:
+  Kernel(const Layer& layer, const float* weight) : layer_(layer), weight_(weight) {}
+  float operator()(int out, int in, int r, int s) const {
+    const int k = layer_.kernel;
+    if (layer_.kind == Kind::deconv) return at(in, out, layer_.outputs, k - 1 - r, k - 1 - s);
+    return at(out, in, layer_.inputs / layer_.groups, r, s);
+  }
+
+ private:
+  float at(int first, int second, int seconds, int r, int s) const {
+    const auto k = static_cast<std::ptrdiff_t>(layer_.kernel);
+    return weight_[((static_cast<std::ptrdiff_t>(first) * seconds + second) * k + r) * k + s];
+  }
+  const Layer& layer_;
+  const float* weight_;
+};
+
+void set_windows(Convolution* layer, int height, int width) {
+  layer->row_begin = layer->column_begin = 0;
+  layer->row_end = height;
+  layer->column_end = width;
+}
+
+Convolution blank(const Layer& layer, const Shape& input, const DenseWeights& weights) {
+  Convolution lowered;
+  lowered.groups = weights.groups;
+  lowered.in_blocks = weights.channels / kBlock;
+  lowered.in_height = input.height;
+  lowered.in_width = input.width;
+  lowered.kernel = weights.kernel;
+  lowered.columns = weights.columns;
+  lowered.slope = slope_of(layer);
+  return lowered;
+}
+
+// Groups stay groups where their channels fill blocks; else one dense group with zeros between.
+int kept_groups(const Layer& layer) {
+  const bool blocks = layer.inputs / layer.groups % kBlock == 0 && layer.outputs / layer.groups % kBlock == 0;
+  return blocks ? layer.groups : 1;
+}
+
+std::vector<float> padded(const float* bias, int count, std::size_t size) {
+  std::vector<float> values(size);
+  std::copy_n(bias, count, values.begin());
+  return values;
+}
+
+std::size_t columns_of(const DenseWeights& weights) {
+  return static_cast<std::size_t>(weights.groups) * static_cast<std::size_t>(weights.columns);
+}
+
+// Call visit(group, column, channel, out, in) for every connected pair, channels within the kept groups.
+template <class Visit>
+void for_each_pair(const Layer& layer, int groups, const Visit& visit) {
+  const int inputs = layer.inputs / layer.groups, outputs = layer.outputs / layer.groups;
+  for (int out = 0; out < layer.outputs; ++out)
+    for (int in = 0; in < inputs; ++in) {
+      const int own = out / outputs;
+      const int group = groups > 1 ? own : 0;
+      visit(group, groups > 1 ? out % outputs : out, groups > 1 ? in : own * inputs + in, out, in);
+    }
+}
+
+int convolution_pad(const Layer& layer) {
+  return layer.kind == Kind::deconv ? layer.kernel - 1 - layer.padding : layer.padding;
+}
+
+void fill_upconvolution(const Layer& layer, const float* weight, bool image, DenseWeights* weights) {
+  for (int in = 0; in < layer.inputs; ++in)
+    for (int out = 0; out < layer.outputs; ++out)
+      for (int phase = 0; phase < 4; ++phase)
+        for (int tap = 0; tap < 4; ++tap) {
+          const int y = 3 - phase / 2 - 2 * (tap / 2), x = 3 - phase % 2 - 2 * (tap % 2);
+          const int column = image ? phase * 3 + out : (out / kBlock * 4 + phase) * kBlock + out % kBlock;
+          const auto at = (static_cast<std::ptrdiff_t>(in) * layer.outputs + out) * 16 + y * 4 + x;
+          weights->at(0, column, in, tap / 2, tap % 2) = weight[at];
+        }
+}
+
+kernels::Pixels pixels_of(const Layer& layer, const PixelConvention& convention, const Shape& output, int sign) {
+  kernels::Pixels pixels;
+  std::copy(convention.mean.begin(), convention.mean.end(), pixels.mean);
+  std::copy(convention.scale.begin(), convention.scale.end(), pixels.scale);
+  pixels.bgr = convention.bgr;
+  pixels.tanh255 = layer.activation == Activation::tanh255;
+  pixels.sign = sign;
+  pixels.height = output.height;
+  pixels.width = output.width;
+  pixels.crop_side = output.height;
+  return pixels;
+}
+
+Lowered lower_stacked_image(const Layer& layer, const Shape& input, const float* weight, const float* bias) {
+  DenseWeights weights(1, kBlock, layer.inputs, layer.kernel + 1);
+  const Kernel kernel(layer, weight);
+  for_each_pair(layer, 1, [&](int, int, int channel, int out, int in) {
+    for (int phase = 0; phase < 4; ++phase)
+      for (int r = 0; r < layer.kernel; ++r)
+        for (int s = 0; s < layer.kernel; ++s)
+          weights.at(0, phase * 3 + out, channel, r + phase / 2, s + phase % 2) = kernel(out, in, r, s);
+  });
+  Convolution lowered = blank(layer, input, weights);
+  lowered.pad = convolution_pad(layer);
+  lowered.window_stride = 2;
+  const Shape output = layer.output_shape(input);
+  set_windows(&lowered, (output.height + 1) / 2, (output.width + 1) / 2);
+  return {lowered, std::move(weights), padded(bias, 3, kBlock)};
+}
+
+Lowered lower_image_upconvolution(const Layer& layer, const Shape& input, const float* weight, const float* bias) {
+  DenseWeights weights(1, kBlock, layer.inputs, 2);
+  fill_upconvolution(layer, weight, true, &weights);
+  Convolution lowered = blank(layer, input, weights);
+  lowered.pad = 1;
+  set_windows(&lowered, input.height + 1, input.width + 1);
+  return {lowered, std::move(weights), padded(bias, 3, kBlock)};
+}
+
+}  // namespace
+
+bool is_upconvolution(const Layer& layer) {
+  return layer.kind == Kind::deconv && layer.kernel == 4 && layer.stride == 2 && layer.padding == 1 &&
+         layer.groups == 1;
+}
+
+Lowered lower_convolution(const Layer& layer, const Shape& input, const float* weight, const float* bias) {
+  const int groups = kept_groups(layer);
+  DenseWeights weights(groups, layer.outputs / groups, layer.inputs / groups, layer.kernel);
+  const Kernel kernel(layer, weight);
+  for_each_pair(layer, groups, [&](int group, int column, int channel, int out, int in) {
+    for (int r = 0; r < layer.kernel; ++r)
+      for (int s = 0; s < layer.kernel; ++s) weights.at(group, column, channel, r, s) = kernel(out, in, r, s);
+  });
+  Convolution lowered = blank(layer, input, weights);
+  lowered.pad = convolution_pad(layer);
+  const Shape output = layer.output_shape(input);
+  set_windows(&lowered, output.height, output.width);
+  lowered.out_blocks = blocks_of(layer.outputs);
+  lowered.out_height = output.height;
+  lowered.out_width = output.width;
+  const std::size_t columns = columns_of(weights);
+  return {lowered, std::move(weights), padded(bias, layer.outputs, columns)};
+}
+
+Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, const float* weight,
+                      const float* bias) {
+  const int stride = layer.stride, inputs = layer.inputs / layer.groups;
+  const int channels = from_pixels ? layer.inputs : blocks_of(layer.inputs) * kBlock;
+  DenseWeights weights(1, layer.outputs, stride * stride * channels, (layer.kernel + stride - 1) / stride);
+  const Kernel kernel(layer, weight);
+  for (int out = 0; out < layer.outputs; ++out)
+    for (int in = 0; in < inputs; ++in)
+      for (int y = 0; y < layer.kernel; ++y)
+        for (int x = 0; x < layer.kernel; ++x) {
+          const int channel = out / (layer.outputs / layer.groups) * inputs + in;
+          const int phase = y % stride * stride + x % stride;
+          weights.at(0, out, phase * channels + channel, y / stride, x / stride) = kernel(out, in, y, x);
+        }
+  const Shape output = layer.output_shape(input);
+  Convolution lowered = blank(layer, input, weights);
+  lowered.in_height = output.height + weights.kernel - 1;
+  lowered.in_width = output.width + weights.kernel - 1;
+  set_windows(&lowered, output.height, output.width);
+  lowered.out_blocks = blocks_of(layer.outputs);
+  lowered.out_height = output.height;
+  lowered.out_width = output.width;
+  const std::size_t columns = columns_of(weights);
+  return {lowered, std::move(weights), padded(bias, layer.outputs, columns)};
+}
+
+Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float* weight, const float* bias) {
+  const int blocks = blocks_of(layer.outputs);
+  DenseWeights weights(1, 4 * blocks * kBlock, layer.inputs, 2);
+  fill_upconvolution(layer, weight, false, &weights);
+  Convolution lowered = blank(layer, input, weights);
+  lowered.pad = 1;
+  lowered.store = Store::shuffle;
+  set_windows(&lowered, input.height + 1, input.width + 1);
+  lowered.out_blocks = blocks;
+  lowered.out_height = 2 * input.height;
+  lowered.out_width = 2 * input.width;
+  std::vector<float> biases(columns_of(weights));
+  for (int out = 0; out < layer.outputs; ++out)
+    for (int phase = 0; phase < 4; ++phase)
+      biases[static_cast<std::size_t>((out / kBlock * 4 + phase) * kBlock + out % kBlock)] = bias[out];
+  return {lowered, std::move(weights), std::move(biases)};
+}
+
+Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, const float* weight,
+                    const float* bias) {
+  const bool up = is_upconvolution(layer);
+  Lowered lowered =
+      up ? lower_image_upconvolution(layer, input, weight, bias) : lower_stacked_image(layer, input, weight, bias);
+  for (std::size_t phase = 1; phase < 4; ++phase) std::copy_n(bias, 3, lowered.bias.begin() + static_cast<std::ptrdiff_t>(phase) * 3);
+  lowered.layer.store = Store::pixels;
+  lowered.layer.pixels = pixels_of(layer, pixels, layer.output_shape(input), up ? -1 : 1);
+  return lowered;
+}
+
+}  // namespace deepsim::runtime::detail

@@ -1,0 +1,34 @@
+// Rewrites layers into what the kernels compute: stride-1 convolutions, their columns stacked where that pays.
+#pragma once
+
+#include "../../../kernels/cpu/kernels.h"
+#include "layer.h"
+#include "pack.h"
+
+namespace deepsim::runtime::detail {
+
+struct Lowered {
+  kernels::Convolution layer;  // weights and bias not yet set
+  DenseWeights weights;
+  std::vector<float> bias;
+};
+
+// A convolution or stride-1 deconvolution on blocked input of shape `input` (after space-to-depth where it strides).
+Lowered lower_convolution(const Layer& layer, const Shape& input, const float* weight, const float* bias);
+
+// ConvTranspose2d(k 4, stride 2, padding 1): the four phases of a 2x2 block of outputs read the same 2x2 window, so it
+// is a 2x2 convolution with four times the columns, then a pixel shuffle. Phase (a, b) of window (p, q) is output
+// (2p - a, 2q - b); its tap (r, s) is kernel element (3 - a - 2r, 3 - b - 2s).
+Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float* weight, const float* bias);
+
+// The last layer, to uint8 RGB: an up-convolution or a stride-1 convolution (2x2 outputs stacked) to three channels.
+Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, const float* weight,
+                    const float* bias);
+
+// The first layer of an encoder or any strided convolution reads its input after space-to-depth by the stride:
+// kernel ceil(k / stride), channel (dy stride + dx) C + c, C padded to blocks unless the input is pixels.
+Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, const float* weight, const float* bias);
+
+bool is_upconvolution(const Layer& layer);
+
+}  // namespace deepsim::runtime::detail

@@ -1,0 +1,219 @@
+// From a layer table to a plan: lowers, packs, and fuses what belongs together (flatten and reshape into the fully
+// connected weights, LRN into the pooling before it, pixels into the first and last layer).
+#include <algorithm>
+#include <numeric>
+
+#include "error.h"
+#include "lowering.h"
+#include "plan.h"
+
+namespace deepsim::runtime::detail {
+
+using kernels::blocks_of;
+using kernels::kBlock;
+
+class Planner {
+ public:
+  Planner(const Network& network, std::string prefix, const Tensors& tensors, const PlanOptions& options, Packed* packed)
+      : network_(network), prefix_(std::move(prefix)), tensors_(tensors), options_(options), packed_(packed) {}
+
+  Plan encoder() {
+    shape_ = network_.input;
+    add_layers(true, false);
+    add(features_out({shape_.channels, shape_.height * shape_.width}));
+    plan_.build_operations();
+    return std::move(plan_);
+  }
+
+  Plan generator() {
+    shape_ = network_.input;
+    add(features_in({shape_.channels, shape_.height * shape_.width}));
+    add_layers(false, true);
+    plan_.build_operations();
+    return std::move(plan_);
+  }
+
+ private:
+  void add_layers(bool from_pixels, bool to_pixels) {
+    const std::vector<Layer>& layers = network_.layers;
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const bool last = i + 1 == layers.size();
+      const Layer* next = last ? nullptr : &layers[i + 1];
+      if (layers[i].activation == Activation::tanh255 && !(last && to_pixels)) refuse(layers[i], "tanh before the end");
+      if (from_pixels && i == 0) {
+        add_first(layers[i]);
+      } else if (to_pixels && last) {
+        add_image(layers[i]);
+      } else {
+        i += static_cast<std::size_t>(add_layer(layers[i], next));
+      }
+    }
+  }
+
+  // Add one layer; tell how many of the following ones it took with it.
+  int add_layer(const Layer& layer, const Layer* next) {
+    switch (layer.kind) {
+      case Kind::fc:
+        return add_fully_connected(layer, next);
+      case Kind::conv:
+        layer.stride > 1 ? add_strided(layer) : add_lowered(layer, lower_convolution(layer, shape_, weight(layer), bias(layer)));
+        return 0;
+      case Kind::deconv:
+        add_deconvolution(layer);
+        return 0;
+      case Kind::pool:
+      case Kind::lrn:
+        return add_pool(layer, next);
+      case Kind::reshape:
+        if (layer.shape.channels != shape_.channels || layer.shape.height != shape_.height) refuse(layer, "reshape here");
+        return 0;
+    }
+    return 0;
+  }
+
+  void add_first(const Layer& layer) {
+    if (layer.kind != Kind::conv) refuse(layer, "first layer");
+    PixelsIn in;
+    in.side = shape_.height;
+    in.stride = layer.stride;
+    in.pad = layer.padding;
+    in.bgr = network_.pixels.bgr;
+    std::copy(network_.pixels.mean.begin(), network_.pixels.mean.end(), in.mean);
+    std::copy(network_.pixels.scale.begin(), network_.pixels.scale.end(), in.scale);
+    Lowered lowered = lower_strided(layer, shape_, true, weight(layer), bias(layer));
+    in.height = lowered.layer.in_height;
+    in.width = lowered.layer.in_width;
+    add(pixels_in(in));
+    add_lowered(layer, std::move(lowered));
+  }
+
+  void add_strided(const Layer& layer) {
+    Lowered lowered = lower_strided(layer, shape_, false, weight(layer), bias(layer));
+    add(space_to_depth({blocks_of(shape_.channels), shape_.height, shape_.width, layer.stride, layer.padding,
+                        lowered.layer.in_height, lowered.layer.in_width}));
+    add_lowered(layer, std::move(lowered));
+  }
+
+  void add_deconvolution(const Layer& layer) {
+    if (is_upconvolution(layer)) {
+      add_lowered(layer, lower_upconvolution(layer, shape_, weight(layer), bias(layer)));
+    } else if (layer.stride == 1 && layer.groups == 1 && layer.padding < layer.kernel) {
+      add_lowered(layer, lower_convolution(layer, shape_, weight(layer), bias(layer)));
+    } else {
+      refuse(layer, "deconvolution");
+    }
+  }
+
+  void add_image(const Layer& layer) {
+    const bool convolves = (layer.kind == Kind::conv || layer.kind == Kind::deconv) && layer.stride == 1 &&
+                           layer.groups == 1 && layer.padding < layer.kernel;
+    if (!convolves && !is_upconvolution(layer)) refuse(layer, "last layer");
+    add_lowered(layer, lower_image(layer, shape_, network_.pixels, weight(layer), bias(layer)));
+  }
+
+  // F(3x3, 2x2) and F(4x4, 3x3), where enough of a tile lies inside and there are channels to make up for transforming.
+  static int winograd_for(const kernels::Convolution& layer) {
+    const int rows = layer.windows_down();
+    if (layer.window_stride != 1 || layer.store == kernels::Store::pixels || layer.in_blocks < 2) return 0;
+    if (layer.kernel == 2 && rows > 5) return 3;
+    if (layer.kernel == 3 && rows > 6) return 4;
+    return 0;
+  }
+
+  void add_lowered(const Layer& layer, Lowered lowered) {
+    const int tile = options_.kernels->tile_columns;
+    lowered.layer.winograd = winograd_for(lowered.layer);
+    packed_->weights.push_back(lowered.layer.winograd > 0
+                                   ? pack_winograd(lowered.weights, lowered.layer.winograd, tile, *options_.pool)
+                                   : pack_direct(lowered.weights, tile, *options_.pool));
+    packed_->biases.push_back(std::move(lowered.bias));
+    lowered.layer.weights = packed_->weights.back().floats();
+    lowered.layer.bias = packed_->biases.back().data();
+    plan_.steps_.push_back({nullptr, lowered.layer});
+    shape_ = layer.output_shape(shape_);
+  }
+
+  int add_fully_connected(const Layer& layer, const Layer* next) {
+    const bool reshapes = next != nullptr && next->kind == Kind::reshape;
+    Shape output = layer.output_shape(shape_);
+    if (reshapes) output = next->output_shape(output);
+    const std::vector<int> rows = blocked_order(output), inputs = blocked_order(shape_);
+    packed_->weights.push_back(pack_fully_connected(weight(layer), layer.inputs, rows, inputs, options_.half_fc_weights,
+                                                    options_.kernels->tile_columns, *options_.pool));
+    std::vector<float> biases(rows.size());
+    for (std::size_t i = 0; i < rows.size(); ++i) biases[i] = rows[i] < 0 ? 0.0f : bias(layer)[rows[i]];
+    packed_->biases.push_back(std::move(biases));
+    kernels::FullyConnected connected;
+    connected.in_blocks = static_cast<int>(inputs.size()) / kBlock;
+    connected.columns = static_cast<int>(rows.size());
+    connected.weights = packed_->weights.back().as<void>();
+    connected.half = options_.half_fc_weights;
+    connected.bias = packed_->biases.back().data();
+    connected.slope = layer.activation == Activation::relu ? 0.0f : layer.activation == Activation::lrelu ? 0.3f : 1.0f;
+    add(fully_connected(connected));
+    shape_ = output;
+    return reshapes ? 1 : 0;
+  }
+
+  // For each float of a blocked tensor its index in C, H, W order, -1 for padding.
+  static std::vector<int> blocked_order(const Shape& shape) {
+    const int pixels = shape.height * shape.width;
+    std::vector<int> order;
+    order.reserve(static_cast<std::size_t>(blocks_of(shape.channels) * pixels * kBlock));
+    for (int block = 0; block < blocks_of(shape.channels); ++block)
+      for (int pixel = 0; pixel < pixels; ++pixel)
+        for (int channel = block * kBlock; channel < (block + 1) * kBlock; ++channel)
+          order.push_back(channel < shape.channels ? channel * pixels + pixel : -1);
+    return order;
+  }
+
+  int add_pool(const Layer& layer, const Layer* next) {
+    const bool pools = layer.kind == Kind::pool;
+    const bool normalises = !pools || (next != nullptr && next->kind == Kind::lrn);
+    const Shape output = layer.output_shape(shape_);
+    kernels::Pool record;
+    record.blocks = blocks_of(shape_.channels);
+    record.channels = shape_.channels;
+    record.in_height = shape_.height;
+    record.in_width = shape_.width;
+    record.out_height = output.height;
+    record.out_width = output.width;
+    record.kernel = pools ? layer.kernel : 1;
+    record.stride = pools ? layer.stride : 1;
+    record.normalise = normalises;
+    add(pool(record));
+    shape_ = output;
+    return pools && normalises ? 1 : 0;
+  }
+
+  void add(std::unique_ptr<Operation> operation) { plan_.steps_.push_back({std::move(operation), {}}); }
+
+  const float* weight(const Layer& layer) const {
+    return tensors_.find(prefix_ + "." + layer.name + ".weight", layer.weight_shape());
+  }
+  const float* bias(const Layer& layer) const {
+    return tensors_.find(prefix_ + "." + layer.name + ".bias", {layer.outputs});
+  }
+  [[noreturn]] void refuse(const Layer& layer, const std::string& what) const {
+    throw Failure(ErrorKind::bundle, prefix_ + " layer " + layer.name + ": the cpu backend has no kernel for this " +
+                                         what + ". Use backend onnxruntime or torch.");
+  }
+
+  const Network& network_;
+  std::string prefix_;
+  const Tensors& tensors_;
+  const PlanOptions& options_;
+  Packed* packed_;
+  Plan plan_;
+  Shape shape_{};
+};
+
+Plan Plan::encoder(const Network& network, const Tensors& tensors, const PlanOptions& options, Packed* packed) {
+  return Planner(network, "encoder", tensors, options, packed).encoder();
+}
+
+Plan Plan::generator(const Network& network, const Tensors& tensors, const PlanOptions& options, Packed* packed) {
+  return Planner(network, "generator", tensors, options, packed).generator();
+}
+
+}  // namespace deepsim::runtime::detail
