@@ -1,0 +1,58 @@
+#include "layer.h"
+
+#include "error.h"
+
+namespace deepsim::runtime::detail {
+
+namespace {
+
+constexpr std::int64_t kMaxSide = 4096, kMaxChannels = 1 << 16;
+
+}  // namespace
+
+std::vector<std::int64_t> Layer::weight_shape() const {
+  if (kind == Kind::fc) return {outputs, inputs};
+  if (kind == Kind::conv) return {outputs, inputs / groups, kernel, kernel};
+  if (kind == Kind::deconv) return {inputs, outputs / groups, kernel, kernel};
+  return {};
+}
+
+std::int64_t Layer::extent(std::int64_t size) const {
+  if (kind == Kind::lrn) return size;
+  if (kind == Kind::deconv) return (size - 1) * stride - 2 * std::int64_t{padding} + kernel;
+  if (kind == Kind::pool) return size < kernel && !ceil_mode ? 0 : (size - kernel + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+  const std::int64_t room = size + 2 * std::int64_t{padding} - kernel;
+  return room < 0 ? 0 : room / stride + 1;
+}
+
+Shape Layer::output_shape(const Shape& input) const {
+  bool fits = false;
+  std::int64_t channels = has_weights() ? outputs : input.channels, height = 1, width = 1;
+  bool flat = false;
+  if (kind == Kind::reshape) {
+    fits = input.elements() == shape.elements();
+    channels = shape.channels, height = shape.height, width = shape.width, flat = shape.flat;
+  } else if (kind == Kind::fc) {
+    fits = input.elements() == inputs;
+    flat = true;
+  } else {
+    fits = !input.flat && (!has_weights() || input.channels == inputs);
+    height = extent(input.height), width = extent(input.width);
+  }
+  const bool divides = inputs % groups == 0 && outputs % groups == 0;
+  const bool sane = channels > 0 && height > 0 && width > 0 && channels <= kMaxChannels && height <= kMaxSide && width <= kMaxSide;
+  if (!fits || !divides || !sane) {
+    throw Failure(ErrorKind::bundle_unsafe,
+                  "layer " + name + ": does not fit its input, expected a table whose layers fit. Do not use this bundle.");
+  }
+  return {static_cast<int>(channels), static_cast<int>(height), static_cast<int>(width), flat};
+}
+
+std::vector<Shape> Network::shapes() const {
+  std::vector<Shape> found;
+  Shape shape = input;
+  for (const Layer& layer : layers) found.push_back(shape = layer.output_shape(shape));
+  return found;
+}
+
+}  // namespace deepsim::runtime::detail

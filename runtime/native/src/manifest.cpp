@@ -1,0 +1,251 @@
+#include "manifest.h"
+
+#include <cmath>
+#include <set>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+#include "error.h"
+#include "files.h"
+#include "sha256.h"
+
+namespace deepsim::runtime::detail {
+
+namespace {
+
+using nlohmann::json;
+
+constexpr int kSchema = 1, kMaxDepth = 32, kCrop = 227, kMaxNumber = 1 << 16;
+
+[[noreturn]] void raise(ErrorKind kind, const std::string& message) { throw Failure(kind, message); }
+
+// Refuses a key that appears twice and nesting that no manifest has.
+class Strict {
+ public:
+  bool operator()(int depth, json::parse_event_t event, json& parsed) {
+    if (depth > kMaxDepth) raise(ErrorKind::bundle_unsafe, "manifest.json: nested too deep. Do not use this bundle.");
+    if (event == json::parse_event_t::object_start) keys_.emplace_back();
+    if (event == json::parse_event_t::object_end) keys_.pop_back();
+    if (event == json::parse_event_t::key && !keys_.back().insert(parsed.get<std::string>()).second) {
+      raise(ErrorKind::bundle_unsafe, "manifest.json: a key appears twice. Do not use this bundle.");
+    }
+    return true;
+  }
+
+ private:
+  std::vector<std::set<std::string>> keys_;
+};
+
+json parse_json(std::string_view bytes, const std::string& source) {
+  try {
+    auto strict = std::make_shared<Strict>();
+    return json::parse(bytes, [strict](int depth, json::parse_event_t event, json& parsed) {
+      return (*strict)(depth, event, parsed);
+    });
+  } catch (const json::exception& error) {
+    raise(ErrorKind::bundle_corrupt,
+          source + ": not JSON (" + error.what() + "). Copy or export the bundle again.");
+  }
+}
+
+// The file ends in a checksum of itself: SHA-256 of the same text without that last key.
+void check_checksum(std::string_view bytes, const std::string& source) {
+  constexpr std::string_view key = ",\n  \"zz_checksum\": \"", end = "\"\n}\n";
+  constexpr std::size_t digits = 64, suffix = key.size() + digits + end.size();
+  bool matches = bytes.size() > suffix;
+  if (matches) {
+    const std::string_view body = bytes.substr(0, bytes.size() - suffix), rest = bytes.substr(body.size());
+    const std::string whole = std::string(body) + "\n}";
+    matches = rest.substr(0, key.size()) == key && rest.substr(key.size() + digits) == end &&
+              rest.substr(key.size(), digits) == sha256(whole.data(), whole.size());
+  }
+  if (!matches) {
+    raise(ErrorKind::bundle_corrupt,
+          source + ": its checksum does not match, it was changed. Copy or export the bundle again.");
+  }
+}
+
+class Reader {
+ public:
+  explicit Reader(std::string source) : source_(std::move(source)) {}
+
+  Manifest read(const json& record) const {
+    Manifest manifest;
+    manifest.name = text(record, "name");
+    manifest.encoder = network(field(record, "encoder"), "name");
+    manifest.generator = network(field(record, "generator"), "layer");
+    manifest.layer = manifest.generator.name;
+    const json& files = field(record, "files");
+    if (!files.is_object()) invalid("files");
+    for (const auto& [name, entry] : files.items()) manifest.files[checked(name)] = file(name, entry);
+    check_engines(field(record, "engines"), manifest.files);
+    check_networks(manifest);
+    return manifest;
+  }
+
+ private:
+  [[noreturn]] void invalid(const std::string& what) const {
+    raise(ErrorKind::bundle, source_ + ": not a valid manifest (" + what + "), expected schema 1. Export it again.");
+  }
+  [[noreturn]] void unsafe(const std::string& what) const {
+    raise(ErrorKind::bundle_unsafe, source_ + ": " + what + ". Do not use this bundle.");
+  }
+  const json& field(const json& record, const char* name) const {
+    if (!record.is_object() || !record.contains(name)) invalid(name);
+    return record.at(name);
+  }
+  std::string text(const json& record, const char* name) const {
+    const json& value = field(record, name);
+    if (!value.is_string()) invalid(name);
+    return value.get<std::string>();
+  }
+  int whole(const json& value, const std::string& name) const {
+    if (!value.is_number_integer() || value < 0 || value > kMaxNumber) unsafe("absurd value of " + name);
+    return value.get<int>();
+  }
+  int optional(const json& record, const char* name, int otherwise) const {
+    return record.contains(name) ? whole(record.at(name), name) : otherwise;
+  }
+
+  FileRecord file(const std::string& name, const json& entry) const {
+    const json& size = field(entry, "size");
+    const bool fits = size.is_number_unsigned() && size.get<std::uint64_t>() <= kMaxFileBytes;
+    if (!fits) unsafe("size of " + name + " is " + size.dump() + ", expected 0 to " + with_commas(kMaxFileBytes));
+    const std::string digest = text(entry, "sha256");
+    if (digest.size() != 64 || digest.find_first_not_of("0123456789abcdef") != std::string::npos) {
+      unsafe("sha256 of " + name + " is not 64 hexadecimal digits");
+    }
+    return {size.get<std::uint64_t>(), digest};
+  }
+
+  // A plain relative path: at most four parts that begin with a letter, a digit or an underscore.
+  std::string checked(const std::string& name) const {
+    int parts = 1, length = 0;
+    bool plain = name != "manifest.json";
+    for (const char c : name) {
+      const bool word = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+      if (c == '/') {
+        plain = plain && length > 0 && ++parts <= 4;
+        length = 0;
+      } else {
+        plain = plain && (word || (length > 0 && (c == '.' || c == '-'))) && ++length <= 100;
+      }
+    }
+    if (!plain || length == 0) unsafe("file name '" + name + "', expected a plain relative path in the bundle");
+    return name;
+  }
+
+  void check_engines(const json& engines, const std::map<std::string, FileRecord>& files) const {
+    if (!engines.is_array()) invalid("engines");
+    for (const json& engine : engines) {
+      if (!engine.is_object() || !engine.contains("path") || !engine.at("path").is_string()) {
+        unsafe("an engine without a path, expected target, precision, path");
+      }
+      const std::string path = checked(engine.at("path").get<std::string>());
+      const auto below = files.lower_bound(path + "/");
+      const bool listed =
+          files.count(path) > 0 || (below != files.end() && below->first.compare(0, path.size() + 1, path + "/") == 0);
+      if (!listed) unsafe("engine " + path + " has no listed file, so no hash");
+    }
+  }
+
+  Network network(const json& record, const char* name) const {
+    Network network;
+    network.name = text(record, name);
+    network.input = shape(field(record, "input_shape"), "input_shape");
+    const json& layers = field(record, "layers");
+    if (!layers.is_array() || layers.empty()) invalid("layers");
+    for (const json& entry : layers) network.layers.push_back(layer(entry));
+    network.pixels = pixels(field(record, "pixels"));
+    return network;
+  }
+
+  Shape shape(const json& value, const std::string& name) const {
+    if (!value.is_array() || (value.size() != 1 && value.size() != 3)) unsafe("absurd value of " + name);
+    if (value.size() == 1) return {whole(value[0], name), 1, 1, true};
+    return {whole(value[0], name), whole(value[1], name), whole(value[2], name), false};
+  }
+
+  template <class Value>
+  Value named(const json& record, const char* field_name, const std::map<std::string, Value>& known) const {
+    const auto found = known.find(text(record, field_name));
+    if (found == known.end()) invalid(std::string(field_name) + " '" + text(record, field_name) + "'");
+    return found->second;
+  }
+
+  Layer layer(const json& record) const {
+    static const std::map<std::string, Kind> kinds = {{"fc", Kind::fc},     {"conv", Kind::conv}, {"deconv", Kind::deconv},
+                                                      {"pool", Kind::pool}, {"lrn", Kind::lrn},   {"reshape", Kind::reshape}};
+    static const std::map<std::string, Activation> activations = {{"none", Activation::none},
+                                                                  {"relu", Activation::relu},
+                                                                  {"lrelu", Activation::lrelu},
+                                                                  {"tanh255", Activation::tanh255}};
+    Layer layer;
+    layer.name = text(record, "name");
+    layer.kind = named(record, "kind", kinds);
+    layer.inputs = optional(record, "inputs", 0);
+    layer.outputs = optional(record, "outputs", 0);
+    layer.kernel = optional(record, "kernel", 1);
+    layer.stride = optional(record, "stride", 1);
+    layer.padding = optional(record, "padding", 0);
+    layer.groups = optional(record, "groups", 1);
+    if (layer.kernel < 1 || layer.stride < 1 || layer.groups < 1) unsafe("layer " + layer.name + " has a zero extent");
+    if (record.contains("activation")) layer.activation = named(record, "activation", activations);
+    if (record.contains("shape") && !record.at("shape").empty()) layer.shape = shape(record.at("shape"), "shape");
+    if (record.contains("ceil_mode")) {
+      if (!record.at("ceil_mode").is_boolean()) invalid("ceil_mode");
+      layer.ceil_mode = record.at("ceil_mode").get<bool>();
+    }
+    return layer;
+  }
+
+  PixelConvention pixels(const json& record) const {
+    PixelConvention pixels;
+    const std::string order = text(record, "order");
+    if (order != "BGR" && order != "RGB") unsafe("channel order '" + order + "', expected BGR or RGB");
+    pixels.bgr = order == "BGR";
+    pixels.mean = three(field(record, "mean"), "mean");
+    pixels.scale = three(field(record, "scale"), "scale");
+    for (const float scale : pixels.scale)
+      if (scale == 0.0f) unsafe("a pixel scale of zero");
+    return pixels;
+  }
+
+  std::array<float, 3> three(const json& value, const std::string& name) const {
+    if (!value.is_array() || value.size() != 3) unsafe("absurd value of " + name);
+    std::array<float, 3> numbers{};
+    for (std::size_t i = 0; i < 3; ++i) {
+      if (!value[i].is_number() || !std::isfinite(value[i].get<float>())) unsafe("absurd value of " + name);
+      numbers[i] = value[i].get<float>();
+    }
+    return numbers;
+  }
+
+  void check_networks(const Manifest& manifest) const {
+    const Network &encoder = manifest.encoder, &generator = manifest.generator;
+    const Shape image = generator.shapes().back();
+    const bool fits = encoder.input == Shape{3, kCrop, kCrop, false} && encoder.shapes().back() == generator.input &&
+                      !image.flat && image.channels == 3 && image.height == image.width && image.height >= kCrop;
+    if (!fits) unsafe("its networks do not fit together, expected 227x227 in and out");
+  }
+
+  std::string source_;
+};
+
+}  // namespace
+
+Manifest parse_manifest(std::string_view bytes, const std::string& source) {
+  const json record = parse_json(bytes, source);
+  if (!record.is_object() || !record.contains("schema")) {
+    raise(ErrorKind::bundle_corrupt,
+          source + ": no schema field, expected a bundle manifest. Copy or export it again.");
+  }
+  if (record.at("schema") != kSchema) {
+    raise(ErrorKind::bundle,
+          source + ": schema " + record.at("schema").dump() + ", this version reads 1. Export it again.");
+  }
+  check_checksum(bytes, source);
+  return Reader(source).read(record);
+}
+
+}  // namespace deepsim::runtime::detail
