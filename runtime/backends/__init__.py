@@ -16,11 +16,10 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
 from deepsim.runtime.pixels import Pixels
 
-AUTO_ORDER = ("onnxruntime", "torch")
+AUTO_ORDER = ("cpu", "onnxruntime", "torch")
 _MODULES = {name: f"deepsim.runtime.backends.{name}" for name in AUTO_ORDER}
 _ENGINES = "not in this version: its engines are built by deepsim-export and run with NVIDIA's own tools"
 _PLANNED = {
-    "cpu": "not in this version",
     "cuda": "not in this version",
     "tensorrt": _ENGINES,
     "tensorrt-rtx": _ENGINES,

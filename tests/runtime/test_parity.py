@@ -21,7 +21,7 @@ def expected(name):
     return photo, features, generator.pixels.to_pixels(output)
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
+@pytest.mark.parametrize("backend", ["cpu", "onnxruntime", "torch"])
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_encode_and_decode_agree_with_reference(inverter_of, name, backend):
     inverter = inverter_of(name, backend)

@@ -1,0 +1,81 @@
+/* deepsim's C ABI: a bundle folder, loaded for this machine's CPU, that turns photographs into features and features
+ * into images. C++ programs use <deepsim/inverter.h>, which is these functions with classes and exceptions.
+ *
+ * Images are uint8 RGB, 0-255, rows of pixels, (n, 227, 227, 3). Features are fp32 (n, C, H, W) or (n, C).
+ * Every function returns 0 or the error's exit code, and then fills in *error unless that is NULL. After any error an
+ * inverter is usable as before. One inverter may be shared by threads; calls wait for each other, because each uses
+ * all of the library's threads. It must not be used in a process forked after it was opened. */
+#ifndef DEEPSIM_DEEPSIM_H
+#define DEEPSIM_DEEPSIM_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+typedef struct deepsim_inverter deepsim_inverter;
+
+/* code: 1 our bug, 2 usage, 3 bad input, 4 environment, 5 a numeric check failed. kind: the name of the error in
+ * Python, such as "BundleCorrupt". message: one line, "subject: found, expected. What to do." */
+typedef struct {
+  int32_t code;
+  char kind[32];
+  char message[1024];
+} deepsim_error;
+
+/* Set size to sizeof(deepsim_options); zeros elsewhere are the defaults. */
+typedef struct {
+  uint32_t size;
+  int32_t max_batch;       /* images computed together, at most; 0: 64. More than 64 are taken as 64 */
+  int32_t threads;         /* 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use */
+  int32_t half_fc_weights; /* 1: store fully connected weights as fp16 (arithmetic stays fp32) */
+  const char* isa;         /* NULL: the best; or "avx512", "avx2", "baseline" */
+} deepsim_options;
+
+/* Strings live as long as the inverter. */
+typedef struct {
+  int32_t feature_rank;     /* 1 or 3 */
+  int32_t feature_shape[3]; /* (C, H, W) or (C, 1, 1) */
+  int32_t image_size;       /* 227 */
+  int32_t full_image_size;  /* 256 or 240 */
+  int32_t threads;
+  const char* layer;   /* "fc6" */
+  const char* encoder; /* "caffenet" */
+  const char* isa;     /* "avx512" */
+} deepsim_info;
+
+int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter, deepsim_error* error);
+void deepsim_close(deepsim_inverter* inverter); /* NULL is fine */
+int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deepsim_error* error);
+
+/* Features of n images. */
+int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features, deepsim_error* error);
+/* Images from n features, which must be finite; full: the whole (n, S, S, 3), S = full_image_size. */
+int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n, int full, uint8_t* images,
+                   deepsim_error* error);
+/* Iteration k is decode(encode(.)) k times over its own uint8 output. keep: increasing, from 1 to iterations.
+ * result: (n, keep_count, 227, 227, 3). iterations = 1, keep = {1} reconstructs. */
+int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations,
+                     const int32_t* keep, int32_t keep_count, uint8_t* result, deepsim_error* error);
+/* Images of `steps` (2 or more) features on the straight line from one feature to another, both included. */
+int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const float* end, int32_t steps,
+                        uint8_t* images, deepsim_error* error);
+
+/* Measure, in about half a second, 1e9 fp32 multiply-adds and 1e9 bytes read from memory per second, of all threads. */
+int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
+                          deepsim_error* error);
+
+/* The instruction sets that can run here, best first, with commas between. */
+const char* deepsim_instruction_sets(void);
+const char* deepsim_version(void);
+
+/* Where notes for people go (level 0 information, 1 warning); NULL, the default, drops them. */
+void deepsim_set_log(void (*sink)(int level, const char* message, void* user), void* user);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

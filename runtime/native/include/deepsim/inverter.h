@@ -1,0 +1,119 @@
+// deepsim for C++17: a bundle, loaded for this machine's CPU, that encodes, decodes and re-encodes images.
+//
+//   deepsim::runtime::Inverter inverter("fc6.deepsim");
+//   inverter.reconstruct(rgb_in, n, rgb_out);
+//
+// Images are uint8 RGB (n, 227, 227, 3), features fp32 (n, C, H, W) or (n, C), all in the caller's memory. An Inverter
+// may be shared by threads. Every error is a deepsim::Error with the text and code that Python gives.
+#pragma once
+
+#include <deepsim/deepsim.h>
+
+#include <array>
+#include <cstdint>
+#include <initializer_list>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace deepsim {
+
+// kind() is the name of the error in Python, such as "BundleCorrupt"; exit_code() what a command exits with: 1 our bug,
+// 2 usage, 3 bad input, 4 environment, 5 a numeric check failed.
+class Error : public std::runtime_error {
+ public:
+  explicit Error(const deepsim_error& error)
+      : std::runtime_error(error.message), kind_(error.kind), exit_code_(error.code) {}
+  const std::string& kind() const noexcept { return kind_; }
+  int exit_code() const noexcept { return exit_code_; }
+
+ private:
+  std::string kind_;
+  int exit_code_;
+};
+
+namespace runtime {
+
+struct Options {
+  int max_batch = 64;            // images computed together, at most
+  int threads = 0;               // 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use
+  bool half_fc_weights = false;  // store fully connected weights as fp16 (arithmetic stays fp32)
+  std::string isa;               // "": the best; "avx512", "avx2", "baseline"
+};
+
+class Inverter {
+ public:
+  // Load a bundle folder. Throws Error: BundleError and its kinds, UsageError, DeviceError, OutOfMemory.
+  explicit Inverter(const std::string& bundle, const Options& options = {}) {
+    deepsim_options given{};
+    given.size = sizeof given;
+    given.max_batch = options.max_batch;
+    given.threads = options.threads;
+    given.half_fc_weights = options.half_fc_weights ? 1 : 0;
+    given.isa = options.isa.empty() ? nullptr : options.isa.c_str();
+    deepsim_inverter* opened = nullptr;
+    deepsim_error error;
+    check(deepsim_open(bundle.c_str(), &given, &opened, &error), error);
+    inverter_.reset(opened);
+    check(deepsim_describe(opened, &info_, &error), error);
+  }
+
+  // Features of n images: images (n, 227, 227, 3) -> features (n, feature_size()).
+  void encode(const std::uint8_t* images, std::int64_t n, float* features) {
+    deepsim_error error;
+    check(deepsim_encode(inverter_.get(), images, n, features, &error), error);
+  }
+
+  // Images from n finite features -> (n, 227, 227, 3), with `full` (n, S, S, 3), S = full_image_size().
+  void decode(const float* features, std::int64_t n, std::uint8_t* images, bool full = false) {
+    deepsim_error error;
+    check(deepsim_decode(inverter_.get(), features, n, full ? 1 : 0, images, &error), error);
+  }
+
+  // Encode and decode n images -> (n, 227, 227, 3).
+  void reconstruct(const std::uint8_t* images, std::int64_t n, std::uint8_t* reconstructed) {
+    reencode(images, n, 1, {1}, reconstructed);
+  }
+
+  // Reconstruct n images, then their reconstructions, `iterations` times over; keep: increasing, from 1 to iterations
+  // -> (n, keep.size(), 227, 227, 3). Iteration k equals reconstruct applied k times.
+  void reencode(const std::uint8_t* images, std::int64_t n, int iterations, const std::vector<std::int32_t>& keep,
+                std::uint8_t* kept) {
+    deepsim_error error;
+    const auto count = static_cast<std::int32_t>(keep.size());
+    check(deepsim_reencode(inverter_.get(), images, n, iterations, keep.data(), count, kept, &error), error);
+  }
+
+  // Images of `steps` features on the line from one feature to another, both included -> (steps, 227, 227, 3).
+  void interpolate(const float* start, const float* end, int steps, std::uint8_t* images) {
+    deepsim_error error;
+    check(deepsim_interpolate(inverter_.get(), start, end, steps, images, &error), error);
+  }
+
+  std::string layer() const { return info_.layer; }      // of the encoder, that is inverted: "fc6"
+  std::string encoder() const { return info_.encoder; }  // "caffenet"
+  std::string isa() const { return info_.isa; }          // the instruction set in use: "avx512"
+  int threads() const { return info_.threads; }
+  int image_size() const { return info_.image_size; }            // 227
+  int full_image_size() const { return info_.full_image_size; }  // 256 or 240
+  std::vector<int> feature_shape() const {                       // {C, H, W} or {C}
+    return {info_.feature_shape, info_.feature_shape + info_.feature_rank};
+  }
+  std::int64_t feature_size() const {
+    return std::int64_t{info_.feature_shape[0]} * info_.feature_shape[1] * info_.feature_shape[2];
+  }
+
+ private:
+  static void check(int code, const deepsim_error& error) {
+    if (code != 0) throw Error(error);
+  }
+  struct Close {
+    void operator()(deepsim_inverter* inverter) const { deepsim_close(inverter); }
+  };
+  std::unique_ptr<deepsim_inverter, Close> inverter_;
+  deepsim_info info_{};
+};
+
+}  // namespace runtime
+}  // namespace deepsim

@@ -1,0 +1,225 @@
+// The C ABI: checks arguments, runs the engine, and turns exceptions into codes and messages.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "deepsim/deepsim.h"
+#include "engine.h"
+#include "error.h"
+#include "log.h"
+#include "operation.h"
+
+#ifndef DEEPSIM_VERSION
+#define DEEPSIM_VERSION "unknown"
+#endif
+
+using deepsim::runtime::ErrorKind;
+using namespace deepsim::runtime::detail;
+
+struct deepsim_inverter {
+  Bundle bundle;
+  Engine engine;
+  deepsim_inverter(const std::string& path, const EngineOptions& options)
+      : bundle(Bundle::open(path)), engine(bundle, options) {}
+};
+
+namespace {
+
+constexpr std::int64_t kMaxImages = std::int64_t{1} << 31;
+
+int report(deepsim_error* error, ErrorKind kind, const char* message) {
+  const int code = exit_code(kind);
+  if (error != nullptr) {
+    *error = {};
+    error->code = code;
+    std::strncpy(error->kind, kind_name(kind), sizeof error->kind - 1);
+    std::strncpy(error->message, message, sizeof error->message - 1);
+  }
+  return code;
+}
+
+// Run `body`; no exception leaves the library.
+template <class Body>
+int guarded(deepsim_error* error, const Body& body) {
+  try {
+    if (error != nullptr) *error = {};
+    body();
+    return 0;
+  } catch (const Failure& failure) {
+    return report(error, failure.kind(), failure.what());
+  } catch (const std::bad_alloc&) {
+    return report(error, ErrorKind::out_of_memory, "memory: exhausted. Use a smaller max_batch, or free memory.");
+  } catch (const std::exception& other) {
+    return report(error, ErrorKind::deepsim, (std::string("deepsim: ") + other.what() + ". Please report it.").c_str());
+  }
+}
+
+void require(const void* pointer, const char* name) {
+  if (pointer == nullptr) {
+    throw Failure(ErrorKind::usage, std::string(name) + ": a null pointer, expected memory. Correct the call.");
+  }
+}
+
+void check_count(std::int64_t n) {
+  if (n < 0 || n > kMaxImages) {
+    throw Failure(ErrorKind::shape, "n: " + std::to_string(n) + ", expected 0 to " + std::to_string(kMaxImages) +
+                                        " images. Correct the call.");
+  }
+}
+
+void check_buffers(deepsim_inverter* inverter, const void* in, std::int64_t n, const void* out) {
+  require(inverter, "inverter");
+  check_count(n);
+  if (n > 0) require(in, "input");
+  if (n > 0) require(out, "output");
+}
+
+std::int64_t feature_size(const deepsim_inverter* inverter) {
+  return inverter->bundle.manifest().generator.input.elements();
+}
+
+void check_finite(const float* features, std::int64_t count) {
+  if (std::all_of(features, features + count, [](float value) { return std::isfinite(value); })) return;
+  const bool nan = std::any_of(features, features + count, [](float value) { return std::isnan(value); });
+  throw Failure(ErrorKind::data, std::string("features: ") + (nan ? "NaN" : "infinite values") +
+                                     ", expected finite float32. Look where they come from.");
+}
+
+void check_keep(std::int32_t iterations, const std::int32_t* keep, std::int32_t count) {
+  bool fits = iterations >= 1 && count >= 1 && keep[count - 1] <= iterations && keep[0] >= 1;
+  for (std::int32_t i = 1; fits && i < count; ++i) fits = keep[i - 1] < keep[i];
+  if (!fits) {
+    throw Failure(ErrorKind::usage, "keep: expected increasing numbers from 1 to " + std::to_string(iterations) +
+                                        " (iterations). Correct it.");
+  }
+}
+
+EngineOptions engine_options(const deepsim_options* options) {
+  EngineOptions engine;
+  if (options == nullptr) return engine;
+  if (options->size != sizeof *options) {
+    throw Failure(ErrorKind::usage, "options: size " + std::to_string(options->size) + ", expected " +
+                                        std::to_string(sizeof *options) + ". Set size = sizeof(deepsim_options).");
+  }
+  if (options->max_batch < 0 || options->threads < 0 || options->threads > 4096) {
+    throw Failure(ErrorKind::usage, "options: max_batch " + std::to_string(options->max_batch) + ", threads " +
+                                        std::to_string(options->threads) +
+                                        ", expected 0 or more and at most 4096 threads. Correct it.");
+  }
+  if (options->max_batch > 0) engine.max_batch = options->max_batch;
+  engine.threads = options->threads;
+  engine.half_fc_weights = options->half_fc_weights != 0;
+  if (options->isa != nullptr) engine.isa = options->isa;
+  return engine;
+}
+
+}  // namespace
+
+int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter,
+                 deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    *inverter = nullptr;
+    require(bundle, "bundle");
+    *inverter = new deepsim_inverter(bundle, engine_options(options));
+    log(Level::information, std::string(bundle) + ": loaded, instruction set " + (*inverter)->engine.isa());
+  });
+}
+
+void deepsim_close(deepsim_inverter* inverter) { delete inverter; }
+
+int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    require(info, "info");
+    const Manifest& manifest = inverter->bundle.manifest();
+    const Shape& shape = manifest.generator.input;
+    *info = {};
+    info->feature_rank = shape.flat ? 1 : 3;
+    info->feature_shape[0] = shape.channels;
+    info->feature_shape[1] = shape.height;
+    info->feature_shape[2] = shape.width;
+    info->image_size = manifest.encoder.input.height;
+    info->full_image_size = manifest.generator.shapes().back().height;
+    info->threads = inverter->engine.threads();
+    info->layer = manifest.generator.name.c_str();
+    info->encoder = manifest.encoder.name.c_str();
+    info->isa = inverter->engine.isa().c_str();
+  });
+}
+
+int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features,
+                   deepsim_error* error) {
+  return guarded(error, [&] {
+    check_buffers(inverter, images, n, features);
+    inverter->engine.encode(images, n, features);
+  });
+}
+
+int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n, int full, uint8_t* images,
+                   deepsim_error* error) {
+  return guarded(error, [&] {
+    check_buffers(inverter, features, n, images);
+    check_finite(features, n * feature_size(inverter));
+    inverter->engine.decode(features, n, full != 0, images);
+  });
+}
+
+int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations,
+                     const int32_t* keep, int32_t keep_count, uint8_t* result, deepsim_error* error) {
+  return guarded(error, [&] {
+    check_buffers(inverter, images, n, result);
+    require(keep, "keep");
+    check_keep(iterations, keep, keep_count);
+    inverter->engine.reencode(images, n, iterations, keep, keep_count, result);
+  });
+}
+
+int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const float* end, int32_t steps,
+                        uint8_t* images, deepsim_error* error) {
+  return guarded(error, [&] {
+    check_buffers(inverter, start, 1, images);
+    require(end, "end");
+    if (steps < 2 || steps > (1 << 20)) {
+      throw Failure(ErrorKind::usage, "steps: " + std::to_string(steps) +
+                                          ", expected a whole number from 2 to 1,048,576. Correct it.");
+    }
+    const auto size = static_cast<std::size_t>(feature_size(inverter));
+    std::vector<float> line(static_cast<std::size_t>(steps) * size);
+    for (std::int32_t step = 0; step < steps; ++step) {
+      const float weight = step + 1 == steps ? 1.0f : static_cast<float>(step * (1.0 / (steps - 1)));
+      float* to = line.data() + static_cast<std::size_t>(step) * size;
+      for (std::size_t i = 0; i < size; ++i) to[i] = (1 - weight) * start[i] + weight * end[i];
+    }
+    check_finite(line.data(), static_cast<std::int64_t>(line.size()));
+    inverter->engine.decode(line.data(), steps, false, images);
+  });
+}
+
+int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
+                          deepsim_error* error) {
+  return guarded(error, [&] {
+    require(gmacs, "gmacs");
+    require(gigabytes_per_second, "gigabytes_per_second");
+    const Roofs roofs = measure_roofs(threads, isa == nullptr ? "" : isa);
+    *gmacs = roofs.gmacs;
+    *gigabytes_per_second = roofs.gigabytes_per_second;
+  });
+}
+
+const char* deepsim_instruction_sets(void) {
+  static const std::string names = [] {
+    std::string listed;
+    for (const auto* table = deepsim::kernels::available_kernels(); *table != nullptr; ++table)
+      listed += (listed.empty() ? "" : ",") + std::string((*table)->name);
+    return listed;
+  }();
+  return names.c_str();
+}
+
+const char* deepsim_version(void) { return DEEPSIM_VERSION; }
+
+void deepsim_set_log(void (*sink)(int, const char*, void*), void* user) { set_log(sink, user); }

@@ -1,0 +1,111 @@
+"""libdeepsim through ctypes: loaded on first use, its errors raised as the classes of :mod:`deepsim.runtime.errors`.
+
+The C ABI is described in ``runtime/native/include/deepsim/deepsim.h``. ctypes releases the GIL during every call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deepsim.runtime import errors
+from deepsim.runtime.errors import DeepsimError, DeviceError
+
+PATH = Path(__file__).with_name("libdeepsim.so")
+
+
+class Error(ctypes.Structure):
+    """``deepsim_error``: exit code, name of the class, message."""
+
+    _fields_ = (("code", ctypes.c_int32), ("kind", ctypes.c_char * 32), ("message", ctypes.c_char * 1024))
+
+
+class Options(ctypes.Structure):
+    """``deepsim_options``."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("max_batch", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("half_fc_weights", ctypes.c_int32),
+        ("isa", ctypes.c_char_p),
+    )
+
+
+class Info(ctypes.Structure):
+    """``deepsim_info``."""
+
+    _fields_ = (
+        ("feature_rank", ctypes.c_int32),
+        ("feature_shape", ctypes.c_int32 * 3),
+        ("image_size", ctypes.c_int32),
+        ("full_image_size", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("layer", ctypes.c_char_p),
+        ("encoder", ctypes.c_char_p),
+        ("isa", ctypes.c_char_p),
+    )
+
+
+_POINTER, _INT, _LONG, _ERROR = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.POINTER(Error)
+_DOUBLE = ctypes.POINTER(ctypes.c_double)
+_PROTOTYPES: dict[str, tuple[Any, ...]] = {
+    "deepsim_open": (ctypes.c_char_p, ctypes.POINTER(Options), ctypes.POINTER(_POINTER), _ERROR),
+    "deepsim_describe": (_POINTER, ctypes.POINTER(Info), _ERROR),
+    "deepsim_encode": (_POINTER, _POINTER, _LONG, _POINTER, _ERROR),
+    "deepsim_decode": (_POINTER, _POINTER, _LONG, ctypes.c_int, _POINTER, _ERROR),
+    "deepsim_reencode": (_POINTER, _POINTER, _LONG, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _ERROR),
+    "deepsim_interpolate": (_POINTER, _POINTER, _POINTER, _INT, _POINTER, _ERROR),
+    "deepsim_measure_roofs": (_INT, ctypes.c_char_p, _DOUBLE, _DOUBLE, _ERROR),
+}
+
+
+def reason_unavailable() -> str | None:
+    """Tell in one line why the library cannot be loaded; None when it can."""
+    try:
+        load()
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+@cache
+def load() -> ctypes.CDLL:
+    """Load the library that was built with this installation. Raises DeviceError when it is missing or does not load."""
+    try:
+        library = ctypes.CDLL(os.fspath(PATH))
+    except OSError as error:
+        found = "not built" if not PATH.exists() else " ".join(str(error).split())
+        raise DeviceError(
+            f"{PATH.name}: {found}, expected the native library. Install deepsim again with a C++17 compiler."
+        ) from error
+    for name, arguments in _PROTOTYPES.items():
+        getattr(library, name).argtypes = arguments
+        getattr(library, name).restype = ctypes.c_int
+    library.deepsim_close.argtypes, library.deepsim_close.restype = (_POINTER,), None
+    library.deepsim_instruction_sets.restype = ctypes.c_char_p
+    return library
+
+
+def call(name: str, *arguments: Any) -> None:
+    """Call a function of the C ABI. Raises the error that it reports."""
+    error = Error()
+    if getattr(load(), name)(*arguments, ctypes.byref(error)) != 0:
+        kind = getattr(errors, error.kind.decode(), DeepsimError)
+        raise kind(error.message.decode(errors="replace"))
+
+
+def instruction_sets() -> list[str]:
+    """List the instruction sets that can run here, best first: of "avx512", "avx2", "baseline"."""
+    names: str = load().deepsim_instruction_sets().decode()
+    return names.split(",")
+
+
+def measure_roofs(threads: int = 0, instruction_set: str = "") -> tuple[float, float]:
+    """Measure 1e9 fp32 multiply-adds and 1e9 bytes read per second, of all threads (0: as an Inverter would use)."""
+    multiply_adds, read = ctypes.c_double(), ctypes.c_double()
+    call("deepsim_measure_roofs", threads, instruction_set.encode(), ctypes.byref(multiply_adds), ctypes.byref(read))
+    return multiply_adds.value, read.value
