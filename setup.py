@@ -18,7 +18,7 @@ FOLDERS = {
     "deepsim.train": "train",
     "deepsim.export": "export",
 }
-LIBRARY = "deepsim.runtime.libdeepsim"
+LIBRARY = "deepsim.runtime.native.lib.libdeepsim"  # in a folder where Python looks for no modules
 
 
 class BuildLibrary(build_ext):
@@ -27,6 +27,11 @@ class BuildLibrary(build_ext):
     def get_ext_filename(self, fullname: str) -> str:
         """Return the library's path without a Python version in it."""
         return str(Path(*fullname.split(".")).with_suffix(".so"))
+
+    def copy_extensions_to_source(self) -> None:
+        """Put the library into the checkout, for an editable installation."""
+        Path(FOLDERS["deepsim.runtime"], "native", "lib").mkdir(exist_ok=True)
+        super().copy_extensions_to_source()
 
     def build_extension(self, ext: Extension) -> None:
         """Configure, compile, and copy the library to where the package is assembled."""

@@ -41,10 +41,11 @@ class Inverter:
     """Encode, decode, reconstruct and re-encode with one bundle.
 
     ``bundle`` is a bundle folder. ``backend`` is a name of :func:`available_backends` or "auto", the first usable of
-    onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend can use,
-    else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced by another.
-    Batches of any size are run in chunks of at most ``max_batch``, in order; a result's last bits may depend on how a
-    batch is cut. DEEPSIM_NUM_THREADS sets the number of CPU threads.
+    cpu, onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend can
+    use, else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced.
+    Batches of any size are run in chunks of at most ``max_batch``, in order; with the backend cpu every image's bits
+    are the same in any batch, with others the last bits may depend on how a batch is cut. DEEPSIM_NUM_THREADS sets the
+    number of CPU threads.
 
     Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what is not 227x227 is warped to
     256x256 and cropped centrally. A lone photograph counts as a batch of one. Tensors of other libraries are read

@@ -14,7 +14,7 @@ from typing import Any
 from deepsim.runtime import errors
 from deepsim.runtime.errors import DeepsimError, DeviceError
 
-PATH = Path(__file__).with_name("libdeepsim.so")
+PATH = Path(__file__).parent / "native" / "lib" / "libdeepsim.so"
 
 
 class Error(ctypes.Structure):
@@ -74,7 +74,7 @@ def reason_unavailable() -> str | None:
 
 @cache
 def load() -> ctypes.CDLL:
-    """Load the library that was built with this installation. Raises DeviceError when it is missing or does not load."""
+    """Load the library of this installation. Raises DeviceError when it is missing or does not load."""
     try:
         library = ctypes.CDLL(os.fspath(PATH))
     except OSError as error:

@@ -61,7 +61,7 @@ inline void to_levels(const Convolution& layer, const float* sums, const float* 
   for (int i = 0; i < count; ++i) {
     const int channel = (first + i) % 3;
     float value = sums[i] + bias[i];
-    value = value > 0.0f ? value : value * layer.slope;
+    value = (value > 0.0f ? value : 0.0f) + layer.slope * (value < 0.0f ? value : 0.0f);
     value = pixels.tanh255 ? tanh255(value) : value;
     value = std::nearbyint(value / pixels.scale[channel] + pixels.mean[channel]);
     levels[i] = value > 255.0f ? 255.0f : (value > 0.0f ? value : 0.0f);

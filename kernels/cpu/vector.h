@@ -31,8 +31,8 @@ DEEPSIM_INLINE Vector broadcast(float value) { return value - Vector{}; }
 
 // max(v, 0) + slope min(v, 0)
 DEEPSIM_INLINE Vector activate(Vector v, float slope) {
-  const Vector below = v * slope;
-  return v > 0.0f ? v : below;
+  const Vector above = v > 0.0f ? v : Vector{}, below = v < 0.0f ? v : Vector{};
+  return above + slope * below;
 }
 
 }  // namespace deepsim::kernels::DEEPSIM_ISA

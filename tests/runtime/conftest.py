@@ -46,4 +46,4 @@ def inverter(request, inverter_of):
 @pytest.fixture
 def tiny(inverter_of):
     """The tiny bundle in one backend, for what does not depend on the backend."""
-    return inverter_of("tiny", "onnxruntime")
+    return inverter_of("tiny", "cpu")

@@ -23,13 +23,13 @@ FEATURES = np.random.default_rng(5).uniform(0, 2, (7, 20)).astype(np.float32)
 
 def test_properties_and_repr(tiny, bundle_of):
     assert (tiny.layer, tiny.feature_shape, tiny.image_size, tiny.full_image_size) == ("fc6", (20,), 227, 256)
-    assert (tiny.backend, tiny.device, tiny.max_batch) == ("onnxruntime", "cpu", 4)
-    described = "encoder='tiny', layer='fc6', backend='onnxruntime', device='cpu', max_batch=4"
+    assert (tiny.backend, tiny.device, tiny.max_batch) == ("cpu", "cpu", 4)
+    described = "encoder='tiny', layer='fc6', backend='cpu', device='cpu', max_batch=4"
     assert repr(tiny) == f"Inverter('{bundle_of('tiny')}', {described})"
 
 
 def test_auto_takes_the_first_usable_backend_and_says_so(bundle_of, monkeypatch):
-    assert Inverter(bundle_of("tiny")).backend == "onnxruntime"
+    assert Inverter(bundle_of("tiny")).backend == "cpu"
     monkeypatch.setattr(backends, "AUTO_ORDER", ("torch", "onnxruntime"))
     assert "backend='torch', device='cpu'" in repr(Inverter(bundle_of("tiny"), device="cpu"))
 
@@ -274,7 +274,7 @@ def _own_threads():
     ("options", "error", "hint"),
     [
         ({"backend": "nonsense"}, UsageError, "onnxruntime"),
-        ({"backend": "cpu"}, DeviceError, "not in this version"),
+        ({"backend": "cpu", "device": "cuda:0"}, DeviceError, "runs on the CPU only"),
         ({"backend": "tensorrt"}, DeviceError, "not in this version"),
         ({"device": "tpu"}, UsageError, "tpu"),
         ({"device": -1}, UsageError, "-1"),
@@ -306,8 +306,8 @@ def test_damaged_file_never_reaches_a_backend(bundle_of, tmp_path, backend, monk
 def test_available_backends_gives_reasons():
     found = available_backends()
     assert list(found) == ["cpu", "cuda", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch"]
-    assert found["onnxruntime"] is None
-    assert all("not in this version" in found[name] for name in ("cpu", "cuda", "tensorrt", "tensorrt-rtx"))
+    assert found["onnxruntime"] is found["cpu"] is None
+    assert all("not in this version" in found[name] for name in ("cuda", "tensorrt", "tensorrt-rtx"))
 
 
 def test_number_of_threads_changes_no_result(bundle_of, inverter, monkeypatch):

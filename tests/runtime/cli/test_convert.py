@@ -54,7 +54,7 @@ def test_decode_without_names_numbers_images(deepsim, bundle_of, tmp_path):
 
 def test_decode_flattened_transposed_and_whole_numbers(deepsim, inverter_of, bundle_of, tmp_path):
     values = np.random.default_rng(0).integers(0, 3, (2, 4, 14, 14))
-    inverter = inverter_of("tiny-rgb", "onnxruntime")
+    inverter = inverter_of("tiny-rgb", "cpu")
     wanted = inverter.decode(values.astype(np.float32))
     (tmp_path / "f.csv").write_text("\n".join(",".join(map(str, row)) for row in values.reshape(2, -1)))
     deepsim("decode", bundle_of("tiny-rgb"), tmp_path / "f.csv", "-o", tmp_path / "flat")
