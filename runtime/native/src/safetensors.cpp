@@ -96,7 +96,7 @@ Tensors Tensors::parse(std::shared_ptr<const Bytes> data, const std::string& sou
   }
   if (at != data->size() - 8 - length) invalid(source, "its tensors do not end with the file");
   tensors.data_ = data->data() + 8 + length;
-  if (reinterpret_cast<std::uintptr_t>(tensors.data_) % alignof(float) != 0) {
+  if (at > 0 && reinterpret_cast<std::uintptr_t>(tensors.data_) % alignof(float) != 0) {
     tensors.copy_ = std::make_shared<std::vector<float>>((at + 3) / 4);
     std::memcpy(tensors.copy_->data(), tensors.data_, at);
     tensors.data_ = reinterpret_cast<const char*>(tensors.copy_->data());

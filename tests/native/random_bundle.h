@@ -1,0 +1,43 @@
+// Bundles of random weights, written to a temporary folder, and what they should compute.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "../../kernels/cpu/reference.h"
+#include "layer.h"
+
+namespace deepsim::tests {
+
+using runtime::detail::Layer;
+using runtime::detail::Network;
+using Weights = std::map<std::string, std::vector<float>>;
+
+constexpr int kSide = 227;
+constexpr std::size_t kImage = static_cast<std::size_t>(kSide) * kSide * 3;
+
+// Two small networks that use every kind of layer, both Winograd forms, groups, strides and both pixel stores.
+struct RandomBundle {
+  explicit RandomBundle(bool tanh, unsigned seed = 1);
+  ~RandomBundle() { std::filesystem::remove_all(folder); }
+  RandomBundle(const RandomBundle&) = delete;
+  RandomBundle& operator=(const RandomBundle&) = delete;
+
+  std::string path() const { return folder.string(); }
+
+  std::filesystem::path folder;
+  Network encoder, generator;
+  Weights weights;  // "encoder.conv1.weight" ...
+};
+
+// n images of smooth random blobs, uint8 RGB (n, 227, 227, 3).
+std::vector<std::uint8_t> random_images(int n, unsigned seed);
+
+// Features of one uint8 RGB image, and the image (side, side, 3) of features, in float64; rounded at the very end.
+kernels::reference::Image reference_encode(const RandomBundle& bundle, const std::uint8_t* rgb);
+std::vector<std::uint8_t> reference_decode(const RandomBundle& bundle, const kernels::reference::Image& features);
+
+}  // namespace deepsim::tests
