@@ -12,6 +12,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.runtime.backends import cpu
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
 from deepsim.runtime.pixels import Pixels
@@ -72,10 +73,11 @@ def reasons(device: str = "auto") -> dict[str, str | None]:
     return {name: _reason(name, device) for name in BACKENDS}
 
 
-def create(name: str, bundle: Bundle, device: str, max_batch: int) -> Backend:
+def create(name: str, bundle: Bundle, device: str, max_batch: int, half_fc_weights: bool = False) -> Backend:
     """Load a bundle into the named backend, or for "auto" into the first usable one of :data:`AUTO_ORDER`.
 
-    Raises UsageError on an unknown name, DeviceError with the reason when the backend cannot run here.
+    ``half_fc_weights`` is an option of the backend cpu. Raises UsageError on an unknown name and for an option of
+    another backend, DeviceError with the reason when the backend cannot run here.
     """
     if name == "auto":
         name = _first_usable(device)
@@ -86,6 +88,10 @@ def create(name: str, bundle: Bundle, device: str, max_batch: int) -> Backend:
     reason = _reason(name, device)
     if reason is not None:
         raise DeviceError(f"backend {name} on device {device}: {reason}. Choose another, see deepsim doctor.")
+    if half_fc_weights:
+        if name != "cpu":
+            raise UsageError(f"half_fc_weights: backend {name} has no such option, only cpu has. Leave it out.")
+        return cpu.create(bundle, device, max_batch, half_fc_weights=True)
     return _module(name).create(bundle, device, max_batch)
 
 
