@@ -58,8 +58,12 @@ std::size_t convolve_scratch(const KernelTable&, const Convolution& layer, int i
 
 std::size_t winograd_scratch(const KernelTable& table, const Convolution& layer, int tiles) {
   const std::size_t side = size(layer.winograd + layer.kernel - 1);
-  return steps_scratch(size(layer.in_blocks)) +
-         side * side * size(tiles) * (size(layer.in_blocks) * kBlock + size(table.tile_columns));
+  return steps_scratch(size(layer.in_blocks)) + side * side * size(tiles) * size(table.tile_columns);
+}
+
+std::size_t winograd_transformed(const Convolution& layer, int tiles) {
+  const std::size_t side = size(layer.winograd + layer.kernel - 1);
+  return side * side * size(tiles) * size(layer.in_blocks) * kBlock;
 }
 
 std::size_t fully_connected_scratch(const KernelTable& table, int rows) {

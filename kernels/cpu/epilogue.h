@@ -1,6 +1,7 @@
 // What happens to a tile of sums before it is stored: bias, activation, pixel shuffle, or conversion to uint8 RGB.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "vector.h"
@@ -55,36 +56,60 @@ DEEPSIM_INLINE float tanh255(float x) {
   return 255.0f - 510.0f / (exponential(2.0f * bounded) + 1.0f);
 }
 
-inline void to_levels(const Convolution& layer, const float* sums, const float* bias, int count, int first,
-                      float* levels) {
-  const Pixels& pixels = layer.pixels;
-  for (int i = 0; i < count; ++i) {
-    const int channel = (first + i) % 3;
-    float value = sums[i] + bias[i];
-    value = (value > 0.0f ? value : 0.0f) + layer.slope * (value < 0.0f ? value : 0.0f);
-    value = pixels.tanh255 ? tanh255(value) : value;
-    value = std::nearbyint(value / pixels.scale[channel] + pixels.mean[channel]);
-    levels[i] = value > 255.0f ? 255.0f : (value > 0.0f ? value : 0.0f);
+typedef std::int32_t IntegerVector __attribute__((vector_size(kLanes * sizeof(std::int32_t))));
+typedef std::uint8_t ByteVector __attribute__((vector_size(kLanes)));
+
+// What turns the columns [column, column + 16) of network values into grey levels.
+struct LevelScale {
+  float mean[kBlock] = {}, scale[kBlock];
+
+  LevelScale(const Pixels& pixels, int column) {
+    for (int i = 0; i < kBlock; ++i) {
+      mean[i] = pixels.mean[(column + i) % 3];
+      scale[i] = pixels.scale[(column + i) % 3];
+    }
   }
+};
+
+// value / scale + mean, clipped to 0..255 and rounded half to even (by adding and subtracting 1.5 * 2^23).
+DEEPSIM_INLINE void put_levels(Vector value, const float* mean, const float* scale, std::uint8_t* levels) {
+  constexpr float whole = 12582912.0f;
+  Vector level = value / load(scale) + load(mean);
+  level = level > 0.0f ? level : Vector{};
+  level = level < 255.0f ? level : broadcast(255.0f);
+  level = (level + whole) - whole;
+  const ByteVector bytes = __builtin_convertvector(__builtin_convertvector(level, IntegerVector), ByteVector);
+  std::memcpy(levels, &bytes, sizeof bytes);
+}
+
+DEEPSIM_INLINE Vector tanh255(Vector values) {
+  for (int i = 0; i < kLanes; ++i) values[i] = tanh255(values[i]);
+  return values;
 }
 
 // Write the columns [column, column + width) of windows (p, q .. q + rows) of one image as uint8 RGB.
 inline void put_pixels(const Convolution& layer, std::uint8_t* image, int p, int q, int rows, int column, int width,
                        const float* sums) {
   const Pixels& pixels = layer.pixels;
-  const int used = 12 - column < width ? 12 - column : width;
-  for (int row = 0; row < rows; ++row) {
-    float levels[kBlock];
-    to_levels(layer, sums + row * width, layer.bias + column, used, column, levels);
-    for (int i = 0; i < used; ++i) {
-      const int phase = (column + i) / 3, channel = (column + i) % 3;
-      const int y = 2 * p + pixels.sign * (phase / 2), x = 2 * (q + row) + pixels.sign * (phase % 2);
-      const int down = y - pixels.crop_top, across = x - pixels.crop_left;
-      const bool inside = y < pixels.height && x < pixels.width && down >= 0 && down < pixels.crop_side &&
-                          across >= 0 && across < pixels.crop_side;
-      const std::ptrdiff_t at = (static_cast<std::ptrdiff_t>(down) * pixels.crop_side + across) * 3;
-      if (inside) image[at + (pixels.bgr ? 2 - channel : channel)] = static_cast<std::uint8_t>(levels[i]);
+  const LevelScale levels(pixels, column);
+  std::uint8_t bytes[kRows * kColumns];
+  for (int row = 0; row < rows; ++row)
+    for (int j = 0; j < width; j += kLanes) {
+      Vector value = activate(load(sums + row * width + j) + load(layer.bias + column + j), layer.slope);
+      if (pixels.tanh255) value = tanh255(value);
+      put_levels(value, levels.mean + j, levels.scale + j, bytes + row * width + j);
     }
+  const int bottom = std::min(pixels.height - pixels.crop_top, pixels.crop_side);
+  const int right = std::min(pixels.width - pixels.crop_left, pixels.crop_side);
+  for (int i = 0; i < std::min(12 - column, width); ++i) {
+    const int phase = (column + i) / 3, channel = (column + i) % 3;
+    const int down = 2 * p + pixels.sign * (phase / 2) - pixels.crop_top;
+    const int across = 2 * q + pixels.sign * (phase % 2) - pixels.crop_left;
+    if (down < 0 || down >= bottom) continue;
+    const int begin = across < 0 ? (1 - across) / 2 : 0, end = std::min(rows, (right - across + 1) / 2);
+    std::uint8_t* to = image + (static_cast<std::ptrdiff_t>(down) * pixels.crop_side + across) * 3;
+    to += pixels.bgr ? 2 - channel : channel;
+    for (int row = begin; row < end; ++row) to[row * 6] = bytes[row * width + i];
   }
 }
 

@@ -23,6 +23,6 @@ static float multiply_add(long rounds) {
 }
 
 extern const KernelTable table;
-const KernelTable table = {DEEPSIM_TEXT(DEEPSIM_ISA), kColumns, kRows, kLanes, convolve, winograd, fully_connected, pool, multiply_add};
+const KernelTable table = {DEEPSIM_TEXT(DEEPSIM_ISA), kColumns, kRows, kLanes, convolve, winograd_transform, winograd_multiply, fully_connected, pool, multiply_add};
 
 }  // namespace deepsim::kernels::DEEPSIM_ISA

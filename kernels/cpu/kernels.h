@@ -71,6 +71,8 @@ struct ConvolutionTask {
   int image_begin = 0, images = 0;
   int row_begin = 0, row_end = 0;
   int tile_begin = 0, tile_end = 0;
+  int block_begin = 0, block_end = 0;  // of 16 input channels, for winograd_transform
+  float* transformed = nullptr;        // Winograd: [position][block][tile][16] of the task's tiles
   int group = 0;
   int column_tile_begin = 0, column_tile_end = 0;  // of KernelTable::tile_columns columns each
   float* scratch = nullptr;
@@ -117,7 +119,8 @@ struct KernelTable {
   int tile_rows;     // its largest number of rows
   int lanes;         // floats of a vector
   void (*convolve)(const ConvolutionTask&);
-  void (*winograd)(const ConvolutionTask&);
+  void (*winograd_transform)(const ConvolutionTask&);
+  void (*winograd_multiply)(const ConvolutionTask&);
   void (*fully_connected)(const FullyConnectedTask&);
   void (*pool)(const PoolTask&);
   float (*multiply_add)(long rounds);  // kRoofMultiplyAdds vectors a round
@@ -126,6 +129,7 @@ struct KernelTable {
 // Scratch in floats that a task needs.
 std::size_t convolve_scratch(const KernelTable&, const Convolution&, int images, int rows);
 std::size_t winograd_scratch(const KernelTable&, const Convolution&, int tiles);
+std::size_t winograd_transformed(const Convolution&, int tiles);  // floats of ConvolutionTask::transformed
 std::size_t fully_connected_scratch(const KernelTable&, int rows);
 std::size_t pool_scratch(const Pool&);
 

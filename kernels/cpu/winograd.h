@@ -1,6 +1,6 @@
-// Winograd's minimal filtering (Lavin & Gray 2016, arXiv 1509.09308): F(4x4, 3x3) for 3x3 convolutions and F(3x3, 2x2)
-// for the 2x2 windows of up-convolutions. Tiles are transformed, multiplied position by position as matrices, and
-// transformed back with bias, activation and pixel shuffle; everything of a task stays in its scratch.
+// Winograd's minimal filtering (Lavin & Gray 2016, arXiv 1509.09308): F(4x4, 3x3) and F(2x2, 5x5) for 3x3 and 5x5
+// convolutions, F(3x3, 2x2) for the 2x2 windows of up-convolutions. Two kernels: one transforms tiles, the other
+// multiplies them position by position as matrices and transforms back with bias, activation and pixel shuffle.
 #pragma once
 
 #include <algorithm>
@@ -47,6 +47,15 @@ struct Winograd43 {
     y[1] = difference1 + 2.0f * difference2;
     y[2] = sum1 + 4.0f * sum2;
     y[3] = difference1 + 8.0f * difference2 + m[5];
+  }
+};
+
+// F(2, 5): the points of F(4, 3), and so the same tile and input transform.
+struct Winograd25 : Winograd43 {
+  static constexpr int outputs = 2;
+  DEEPSIM_INLINE static void output(const Vector* m, Vector* y) {
+    y[0] = m[0] + (m[1] + m[2]) + (m[3] + m[4]);
+    y[1] = (m[1] - m[2]) + 2.0f * (m[3] - m[4]) + m[5];
   }
 };
 
@@ -112,9 +121,9 @@ void copy_border_tile(const Convolution& layer, const float* plane, int top, int
     }
 }
 
-// Fill transformed[position][block][tile][16] for all tiles of the task.
+// Fill transformed[position][block][tile][16] for the tiles and blocks of the task.
 template <class F>
-void transform_tiles(const ConvolutionTask& task, float* transformed) {
+void transform_tiles(const ConvolutionTask& task) {
   const Convolution& layer = *task.layer;
   const TileRange range = tile_range(layer);
   const int tiles = task.tile_end - task.tile_begin;
@@ -127,7 +136,7 @@ void transform_tiles(const ConvolutionTask& task, float* transformed) {
     const bool inside =
         top >= 0 && left >= 0 && top + F::tile <= layer.in_height && left + F::tile <= layer.in_width;
     const float* image = task.in + place.image * layer.in_image() + task.group * layer.in_blocks * plane;
-    for (int block = 0; block < layer.in_blocks; ++block) {
+    for (int block = task.block_begin; block < task.block_end; ++block) {
       const float* from = image + block * plane + (static_cast<std::ptrdiff_t>(top) * layer.in_width + left) * kBlock;
       std::ptrdiff_t row = static_cast<std::ptrdiff_t>(layer.in_width) * kBlock;
       if (!inside) {
@@ -135,7 +144,7 @@ void transform_tiles(const ConvolutionTask& task, float* transformed) {
         from = border;
         row = F::tile * kBlock;
       }
-      float* to = transformed + (static_cast<std::ptrdiff_t>(block) * tiles + t) * kBlock;
+      float* to = task.transformed + (static_cast<std::ptrdiff_t>(block) * tiles + t) * kBlock;
       for (int lane = 0; lane < kBlock; lane += kLanes) transform_input<F>(from + lane, row, to + lane, step);
     }
   }
@@ -163,16 +172,14 @@ void put_tiles(const ConvolutionTask& task, const float* products, int column, i
 }
 
 template <class F>
-void winograd_task(const ConvolutionTask& task) {
+void multiply_tiles(const ConvolutionTask& task) {
   const Convolution& layer = *task.layer;
   constexpr int positions = F::tile * F::tile;
   const int tiles = task.tile_end - task.tile_begin;
   const std::ptrdiff_t depth = static_cast<std::ptrdiff_t>(layer.in_blocks) * kBlock;
   auto* steps = reinterpret_cast<std::ptrdiff_t*>(task.scratch);
-  float* transformed = task.scratch + 2 * ((layer.in_blocks + kBlock - 1) / kBlock * kBlock);
-  float* products = transformed + positions * depth * tiles;
+  float* products = task.scratch + 2 * ((layer.in_blocks + kBlock - 1) / kBlock * kBlock);
   for (int block = 0; block < layer.in_blocks; ++block) steps[block] = static_cast<std::ptrdiff_t>(block) * tiles * kBlock;
-  transform_tiles<F>(task, transformed);
   const int rows = balanced_rows(tiles);
   for (int tile = task.column_tile_begin; tile < task.column_tile_end; ++tile) {
     const int width = tile_width(layer.columns, tile);
@@ -181,7 +188,7 @@ void winograd_task(const ConvolutionTask& task) {
     for (int position = 0; position < positions; ++position, weights += depth * width)
       for (int t = 0; t < tiles; t += rows) {
         const int count = std::min(rows, tiles - t);
-        const float* a = transformed + position * depth * tiles + static_cast<std::ptrdiff_t>(t) * kBlock;
+        const float* a = task.transformed + position * depth * tiles + static_cast<std::ptrdiff_t>(t) * kBlock;
         float* c = products + (static_cast<std::ptrdiff_t>(position) * tiles + t) * width;
         register_tile_for(count, width, 1)(a, steps, layer.in_blocks, weights, c, false);
       }
@@ -189,11 +196,21 @@ void winograd_task(const ConvolutionTask& task) {
   }
 }
 
-inline void winograd(const ConvolutionTask& task) {
+inline void winograd_transform(const ConvolutionTask& task) {
   if (task.layer->kernel == 2) {
-    winograd_task<Winograd32>(task);
+    transform_tiles<Winograd32>(task);
   } else {
-    winograd_task<Winograd43>(task);
+    transform_tiles<Winograd43>(task);
+  }
+}
+
+inline void winograd_multiply(const ConvolutionTask& task) {
+  if (task.layer->kernel == 2) {
+    multiply_tiles<Winograd32>(task);
+  } else if (task.layer->kernel == 3) {
+    multiply_tiles<Winograd43>(task);
+  } else {
+    multiply_tiles<Winograd25>(task);
   }
 }
 

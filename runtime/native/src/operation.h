@@ -17,7 +17,7 @@ struct Machine {
   ThreadPool* pool = nullptr;
   Buffer scratch;                  // threads * scratch_floats
   std::size_t scratch_floats = 0;  // of one thread
-  Buffer panel;                    // shared by the threads: the rows of a fully connected layer
+  Buffer panel;  // shared by the threads: the rows of a fully connected layer, tiles transformed by Winograd
 
   float* scratch_of(int thread) const { return scratch.floats() + static_cast<std::size_t>(thread) * scratch_floats; }
 };
@@ -37,7 +37,8 @@ class Operation {
     (void)images;
     return 0;
   }
-  virtual std::size_t panel_floats(int images) const {
+  // Floats of the panel that the threads share.
+  virtual std::size_t panel_floats(const Machine&, int images) const {
     (void)images;
     return 0;
   }

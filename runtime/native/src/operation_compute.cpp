@@ -45,7 +45,9 @@ class FullyConnectedOperation final : public Operation {
   std::size_t scratch_floats(const Machine& machine, int images) const override {
     return kernels::fully_connected_scratch(*machine.kernels, images);
   }
-  std::size_t panel_floats(int images) const override { return size(images) * size(layer_.in_blocks) * kBlock; }
+  std::size_t panel_floats(const Machine&, int images) const override {
+    return size(images) * size(layer_.in_blocks) * kBlock;
+  }
   void run(const Machine& machine, const void* in, void* out, int images) const override {
     fill_panel(machine, static_cast<const float*>(in), images);
     const int tiles = divide_up(layer_.columns, machine.kernels->tile_columns);
@@ -141,38 +143,90 @@ class DirectOperation final : public ConvolutionOperation {
   }
 };
 
+// Tiles are transformed and multiplied in chunks. Where the weights are small, a task does both for its chunk, in its
+// scratch. Where they are large, all chunks are transformed first, into memory shared by the threads, and a task then
+// multiplies every chunk with the same few columns: each weight is read from memory once for all images.
 class WinogradOperation final : public ConvolutionOperation {
  public:
   using ConvolutionOperation::ConvolutionOperation;
   std::size_t scratch_floats(const Machine& machine, int images) const override {
-    return kernels::winograd_scratch(*machine.kernels, layer_, tiles_per_task(machine, images, 1));
+    const int tiles = chunk_tiles(machine, images, 1);
+    const std::size_t products = kernels::winograd_scratch(*machine.kernels, layer_, tiles);
+    return products + (shares() ? 0 : kernels::winograd_transformed(layer_, tiles));
+  }
+  std::size_t panel_floats(const Machine& machine, int images) const override {
+    if (!shares()) return 0;
+    const int chunk = chunk_tiles(machine, images, 1);
+    return size(layer_.groups * divide_up(total_tiles(images), chunk)) * kernels::winograd_transformed(layer_, chunk);
   }
   void run(const Machine& machine, const void* in, void* out, int images) const override {
-    const int total = images * kernels::tile_range(layer_).count();
-    const int per_task = tiles_per_task(machine, images, machine.pool->threads());
-    const int cuts = divide_up(total, per_task);
-    const int parts = column_parts(machine, layer_.groups * cuts);
-    machine.pool->run(layer_.groups * cuts * parts, [&](int index, int thread) {
-      ConvolutionTask task;
-      task.layer = &layer_;
-      task.in = static_cast<const float*>(in);
-      task.out = out;
-      take_columns(machine, index % parts, parts, &task);
-      task.group = index / parts / cuts;
-      task.tile_begin = index / parts % cuts * per_task;
-      task.tile_end = std::min(total, task.tile_begin + per_task);
-      task.scratch = machine.scratch_of(thread);
-      machine.kernels->winograd(task);
-    });
+    ConvolutionTask task;
+    task.layer = &layer_;
+    task.in = static_cast<const float*>(in);
+    task.out = out;
+    task.block_end = layer_.in_blocks;
+    shares() ? run_shared(machine, task, images) : run_local(machine, task, images);
   }
 
  private:
-  int tiles_per_task(const Machine& machine, int images, int threads) const {
+  static constexpr std::size_t kSharedFloats = std::size_t{1} << 20;
+
+  int total_tiles(int images) const { return images * kernels::tile_range(layer_).count(); }
+  bool shares() const {
     const int side = layer_.winograd + layer_.kernel - 1;
+    return size(side * side) * size(layer_.in_blocks * kBlock) * size(layer_.columns) > kSharedFloats;
+  }
+  int chunk_tiles(const Machine& machine, int images, int threads) const {
     const int rows = machine.kernels->tile_rows;
-    const int fitting = kScratchFloats / (side * side * layer_.in_blocks * kBlock);
-    const int wanted = std::clamp(fitting / rows * rows, 2 * rows, 8 * rows);
-    return std::max(1, std::min(wanted, divide_up(images * kernels::tile_range(layer_).count(), threads)));
+    const auto one = static_cast<int>(kernels::winograd_transformed(layer_, 1));
+    const int wanted = std::clamp(kScratchFloats / one / rows * rows, 2 * rows, 8 * rows);
+    return std::max(1, std::min(wanted, divide_up(total_tiles(images), shares() ? 1 : threads)));
+  }
+  static void take_chunk(int chunk, int tiles, int total, ConvolutionTask* task) {
+    task->tile_begin = chunk * tiles;
+    task->tile_end = std::min(total, task->tile_begin + tiles);
+  }
+
+  void run_local(const Machine& machine, const ConvolutionTask& common, int images) const {
+    const int total = total_tiles(images), tiles = chunk_tiles(machine, images, machine.pool->threads());
+    const int chunks = divide_up(total, tiles), parts = column_parts(machine, layer_.groups * chunks);
+    machine.pool->run(layer_.groups * chunks * parts, [&](int index, int thread) {
+      ConvolutionTask task = common;
+      take_columns(machine, index % parts, parts, &task);
+      take_chunk(index / parts % chunks, tiles, total, &task);
+      task.group = index / parts / chunks;
+      task.transformed = machine.scratch_of(thread);
+      task.scratch = task.transformed + kernels::winograd_transformed(layer_, task.tile_end - task.tile_begin);
+      machine.kernels->winograd_transform(task);
+      machine.kernels->winograd_multiply(task);
+    });
+  }
+
+  void run_shared(const Machine& machine, const ConvolutionTask& common, int images) const {
+    const int total = total_tiles(images), tiles = chunk_tiles(machine, images, 1);
+    const int chunks = divide_up(total, tiles), parts = divide_up(layer_.columns, machine.kernels->tile_columns);
+    const auto take = [&](int index, ConvolutionTask* task) {
+      take_chunk(index % chunks, tiles, total, task);
+      task->group = index / chunks;
+      task->transformed = machine.panel.floats() + size(index) * kernels::winograd_transformed(layer_, tiles);
+    };
+    const int cuts = std::min(layer_.in_blocks, divide_up(4 * machine.pool->threads(), layer_.groups * chunks));
+    machine.pool->run(layer_.groups * chunks * cuts, [&](int index, int) {
+      ConvolutionTask task = common;
+      take(index / cuts, &task);
+      task.block_begin = layer_.in_blocks * (index % cuts) / cuts;
+      task.block_end = layer_.in_blocks * (index % cuts + 1) / cuts;
+      machine.kernels->winograd_transform(task);
+    });
+    machine.pool->run(layer_.groups * parts, [&](int index, int thread) {
+      for (int chunk = 0; chunk < chunks; ++chunk) {
+        ConvolutionTask task = common;
+        take(index / parts * chunks + chunk, &task);
+        take_columns(machine, index % parts, parts, &task);
+        task.scratch = machine.scratch_of(thread);
+        machine.kernels->winograd_multiply(task);
+      }
+    });
   }
 };
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include "operation.h"
 
@@ -15,7 +16,14 @@ std::size_t size(int count) { return static_cast<std::size_t>(count); }
 
 class PixelsInOperation final : public Operation {
  public:
-  explicit PixelsInOperation(const PixelsIn& layer) : layer_(layer) {}
+  explicit PixelsInOperation(const PixelsIn& layer) : layer_(layer) {
+    for (int value = 0; value < 256; ++value)
+      for (int c = 0; c < 3; ++c)
+        values_[c][value] = (static_cast<float>(value) - layer.mean[channel_of(c)]) * layer.scale[channel_of(c)];
+    for (int dy = 0; dy < layer.stride; ++dy)
+      for (int x = 0; x < layer.side; ++x)
+        for (int c = 0; c < 3; ++c) places_.push_back(place_of(dy, x, c));
+  }
   std::size_t in_bytes() const override { return size(layer_.side) * size(layer_.side) * 3; }
   std::size_t out_bytes() const override {
     return size(layer_.blocks()) * size(layer_.height) * size(layer_.width) * kBlock * sizeof(float);
@@ -34,24 +42,30 @@ class PixelsInOperation final : public Operation {
     for (int block = 0; block < layer_.blocks(); ++block)
       std::memset(out + size(block) * plane + size(row * layer_.width) * kBlock, 0,
                   size(layer_.width) * kBlock * sizeof(float));
+    const int pixels = std::min(layer_.side, layer_.width * layer_.stride - layer_.pad);
     for (int dy = 0; dy < layer_.stride; ++dy) {
       const int y = row * layer_.stride + dy - layer_.pad;
       if (y < 0 || y >= layer_.side) continue;
-      for (int x = 0; x < layer_.side; ++x) {
-        const int across = x + layer_.pad, column = across / layer_.stride, dx = across % layer_.stride;
-        if (column >= layer_.width) break;
-        const std::uint8_t* pixel = rgb + (size(y) * size(layer_.side) + size(x)) * 3;
-        float* to = out + size(row * layer_.width + column) * kBlock;
-        for (int c = 0; c < 3; ++c) {
-          const int channel = (dy * layer_.stride + dx) * 3 + c;
-          const float value = (static_cast<float>(pixel[layer_.bgr ? 2 - c : c]) - layer_.mean[c]) * layer_.scale[c];
-          to[size(channel / kBlock) * plane + size(channel % kBlock)] = value;
-        }
-      }
+      const std::uint8_t* pixel = rgb + size(y) * size(layer_.side) * 3;
+      const std::uint32_t* place = places_.data() + size(dy) * size(layer_.side) * 3;
+      float* to = out + size(row * layer_.width) * kBlock;
+      for (int x = 0; x < pixels; ++x, pixel += 3, place += 3)
+        for (int c = 0; c < 3; ++c) to[place[c]] = values_[c][pixel[c]];
     }
   }
 
+  int channel_of(int c) const { return layer_.bgr ? 2 - c : c; }
+  // Where the value of pixel x's colour c goes, counted from the start of an output row.
+  std::uint32_t place_of(int dy, int x, int c) const {
+    const int across = x + layer_.pad, channel = (dy * layer_.stride + across % layer_.stride) * 3 + channel_of(c);
+    const std::size_t plane = size(layer_.height) * size(layer_.width) * kBlock;
+    return static_cast<std::uint32_t>(size(channel / kBlock) * plane + size(across / layer_.stride * kBlock) +
+                                      size(channel % kBlock));
+  }
+
   PixelsIn layer_;
+  float values_[3][256];               // network values of the grey levels of R, G and B
+  std::vector<std::uint32_t> places_;  // [dy][x][R, G, B]
 };
 
 class SpaceToDepthOperation final : public Operation {

@@ -20,7 +20,7 @@ int tiles_of(int columns, int tile_columns) { return (columns + tile_columns - 1
 // Winograd's transform of the weights, g -> G g, for the points of kernels/cpu/winograd.h.
 struct Transform {
   int tile;
-  double matrix[kernels::kMaxWinograd][3];
+  double matrix[kernels::kMaxWinograd][5];
 };
 
 constexpr Transform kF32 = {4, {{1, 0, 0}, {0.5, 0.5, 0}, {0.5, -0.5, 0}, {0, 1, 0}}};
@@ -31,12 +31,19 @@ constexpr Transform kF43 = {6,
                              {1.0 / 24, 1.0 / 12, 1.0 / 6},
                              {1.0 / 24, -1.0 / 12, 1.0 / 6},
                              {0, 0, 1}}};
+constexpr Transform kF25 = {6,
+                            {{1.0 / 4, 0, 0, 0, 0},
+                             {-1.0 / 6, -1.0 / 6, -1.0 / 6, -1.0 / 6, -1.0 / 6},
+                             {-1.0 / 6, 1.0 / 6, -1.0 / 6, 1.0 / 6, -1.0 / 6},
+                             {1.0 / 24, 1.0 / 12, 1.0 / 6, 1.0 / 3, 2.0 / 3},
+                             {1.0 / 24, -1.0 / 12, 1.0 / 6, -1.0 / 3, 2.0 / 3},
+                             {0, 0, 0, 0, 1}}};
 
 // G g G^T of one kernel in float64, rounded once: result[position * step].
 void transform_kernel(const Transform& t, const DenseWeights& weights, int group, int column, int channel,
                       float* result, std::size_t step) {
   const int k = weights.kernel;
-  double rows[kernels::kMaxWinograd][3] = {};
+  double rows[kernels::kMaxWinograd][5] = {};
   for (int i = 0; i < t.tile; ++i)
     for (int s = 0; s < k; ++s)
       for (int r = 0; r < k; ++r) rows[i][s] += t.matrix[i][r] * weights.at(group, column, channel, r, s);
@@ -98,8 +105,8 @@ Buffer pack_direct(const DenseWeights& weights, int tile_columns, ThreadPool& po
   return packed;
 }
 
-Buffer pack_winograd(const DenseWeights& weights, int outputs, int tile_columns, ThreadPool& pool) {
-  const Transform& transform = outputs == 3 ? kF32 : kF43;
+Buffer pack_winograd(const DenseWeights& weights, int tile_columns, ThreadPool& pool) {
+  const Transform& transform = weights.kernel == 2 ? kF32 : weights.kernel == 3 ? kF43 : kF25;
   const std::size_t positions = size(transform.tile * transform.tile), channels = size(weights.channels);
   Buffer packed(size(weights.groups) * size(weights.columns) * channels * positions * sizeof(float));
   const int tiles = tiles_of(weights.columns, tile_columns);

@@ -25,7 +25,7 @@ struct DenseWeights {
 Buffer pack_direct(const DenseWeights& weights, int tile_columns, ThreadPool& pool);
 
 // [group][columns / tile][position][channels / 16][16][tile]; outputs is m of F(m x m, k x k): (3, k 2) or (4, k 3).
-Buffer pack_winograd(const DenseWeights& weights, int outputs, int tile_columns, ThreadPool& pool);
+Buffer pack_winograd(const DenseWeights& weights, int tile_columns, ThreadPool& pool);
 
 // [columns / tile][inputs / 16][16][tile] from weight[outputs][inputs]. row_of[column] and input_of[k] give where a
 // packed column or input is found, -1 for padding. With `half` the weights are rounded to IEEE binary16; raises

@@ -84,7 +84,7 @@ void Plan::prepare(int images, Machine* machine) {
     }
     segments_.back().end = i + 1;
     machine->scratch_floats = std::max(machine->scratch_floats, operations_[i]->scratch_floats(*machine, group));
-    const std::size_t panel = operations_[i]->panel_floats(group) * sizeof(float);
+    const std::size_t panel = operations_[i]->panel_floats(*machine, group) * sizeof(float);
     if (panel > machine->panel.bytes()) machine->panel = Buffer(panel);
   }
   for (Segment& segment : segments_) {

@@ -111,12 +111,13 @@ class Planner {
     add_lowered(layer, lower_image(layer, shape_, network_.pixels, weight(layer), bias(layer)));
   }
 
-  // F(3x3, 2x2) and F(4x4, 3x3), where enough of a tile lies inside and there are channels to make up for transforming.
+  // F(3x3, 2x2), F(4x4, 3x3) and F(2x2, 5x5), where enough of a tile lies inside and there are channels to make up for transforming.
   static int winograd_for(const kernels::Convolution& layer) {
     const int rows = layer.windows_down();
     if (layer.window_stride != 1 || layer.store == kernels::Store::pixels || layer.in_blocks < 2) return 0;
     if (layer.kernel == 2 && rows > 5) return 3;
     if (layer.kernel == 3 && rows > 6) return 4;
+    if (layer.kernel == 5 && rows > 6) return 2;
     return 0;
   }
 
@@ -124,7 +125,7 @@ class Planner {
     const int tile = options_.kernels->tile_columns;
     lowered.layer.winograd = winograd_for(lowered.layer);
     packed_->weights.push_back(lowered.layer.winograd > 0
-                                   ? pack_winograd(lowered.weights, lowered.layer.winograd, tile, *options_.pool)
+                                   ? pack_winograd(lowered.weights, tile, *options_.pool)
                                    : pack_direct(lowered.weights, tile, *options_.pool));
     packed_->biases.push_back(std::move(lowered.bias));
     lowered.layer.weights = packed_->weights.back().floats();

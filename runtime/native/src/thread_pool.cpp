@@ -14,7 +14,7 @@ namespace deepsim::runtime::detail {
 
 namespace {
 
-constexpr int kSpins = 4000;  // about 50 microseconds: longer than the gap between two layers
+constexpr int kSpins = 16'000;  // about 200 microseconds: longer than the gap between two layers, or two calls in a loop
 
 void pause_briefly() {
 #if defined(__x86_64__)
