@@ -13,6 +13,7 @@ FOLDERS = {
     "deepsim.kernels": "kernels",
     "deepsim.runtime": "runtime",
     "deepsim.runtime.backends": "runtime/backends",
+    "deepsim.runtime.bench": "runtime/bench",
     "deepsim.runtime.cli": "runtime/cli",
     "deepsim.runtime.report": "runtime/report",
     "deepsim.train": "train",

@@ -130,8 +130,12 @@ class OnnxRuntimeBackend:
         yield buffers
         self._idle.append(buffers)  # not after an error: who knows what still refers to them
 
+    def graph(self, bundle: Bundle, name: str) -> bytes:
+        """Return a graph of the bundle as it is run."""
+        return bundle.read(name)
+
     def _session(self, bundle: Bundle, name: str) -> onnxruntime.InferenceSession:
-        data = bundle.read(name)
+        data = self.graph(bundle, name)
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = num_threads() or 0  # 0: ONNX Runtime's own choice

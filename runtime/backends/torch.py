@@ -100,7 +100,7 @@ class TorchBackend:
         return kept
 
     def _features(self, images: Tensor) -> Tensor:
-        return self._encoder(_to_network(images, self._encoder.pixels))
+        return self._encoder(to_network(images, self._encoder.pixels).contiguous())
 
     def _image(self, features: Tensor, full: bool) -> Tensor:
         output = self._generator(features)  # (n, 3, S, S)
@@ -157,12 +157,12 @@ def _parameters(
     return weight, bias
 
 
-def _to_network(images: Tensor, pixels: PixelConvention) -> Tensor:
-    """Do what :meth:`PixelConvention.to_network` does, on the device: uint8 NHWC -> float32 NCHW."""
+def to_network(images: Tensor, pixels: PixelConvention) -> Tensor:
+    """Do what :meth:`PixelConvention.to_network` does, on the device: uint8 NHWC -> float32 NCHW (channels last)."""
     ordered = images.flip(-1) if pixels.order == "BGR" else images
     values = ordered.float()
     values = (values - values.new_tensor(pixels.mean)) * values.new_tensor(pixels.scale)
-    return values.permute(0, 3, 1, 2).contiguous()
+    return values.permute(0, 3, 1, 2)
 
 
 def _to_pixels(output: Tensor, pixels: PixelConvention) -> Tensor:

@@ -1,4 +1,4 @@
-"""The command ``deepsim bench``: every available backend on one bundle, verified against each other, then timed."""
+"""The command ``deepsim bench``: every contender on one bundle, verified against the first, then timed."""
 
 from __future__ import annotations
 
@@ -10,25 +10,56 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from deepsim.runtime.backends import BACKENDS, reasons
 from deepsim.runtime.backends.devices import parse_device
-from deepsim.runtime.bench import ROUNDS, WHATS, compare, environment, verify
+from deepsim.runtime.bench import ROUNDS, WHATS, compare, environment
+from deepsim.runtime.bench.contenders import (
+    INSTRUCTION_SETS,
+    NAMES,
+    OWN,
+    open_contender,
+    restrict,
+    tolerances,
+    unusable,
+)
+from deepsim.runtime.bench.memory import measure_memory
+from deepsim.runtime.bench.work import measure_roofs, rate, work_of
+from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.options import bundle_argument, check_absent, footer, overwrite_option
 from deepsim.runtime.errors import DeviceError, UsageError
 from deepsim.runtime.files import write_atomic
-from deepsim.runtime.inverter import Inverter
 
-_COLUMNS = ("backend", "what", "batch", "images_per_second", "p50_ms", "p95_ms", "p99_ms", "repeats")
+# column of the table: key of the row, format
+_COLUMNS = {
+    "what": ("what", "{}"),
+    "batch": ("batch", "{}"),
+    "contender": ("backend", "{}"),
+    "images/s": ("images_per_second", "{:.1f}"),
+    "p50 ms": ("p50_ms", "{:.2f}"),
+    "p95 ms": ("p95_ms", "{:.2f}"),
+    "p99 ms": ("p99_ms", "{:.2f}"),
+    "vs best peer": ("ratio", "{:.2f}x"),
+    "FMA roof": ("multiply_add_share", "{:.0%}"),
+    "memory roof": ("memory_share", "{:.0%}"),
+}
 
 
 @click.command(
-    epilog="\b\nExamples:\n  deepsim bench norm2.deepsim\n  deepsim bench norm2.deepsim --batches 1,16 -o bench.json"
+    epilog="\b\nExamples:\n  deepsim bench fc6.deepsim\n  deepsim bench fc6.deepsim --batches 1,16 --memory -o b.json"
 )
 @bundle_argument
-@click.option("--backend", "chosen", multiple=True, type=click.Choice(BACKENDS), help="Only this one; may be repeated.")
+@click.option("--backend", "chosen", multiple=True, type=click.Choice(NAMES), help="Only this one; may be repeated.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, or a GPU such as 0 or cuda:0.")
-@click.option("--batches", default="1,8", show_default=True, help="Batch sizes, with commas between.")
+@click.option("--batches", default="1,8,16,64", show_default=True, help="Batch sizes, with commas between.")
 @click.option("--seconds", type=click.FloatRange(0.01, 3600), default=2.0, show_default=True, help="Time for each row.")
+@click.option("--full", is_flag=True, help="Decode whole images (256 or 240 pixels), not their central 227.")
+@click.option(
+    *("--instruction-set", "instruction_set"),
+    type=click.Choice(INSTRUCTION_SETS),
+    default=INSTRUCTION_SETS[0],
+    show_default=True,
+    help="Most that any contender may use; ONNX Runtime cannot be told.",
+)
+@click.option("--memory", is_flag=True, help="Also peak memory and load time, each contender in its own process.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write too, with versions and CPU.")
 @overwrite_option
@@ -38,33 +69,48 @@ def bench(
     device: str,
     batches: str,
     seconds: float,
+    full: bool,
+    instruction_set: str,
+    memory: bool,
     as_json: bool,
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    """Measure encode, decode and reencode (four iterations) of every backend available here.
+    """Measure encode, decode and one iteration of reencode of our backends and of what is installed beside them.
 
-    Backends are compared with each other first and timed only when they agree. Times run from host memory to host
-    memory; images per second are the median of five alternating rounds, a re-encoded image counting per iteration.
+    Every result is compared with the first contender's and timed only when they agree. Times run from host memory to
+    host memory; images per second are the median of five alternating rounds. Roofs are measured in the same run: the
+    FMA roof's share counts direct convolution of whole images, so fewer multiplications can exceed 100 %; the memory
+    roof's counts reading fp32 weights once for each call.
     """
     sizes = _sizes(batches)
     if output is not None:
         check_absent([output], overwrite)
-    result = _measure(bundle, _usable(chosen, parse_device(device)), device, sizes, seconds)
+    restrict(instruction_set)
+    names = _usable(chosen, parse_device(device))
+    result = {"instruction_set": instruction_set, **_measure(Bundle.open(bundle), names, device, sizes, seconds, full)}
+    if memory:
+        result["memory"] = {
+            name: measure_memory(bundle, name, max(sizes)) for name in tqdm(names, "memory", disable=None)
+        }
     text = json.dumps(result, indent=2)
     if output is not None:
         write_atomic(output, text + "\n")
-    click.echo(text if as_json else _table(result["rows"]))
+    click.echo(text if as_json else _report(result))
     if output is None:
         footer(f"{bundle}: {len(result['rows'])} rows, kept nowhere", f"deepsim bench {bundle} -o bench.json")
     else:
         footer(f"{output}: {len(result['rows'])} rows", f"deepsim report {bundle} --bench {output} --photos PHOTOS")
 
 
-def _measure(bundle: Path, names: list[str], device: str, sizes: list[int], seconds: float) -> dict[str, Any]:
+def _measure(
+    bundle: Bundle, names: list[str], device: str, sizes: list[int], seconds: float, full: bool
+) -> dict[str, Any]:
     with ExitStack() as stack:
-        inverters = {name: stack.enter_context(Inverter(bundle, name, device, max(sizes))) for name in names}
-        agreement = verify(inverters)
+        contenders = {name: open_contender(name, bundle, device, max(sizes)) for name in names}
+        for contender in contenders.values():
+            if hasattr(contender, "close"):
+                stack.callback(contender.close)
         total = ROUNDS * len(WHATS) * len(sizes) * len(names)
         with tqdm(total=total, desc="bench", disable=None) as bar:
 
@@ -72,22 +118,28 @@ def _measure(bundle: Path, names: list[str], device: str, sizes: list[int], seco
                 bar.set_postfix_str(label)
                 bar.update()
 
-            rows = compare(inverters, sizes, seconds, progress)
-        where = {name: inverter.device for name, inverter in inverters.items()}
-        layer = next(iter(inverters.values())).layer
+            before = measure_roofs()
+            rows = compare(contenders, sizes, seconds, progress, tolerances(), full)
+            after = measure_roofs()
+        where = {name: getattr(contender, "device", "cpu") for name, contender in contenders.items()}
+    roofs = max(before, after) if before and after else None
+    work = work_of(bundle.manifest)
+    rate(rows, OWN, work, roofs)
     return {
-        "bundle": bundle.name,
-        "layer": layer,
+        "bundle": bundle.path.name,
+        "layer": bundle.manifest.generator.layer,
+        "whole_images": full,
         "devices": where,
-        "agreement": agreement,
+        "roofs": roofs._asdict() if roofs else None,
+        "work": {what: each._asdict() for what, each in work.items()},
         "rows": rows,
         "environment": environment(),
     }
 
 
 def _usable(chosen: tuple[str, ...], device: str) -> list[str]:
-    """Return the backends to measure: the chosen ones, each of which must be usable, or all that are usable."""
-    found = reasons(device)
+    """Return the contenders to measure: the chosen ones, each of which must be usable, or all that are usable."""
+    found = unusable(device)
     for name in chosen:
         if found[name] is not None:
             raise DeviceError(f"backend {name} on device {device}: {found[name]}. Choose another, see deepsim doctor.")
@@ -106,15 +158,34 @@ def _sizes(text: str) -> list[int]:
     return sorted({int(part) for part in parts})
 
 
+def _report(result: dict[str, Any]) -> str:
+    lines = [_table(result["rows"])]
+    roofs = result["roofs"]
+    if roofs:
+        lines.append(f"roofs: {roofs['multiply_adds']:.0f}e9 multiply-adds/s, {roofs['bytes']:.0f}e9 bytes/s")
+    for name, found in result.get("memory", {}).items():
+        peak = f"{found['peak_bytes'] / 2**20:.0f} MiB at batch {found['batch']}"
+        lines.append(f"{name}: first image after {found['load_seconds']:.2f} s, peak memory {peak}")
+    return "\n".join(lines)
+
+
 def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [_COLUMNS, *(tuple(_cell(row[column]) for column in _COLUMNS) for row in rows)]
+    """Lay rows out as a table, with a blank line between what is compared."""
+    cells = [tuple(_COLUMNS), *(tuple(_cell(row[key], form) for key, form in _COLUMNS.values()) for row in rows)]
     widths = [max(len(line[index]) for line in cells) for index in range(len(_COLUMNS))]
-    return "\n".join("  ".join(_align(cell, width) for cell, width in zip(line, widths, strict=True)) for line in cells)
+    lines = []
+    for index, line in enumerate(cells):
+        if index > 0 and line[:2] != cells[index - 1][:2]:
+            lines.append("")
+        lines.append(
+            "  ".join(_align(cell, width, at) for at, (cell, width) in enumerate(zip(line, widths, strict=True)))
+        )
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _cell(value: Any) -> str:
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+def _cell(value: Any, form: str) -> str:
+    return "-" if value is None else form.format(value)
 
 
-def _align(cell: str, width: int) -> str:
-    return cell.rjust(width) if cell[:1].isdigit() else cell.ljust(width)
+def _align(cell: str, width: int, column: int) -> str:
+    return cell.ljust(width) if column in (0, 2) else cell.rjust(width)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from deepsim.runtime import native_library
 from deepsim.runtime.backends.devices import find_gpus, num_threads
 from deepsim.runtime.bench import cpu_name, versions
 from deepsim.runtime.inverter import available_backends
@@ -28,6 +29,7 @@ def diagnose() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "threads": num_threads() or "default",
+        "instruction_sets": _instruction_sets(),
         "gpu": asdict(find_gpus()),
         "backends": available_backends(),
         "warnings": _warnings(installed),
@@ -44,6 +46,7 @@ def doctor(as_json: bool) -> None:
         return
     click.echo(f"python {found['python']}, {found['platform']}")
     click.echo(f"cpu    {found['cpu']}, threads: {found['threads']}")
+    click.echo(f"       libdeepsim has, best first: {', '.join(found['instruction_sets']) or 'not built'}")
     click.echo(f"gpu    {_gpu_line(found['gpu'])}")
     click.echo("\nbackends")
     for name, reason in found["backends"].items():
@@ -53,6 +56,10 @@ def doctor(as_json: bool) -> None:
         click.echo(f"  {name:16} {version or 'not installed'}")
     for warning in found["warnings"]:
         click.echo(f"\nWarning: {warning}", err=True)
+
+
+def _instruction_sets() -> list[str]:
+    return [] if native_library.reason_unavailable() else native_library.instruction_sets()
 
 
 def _gpu_line(gpu: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from deepsim.runtime import bench
+from deepsim.runtime.bench import timing
 from deepsim.runtime.errors import NumericError, UsageError
 
 
@@ -19,7 +20,7 @@ def test_measure_gives_a_row_per_work_and_batch(tiny):
 
 def test_figures_follow_from_the_latencies():
     rounds = [[0.010] * 4, [0.020] * 2, [0.040]]  # seconds; per round 100, 50 and 25 calls per second
-    row = bench._row(rounds, images=8)
+    row = timing._row(rounds, images=8)
     assert row["images_per_second"] == pytest.approx(50 * 8)
     assert (row["p50_ms"], row["repeats"]) == (pytest.approx(10), 7)
     assert row["p99_ms"] == pytest.approx(np.percentile([10, 10, 10, 10, 20, 20, 40], 99))
@@ -33,20 +34,26 @@ def test_compare_alternates_between_backends(inverter_of):
     assert seen[:4] == ["encode x 1 onnxruntime", "encode x 1 torch"] * 2
 
 
-def test_backends_agree_and_a_wrong_one_is_not_timed(inverter_of):
+def test_contenders_agree_and_a_wrong_one_is_not_timed(inverter_of):
     both = {name: inverter_of("tiny", name) for name in ("onnxruntime", "torch")}
-    found = bench.verify(both)
-    assert found["onnxruntime"] == {"feature_error": 0, "grey_levels": 0, "different": 0}
-    assert found["torch"]["feature_error"] < 1e-5 and found["torch"]["grey_levels"] <= 1
+    rows = bench.compare(both, (2,), 0.01)
+    assert rows[0]["agreement"] == {"features": 0} and rows[2]["agreement"] == {"grey_levels": 0, "different": 0}
+    assert 0 < rows[1]["agreement"]["features"] < 1e-5 and rows[3]["agreement"]["grey_levels"] <= 1
 
     class Wrong:
-        encode = both["torch"].encode
+        encode, reencode = both["torch"].encode, both["torch"].reencode
 
         def decode(self, features, full):
             return both["torch"].decode(features * np.float32(1.05), full)
 
-    with pytest.raises(NumericError, match="wrong: differs from onnxruntime"):
-        bench.verify({"onnxruntime": both["onnxruntime"], "wrong": Wrong()})
+    seen = []
+    with pytest.raises(
+        NumericError, match=r"wrong: differs from onnxruntime by \d+ \(grey levels\), expected at most 1"
+    ):
+        bench.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, seen.append)
+    assert not any(label.startswith("decode") for label in seen)
+    lenient = {"wrong": bench.Tolerance(grey_levels=255, different=1)}
+    assert bench.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, tolerances=lenient)
 
 
 def test_batches_are_checked(tiny):

@@ -20,18 +20,15 @@ def test_table_json_and_file(quick, tmp_path):
     table = quick(*common, "-o", str(tmp_path / "b.json"))
     assert table.exit_code == 0
     lines = table.stdout.splitlines()
-    assert lines[0].split() == [
-        "backend",
-        "what",
-        "batch",
-        "images_per_second",
-        "p50_ms",
-        "p95_ms",
-        "p99_ms",
-        "repeats",
+    assert lines[0].split()[:4] == ["what", "batch", "contender", "images/s"]
+    assert [line.split()[:3] for line in lines if line][1:3] == [
+        ["encode", "1", "onnxruntime"],
+        ["encode", "2", "onnxruntime"],
     ]
-    assert [line.split()[:3] for line in lines[1:3]] == [["onnxruntime", "encode", "1"], ["onnxruntime", "encode", "2"]]
+    assert lines[-1].startswith("roofs: ")
     written = json.loads((tmp_path / "b.json").read_text())
+    assert written["rows"][0]["ratio"] == 1 and written["rows"][0]["multiply_add_share"] > 0
+    assert written["roofs"]["multiply_adds"] > 1 and written["work"]["reencode"]["weight_bytes"] > 1000
     assert len(written["rows"]) == 6 and written["layer"] == "fc6" and written["devices"] == {"onnxruntime": "cpu"}
     assert written["environment"]["versions"]["onnxruntime"] and written["environment"]["cpu"]
     assert len(json.loads(quick(*common, "--json").stdout)["rows"]) == 6
@@ -45,6 +42,7 @@ def test_table_json_and_file(quick, tmp_path):
         (("--batches", "1,x"), 2),
         (("--backend", "cuda"), 4),
         (("--backend", "none"), 2),
+        (("--backend", "openvino", "--device", "0"), 4),
         (("--device", "999"), 4),
     ],
 )
@@ -52,10 +50,16 @@ def test_exit_codes(quick, arguments, code):
     assert quick(*arguments).exit_code == code
 
 
-def test_backends_that_disagree_are_not_timed(quick, monkeypatch):
-    def disagree(inverters):
+def test_memory_and_load_time_of_each_contender(quick):
+    arguments = ("--backend", "cpu", "--backend", "onnxruntime", "--batches", "2", "--memory", "--json")
+    found = json.loads(quick(*arguments).stdout)["memory"]
+    assert set(found) == {"cpu", "onnxruntime"}
+    assert all(entry["peak_bytes"] > 10e6 and 0 < entry["load_seconds"] < 60 for entry in found.values())
+
+
+def test_contenders_that_disagree_are_not_timed(quick, monkeypatch):
+    def disagree(*arguments):
         raise NumericError("torch: differs from onnxruntime. Export the bundle again.")
 
-    monkeypatch.setattr(bench, "verify", disagree)
-    monkeypatch.setattr(bench, "compare", None)
+    monkeypatch.setattr(bench, "compare", disagree)
     assert quick("--backend", "onnxruntime").exit_code == 5

@@ -1,0 +1,120 @@
+"""Peers: the same bundle through OpenVINO, PyTorch in its faster forms, and ONNX Runtime without ConvTranspose."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime.backends.devices import num_threads
+from deepsim.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from deepsim.runtime.backends.torch import TorchBackend, to_network
+from deepsim.runtime.bench.rewrite import without_transposed_convolutions
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.pixels import Pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RewrittenBackend(OnnxRuntimeBackend):
+    """ONNX Runtime on a graph whose transposed convolutions are 2x2 convolutions and a pixel shuffle."""
+
+    name = "onnxruntime-2x2"
+
+    def graph(self, bundle: Bundle, name: str) -> bytes:
+        """Return a graph of the bundle, rewritten."""
+        return without_transposed_convolutions(super().graph(bundle, name))
+
+
+class OpenVino:
+    """OpenVINO on the bundle's graphs, fp32, compiled for the batch size at hand (its fastest form)."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        import openvino
+
+        self._openvino = openvino
+        self._core = openvino.Core()
+        self._path = bundle.path
+        self._requests: dict[tuple[str, str], tuple[int, Any]] = {}
+
+    def encode(self, images: Pixels) -> NDArray[np.float32]:
+        """Compute features, (N, *feature shape)."""
+        features: NDArray[np.float32] = self._run("encoder.onnx", "features", images)
+        return features
+
+    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
+        """Generate images, uint8 (N, S, S, 3)."""
+        images: Pixels = self._run("generator.onnx", "image_full" if full else "image", features)
+        return images
+
+    def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
+        """Reconstruct again and again, uint8 (N, len(keep), 227, 227, 3)."""
+        kept = []
+        for iteration in range(1, iterations + 1):
+            images = self.decode(self.encode(images), False)
+            kept += [images] if iteration in keep else []
+        return np.stack(kept, axis=1)
+
+    def _run(self, graph: str, output: str, values: NDArray[Any]) -> NDArray[Any]:
+        batch, request = self._requests.get((graph, output), (0, None))
+        if batch != len(values):
+            request = self._compile(graph, output, len(values))
+            self._requests[graph, output] = len(values), request
+        request.infer({0: values}, share_inputs=True)
+        result: NDArray[Any] = request.get_output_tensor(0).data.copy()  # the next call writes there again
+        return result
+
+    def _compile(self, graph: str, output: str, batch: int) -> Any:
+        read = self._core.read_model(self._path / graph)
+        wanted = read.output(output).get_node().input_value(0)
+        model = self._openvino.Model([wanted], read.get_parameters(), graph)  # nothing but the output asked for
+        port = model.inputs[0]
+        model.reshape({port: [batch, *(size.get_length() for size in list(port.partial_shape)[1:])]})
+        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY"}
+        threads = num_threads()
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = str(threads)
+        return self._core.compile_model(model, "CPU", options).create_infer_request()
+
+
+class ChannelsLastBackend(TorchBackend):
+    """PyTorch with weights and activations in channels-last layout."""
+
+    name = "torch-channels-last"
+
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        super().__init__(bundle, device)
+        layout = self._torch.channels_last
+        for network in (self._encoder, self._generator):
+            network.layers = [
+                (
+                    layer,
+                    weight.contiguous(memory_format=layout) if weight is not None and weight.ndim == 4 else weight,
+                    bias,
+                )
+                for layer, weight, bias in network.layers
+            ]
+
+    def _features(self, images: Tensor) -> Tensor:
+        return self._encoder(to_network(images, self._encoder.pixels))  # as it comes: channels last
+
+
+class CompiledBackend(ChannelsLastBackend):
+    """``torch.compile`` of the channels-last form, compiled for each batch size, with default options."""
+
+    name = "torch-compile"
+
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        super().__init__(bundle, device)
+        self._compiled_features = self._torch.compile(super()._features, dynamic=False)
+        self._compiled_image = self._torch.compile(super()._image, dynamic=False)
+
+    def _features(self, images: Tensor) -> Tensor:
+        result: Tensor = self._compiled_features(images)
+        return result
+
+    def _image(self, features: Tensor, full: bool) -> Tensor:
+        result: Tensor = self._compiled_image(features, full)
+        return result

@@ -1,0 +1,164 @@
+"""Verify contenders against the first, then time them in alternating rounds, from host memory to host memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime.errors import NumericError
+from deepsim.runtime.inputs import whole_number
+from deepsim.runtime.pixels import CROP, Pixels
+
+WHATS = ("encode", "decode", "reencode")
+ITERATIONS = 1  # of one call to reencode
+ROUNDS = 5
+Progress = Callable[[str], None]
+
+
+class Contender(Protocol):
+    """What is timed: an :class:`~deepsim.runtime.inverter.Inverter`, or anything with these three of its methods."""
+
+    def encode(self, images: Any, /) -> NDArray[np.float32]:
+        """Compute the features of uint8 RGB (N, 227, 227, 3)."""
+
+    def decode(self, features: Any, /, *, full: bool) -> Pixels:
+        """Generate images from features, whole ones if ``full``, else the central 227 pixels."""
+
+    def reencode(self, images: Any, iterations: int, keep: tuple[int, ...], /) -> Pixels:
+        """Reconstruct images again and again."""
+
+
+class Tolerance(NamedTuple):
+    """How far a contender may be from the first."""
+
+    features: float = 1e-3  # relative to the largest feature
+    grey_levels: int = 1  # two fp32 programs: rounding may differ by one level,
+    different: float = 0.01  # and rarely does: the share of values
+
+
+def measure(
+    inverter: Contender,
+    batches: Sequence[int] = (1, 8),
+    seconds: float = 2.0,
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Time encode, decode and reencode at each batch size for about ``seconds`` each.
+
+    Returns rows {"what", "batch", "images_per_second", "p50_ms", "p95_ms", "p99_ms", "repeats"}: the median
+    throughput of five rounds (a re-encoded image counts once per iteration) and percentiles over all calls, from host
+    memory to host memory. ``progress`` is told what is timed next.
+    """
+    rows = compare({"": inverter}, batches, seconds, progress)
+    return [{key: value for key, value in row.items() if key not in ("backend", "agreement")} for row in rows]
+
+
+def compare(
+    contenders: Mapping[str, Contender],
+    batches: Sequence[int] = (1, 8),
+    seconds: float = 2.0,
+    progress: Progress | None = None,
+    tolerances: Mapping[str, Tolerance] | None = None,
+    full: bool = False,
+) -> list[dict[str, Any]]:
+    """Time several contenders on the same bundle, alternating between them; rows as in :func:`measure`, and two keys.
+
+    "backend" is the contender's name, "agreement" how far its result is from the first's. ``seconds`` is for each row.
+    Raises NumericError before anything of that row is timed when a result is further off than ``tolerances`` allow.
+    """
+    for batch in batches:
+        whole_number("batch", batch, 1)
+    rows = []
+    for what in WHATS:
+        for batch in batches:
+            calls = _calls(contenders, what, batch, full)
+            agreement = _verify(calls, tolerances or {})
+            rounds = _time(calls, seconds, progress or (lambda name: None), f"{what} x {batch}")
+            images = batch * (ITERATIONS if what == "reencode" else 1)
+            for name in calls:
+                row = {"backend": name, "what": what, "batch": batch, **_row(rounds[name], images)}
+                rows.append({**row, "agreement": agreement[name]})
+    return rows
+
+
+def photographs(count: int) -> Pixels:
+    """Return smooth random images (count, 227, 227, 3): unlike white noise they excite an encoder as photographs do."""
+    coarse = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(29, axis=1).repeat(29, axis=2)[:, :CROP, :CROP])
+
+
+def _calls(
+    contenders: Mapping[str, Contender], what: str, batch: int, full: bool
+) -> dict[str, Callable[[], NDArray[Any]]]:
+    """Bind what is timed to its input, the same for all: photographs, or the first contender's features of them."""
+    photos = photographs(batch)
+    features = next(iter(contenders.values())).encode(photos) if what == "decode" else None
+
+    def call(contender: Contender) -> NDArray[Any]:
+        if what == "encode":
+            return contender.encode(photos)
+        if what == "decode":
+            return contender.decode(features, full=full)
+        return contender.reencode(photos, ITERATIONS, (ITERATIONS,))
+
+    return {name: lambda contender=contender: call(contender) for name, contender in contenders.items()}  # type: ignore[misc]
+
+
+def _verify(
+    calls: Mapping[str, Callable[[], NDArray[Any]]], tolerances: Mapping[str, Tolerance]
+) -> dict[str, dict[str, float]]:
+    results = {name: call() for name, call in calls.items()}
+    first = next(iter(results))
+    agreement = {name: _difference(result, results[first]) for name, result in results.items()}
+    for name, found in agreement.items():
+        allowed = tolerances.get(name, Tolerance())._asdict()
+        for what, value in found.items():
+            if not value <= allowed[what]:
+                raise NumericError(
+                    f"{name}: differs from {first} by {value:.2g} ({what.replace('_', ' ')}), expected at most "
+                    f"{allowed[what]:g}. Export the bundle again; it was not timed."
+                )
+    return agreement
+
+
+def _difference(result: NDArray[Any], wanted: NDArray[Any]) -> dict[str, float]:
+    if result.shape != wanted.shape or result.dtype != wanted.dtype:
+        return {"features" if wanted.dtype.kind == "f" else "grey_levels": float("inf")}
+    if wanted.dtype.kind == "f":
+        return {"features": float(np.abs(result - wanted).max() / max(np.abs(wanted).max(), 1e-30))}
+    levels = np.abs(result.astype(np.int16) - wanted)
+    return {"grey_levels": int(levels.max()), "different": float(np.mean(levels > 0))}
+
+
+def _time(
+    calls: Mapping[str, Callable[[], object]], seconds: float, progress: Progress, label: str
+) -> dict[str, list[list[float]]]:
+    """Return, per name and round, the latency of every call in seconds; each round starts with a call not timed."""
+    rounds: dict[str, list[list[float]]] = {name: [] for name in calls}
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            progress(f"{label} {name}".rstrip())
+            call()
+            rounds[name].append(_one_round(call, seconds / ROUNDS))
+    return rounds
+
+
+def _one_round(call: Callable[[], object], seconds: float) -> list[float]:
+    latencies: list[float] = []
+    end = time.perf_counter() + seconds
+    while not latencies or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        latencies.append(time.perf_counter() - start)
+    return latencies
+
+
+def _row(rounds: list[list[float]], images: int) -> dict[str, Any]:
+    latencies = np.concatenate(rounds) * 1000
+    p50, p95, p99 = (float(value) for value in np.percentile(latencies, (50, 95, 99)))
+    throughput = median(images * len(part) / sum(part) for part in rounds)
+    return {"images_per_second": throughput, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "repeats": len(latencies)}

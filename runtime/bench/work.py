@@ -1,0 +1,72 @@
+"""What the networks must do at least, and how near to the machine's roofs a rate is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import prod
+from typing import Any, NamedTuple
+
+from deepsim.kernels.layers import Layer, Shape, shapes
+from deepsim.runtime import native_library
+from deepsim.runtime.errors import DeviceError
+from deepsim.runtime.manifest import Manifest
+
+
+class Work(NamedTuple):
+    """Multiply-adds of one image, convolving directly and without the zeros of upsampling; bytes of fp32 weights."""
+
+    multiply_adds: int
+    weight_bytes: int
+
+
+class Roofs(NamedTuple):
+    """1e9 fp32 multiply-adds and 1e9 bytes read per second, of all threads."""
+
+    multiply_adds: float
+    bytes: float
+
+
+def work_of(manifest: Manifest) -> dict[str, Work]:
+    """Count the work of encode, decode (whole images) and reencode."""
+    encode = _count(manifest.encoder.layers, manifest.encoder.input_shape)
+    decode = _count(manifest.generator.layers, manifest.generator.input_shape)
+    return {"encode": encode, "decode": decode, "reencode": Work(encode[0] + decode[0], encode[1] + decode[1])}
+
+
+def measure_roofs() -> Roofs | None:
+    """Measure this machine's roofs with the native library, on the instruction set in use; None without the library."""
+    try:
+        return Roofs(*native_library.measure_roofs())
+    except DeviceError:
+        return None
+
+
+def rate(rows: Iterable[Mapping[str, Any]], own: Iterable[str], work: Mapping[str, Work], roofs: Roofs | None) -> None:
+    """Add to each row "ratio", its rate over the best peer's, and its shares of the roofs; None where there is none.
+
+    "multiply_add_share" is above 1 where an algorithm gets by with fewer multiplications than direct convolution.
+    "memory_share" counts fp32 weights, read once for each call.
+    """
+    rows, own = list(rows), set(own)
+    for row in rows:
+        peers = [
+            other["images_per_second"]
+            for other in rows
+            if (other["what"], other["batch"]) == (row["what"], row["batch"]) and other["backend"] not in own
+        ]
+        row["ratio"] = row["images_per_second"] / max(peers) if peers else None  # type: ignore[index]
+        done, each = row["images_per_second"], work[row["what"]]
+        row["multiply_add_share"] = done * each.multiply_adds / 1e9 / roofs.multiply_adds if roofs else None  # type: ignore[index]
+        row["memory_share"] = done / row["batch"] * each.weight_bytes / 1e9 / roofs.bytes if roofs else None  # type: ignore[index]
+
+
+def _count(layers: tuple[Layer, ...], shape: Shape) -> Work:
+    multiply_adds = weights = 0
+    for layer, output in zip(layers, shapes(layers, shape), strict=True):
+        if layer.has_weights:
+            size = prod(layer.weight_shape)
+            pixels = shape if layer.kind == "deconv" else output  # each applies the kernel once, for every channel pair
+            multiply_adds += size * prod(pixels[1:])
+            weights += 4 * (size + layer.outputs)
+        shape = output
+    return Work(multiply_adds, weights)
