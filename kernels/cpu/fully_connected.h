@@ -13,8 +13,6 @@
 
 namespace deepsim::kernels::DEEPSIM_ISA {
 
-constexpr int kDepthBlocks = 16;  // blocks of 16 inputs per piece: 16 * 16 * kColumns weights
-
 // IEEE binary16 to binary32 for finite values, by shifting the bits and scaling the exponent.
 DEEPSIM_INLINE float widen_one(std::uint16_t half) {
   const std::uint32_t sign = (half & 0x8000u) << 16, bits = (half & 0x7fffu) << 13;

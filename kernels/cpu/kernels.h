@@ -11,6 +11,7 @@
 namespace deepsim::kernels {
 
 constexpr int kBlock = 16;      // channels that lie together
+constexpr int kDepthBlocks = 16;  // blocks of inputs in a piece of a fully connected layer
 constexpr int kMaxWinograd = 6;  // side of the largest Winograd tile
 
 inline int blocks_of(int channels) { return (channels + kBlock - 1) / kBlock; }

@@ -72,7 +72,7 @@ PEERS = {
     "torch-compile": Entry(_compiled, ("torch", "safetensors")),
 }
 NAMES = (*BACKENDS, *PEERS)
-OWN = ("cpu", "cpu-half", "cuda")
+OWN = ("cpu", "cuda", *(name for name, entry in PEERS.items() if entry.own))
 
 
 def unusable(device: str) -> dict[str, str | None]:

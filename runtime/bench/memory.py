@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,12 @@ def main() -> None:
     contender = open_contender(name, bundle, "cpu", batch)
     photos = photographs(batch)
     shape = (batch, *bundle.manifest.generator.input_shape)
-    features = photos.reshape(-1)[: _size(shape)].reshape(shape).astype("float32") / 255
+    features = photos.reshape(-1)[: prod(shape)].reshape(shape).astype("float32") / 255
     contender.decode(features[:1], full=False)
     load_seconds = time.perf_counter() - start
     for _ in range(CALLS):
         contender.decode(features, full=False)
     print(json.dumps({"load_seconds": load_seconds, "peak_bytes": _peak_bytes(), "batch": batch}))
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for extent in shape:
-        size *= extent
-    return size
 
 
 def _peak_bytes() -> int:

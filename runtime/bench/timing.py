@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple, Protocol
 
@@ -105,7 +106,7 @@ def _calls(
             return contender.decode(features, full=full)
         return contender.reencode(photos, ITERATIONS, (ITERATIONS,))
 
-    return {name: lambda contender=contender: call(contender) for name, contender in contenders.items()}  # type: ignore[misc]
+    return {name: partial(call, contender) for name, contender in contenders.items()}
 
 
 def _verify(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
@@ -41,23 +41,22 @@ def measure_roofs() -> Roofs | None:
         return None
 
 
-def rate(rows: Iterable[Mapping[str, Any]], own: Iterable[str], work: Mapping[str, Work], roofs: Roofs | None) -> None:
+def rate(rows: list[dict[str, Any]], own: Collection[str], work: Mapping[str, Work], roofs: Roofs | None) -> None:
     """Add to each row "ratio", its rate over the best peer's, and its shares of the roofs; None where there is none.
 
     "multiply_add_share" is above 1 where an algorithm gets by with fewer multiplications than direct convolution.
     "memory_share" counts fp32 weights, read once for each call.
     """
-    rows, own = list(rows), set(own)
     for row in rows:
         peers = [
             other["images_per_second"]
             for other in rows
             if (other["what"], other["batch"]) == (row["what"], row["batch"]) and other["backend"] not in own
         ]
-        row["ratio"] = row["images_per_second"] / max(peers) if peers else None  # type: ignore[index]
+        row["ratio"] = row["images_per_second"] / max(peers) if peers else None
         done, each = row["images_per_second"], work[row["what"]]
-        row["multiply_add_share"] = done * each.multiply_adds / 1e9 / roofs.multiply_adds if roofs else None  # type: ignore[index]
-        row["memory_share"] = done / row["batch"] * each.weight_bytes / 1e9 / roofs.bytes if roofs else None  # type: ignore[index]
+        row["multiply_add_share"] = done * each.multiply_adds / 1e9 / roofs.multiply_adds if roofs else None
+        row["memory_share"] = done / row["batch"] * each.weight_bytes / 1e9 / roofs.bytes if roofs else None
 
 
 def _count(layers: tuple[Layer, ...], shape: Shape) -> Work:

@@ -94,12 +94,11 @@ def bench(
             name: measure_memory(bundle, name, max(sizes)) for name in tqdm(names, "memory", disable=None)
         }
     text = json.dumps(result, indent=2)
-    if output is not None:
-        write_atomic(output, text + "\n")
-    click.echo(text if as_json else _report(result))
+    click.echo(text if as_json else _report(result))  # before the file: minutes of measuring outlive a full disk
     if output is None:
         footer(f"{bundle}: {len(result['rows'])} rows, kept nowhere", f"deepsim bench {bundle} -o bench.json")
     else:
+        write_atomic(output, text + "\n")
         footer(f"{output}: {len(result['rows'])} rows", f"deepsim report {bundle} --bench {output} --photos PHOTOS")
 
 

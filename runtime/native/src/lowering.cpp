@@ -145,6 +145,16 @@ Lowered lower_image_upconvolution(const Layer& layer, const Shape& input, const 
   return {lowered, std::move(weights), padded(bias, 3, kBlock)};
 }
 
+// One window for each pixel of the output, one column for each of its channels.
+Lowered to_blocks(Convolution lowered, const Layer& layer, const Shape& output, DenseWeights weights, const float* bias) {
+  set_windows(&lowered, output.height, output.width);
+  lowered.out_blocks = blocks_of(layer.outputs);
+  lowered.out_height = output.height;
+  lowered.out_width = output.width;
+  const std::size_t columns = columns_of(weights);
+  return {lowered, std::move(weights), padded(bias, layer.outputs, columns)};
+}
+
 }  // namespace
 
 bool is_upconvolution(const Layer& layer) {
@@ -163,12 +173,7 @@ Lowered lower_convolution(const Layer& layer, const Shape& input, const float* w
   Convolution lowered = blank(layer, input, weights);
   lowered.pad = convolution_pad(layer);
   const Shape output = layer.output_shape(input);
-  set_windows(&lowered, output.height, output.width);
-  lowered.out_blocks = blocks_of(layer.outputs);
-  lowered.out_height = output.height;
-  lowered.out_width = output.width;
-  const std::size_t columns = columns_of(weights);
-  return {lowered, std::move(weights), padded(bias, layer.outputs, columns)};
+  return to_blocks(lowered, layer, output, std::move(weights), bias);
 }
 
 Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, const float* weight,
@@ -189,12 +194,7 @@ Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, 
   Convolution lowered = blank(layer, input, weights);
   lowered.in_height = output.height + weights.kernel - 1;
   lowered.in_width = output.width + weights.kernel - 1;
-  set_windows(&lowered, output.height, output.width);
-  lowered.out_blocks = blocks_of(layer.outputs);
-  lowered.out_height = output.height;
-  lowered.out_width = output.width;
-  const std::size_t columns = columns_of(weights);
-  return {lowered, std::move(weights), padded(bias, layer.outputs, columns)};
+  return to_blocks(lowered, layer, output, std::move(weights), bias);
 }
 
 Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float* weight, const float* bias) {

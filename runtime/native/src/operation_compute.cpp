@@ -169,13 +169,10 @@ class WinogradOperation final : public ConvolutionOperation {
   }
 
  private:
-  static constexpr std::size_t kSharedFloats = std::size_t{1} << 20;
+  static constexpr std::size_t kSharedFloats = std::size_t{1} << 20;  // of a group's weights
 
   int total_tiles(int images) const { return images * kernels::tile_range(layer_).count(); }
-  bool shares() const {
-    const int side = layer_.winograd + layer_.kernel - 1;
-    return size(side * side) * size(layer_.in_blocks * kBlock) * size(layer_.columns) > kSharedFloats;
-  }
+  bool shares() const { return kernels::winograd_transformed(layer_, 1) * size(layer_.columns) > kSharedFloats; }
   int chunk_tiles(const Machine& machine, int images, int threads) const {
     const int rows = machine.kernels->tile_rows;
     const auto one = static_cast<int>(kernels::winograd_transformed(layer_, 1));
