@@ -19,6 +19,7 @@ WHATS = ("encode", "decode", "reencode")
 ITERATIONS = 1  # of one call to reencode
 ROUNDS = 5
 Progress = Callable[[str], None]
+Refuse = Callable[[str, NumericError], None]
 
 
 class Contender(Protocol):
@@ -65,11 +66,13 @@ def compare(
     progress: Progress | None = None,
     tolerances: Mapping[str, Tolerance] | None = None,
     full: bool = False,
+    refuse: Refuse | None = None,
 ) -> list[dict[str, Any]]:
     """Time several contenders on the same bundle, alternating between them; rows as in :func:`measure`, and two keys.
 
     "backend" is the contender's name, "agreement" how far its result is from the first's. ``seconds`` is for each row.
-    Raises NumericError before anything of that row is timed when a result is further off than ``tolerances`` allow.
+    A contender whose result is further off than ``tolerances`` allow is not timed on that row: ``refuse`` is told its
+    name and a NumericError, which it may raise; without ``refuse`` the error is raised.
     """
     for batch in batches:
         whole_number("batch", batch, 1)
@@ -77,10 +80,11 @@ def compare(
     for what in WHATS:
         for batch in batches:
             calls = _calls(contenders, what, batch, full)
-            agreement = _verify(calls, tolerances or {})
-            rounds = _time(calls, seconds, progress or (lambda name: None), f"{what} x {batch}")
+            agreement = _verify(calls, tolerances or {}, refuse or _raise)
+            agreeing = {name: calls[name] for name in agreement}
+            rounds = _time(agreeing, seconds, progress or (lambda name: None), f"{what} x {batch}")
             images = batch * (ITERATIONS if what == "reencode" else 1)
-            for name in calls:
+            for name in agreeing:
                 row = {"backend": name, "what": what, "batch": batch, **_row(rounds[name], images)}
                 rows.append({**row, "agreement": agreement[name]})
     return rows
@@ -109,20 +113,27 @@ def _calls(
     return {name: partial(call, contender) for name, contender in contenders.items()}
 
 
+def _raise(name: str, error: NumericError) -> None:
+    raise error
+
+
 def _verify(
-    calls: Mapping[str, Callable[[], NDArray[Any]]], tolerances: Mapping[str, Tolerance]
+    calls: Mapping[str, Callable[[], NDArray[Any]]], tolerances: Mapping[str, Tolerance], refuse: Refuse
 ) -> dict[str, dict[str, float]]:
+    """Return how far each contender is from the first, of those near enough; tell ``refuse`` of the others."""
     results = {name: call() for name, call in calls.items()}
     first = next(iter(results))
-    agreement = {name: _difference(result, results[first]) for name, result in results.items()}
-    for name, found in agreement.items():
+    agreement = {}
+    for name, result in results.items():
+        found = _difference(result, results[first])
         allowed = tolerances.get(name, Tolerance())._asdict()
-        for what, value in found.items():
-            if not value <= allowed[what]:
-                raise NumericError(
-                    f"{name}: differs from {first} by {value:.2g} ({what.replace('_', ' ')}), expected at most "
-                    f"{allowed[what]:g}. Export the bundle again; it was not timed."
-                )
+        wrong = [what for what, value in found.items() if not value <= allowed[what]]
+        if wrong:
+            what = wrong[0]
+            off = f"{found[what]:.3g} ({what.replace('_', ' ')}), expected at most {allowed[what]:g}"
+            refuse(name, NumericError(f"{name}: differs from {first} by {off}. It was not timed; leave it out."))
+        else:
+            agreement[name] = found
     return agreement
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
+from deepsim.runtime import native_library
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bench import ROUNDS, WHATS, compare, environment
 from deepsim.runtime.bench.contenders import (
@@ -25,7 +26,7 @@ from deepsim.runtime.bench.memory import measure_memory
 from deepsim.runtime.bench.work import measure_roofs, rate, work_of
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.options import bundle_argument, check_absent, footer, overwrite_option
-from deepsim.runtime.errors import DeviceError, UsageError
+from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 from deepsim.runtime.files import write_atomic
 
 # column of the table: key of the row, format
@@ -78,7 +79,8 @@ def bench(
 ) -> None:
     """Measure encode, decode and one iteration of reencode of our backends and of what is installed beside them.
 
-    Every result is compared with the first contender's and timed only when they agree. Times run from host memory to
+    Every result is compared with the first contender's and timed only when they agree: a peer that does not is named
+    and left out, with one of ours the run ends. Times run from host memory to
     host memory; images per second are the median of five alternating rounds. Roofs are measured in the same run: the
     FMA roof's share counts direct convolution of whole images, so fewer multiplications can exceed 100 %; the memory
     roof's counts reading fp32 weights once for each call.
@@ -88,7 +90,10 @@ def bench(
         check_absent([output], overwrite)
     restrict(instruction_set)
     names = _usable(chosen, parse_device(device))
-    result = {"instruction_set": instruction_set, **_measure(Bundle.open(bundle), names, device, sizes, seconds, full)}
+    result = {
+        "instruction_set": _instruction_set(instruction_set),
+        **_measure(Bundle.open(bundle), names, device, sizes, seconds, full),
+    }
     if memory:
         result["memory"] = {
             name: measure_memory(bundle, name, max(sizes)) for name in tqdm(names, "memory", disable=None)
@@ -117,8 +122,15 @@ def _measure(
                 bar.set_postfix_str(label)
                 bar.update()
 
+            left_out: dict[str, str] = {}
+
+            def refuse(name: str, error: NumericError) -> None:
+                if name in OWN:
+                    raise error
+                left_out[name] = str(error)
+
             before = measure_roofs()
-            rows = compare(contenders, sizes, seconds, progress, tolerances(), full)
+            rows = compare(contenders, sizes, seconds, progress, tolerances(), full, refuse)
             after = measure_roofs()
         where = {name: getattr(contender, "device", "cpu") for name, contender in contenders.items()}
     roofs = max(before, after) if before and after else None
@@ -132,8 +144,15 @@ def _measure(
         "roofs": roofs._asdict() if roofs else None,
         "work": {what: each._asdict() for what, each in work.items()},
         "rows": rows,
+        "left_out": left_out,
         "environment": environment(),
     }
+
+
+def _instruction_set(most: str) -> str:
+    """Return the one that libdeepsim runs with when it may use ``most``."""
+    here = [] if native_library.reason_unavailable() else native_library.instruction_sets()
+    return most if most in here or not here else here[0]
 
 
 def _usable(chosen: tuple[str, ...], device: str) -> list[str]:
@@ -162,6 +181,7 @@ def _report(result: dict[str, Any]) -> str:
     roofs = result["roofs"]
     if roofs:
         lines.append(f"roofs: {roofs['multiply_adds']:.0f}e9 multiply-adds/s, {roofs['bytes']:.0f}e9 bytes/s")
+    lines += [f"left out: {reason}" for reason in result["left_out"].values()]
     for name, found in result.get("memory", {}).items():
         peak = f"{found['peak_bytes'] / 2**20:.0f} MiB at batch {found['batch']}"
         lines.append(f"{name}: first image after {found['load_seconds']:.2f} s, peak memory {peak}")

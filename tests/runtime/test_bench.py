@@ -52,6 +52,11 @@ def test_contenders_agree_and_a_wrong_one_is_not_timed(inverter_of):
     ):
         bench.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, seen.append)
     assert not any(label.startswith("decode") for label in seen)
+    refused = {}
+    rows = bench.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, refuse=refused.__setitem__)
+    assert [row["backend"] for row in rows if row["what"] == "decode"] == ["onnxruntime"]
+    assert [row["backend"] for row in rows if row["what"] != "decode"] == ["onnxruntime", "wrong"] * 2
+    assert isinstance(refused["wrong"], NumericError) and list(refused) == ["wrong"]
     lenient = {"wrong": bench.Tolerance(grey_levels=255, different=1)}
     assert bench.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, tolerances=lenient)
 

@@ -4,7 +4,6 @@ import pytest
 from click.testing import CliRunner
 
 from deepsim.runtime.cli import bench, main
-from deepsim.runtime.errors import NumericError
 
 
 @pytest.fixture
@@ -57,9 +56,30 @@ def test_memory_and_load_time_of_each_contender(quick):
     assert all(entry["peak_bytes"] > 10e6 and 0 < entry["load_seconds"] < 60 for entry in found.values())
 
 
-def test_contenders_that_disagree_are_not_timed(quick, monkeypatch):
-    def disagree(*arguments):
-        raise NumericError("torch: differs from onnxruntime. Export the bundle again.")
+@pytest.mark.parametrize(("wrong", "code"), [("torch-channels-last", 0), ("cpu-half", 5)])
+def test_a_peer_that_disagrees_is_left_out_and_one_of_ours_ends_the_run(quick, monkeypatch, wrong, code):
+    open_contender = bench.open_contender
 
-    monkeypatch.setattr(bench, "compare", disagree)
-    assert quick("--backend", "onnxruntime").exit_code == 5
+    class Wrong:
+        def __init__(self, right):
+            self.encode, self.reencode = right.encode, right.reencode
+            self.decode = lambda features, full: 255 - right.decode(features, full=full)
+
+    def opened(name, *arguments):
+        right = open_contender(name, *arguments)
+        return Wrong(right) if name == wrong else right
+
+    monkeypatch.setattr(bench, "open_contender", opened)
+    result = quick("--backend", "cpu", "--backend", wrong, "--batches", "2")
+    assert result.exit_code == code
+    line = f"{wrong}: differs from cpu by 255 (grey levels), expected at most"
+    if code == 0:
+        assert f"left out: {line} 1. It was not timed; leave it out." in result.stdout.splitlines()
+    else:
+        assert isinstance(result.exception, SystemExit) and line in result.stderr
+
+
+def test_the_instruction_set_recorded_is_one_that_runs_here(monkeypatch):
+    monkeypatch.setattr(bench.native_library, "reason_unavailable", lambda: None)
+    monkeypatch.setattr(bench.native_library, "instruction_sets", lambda: ["avx2", "baseline"])
+    assert bench._instruction_set("avx512") == "avx2" and bench._instruction_set("avx2") == "avx2"
