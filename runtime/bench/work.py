@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from math import prod
 from typing import Any, NamedTuple
 
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library
+from deepsim.runtime.backends.cpu import INSTRUCTION_SET_VARIABLE
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.manifest import Manifest
 
@@ -36,7 +38,7 @@ def work_of(manifest: Manifest) -> dict[str, Work]:
 def measure_roofs() -> Roofs | None:
     """Measure this machine's roofs with the native library, on the instruction set in use; None without the library."""
     try:
-        return Roofs(*native_library.measure_roofs())
+        return Roofs(*native_library.measure_roofs(0, os.environ.get(INSTRUCTION_SET_VARIABLE, "")))
     except DeviceError:
         return None
 
