@@ -141,7 +141,7 @@ struct TileRange {
 };
 TileRange tile_range(const Convolution&);
 
-constexpr int kRoofMultiplyAdds = 12;  // vectors in flight of KernelTable::multiply_add: they fit 16 registers
+constexpr int kRoofMultiplyAdds = 24;  // vectors in flight of KernelTable::multiply_add
 
 // The instruction sets that this library was built with and that this processor has, best first; ends in nullptr.
 const KernelTable* const* available_kernels();
