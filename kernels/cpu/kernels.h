@@ -124,7 +124,8 @@ struct KernelTable {
   void (*winograd_multiply)(const ConvolutionTask&);
   void (*fully_connected)(const FullyConnectedTask&);
   void (*pool)(const PoolTask&);
-  float (*multiply_add)(long rounds);  // kRoofMultiplyAdds vectors a round
+  float (*multiply_add)(long rounds);  // `chains` vectors a round
+  int chains;
 };
 
 // Scratch in floats that a task needs.
@@ -140,8 +141,6 @@ struct TileRange {
   int count() const { return (row_end - row_begin) * (column_end - column_begin); }
 };
 TileRange tile_range(const Convolution&);
-
-constexpr int kRoofMultiplyAdds = 24;  // vectors in flight of KernelTable::multiply_add
 
 // The instruction sets that this library was built with and that this processor has, best first; ends in nullptr.
 const KernelTable* const* available_kernels();

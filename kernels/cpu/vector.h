@@ -12,13 +12,13 @@
 namespace deepsim::kernels::DEEPSIM_ISA {
 
 #if defined(__AVX512F__)
-constexpr int kLanes = 16, kVectors = 2, kRows = 14;  // 28 accumulators of 32 registers
+constexpr int kLanes = 16, kVectors = 2, kRows = 14, kChains = 24;  // 28 accumulators of 32 registers
 #elif defined(__AVX2__)
-constexpr int kLanes = 8, kVectors = 2, kRows = 6;  // 12 of 16
+constexpr int kLanes = 8, kVectors = 2, kRows = 6, kChains = 12;  // 12 of 16
 #elif defined(__aarch64__)
-constexpr int kLanes = 4, kVectors = 4, kRows = 6;  // 24 of 32
+constexpr int kLanes = 4, kVectors = 4, kRows = 6, kChains = 24;  // 24 of 32
 #else
-constexpr int kLanes = 4, kVectors = 2, kRows = 6;  // 12 of 16
+constexpr int kLanes = 4, kVectors = 2, kRows = 6, kChains = 12;  // 12 of 16
 #endif
 constexpr int kColumns = kLanes * kVectors;
 

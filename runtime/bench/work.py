@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library
 from deepsim.runtime.backends.cpu import INSTRUCTION_SET_VARIABLE
-from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.manifest import Manifest
 
 
@@ -35,12 +34,17 @@ def work_of(manifest: Manifest) -> dict[str, Work]:
     return {"encode": encode, "decode": decode, "reencode": Work(encode[0] + decode[0], encode[1] + decode[1])}
 
 
-def measure_roofs() -> Roofs | None:
-    """Measure this machine's roofs with the native library, on the instruction set in use; None without the library."""
-    try:
-        return Roofs(*native_library.measure_roofs(0, os.environ.get(INSTRUCTION_SET_VARIABLE, "")))
-    except DeviceError:
+def instruction_set() -> str | None:
+    """Return the instruction set that the native library runs with here; None without the library."""
+    if native_library.reason_unavailable():
         return None
+    return os.environ.get(INSTRUCTION_SET_VARIABLE) or native_library.instruction_sets()[0]
+
+
+def measure_roofs() -> Roofs | None:
+    """Measure this machine's roofs with the native library and its instruction set; None without the library."""
+    name = instruction_set()
+    return None if name is None else Roofs(*native_library.measure_roofs(0, name))
 
 
 def rate(rows: list[dict[str, Any]], own: Collection[str], work: Mapping[str, Work], roofs: Roofs | None) -> None:

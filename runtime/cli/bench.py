@@ -10,9 +10,8 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from deepsim.runtime import native_library
 from deepsim.runtime.backends.devices import parse_device
-from deepsim.runtime.bench import ROUNDS, WHATS, compare, environment
+from deepsim.runtime.bench import ROUNDS, WHATS, compare, environment, work
 from deepsim.runtime.bench.contenders import (
     INSTRUCTION_SETS,
     NAMES,
@@ -23,7 +22,6 @@ from deepsim.runtime.bench.contenders import (
     unusable,
 )
 from deepsim.runtime.bench.memory import measure_memory
-from deepsim.runtime.bench.work import measure_roofs, rate, work_of
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.options import bundle_argument, check_absent, footer, overwrite_option
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
@@ -90,10 +88,7 @@ def bench(
         check_absent([output], overwrite)
     restrict(instruction_set)
     names = _usable(chosen, parse_device(device))
-    result = {
-        "instruction_set": _instruction_set(instruction_set),
-        **_measure(Bundle.open(bundle), names, device, sizes, seconds, full),
-    }
+    result = _measure(Bundle.open(bundle), names, device, sizes, seconds, full)
     if memory:
         result["memory"] = {
             name: measure_memory(bundle, name, max(sizes)) for name in tqdm(names, "memory", disable=None)
@@ -129,30 +124,25 @@ def _measure(
                     raise error
                 left_out[name] = str(error)
 
-            before = measure_roofs()
+            before = work.measure_roofs()
             rows = compare(contenders, sizes, seconds, progress, tolerances(), full, refuse)
-            after = measure_roofs()
+            after = work.measure_roofs()
         where = {name: getattr(contender, "device", "cpu") for name, contender in contenders.items()}
     roofs = max(before, after) if before and after else None
-    work = work_of(bundle.manifest)
-    rate(rows, OWN, work, roofs)
+    counted = work.work_of(bundle.manifest)
+    work.rate(rows, OWN, counted, roofs)
     return {
         "bundle": bundle.path.name,
         "layer": bundle.manifest.generator.layer,
         "whole_images": full,
+        "instruction_set": work.instruction_set(),
         "devices": where,
         "roofs": roofs._asdict() if roofs else None,
-        "work": {what: each._asdict() for what, each in work.items()},
+        "work": {what: each._asdict() for what, each in counted.items()},
         "rows": rows,
         "left_out": left_out,
         "environment": environment(),
     }
-
-
-def _instruction_set(most: str) -> str:
-    """Return the one that libdeepsim runs with when it may use ``most``."""
-    here = [] if native_library.reason_unavailable() else native_library.instruction_sets()
-    return most if most in here or not here else here[0]
 
 
 def _usable(chosen: tuple[str, ...], device: str) -> list[str]:

@@ -55,7 +55,7 @@ Roofs measure_roofs(int asked, const std::string& isa) {
       total += sum_of(memory.as<std::uint64_t>() + part * static_cast<std::size_t>(task), part);
     });
   });
-  const double multiply_adds = static_cast<double>(rounds) * kernels::kRoofMultiplyAdds * table.lanes * threads;
+  const double multiply_adds = static_cast<double>(rounds) * table.chains * table.lanes * threads;
   return {multiply_adds / computing / 1e9, static_cast<double>(bytes) / reading / 1e9};
 }
 

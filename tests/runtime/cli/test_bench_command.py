@@ -3,6 +3,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from deepsim.runtime.bench import work
 from deepsim.runtime.cli import bench, main
 
 
@@ -80,6 +81,11 @@ def test_a_peer_that_disagrees_is_left_out_and_one_of_ours_ends_the_run(quick, m
 
 
 def test_the_instruction_set_recorded_is_one_that_runs_here(monkeypatch):
-    monkeypatch.setattr(bench.native_library, "reason_unavailable", lambda: None)
-    monkeypatch.setattr(bench.native_library, "instruction_sets", lambda: ["avx2", "baseline"])
-    assert bench._instruction_set("avx512") == "avx2" and bench._instruction_set("avx2") == "avx2"
+    monkeypatch.delenv("DEEPSIM_INSTRUCTION_SET", raising=False)
+    monkeypatch.setattr(work.native_library, "reason_unavailable", lambda: None)
+    monkeypatch.setattr(work.native_library, "instruction_sets", lambda: ["avx2", "baseline"])
+    assert work.instruction_set() == "avx2"
+    monkeypatch.setenv("DEEPSIM_INSTRUCTION_SET", "baseline")
+    assert work.instruction_set() == "baseline"
+    monkeypatch.setattr(work.native_library, "reason_unavailable", lambda: "not built")
+    assert work.instruction_set() is None and work.measure_roofs() is None
