@@ -79,6 +79,7 @@ inline void convolve(const ConvolutionTask& task) {
   fill_steps(layer, patch, steps);
   copy_patch(task, patch, copied);
   const int rows = balanced_rows(layer.windows_across());
+  const auto tile_for = layer.window_stride == 1 ? register_tile_for<float, 1> : register_tile_for<float, 2>;
   alignas(64) float sums[kRows * kColumns];
   const std::ptrdiff_t depth = static_cast<std::ptrdiff_t>(step_count) * kBlock;
   for (int tile = task.column_tile_begin; tile < task.column_tile_end; ++tile) {
@@ -91,7 +92,7 @@ inline void convolve(const ConvolutionTask& task) {
           const std::ptrdiff_t down = static_cast<std::ptrdiff_t>(p - task.row_begin) * layer.window_stride;
           const std::ptrdiff_t across = static_cast<std::ptrdiff_t>(q - layer.column_begin) * layer.window_stride;
           const float* a = copied + image * layer.in_blocks * patch.plane() + (down * patch.width + across) * kBlock;
-          register_tile_for(count, width, layer.window_stride)(a, steps, step_count, weights, sums, false);
+          tile_for(count, width)(a, steps, step_count, weights, sums, false);
           put_tile(task, task.image_begin + image, p, q, count, tile * kColumns, width, sums);
         }
   }

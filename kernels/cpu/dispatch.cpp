@@ -67,7 +67,7 @@ std::size_t winograd_transformed(const Convolution& layer, int tiles) {
 }
 
 std::size_t fully_connected_scratch(const KernelTable& table, int rows) {
-  return size(kDepthBlocks * kBlock + rows) * size(table.tile_columns);
+  return size(rows) * size(table.tile_columns);
 }
 
 std::size_t pool_scratch(const Pool& layer) { return size(2 * layer.blocks + 2) * kBlock; }

@@ -11,8 +11,9 @@ constexpr int kAhead = 32;  // inputs ahead of their use at which weights are fe
 
 // c[row][column] (+)= sum over steps s and k < 16 of a[steps[s] + row * Stride * 16 + k] * w[s][k][column].
 // Each sum runs in this order whatever the number of rows, so a result does not depend on how rows are cut into tiles.
-template <int Rows, int Vectors, int Stride>
-void register_tile(const float* a, const std::ptrdiff_t* steps, int step_count, const float* w, float* c,
+// Weights are float, or IEEE binary16 that is widened as it is loaded.
+template <int Rows, int Vectors, int Stride, class Weight>
+void register_tile(const float* a, const std::ptrdiff_t* steps, int step_count, const Weight* w, float* c,
                    bool accumulate) {
   constexpr int columns = Vectors * kLanes;
   Vector sum[Rows][Vectors];
@@ -43,23 +44,22 @@ void register_tile(const float* a, const std::ptrdiff_t* steps, int step_count, 
     for (int j = 0; j < Vectors; ++j) store(c + i * columns + j * kLanes, sum[i][j]);
 }
 
-using RegisterTile = void (*)(const float*, const std::ptrdiff_t*, int, const float*, float*, bool);
+template <class Weight>
+using RegisterTile = void (*)(const float*, const std::ptrdiff_t*, int, const Weight*, float*, bool);
 
-template <int Vectors, int Stride, int... Row>
-const RegisterTile* tiles_of(std::integer_sequence<int, Row...>) {
-  static constexpr RegisterTile table[] = {register_tile<Row + 1, Vectors, Stride>...};
-  return table;
+// The tile for 1 <= rows <= kRows and columns = kColumns or (where that is over 16) 16.
+template <class Weight, int Stride, int... Row>
+RegisterTile<Weight> tile_of(int rows, int columns, std::integer_sequence<int, Row...>) {
+  constexpr int narrow = kColumns > kBlock ? kVectors / 2 : kVectors;
+  static constexpr RegisterTile<Weight> tables[2][kRows] = {{register_tile<Row + 1, narrow, Stride, Weight>...},
+                                                            {register_tile<Row + 1, kVectors, Stride, Weight>...}};
+  return tables[columns == kColumns][rows - 1];
 }
 
-// Look up the tile for 1 <= rows <= kRows, columns = kColumns or (where that is over 16) 16, row stride 1 or 2 pixels.
-inline RegisterTile register_tile_for(int rows, int columns, int stride) {
-  using AllRows = std::make_integer_sequence<int, kRows>;
-  constexpr int narrow = kColumns > kBlock ? kVectors / 2 : kVectors;
-  const bool wide = columns == kColumns;
-  const RegisterTile* table = nullptr;
-  if (stride == 1) table = wide ? tiles_of<kVectors, 1>(AllRows{}) : tiles_of<narrow, 1>(AllRows{});
-  if (stride == 2) table = wide ? tiles_of<kVectors, 2>(AllRows{}) : tiles_of<narrow, 2>(AllRows{});
-  return table[rows - 1];
+// Look up the tile whose rows are `Stride` (1 or 2) pixels apart.
+template <class Weight, int Stride = 1>
+RegisterTile<Weight> register_tile_for(int rows, int columns) {
+  return tile_of<Weight, Stride>(rows, columns, std::make_integer_sequence<int, kRows>{});
 }
 
 // The columns of a layer's tile: kColumns, or what is left of them in the last one.

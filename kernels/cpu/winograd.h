@@ -190,7 +190,7 @@ void multiply_tiles(const ConvolutionTask& task) {
         const int count = std::min(rows, tiles - t);
         const float* a = task.transformed + position * depth * tiles + static_cast<std::ptrdiff_t>(t) * kBlock;
         float* c = products + (static_cast<std::ptrdiff_t>(position) * tiles + t) * width;
-        register_tile_for(count, width, 1)(a, steps, layer.in_blocks, weights, c, false);
+        register_tile_for<float>(count, width)(a, steps, layer.in_blocks, weights, c, false);
       }
     put_tiles<F>(task, products, tile * kColumns, width);
   }
