@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 
 from deepsim.runtime.backends import BACKENDS, reasons
 from deepsim.runtime.bench.timing import Contender, Tolerance
@@ -15,7 +16,9 @@ from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.inverter import Inverter
 
 INSTRUCTION_SETS = ("avx512", "avx2")
-# What keeps the libraries to AVX2. ONNX Runtime has no such switch.
+# What keeps the libraries to AVX2. ONNX Runtime has no such switch; benchmarks/onnxruntime_avx2.py makes a copy of it
+# that sees no AVX-512, with this file in its folder.
+AVX2_ONLY = "AVX2_ONLY"
 _RESTRICT = {
     "DEEPSIM_INSTRUCTION_SET": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -63,6 +66,12 @@ def _compiled(bundle: Bundle, max_batch: int) -> Contender:
     return CompiledBackend(bundle, "cpu")
 
 
+def _frozen(bundle: Bundle, max_batch: int) -> Contender:
+    from deepsim.runtime.bench.peers import FrozenBackend
+
+    return FrozenBackend(bundle, "cpu")
+
+
 # Beside the backends, all on the CPU.
 PEERS = {
     "cpu-half": Entry(_half, own=True, tolerance=Tolerance(1e-2, 2, 0.1)),
@@ -70,9 +79,20 @@ PEERS = {
     "openvino": Entry(_openvino, ("openvino",)),
     "torch-channels-last": Entry(_channels_last, ("torch", "safetensors")),
     "torch-compile": Entry(_compiled, ("torch", "safetensors")),
+    "torch-compile-frozen": Entry(_frozen, ("torch", "safetensors")),
 }
 NAMES = (*BACKENDS, *PEERS)
 OWN = ("cpu", "cuda", *(name for name, entry in PEERS.items() if entry.own))
+
+
+def unrestricted(instruction_set: str) -> dict[str, str]:
+    """Map the contenders that cannot be kept to an instruction set here to the reason."""
+    spec = find_spec("onnxruntime")
+    folder = Path(spec.origin).parent if spec and spec.origin else None
+    if instruction_set == "avx512" or folder is None or (folder / AVX2_ONLY).exists():
+        return {}
+    reason = f"it cannot be kept to {instruction_set} (a copy made by benchmarks/onnxruntime_avx2.py can)"
+    return {name: reason for name in NAMES if name.startswith("onnxruntime")}
 
 
 def unusable(device: str) -> dict[str, str | None]:

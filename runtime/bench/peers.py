@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.runtime.backends.cpu import INSTRUCTION_SET_VARIABLE
 from deepsim.runtime.backends.devices import num_threads
 from deepsim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from deepsim.runtime.backends.torch import TorchBackend, to_network
@@ -105,11 +107,13 @@ class CompiledBackend(ChannelsLastBackend):
     """``torch.compile`` of the channels-last form, compiled for each batch size, with default options."""
 
     name = "torch-compile"
+    options: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, bundle: Bundle, device: str) -> None:
         super().__init__(bundle, device)
-        self._compiled_features = self._torch.compile(super()._features, dynamic=False)
-        self._compiled_image = self._torch.compile(super()._image, dynamic=False)
+        options = {**self.options, "cpp.simdlen": _vector_bits()}
+        self._compiled_features = self._torch.compile(super()._features, dynamic=False, options=options)
+        self._compiled_image = self._torch.compile(super()._image, dynamic=False, options=options)
 
     def _features(self, images: Tensor) -> Tensor:
         result: Tensor = self._compiled_features(images)
@@ -118,3 +122,42 @@ class CompiledBackend(ChannelsLastBackend):
     def _image(self, features: Tensor, full: bool) -> Tensor:
         result: Tensor = self._compiled_image(features, full)
         return result
+
+
+def _vector_bits() -> int | None:
+    """Return the width of the vectors that inductor may use; unless it is told, it does not follow PyTorch's own."""
+    return 256 if os.environ.get(INSTRUCTION_SET_VARIABLE) == "avx2" else None
+
+
+class FrozenBackend(CompiledBackend):
+    """``torch.compile`` with constant weights (its option "freezing"), which oneDNN may reorder once."""
+
+    name = "torch-compile-frozen"
+    options: ClassVar[dict[str, Any]] = {"freezing": True}
+
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        super().__init__(bundle, device)
+        self._encoder, self._generator = (_with_buffers(each) for each in (self._encoder, self._generator))
+
+
+def _with_buffers(network: Any) -> Any:
+    """Return the network as a module with its weights as buffers, as freezing wants them."""
+    from torch import nn
+
+    from deepsim.kernels.torch_layers import apply_layer
+
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pixels = network.pixels
+            self.table = [layer for layer, _, _ in network.layers]
+            for index, (_, weight, bias) in enumerate(network.layers):
+                self.register_buffer(f"weight{index}", weight)
+                self.register_buffer(f"bias{index}", bias)
+
+        def forward(self, x: Tensor) -> Tensor:
+            for index, layer in enumerate(self.table):
+                x = apply_layer(layer, x, getattr(self, f"weight{index}"), getattr(self, f"bias{index}"))
+            return x
+
+    return Module().eval()

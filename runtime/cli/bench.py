@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from deepsim.runtime.bench.contenders import (
     open_contender,
     restrict,
     tolerances,
+    unrestricted,
     unusable,
 )
 from deepsim.runtime.bench.memory import measure_memory
@@ -56,7 +58,7 @@ _COLUMNS = {
     type=click.Choice(INSTRUCTION_SETS),
     default=INSTRUCTION_SETS[0],
     show_default=True,
-    help="Most that any contender may use; ONNX Runtime cannot be told.",
+    help="Most that any contender may use; who cannot be told is left out.",
 )
 @click.option("--memory", is_flag=True, help="Also peak memory and load time, each contender in its own process.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
@@ -87,8 +89,11 @@ def bench(
     if output is not None:
         check_absent([output], overwrite)
     restrict(instruction_set)
-    names = _usable(chosen, parse_device(device))
+    left_out = unrestricted(instruction_set)
+    names = _usable(chosen, parse_device(device), left_out)
     result = _measure(Bundle.open(bundle), names, device, sizes, seconds, full)
+    if not chosen:
+        result["left_out"] |= {name: f"{name}: {reason}" for name, reason in left_out.items()}
     if memory:
         result["memory"] = {
             name: measure_memory(bundle, name, max(sizes)) for name in tqdm(names, "memory", disable=None)
@@ -145,9 +150,9 @@ def _measure(
     }
 
 
-def _usable(chosen: tuple[str, ...], device: str) -> list[str]:
+def _usable(chosen: tuple[str, ...], device: str, unwanted: Mapping[str, str]) -> list[str]:
     """Return the contenders to measure: the chosen ones, each of which must be usable, or all that are usable."""
-    found = unusable(device)
+    found = unusable(device) | dict(unwanted)
     for name in chosen:
         if found[name] is not None:
             raise DeviceError(f"backend {name} on device {device}: {found[name]}. Choose another, see deepsim doctor.")

@@ -1,5 +1,10 @@
 """The peers of the benchmark compute what the backends compute, and the arithmetic of ratios and roofs."""
 
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -13,9 +18,10 @@ from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.networks import CAFFENET, generator_spec
 
 FAST = ("cpu", "cpu-half", "onnxruntime", "onnxruntime-2x2", "openvino", "torch-channels-last")
+COMPILED = ("cpu", "torch-compile", "torch-compile-frozen")
 
 
-@pytest.mark.parametrize("names", [FAST, pytest.param(("cpu", "torch-compile"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [FAST, pytest.param(COMPILED, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("full", [False, True])
 def test_every_contender_agrees_at_every_batch(bundle_of, names, full):
     bundle = Bundle.open(bundle_of("tiny"))
@@ -79,3 +85,29 @@ def test_restricting_instruction_sets(monkeypatch):
         monkeypatch.delitem(contenders.sys.modules, name, raising=False)
     contenders.restrict("avx2")
     assert contenders.os.environ["DEEPSIM_INSTRUCTION_SET"] == "avx2"
+
+
+def test_onnxruntime_takes_part_under_a_restriction_only_as_a_copy_that_keeps_to_it(monkeypatch, tmp_path):
+    assert contenders.unrestricted("avx512") == {}
+    assert set(contenders.unrestricted("avx2")) == {"onnxruntime", "onnxruntime-2x2"}
+    copied = tmp_path / "onnxruntime"
+    copied.mkdir()
+    (copied / "__init__.py").touch()
+    (copied / contenders.AVX2_ONLY).touch()
+    monkeypatch.setattr(contenders, "find_spec", lambda name: SimpleNamespace(origin=str(copied / "__init__.py")))
+    assert contenders.unrestricted("avx2") == {}
+
+
+@pytest.mark.slow
+def test_torch_compiled_is_right_in_a_restricted_run(bundle_of):
+    """In a process of its own: the restriction has to come before PyTorch. Batch 1 is where widths once disagreed."""
+    chosen = [f"--backend={name}" for name in ("cpu", "torch-compile")]
+    start = "from deepsim.runtime.cli import main; main()"
+    command = [sys.executable, "-c", start, "bench", str(bundle_of("tiny")), *chosen, "--batches=1"]
+    done = subprocess.run(
+        [*command, "--instruction-set=avx2", "--seconds=0.01", "--json"], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert {row["backend"] for row in found["rows"] if row["what"] == "decode"} == {"cpu", "torch-compile"}
+    assert found["left_out"] == {} and found["instruction_set"] == "avx2"
