@@ -1,0 +1,129 @@
+// The operations of device.h as instructions of an NVIDIA GPU, compute capability 7.5 and later.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#define DEEPSIM_DEVICE __device__ __forceinline__
+#define DEEPSIM_KERNEL(threads) __global__ void __launch_bounds__(threads)
+#define DEEPSIM_ARGUMENT const __grid_constant__
+#define DEEPSIM_SHARED_MEMORY(name) extern __shared__ __align__(128) unsigned char name[]
+#define DEEPSIM_UNROLL _Pragma("unroll")
+
+namespace deepsim::cuda {
+
+DEEPSIM_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+DEEPSIM_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
+DEEPSIM_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
+DEEPSIM_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
+
+DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) { return __umulhi(a, b); }
+
+DEEPSIM_DEVICE void sync_block() { __syncthreads(); }
+
+DEEPSIM_DEVICE unsigned shared_address(const void* shared) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
+}
+
+// Start copying 16 bytes, both addresses multiples of 16. Without cp.async (7.5) the copy is done at once.
+DEEPSIM_DEVICE void copy_async(void* shared, const void* global) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(shared)), "l"(global) : "memory");
+#else
+  *static_cast<uint4*>(shared) = __ldg(static_cast<const uint4*>(global));
+#endif
+}
+
+DEEPSIM_DEVICE void commit_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;\n" ::: "memory");
+#endif
+}
+
+// Wait until at most the Pending last groups of this thread's copies are under way.
+template <int Pending>
+DEEPSIM_DEVICE void wait_copies() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
+#endif
+}
+
+template <class T>
+DEEPSIM_DEVICE T shared_load(const T* from) {
+  return *from;
+}
+
+template <class T>
+DEEPSIM_DEVICE void shared_store(T* to, T value) {
+  *to = value;
+}
+
+// Four 8x8 matrices of 16-bit values: lane l gives the address of row l % 8 of matrix l / 8.
+DEEPSIM_DEVICE void load_matrices(std::uint32_t (&values)[4], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
+               : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])
+               : "r"(shared_address(row)));
+}
+
+// c[16][8] += a[16][16] b[16][8], each spread over the warp as mma.m16n8k16 has it; fp32 sums.
+template <class Element>
+DEEPSIM_DEVICE void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
+
+template <>
+DEEPSIM_DEVICE void multiply_add<Half>(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};\n"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};\n"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(b0));
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3},{%4,%5},{%6},{%0,%1,%2,%3};\n"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
+}
+
+template <>
+DEEPSIM_DEVICE void multiply_add<Brain>(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};\n"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  __trap();  // no bfloat16 before compute capability 8.0; the loader does not choose it there
+#endif
+}
+
+template <class Element>
+DEEPSIM_DEVICE std::uint32_t pack(float low, float high);
+template <>
+DEEPSIM_DEVICE std::uint32_t pack<Half>(float low, float high) {
+  const __half2 packed = __floats2half2_rn(low, high);
+  return reinterpret_cast<const std::uint32_t&>(packed);
+}
+template <>
+DEEPSIM_DEVICE std::uint32_t pack<Brain>(float low, float high) {
+  const __nv_bfloat162 packed = __floats2bfloat162_rn(low, high);
+  return reinterpret_cast<const std::uint32_t&>(packed);
+}
+
+template <class Element>
+DEEPSIM_DEVICE Pair unpack(std::uint32_t packed);
+template <>
+DEEPSIM_DEVICE Pair unpack<Half>(std::uint32_t packed) {
+  const float2 values = __half22float2(reinterpret_cast<const __half2&>(packed));
+  return {values.x, values.y};
+}
+template <>
+DEEPSIM_DEVICE Pair unpack<Brain>(std::uint32_t packed) {
+  return {__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u)};
+}
+
+DEEPSIM_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
+DEEPSIM_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
+DEEPSIM_DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
+DEEPSIM_DEVICE float round_half_even(float x) { return rintf(x); }
+
+}  // namespace deepsim::cuda
