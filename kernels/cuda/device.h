@@ -15,17 +15,18 @@ struct Pair {
   float low, high;
 };
 
-// Division by a number that the host knows: quotient = n multiplier >> (32 + shift), exact for 0 <= n < 2^31
-// (Granlund & Montgomery 1994, figure 4.1 with 31 bits).
+// Division of 0 <= n < 2^31 by a number that the host knows: n multiplier >> (32 + shift), which is exact (Granlund &
+// Montgomery 1994, section 4: the multiplier is 2^(32 + shift) / value, rounded up, with 2^shift < value <= 2^(shift+1)).
 struct Divisor {
+  int value = 1;
   std::uint32_t multiplier = 0, shift = 0;
+
   Divisor() = default;
-  explicit Divisor(int divisor) {
-    while ((std::uint64_t{1} << shift) < static_cast<std::uint64_t>(divisor)) ++shift;
+  explicit Divisor(int divisor) : value(divisor) {
     if (divisor == 1) return;
-    --shift;
-    const std::uint64_t numerator = std::uint64_t{1} << (32 + shift);
-    multiplier = static_cast<std::uint32_t>((numerator + static_cast<std::uint64_t>(divisor) - 1) / static_cast<std::uint64_t>(divisor));
+    const auto by = static_cast<std::uint64_t>(divisor);
+    while ((std::uint64_t{2} << shift) < by) ++shift;
+    multiplier = static_cast<std::uint32_t>(((std::uint64_t{1} << (32 + shift)) + by - 1) / by);
   }
 };
 
@@ -41,7 +42,7 @@ namespace deepsim::cuda {
 
 // n / divisor for 0 <= n < 2^31.
 DEEPSIM_DEVICE int divide(int n, Divisor by) {
-  if (by.multiplier == 0) return n;
+  if (by.value == 1) return n;
   return static_cast<int>(high_product(static_cast<std::uint32_t>(n), by.multiplier) >> by.shift);
 }
 

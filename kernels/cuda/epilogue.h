@@ -1,0 +1,132 @@
+// What happens to the sums of a product: bias and activation, then where they go.
+#pragma once
+
+#include "layers.h"
+
+namespace deepsim::cuda {
+
+enum class Store {
+  blocks,     // window (p, q) is pixel (p, q)
+  shuffle,    // columns (channels / 16, phase (a, b), channel % 16): window (p, q) gives pixel (2p - a, 2q - b)
+  connected,  // a fully connected layer: rows are images, columns (channels / 16, pixel, channel % 16)
+  pixels,     // uint8 RGB; columns (phase, channel)
+  partial,    // sums of one split
+};
+
+// The window of a row of the product.
+struct Window {
+  int row, image, p, q;
+  bool kept;
+
+  DEEPSIM_DEVICE Window(const ShiftGemm& layer, int r) : row(r) {
+    image = divide(r, layer.image_rows);
+    const int rest = r - image * layer.image_rows.value;
+    p = divide(rest, layer.grid_pitch);
+    q = rest - p * layer.grid_pitch.value;
+    kept = r < layer.rows && p < layer.windows_down && q < layer.windows_across;
+  }
+};
+
+DEEPSIM_DEVICE float activate(float value, float slope) { return value > 0.0f ? value : value * slope; }
+
+// Bias and activation of two neighbouring columns.
+DEEPSIM_DEVICE Pair finish(const float* bias, float slope, Pair sum) {
+  return {activate(sum.low + bias[0], slope), activate(sum.high + bias[1], slope)};
+}
+
+// The row of eight values that holds block c8 of a pixel.
+DEEPSIM_DEVICE std::ptrdiff_t row_of(const Place& place, int image, int c8, int y, int x) {
+  return static_cast<std::ptrdiff_t>(c8 / 2) * place.even + c8 % 2 * place.odd +
+         static_cast<std::ptrdiff_t>(image) * place.image + y * place.y + x * place.x;
+}
+
+// Store two neighbouring channels, the first even, of block c8 of a pixel.
+template <class Element>
+DEEPSIM_DEVICE void put(const Place& place, int image, int c8, int y, int x, int channel, Pair values) {
+  const std::ptrdiff_t row = row_of(place, image, c8, y, x);
+  *reinterpret_cast<std::uint32_t*>(place.base + row * kPlane + channel) = pack<Element>(values.low, values.high);
+}
+
+// Store two neighbouring columns of a fully connected layer: (channels / 16, pixel, channel % 16).
+template <class Element>
+DEEPSIM_DEVICE void put_connected(const Place& place, Divisor pixels, Divisor width, int image, int column, Pair values) {
+  const int sixteen = column / kColumns, block = divide(sixteen, pixels), pixel = sixteen - block * pixels.value;
+  const int y = divide(pixel, width), x = pixel - y * width.value;
+  put<Element>(place, image, block * 2 + column / kPlane % 2, y, x, column % kPlane, values);
+}
+
+// One network value as a grey level.
+DEEPSIM_DEVICE std::uint32_t level_of(const Levels& levels, int channel, float value) {
+  if (levels.tanh255) value = 255.0f * hyperbolic_tangent(value);
+  float level = quotient(value, levels.scale[channel]) + levels.mean[channel];
+  level = level > 0.0f ? (level < 255.0f ? level : 255.0f) : 0.0f;
+  return static_cast<std::uint32_t>(round_half_even(level));
+}
+
+// Keep two neighbouring columns as bytes in shared memory, [row of the tile][16].
+DEEPSIM_DEVICE void keep_levels(const ShiftGemm& layer, int tile_row, int column, Pair sum, unsigned char* shared) {
+  if (column >= 3 * layer.phases) return;
+  const Pair value = finish(layer.bias + column, layer.slope, sum);
+  const std::uint32_t low = level_of(layer.levels, column % 3, value.low);
+  const std::uint32_t high = level_of(layer.levels, (column + 1) % 3, value.high);
+  shared_store(reinterpret_cast<std::uint16_t*>(shared + tile_row * kColumns + column),
+               static_cast<std::uint16_t>(low | high << 8));
+}
+
+// Write one byte of a pixel that lies in the crop.
+DEEPSIM_DEVICE void write_level(const ShiftGemm& layer, int image, int y, int x, int channel, std::uint8_t level) {
+  const Levels& levels = layer.levels;
+  const int down = y - levels.crop_top, across = x - levels.crop_left;
+  const bool inside = y >= 0 && y < levels.height && x >= 0 && x < levels.width && down >= 0 &&
+                      down < levels.crop_side && across >= 0 && across < levels.crop_side;
+  if (!inside) return;
+  const std::ptrdiff_t pixel = (static_cast<std::ptrdiff_t>(image) * levels.crop_side + down) * levels.crop_side + across;
+  layer.pixels[pixel * 3 + (levels.red == 0 ? channel : 2 - channel)] = level;
+}
+
+// Write the bytes that keep_levels left: neighbouring threads write neighbouring windows of one row of pixels.
+template <int Rows, int Threads>
+DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* shared, int first_row) {
+  const int half = layer.phases == 4 ? 2 : 1;  // rows of pixels, and pixels of a row, that a window gives
+  for (int i = thread_index(); i < Rows * half; i += Threads) {
+    const int tile_row = i % Rows, a = i / Rows;
+    const Window window(layer, first_row + tile_row);
+    if (!window.kept) continue;
+    for (int pair = half * 3 - 1; pair >= 0; --pair) {  // phase b = 1 lies to the left of b = 0
+      const int b = pair / 3, channel = pair % 3;
+      const std::uint8_t level = shared_load(shared + tile_row * kColumns + (a * half + b) * 3 + channel);
+      write_level(layer, window.image, half * window.p - a, half * window.q - b, channel, level);
+    }
+  }
+}
+
+// Two neighbouring columns of a row, to where the layer wants them.
+template <Store kStore, class Element>
+DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Window& window, int group, int split, int column, Pair sum,
+                          unsigned char* shared, int first_row) {
+  if (kStore == Store::pixels) {
+    if (window.kept) keep_levels(layer, window.row - first_row, column, sum, shared);
+    return;
+  }
+  if (!window.kept || column >= layer.columns) return;
+  if (kStore == Store::partial) {
+    float* to = layer.partial + (static_cast<std::ptrdiff_t>(split) * layer.rows + window.row) * layer.columns + column;
+    to[0] = sum.low;
+    to[1] = sum.high;
+    return;
+  }
+  const int all = group * layer.columns + column;
+  const Pair value = finish(layer.bias + all, layer.slope, sum);
+  if (kStore == Store::blocks) {
+    put<Element>(layer.out, window.image, all / kPlane, window.p, window.q, all % kPlane, value);
+  } else if (kStore == Store::shuffle) {
+    const int phase = all / kColumns % 4, y = 2 * window.p - phase / 2, x = 2 * window.q - phase % 2;
+    const bool inside = y >= 0 && y < layer.out.height && x >= 0 && x < layer.out.width;
+    const int c8 = all / (4 * kColumns) * 2 + all / kPlane % 2;
+    if (inside) put<Element>(layer.out, window.image, c8, y, x, all % kPlane, value);
+  } else {
+    put_connected<Element>(layer.out, layer.out_pixels, layer.out_width, window.row, all, value);
+  }
+}
+
+}  // namespace deepsim::cuda

@@ -1,0 +1,31 @@
+// The entry points for the GPU; compiled once for fp16 and once for bfloat16 (DEEPSIM_ELEMENT), for every architecture.
+#include "passes.h"
+#include "shift_gemm.h"
+#include "variants.h"
+
+namespace deepsim::cuda {
+
+using Element = DEEPSIM_ELEMENT;
+
+#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
+  using name##_tile = Tile<Element, rows, columns, depth, warp_rows, warp_columns, stages>;
+DEEPSIM_CUDA_TILES(TILE)
+
+#define PRODUCT(tile, kind)                                                                    \
+  extern "C" DEEPSIM_KERNEL(tile##_tile::threads) tile##_##kind(DEEPSIM_ARGUMENT ShiftGemm layer) { \
+    DEEPSIM_SHARED_MEMORY(shared);                                                             \
+    shift_gemm<tile##_tile, Store::kind>(layer, shared);                                       \
+  }
+DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+
+extern "C" DEEPSIM_KERNEL(kPoolThreads) pool_and_normalise(DEEPSIM_ARGUMENT Pool layer) {
+  DEEPSIM_SHARED_MEMORY(shared);
+  pool<Element>(layer, shared);
+}
+extern "C" DEEPSIM_KERNEL(kPassThreads) read_pixels(DEEPSIM_ARGUMENT PixelsIn layer) { pixels_in<Element>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads) to_depth(DEEPSIM_ARGUMENT SpaceToDepth layer) { space_to_depth(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads) read_features(DEEPSIM_ARGUMENT Features layer) { features<Element, true>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads) write_features(DEEPSIM_ARGUMENT Features layer) { features<Element, false>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads) add_splits(DEEPSIM_ARGUMENT Reduction layer) { reduce<Element>(layer); }
+
+}  // namespace deepsim::cuda

@@ -1,0 +1,100 @@
+// What the CUDA kernels are told of a layer: plain structs, passed by value. Host and device share them.
+//
+// Activations are 16-bit, in planes of eight channels: [C/8][rows][8], a row for every pixel of the padded grids of all
+// images. A grid is (height + pad) x (width + pad) with its zeros below and to the right, so the zeros to the left are
+// the end of the row before; in front of the first image lies a guard of zero rows. Every tap of a convolution is then
+// the same matrix, read at a constant shift of rows. Where a layer reads its input as one vector ("flat"), the channels of
+// a pixel are planes too: plane ((C/16) pixels + pixel) 2 + C/8 % 2, one row for each image.
+#pragma once
+
+#include "device.h"
+
+namespace deepsim::cuda {
+
+constexpr int kPlane = 8;    // channels that lie together
+constexpr int kColumns = 16;  // columns come in multiples of this, as do channels
+
+// Where channel block c8 of pixel (y, x) of an image lies, in rows of eight values from `base`.
+struct Place {
+  std::uint16_t* base = nullptr;
+  int even = 0, odd = 0;  // rows for every 16 channels; for the upper 8 of them
+  int image = 0, y = 0, x = 0;
+  int height = 0, width = 0;
+};
+
+// What network values become as uint8 RGB: value / scale + mean, rounded half to even, clipped.
+struct Levels {
+  float mean[3] = {}, scale[3] = {};
+  int red = 0;             // column of a pixel that is written first: 0, or 2 for BGR
+  int tanh255 = 0;         // 1: 255 tanh(value) first
+  int height = 0, width = 0;  // of the whole image
+  int crop_top = 0, crop_left = 0, crop_side = 0;
+};
+
+// A matrix product: rows are windows of the padded grid (or images), columns are outputs, summed over
+// chunks of channels and the taps of each.
+struct ShiftGemm {
+  const std::uint16_t* in = nullptr;       // first row of image 0, plane 0
+  const std::uint16_t* weights = nullptr;  // [group][column tile][chunk][tap][chunk / 8][tile columns][8]
+  const float* bias = nullptr;             // [group][columns]
+  Place out;                               // Store::blocks, shuffle, connected
+  std::uint8_t* pixels = nullptr;          // Store::pixels
+  float* partial = nullptr;                // Store::partial: [split][rows][columns]
+  Levels levels;
+  int in_plane = 0;      // rows of a plane
+  int group_planes = 0;  // planes of a group's input
+  int rows = 0;          // of the product
+  int first_shift = 0;   // rows from a window's first tap to its own row, at most 0
+  int span = 0;          // rows from its first tap to its last
+  int pitch = 1, kernel = 1;
+  int windows_down = 0, windows_across = 0;  // windows whose result is kept
+  int chunks = 1;        // of the group's channels
+  int chunks_per_split = 1, splits = 1;
+  int columns = 0;       // of a group
+  int phases = 1;        // Store::pixels: 4 where a window gives a 2x2 block, else 1
+  float slope = 1;       // of the activation below zero
+  Divisor image_rows;    // of a padded grid
+  Divisor grid_pitch;
+  Divisor out_pixels, out_width;  // Store::connected: of the map that the columns are
+};
+
+// Sum what the splits of a product left, add the bias, activate, store like Store::connected.
+struct Reduction {
+  const float* partial = nullptr;
+  const float* bias = nullptr;
+  Place out;
+  int rows = 0, columns = 0, splits = 1;
+  float slope = 1;
+  Divisor out_pixels, out_width, column_pairs;
+};
+
+// Max-pooling without padding, then optionally local response normalisation over five channels.
+struct Pool {
+  Place in, out;
+  int images = 0, planes = 0;
+  int kernel = 1, stride = 1;
+  int normalise = 0;
+};
+
+// uint8 RGB (n, side, side, 3) to network values after space-to-depth by `stride`: channel (dy stride + dx) 3 + c.
+struct PixelsIn {
+  const std::uint8_t* in = nullptr;
+  Place out;
+  int images = 0, side = 0, stride = 1, pad = 0, bgr = 0;
+  float mean[3] = {}, scale[3] = {};
+};
+
+// Space-to-depth by `stride`: channel (dy stride + dx) C + c, C a multiple of 16.
+struct SpaceToDepth {
+  Place in, out;
+  int images = 0, planes = 0, stride = 1, pad = 0;
+};
+
+// fp32 (n, C, H, W) to or from planes.
+struct Features {
+  float* plain = nullptr;
+  Place place;
+  int images = 0, channels = 0;
+};
+
+}  // namespace deepsim::cuda

@@ -1,0 +1,177 @@
+// The matrix product behind every layer with weights (see layers.h): tiles of rows x columns, the input copied once for a
+// chunk of channels with the rows that its taps reach, the weights once for each tap, both some steps ahead.
+#pragma once
+
+#include "epilogue.h"
+#include "layers.h"
+
+namespace deepsim::cuda {
+
+// A block's tile: Rows x Columns, each warp WarpRows x WarpColumns, Depth channels to a chunk, Stages steps in flight.
+template <class Element_, int Rows, int Columns, int Depth, int WarpRows, int WarpColumns, int Stages>
+struct Tile {
+  using Element = Element_;
+  static constexpr int rows = Rows, columns = Columns, depth = Depth, warp_rows = WarpRows, warp_columns = WarpColumns;
+  static constexpr int stages = Stages, planes = Depth / kPlane;
+  static constexpr int warps_down = Rows / WarpRows, warps_across = Columns / WarpColumns;
+  static constexpr int threads = warps_down * warps_across * 32;
+  static constexpr int weight_bytes = Depth * Columns * 2;  // of one step
+  static_assert(WarpRows % 16 == 0 && WarpColumns % 16 == 0 && Depth % 16 == 0 && Stages >= 2);
+};
+
+// Buffers for chunks of input: two suffice where a chunk's taps outlast the steps in flight.
+DEEPSIM_HOST_DEVICE constexpr int input_buffers(int taps, int stages) { return taps >= stages - 1 ? 2 : stages; }
+
+DEEPSIM_HOST_DEVICE constexpr int shared_bytes(int rows, int span, int planes, int taps, int stages, int weight_bytes) {
+  return input_buffers(taps, stages) * planes * (rows + span) * 16 + stages * weight_bytes;
+}
+
+// What may be broken on purpose, to see that the checks notice.
+struct Correct {
+  static constexpr bool barrier = true;
+  static constexpr int lax = 0;              // groups of copies too many that may be under way
+  static constexpr int missing_buffers = 0;  // of the input
+};
+
+// The steps of a product in order, chunk by chunk and tap by tap: where a step's input and weights are in shared memory.
+struct Cursor {
+  int left;             // steps
+  int chunk, row, column;  // tap (row, column)
+  int input, stage;     // buffers
+
+  DEEPSIM_DEVICE bool first_tap() const { return row == 0 && column == 0; }
+  DEEPSIM_DEVICE void advance(int kernel, int input_count, int stages) {
+    --left;
+    stage = stage + 1 == stages ? 0 : stage + 1;
+    if (++column < kernel) return;
+    column = 0;
+    if (++row < kernel) return;
+    row = 0;
+    ++chunk;
+    input = input + 1 == input_count ? 0 : input + 1;
+  }
+};
+
+template <class T, class Policy>
+struct Product {
+  const ShiftGemm& layer;
+  unsigned char* shared;
+  int first_row, column_tile, group, split;
+  int input_rows, input_bytes, input_count;
+  const std::uint16_t* weights;
+
+  DEEPSIM_DEVICE Product(const ShiftGemm& l, unsigned char* memory)
+      : layer(l), shared(memory), first_row(block_x() * T::rows), column_tile(block_y()),
+        group(block_z() / l.splits), split(block_z() % l.splits) {
+    const int taps = l.kernel * l.kernel, tiles = (l.columns + T::columns - 1) / T::columns;
+    input_rows = T::rows + l.span;
+    input_bytes = T::planes * input_rows * 16;
+    input_count = input_buffers(taps, T::stages) - Policy::missing_buffers;
+    const std::ptrdiff_t steps = (static_cast<std::ptrdiff_t>(group) * tiles + column_tile) * l.chunks + first_chunk();
+    weights = l.weights + steps * taps * (T::depth * T::columns);
+  }
+
+  DEEPSIM_DEVICE int first_chunk() const { return split * layer.chunks_per_split; }
+  DEEPSIM_DEVICE int chunk_count() const {
+    const int left = layer.chunks - first_chunk();
+    return left < layer.chunks_per_split ? left : layer.chunks_per_split;
+  }
+  DEEPSIM_DEVICE Cursor start() const {
+    return {chunk_count() * layer.kernel * layer.kernel, first_chunk(), 0, 0, 0, 0};
+  }
+  DEEPSIM_DEVICE unsigned char* input_at(int buffer) const { return shared + buffer * input_bytes; }
+  DEEPSIM_DEVICE unsigned char* weights_at(int stage) const {
+    return shared + (input_count + Policy::missing_buffers) * input_bytes + stage * T::weight_bytes;
+  }
+
+  DEEPSIM_DEVICE void copy_input(int chunk, unsigned char* to) const {
+    const std::ptrdiff_t plane = group * layer.group_planes + chunk * T::planes;
+    const std::uint16_t* from = layer.in + (plane * layer.in_plane + first_row + layer.first_shift) * kPlane;
+    DEEPSIM_UNROLL
+    for (int p = 0; p < T::planes; ++p)
+      for (int row = thread_index(); row < input_rows; row += T::threads)
+        copy_async(to + (p * input_rows + row) * 16, from + (static_cast<std::ptrdiff_t>(p) * layer.in_plane + row) * kPlane);
+  }
+
+  // Start the copies of one step, and a group of copies whether there is a step left or not.
+  DEEPSIM_DEVICE void fetch(Cursor& next) {
+    if (next.left > 0) {
+      if (next.first_tap()) copy_input(next.chunk, input_at(next.input));
+      unsigned char* to = weights_at(next.stage);
+      DEEPSIM_UNROLL
+      for (int i = thread_index(); i < T::weight_bytes / 16; i += T::threads) copy_async(to + i * 16, weights + i * 8);
+      weights += T::depth * T::columns;
+      next.advance(layer.kernel, input_count, T::stages);
+    }
+    commit_copies();
+  }
+
+  // sums += the input at this step's shift times its weights.
+  DEEPSIM_DEVICE void multiply(const Cursor& step, float (&sums)[T::warp_rows / 16][T::warp_columns / 8][4]) const {
+    const int lane = thread_index() % 32, warp = thread_index() / 32;
+    const int row = warp % T::warps_down * T::warp_rows + lane % 16 + step.row * layer.pitch + step.column;
+    const int column = warp / T::warps_down * T::warp_columns + lane % 8 + lane / 16 * 8;
+    const unsigned char* a_from = input_at(step.input) + (lane / 16 * input_rows + row) * 16;
+    const unsigned char* b_from = weights_at(step.stage) + (lane / 8 % 2 * T::columns + column) * 16;
+    DEEPSIM_UNROLL
+    for (int k = 0; k < T::planes; k += 2) {
+      std::uint32_t a[T::warp_rows / 16][4], b[T::warp_columns / 16][4];
+      DEEPSIM_UNROLL
+      for (int i = 0; i < T::warp_rows / 16; ++i) load_matrices(a[i], a_from + (k * input_rows + i * 16) * 16);
+      DEEPSIM_UNROLL
+      for (int j = 0; j < T::warp_columns / 16; ++j) load_matrices(b[j], b_from + (k * T::columns + j * 16) * 16);
+      DEEPSIM_UNROLL
+      for (int i = 0; i < T::warp_rows / 16; ++i)
+        DEEPSIM_UNROLL
+        for (int j = 0; j < T::warp_columns / 8; ++j)
+          multiply_add<typename T::Element>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+    }
+  }
+};
+
+template <class T, Store kStore, class Policy = Correct>
+DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
+  Product<T, Policy> product(layer, shared);
+  float sums[T::warp_rows / 16][T::warp_columns / 8][4];
+  DEEPSIM_UNROLL
+  for (int i = 0; i < T::warp_rows / 16; ++i)
+    DEEPSIM_UNROLL
+    for (int j = 0; j < T::warp_columns / 8; ++j)
+      DEEPSIM_UNROLL
+      for (int k = 0; k < 4; ++k) sums[i][j][k] = 0.0f;
+  Cursor step = product.start(), next = step;
+  DEEPSIM_UNROLL
+  for (int ahead = 0; ahead < T::stages - 1; ++ahead) product.fetch(next);
+  while (step.left > 0) {
+    wait_copies<T::stages - 2 + Policy::lax>();
+    if (Policy::barrier) sync_block();
+    product.fetch(next);
+    product.multiply(step, sums);
+    step.advance(layer.kernel, product.input_count, T::stages);
+  }
+  const int lane = thread_index() % 32, warp = thread_index() / 32;
+  const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
+  const int column = product.column_tile * T::columns + warp / T::warps_down * T::warp_columns + lane % 4 * 2;
+  if (kStore == Store::pixels) {
+    wait_copies<0>();
+    sync_block();
+  }
+  DEEPSIM_UNROLL
+  for (int i = 0; i < T::warp_rows / 16; ++i)
+    DEEPSIM_UNROLL
+    for (int half = 0; half < 2; ++half) {
+      const Window window(layer, row + i * 16 + half * 8);
+      DEEPSIM_UNROLL
+      for (int j = 0; j < T::warp_columns / 8; ++j) {
+        const Pair sum = {sums[i][j][half * 2], sums[i][j][half * 2 + 1]};
+        store<kStore, typename T::Element>(layer, window, product.group, product.split, column + j * 8, sum, shared,
+                                           product.first_row);
+      }
+    }
+  if (kStore == Store::pixels) {
+    sync_block();
+    write_pixels<T::rows, T::threads>(layer, shared, product.first_row);
+  }
+}
+
+}  // namespace deepsim::cuda

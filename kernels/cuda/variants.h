@@ -1,0 +1,33 @@
+// Every kernel that is compiled, as lists for macros: the GPU's entry points, the emulation's, and the engine's choice are
+// made from the same lines.
+#pragma once
+
+//   tile, rows, columns, depth, warp rows, warp columns, stages
+#define DEEPSIM_CUDA_TILES(TILE)             \
+  TILE(large, 128, 128, 32, 64, 64, 3)       \
+  TILE(large16, 128, 128, 16, 64, 64, 4)     \
+  TILE(small, 64, 64, 32, 32, 32, 3)         \
+  TILE(small16, 64, 64, 16, 32, 32, 4)       \
+  TILE(skinny, 16, 64, 32, 16, 16, 6)        \
+  TILE(skinny16, 16, 64, 16, 16, 16, 6)      \
+  TILE(image, 128, 16, 32, 32, 16, 3)        \
+  TILE(image16, 128, 16, 16, 32, 16, 4)
+
+//   tile, store
+#define DEEPSIM_CUDA_PRODUCTS(PRODUCT) \
+  PRODUCT(large, blocks)               \
+  PRODUCT(large, shuffle)              \
+  PRODUCT(large, connected)            \
+  PRODUCT(large16, blocks)             \
+  PRODUCT(large16, shuffle)            \
+  PRODUCT(large16, connected)          \
+  PRODUCT(small, blocks)               \
+  PRODUCT(small, shuffle)              \
+  PRODUCT(small, connected)            \
+  PRODUCT(small16, blocks)             \
+  PRODUCT(small16, shuffle)            \
+  PRODUCT(small16, connected)          \
+  PRODUCT(skinny, partial)             \
+  PRODUCT(skinny16, partial)           \
+  PRODUCT(image, pixels)               \
+  PRODUCT(image16, pixels)
