@@ -28,6 +28,7 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.options import bundle_argument, check_absent, footer, overwrite_option
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 from deepsim.runtime.files import write_atomic
+from deepsim.runtime.report.plot_file import check_plot, plot_svg
 
 # column of the table: key of the row, format
 _COLUMNS = {
@@ -63,6 +64,7 @@ _COLUMNS = {
 @click.option("--memory", is_flag=True, help="Also peak memory and load time, each contender in its own process.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write too, with versions and CPU.")
+@click.option("--plot", type=click.Path(path_type=Path), help="SVG file to draw too: images/s over the batch size.")
 @overwrite_option
 def bench(
     bundle: Path,
@@ -75,6 +77,7 @@ def bench(
     memory: bool,
     as_json: bool,
     output: Path | None,
+    plot: Path | None,
     overwrite: bool,
 ) -> None:
     """Measure encode, decode and one iteration of reencode of our backends and of what is installed beside them.
@@ -86,8 +89,8 @@ def bench(
     roof's counts reading fp32 weights once for each call.
     """
     sizes = _sizes(batches)
-    if output is not None:
-        check_absent([output], overwrite)
+    check_plot(plot, output)
+    check_absent([path for path in (output, plot) if path is not None], overwrite)
     restrict(instruction_set)
     left_out = unrestricted(instruction_set)
     names = _usable(chosen, parse_device(device), left_out)
@@ -100,10 +103,14 @@ def bench(
         }
     text = json.dumps(result, indent=2)
     click.echo(text if as_json else _report(result))  # before the file: minutes of measuring outlive a full disk
-    if output is None:
-        footer(f"{bundle}: {len(result['rows'])} rows, kept nowhere", f"deepsim bench {bundle} -o bench.json")
-    else:
+    if output is not None:
         write_atomic(output, text + "\n")
+    if plot is not None:
+        write_atomic(plot, plot_svg(result))
+    if output is None:
+        kept = "kept nowhere" if plot is None else f"kept in {plot} only"
+        footer(f"{bundle}: {len(result['rows'])} rows, {kept}", f"deepsim bench {bundle} -o bench.json")
+    else:
         footer(f"{output}: {len(result['rows'])} rows", f"deepsim report {bundle} --bench {output} --photos PHOTOS")
 
 

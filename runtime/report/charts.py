@@ -108,17 +108,15 @@ def _axes(xs: Sequence[float], ys: Sequence[float], frame: Frame) -> tuple[Axis,
 def _grid(x_axis: Axis, y_axis: Axis, frame: Frame) -> Html:
     pieces = []
     for value in y_axis.ticks:
-        y = _px(y_axis(value))
+        y = px(y_axis(value))
         pieces.append(element("line", class_="grid", x1=LEFT, x2=frame.width - frame.right, y1=y, y2=y))
-        pieces.append(_text(tick(value), LEFT - 6, y_axis(value) + 4, "end"))
+        pieces.append(text(tick(value), LEFT - 6, y_axis(value) + 4, "end"))
     base = frame.height - BOTTOM
     for value in x_axis.ticks:
         x = x_axis(value)
-        pieces.append(element("line", class_="axis", x1=_px(x), x2=_px(x), y1=base, y2=base + 4))
+        pieces.append(element("line", class_="axis", x1=px(x), x2=px(x), y1=base, y2=base + 4))
         edge = x > frame.width - 20 and len(tick(value)) > 1
-        pieces.append(
-            _text(tick(value), min(x, frame.width - 1) if edge else x, base + 17, "end" if edge else "middle")
-        )
+        pieces.append(text(tick(value), min(x, frame.width - 1) if edge else x, base + 17, "end" if edge else "middle"))
     pieces.append(element("line", class_="axis", x1=LEFT, x2=frame.width - frame.right, y1=base, y2=base))
     return join(*pieces)
 
@@ -131,12 +129,12 @@ def _line(line: Line, x_axis: Axis, y_axis: Axis, frame: Frame) -> Html:
     if len(runs) < len(line.points):
         upper = [(x_axis(x), y_axis(high)) for x, _, _, high in runs]
         lower = [(x_axis(x), y_axis(low)) for x, low, _, _ in runs]
-        pieces.append(element("polygon", class_=f"band {line.style}", points=_points([*upper, *reversed(lower)])))
-    pieces.append(element("polyline", class_=f"line {line.style}", points=_points(middle)))
+        pieces.append(element("polygon", class_=f"band {line.style}", points=path([*upper, *reversed(lower)])))
+    pieces.append(element("polyline", class_=f"line {line.style}", points=path(middle)))
     if line.dots or len(runs) == 1:
-        pieces += [element("circle", class_=f"dot {line.style}", cx=_px(x), cy=_px(y), r=3) for x, y in middle]
+        pieces += [element("circle", class_=f"dot {line.style}", cx=px(x), cy=px(y), r=3) for x, y in middle]
     if line.label and middle:
-        pieces.append(_text(line.label, middle[-1][0] + 8, middle[-1][1] + 4, "start", f"label {line.style}"))
+        pieces.append(text(line.label, middle[-1][0] + 8, middle[-1][1] + 4, "start", f"label {line.style}"))
     return join(*pieces)
 
 
@@ -148,22 +146,25 @@ def _shade(shade: Shade, x_axis: Axis, frame: Frame) -> Html:
             element(
                 "rect",
                 class_=shade.style,
-                x=_px(x),
+                x=px(x),
                 y=TOP,
-                width=_px(max(1.0, end - x)),
+                width=px(max(1.0, end - x)),
                 height=frame.height - BOTTOM - TOP,
             )
         )
     return join(*pieces)
 
 
-def _text(text: str, x: float, y: float, anchor: str, style: str = "tick") -> Html:
-    return element("text", text, class_=style, x=_px(x), y=_px(y), text_anchor=anchor)
+def text(words: str, x: float, y: float, anchor: str, style: str = "tick") -> Html:
+    """Write words with their baseline at y, and their start, middle or end at x."""
+    return element("text", words, class_=style, x=px(x), y=px(y), text_anchor=anchor)
 
 
-def _points(points: Sequence[Point]) -> str:
-    return " ".join(f"{_px(x)},{_px(y)}" for x, y in points)
+def path(points: Sequence[Point]) -> str:
+    """Return pixel positions as a polyline's or polygon's attribute."""
+    return " ".join(f"{px(x)},{px(y)}" for x, y in points)
 
 
-def _px(value: float) -> float:
+def px(value: float) -> float:
+    """Round a position to the tenth of a pixel."""
     return round(value, 1)

@@ -22,10 +22,11 @@ from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.images import find_images
 from deepsim.runtime.inverter import Inverter
-from deepsim.runtime.report.content import Content, Throughput
+from deepsim.runtime.report.content import Content
 from deepsim.runtime.report.figures import choose, collect, read_photos
 from deepsim.runtime.report.page import render
 from deepsim.runtime.report.run_folder import TrainingRun
+from deepsim.runtime.report.throughput import Throughput
 
 BATCHES = (1, 8)  # batch sizes timed for the page
 PATH = click.Path(path_type=Path)
@@ -115,23 +116,10 @@ def _read_bench(path: Path) -> Throughput:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: unreadable ({error}), expected JSON. Write it with deepsim bench -o.") from error
-    record = record if isinstance(record, dict) else {"rows": record}
-    rows = record.get("rows")
-    if not isinstance(rows, list) or not rows or not all(_is_row(row) for row in rows):
-        raise DataError(f"{path}: no rows of throughput, expected a list. Write it with deepsim bench -o.")
-    devices, told = record.get("devices"), record.get("environment")
-    return Throughput(
-        tuple(rows),
-        devices if isinstance(devices, dict) else {},
-        told if isinstance(told, dict) else {},
-        record.get("layer"),
-    )
-
-
-def _is_row(row: Any) -> bool:
-    if not isinstance(row, dict) or not {"what", "batch", "images_per_second"} <= set(row):
-        return False
-    return isinstance(row["images_per_second"], (int, float)) and row["images_per_second"] > 0
+    try:
+        return Throughput.from_record(record if isinstance(record, dict) else {"rows": record})
+    except ValueError as error:
+        raise DataError(f"{path}: {error}. Write it with deepsim bench -o.") from error
 
 
 def _table(content: Content) -> str:

@@ -8,21 +8,7 @@ from typing import Any
 from deepsim.runtime.manifest import Manifest
 from deepsim.runtime.report.figures import Figures, Pictures
 from deepsim.runtime.report.run_folder import TrainingRun
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """Rows as :func:`deepsim.runtime.bench.compare` returns them, the device of each backend, and the environment."""
-
-    rows: tuple[dict[str, Any], ...]
-    devices: dict[str, str]
-    environment: dict[str, Any]
-    layer: str | None = None  # that was timed, None where it is not recorded
-
-    def best(self, what: str = "decode") -> dict[str, Any] | None:
-        """Return the row of most images per second for "decode", "encode" or "reencode"; None without one."""
-        rows = [row for row in self.rows if row.get("what") == what]
-        return max(rows, key=lambda row: float(row["images_per_second"]), default=None)
+from deepsim.runtime.report.throughput import Throughput
 
 
 @dataclass(frozen=True)

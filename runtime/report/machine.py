@@ -21,10 +21,9 @@ def describe(environment: Mapping[str, Any], devices: Mapping[str, str]) -> list
 
     What is not recorded is left out.
     """
-    backends = ", ".join(f"{name} on {device}" for name, device in devices.items())
     gpus = environment.get("gpus")
     pairs = [
-        ("Backend", backends),
+        _backends(devices),
         ("Processor", environment.get("cpu")),
         ("Cores available", environment.get("cpus")),
         ("Threads", environment.get("threads")),
@@ -34,6 +33,12 @@ def describe(environment: Mapping[str, Any], devices: Mapping[str, str]) -> list
         *_versions(environment.get("versions"), devices),
     ]
     return [(name, str(value)) for name, value in pairs if value not in (None, "", "default")]
+
+
+def _backends(devices: Mapping[str, str]) -> tuple[str, str]:
+    if len(devices) > 1 and len(set(devices.values())) == 1:
+        return "Device", next(iter(devices.values()))
+    return "Backend", ", ".join(f"{name} on {device}" for name, device in devices.items())
 
 
 def _versions(versions: object, devices: Mapping[str, str]) -> list[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from deepsim.runtime.report import (
     sections_head,
     sections_images,
     sections_limits,
+    sections_throughput,
     sections_training,
 )
 from deepsim.runtime.report.content import Content
@@ -26,7 +27,7 @@ SECTIONS = (
     ("interpolation", "Interpolation", sections_images.interpolation),
     ("training", "Training", sections_training.training),
     ("limits", "Limits", sections_limits.limits),
-    ("throughput", "Throughput", sections_facts.throughput),
+    ("throughput", "Throughput", sections_throughput.throughput),
     ("provenance", "Provenance", sections_facts.provenance),
 )
 
@@ -40,7 +41,8 @@ def render(content: Content) -> str:
         sections_facts.footer(content, _version()),
     )
     title = element("title", f"{content.manifest.name}: photographs from {content.layer} features")
-    return Template(_resource("page.html")).substitute(title=title, style=_resource("page.css"), body=body)
+    page = Template(_resource("page.html")).substitute(title=title, style=_resource("page.css"), body=body)
+    return page.encode("utf-8", "replace").decode("utf-8")  # halves of surrogate pairs, as JSON files can hold
 
 
 def _version() -> str | None:

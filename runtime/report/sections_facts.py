@@ -1,30 +1,15 @@
-"""What the figures rest on: throughput and its machine, the bundle's provenance, verification and files."""
+"""What the figures rest on: the bundle's provenance, verification and files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from deepsim.runtime.bench import ITERATIONS
-from deepsim.runtime.report.charts import bar
-from deepsim.runtime.report.content import Content, Throughput
+from deepsim.runtime.report.content import Content
 from deepsim.runtime.report.layout import code, details, facts, note, paragraph, section, table
-from deepsim.runtime.report.machine import describe
-from deepsim.runtime.report.markup import Child, Html, element, join
+from deepsim.runtime.report.markup import Child, Html, element
 from deepsim.runtime.report.pictures import QUALITIES
-from deepsim.runtime.report.wording import count, signed, significant, size
-
-WHAT = {"decode": "Decode", "encode": "Encode", "reencode": "Re-encode"}
-
-
-def throughput(content: Content) -> Html:
-    """Tabulate images per second and latency percentiles, and describe the machine."""
-    if content.throughput is None or not content.throughput.rows:
-        body: Html = note("Throughput was not measured: leave out --seconds 0, or pass a file with --bench.")
-    else:
-        machine = describe(content.throughput.environment, content.throughput.devices)
-        body = join(paragraph(_summary(content.throughput)), _rates(content), facts(machine, "facts columns"))
-    return section("throughput", "Throughput", body)
+from deepsim.runtime.report.wording import count, signed, size
 
 
 def provenance(content: Content) -> Html:
@@ -49,47 +34,6 @@ def provenance(content: Content) -> Html:
     return section(
         "provenance", "Provenance", paragraph("What the bundle\u2019s manifest records about itself."), *parts
     )
-
-
-def _summary(measured: Throughput) -> str:
-    best = measured.best()
-    start = (
-        f"{significant(best['images_per_second'])} images per second decoded in batches of {best['batch']}. "
-        if best
-        else ""
-    )
-    return (
-        f"{start}Whole calls are timed, from host memory to host memory, after a warm-up; the rate is the median of "
-        f"five rounds. A call to re-encode makes {ITERATIONS} iterations, and its images count once for each."
-    )
-
-
-def _rates(content: Content) -> Html:
-    rows = content.throughput.rows if content.throughput else ()
-    top = max(float(row["images_per_second"]) for row in rows) or 1.0
-    several = len({row.get("backend") for row in rows}) > 1
-    body: list[list[Child]] = [
-        [
-            _call(row, several),
-            bar(float(row["images_per_second"]) / top, "own"),
-            significant(float(row["images_per_second"])),
-            *(_milliseconds(row.get(name)) for name in ("p50_ms", "p95_ms", "p99_ms")),
-            f"{row['repeats']:,}" if isinstance(row.get("repeats"), int) else "\u2013",
-        ]
-        for row in rows
-    ]
-    head = ["Call", "", "Images/s", "p50 ms", "p95 ms", "p99 ms", "Repeats"]
-    return table("Images per second, and latency of one call in milliseconds", head, body)
-
-
-def _call(row: Mapping[str, Any], several: bool) -> str:
-    """Name what a row times, with its backend where there are several."""
-    backend = f"{row.get('backend')}: " if several else ""
-    return f"{backend}{WHAT.get(str(row['what']), str(row['what']))}, batch {row['batch']}"
-
-
-def _milliseconds(value: object) -> str:
-    return significant(float(value)) if isinstance(value, (int, float)) else "\u2013"
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Child]]:

@@ -41,10 +41,15 @@ def short(value: float) -> str:
     return significant(value) if abs(value) < 99_950 else tick(float(f"{value:.2e}"))
 
 
-def duration(seconds: float) -> str:
-    """Write a time as "9.4 s", "6 min 12 s" or "3 h 5 min"."""
+def times(ratio: float) -> str:
+    """Write 1.872 as "1.87×"."""
+    return f"{ratio:,.2f}\u00d7"
+
+
+def duration(seconds: float, digits: int = 1) -> str:
+    """Write a time as "9.4 s", "6 min 12 s" or "3 h 5 min"; ``digits`` are those after the point of seconds."""
     if seconds < 59.95:
-        return f"{seconds:.1f}{NBSP}s"
+        return f"{seconds:.{digits}f}{NBSP}s"
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60}{NBSP}min{NBSP}{whole % 60}{NBSP}s"

@@ -1,4 +1,5 @@
 import json
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
@@ -33,6 +34,38 @@ def test_table_json_and_file(quick, tmp_path):
     assert written["environment"]["versions"]["onnxruntime"] and written["environment"]["cpu"]
     assert len(json.loads(quick(*common, "--json").stdout)["rows"]) == 6
     assert quick(*common, "-o", str(tmp_path / "b.json")).exit_code == 2
+
+
+def test_plot_draws_what_was_measured(quick, tmp_path):
+    plot, output = tmp_path / "folder" / "b.svg", tmp_path / "b.json"
+    result = quick("--backend", "cpu", "--backend", "onnxruntime", "--batches", "1,2", "--plot", str(plot))
+    assert result.exit_code == 0 and f"kept in {plot} only" in result.stderr
+    words = [each.text for each in ElementTree.parse(plot).iter("{http://www.w3.org/2000/svg}text")]
+    assert words.count("cpu") == words.count("onnxruntime") == 3 and "tiny.deepsim: images per second" in words
+    assert not [path for path in plot.parent.iterdir() if path != plot]  # nothing staged is left
+    both = ("--backend", "onnxruntime", "--batches", "1", "--plot", str(plot), "-o", str(output), "--overwrite")
+    assert quick(*both).exit_code == 0 and json.loads(output.read_text())["rows"]
+    assert "polyline" not in plot.read_text()  # one batch size: bars
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--plot", "{}/old.svg"), "old.svg: exists already"),
+        (("--plot", "{}/old.svg", "-o", "{}/new.json"), "old.svg: exists already"),
+        (("--plot", "{}/b.pdf"), "expected a name that ends in .svg. Name it b.svg."),
+        (("--plot", "{}/b.svg", "-o", "{}/b.svg"), "the file of -o"),
+        (("--plot", "{}/folder.svg", "--overwrite"), "folder.svg: a folder"),
+    ],
+)
+def test_a_plot_that_cannot_be_written_is_refused_before_measuring(quick, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.setattr(bench, "_measure", lambda *_: pytest.fail("measured before it looked"))
+    (tmp_path / "old.svg").write_text("mine")
+    (tmp_path / "folder.svg").mkdir()
+    result = quick(*(argument.format(tmp_path) for argument in arguments))
+    assert result.exit_code == 2 and words in result.stderr
+    assert {path.name for path in tmp_path.glob("*.*")} == {"old.svg", "folder.svg"}
+    assert (tmp_path / "old.svg").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
