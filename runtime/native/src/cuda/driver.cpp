@@ -1,0 +1,101 @@
+#include "driver.h"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+
+#include "../error.h"
+
+namespace deepsim::runtime::detail::cuda {
+
+namespace {
+
+const char* const kAdvice = ". Use backend cpu, or see deepsim doctor.";
+
+// The driver, or why there is none.
+struct Opened {
+  Driver driver;
+  std::string reason;
+
+  Opened() {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);  // stays open: its threads outlive static objects
+    if (library == nullptr) {
+      reason = "no NVIDIA driver (libcuda.so.1 not found)";
+      return;
+    }
+#define DEEPSIM_CUDA_FIND(member, name, parameters) find(library, name, &driver.member);
+    DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_FIND)
+#undef DEEPSIM_CUDA_FIND
+    if (!reason.empty()) return;
+    const Result started = driver.init(0);
+    if (started != 0) reason = "the NVIDIA driver does not start (cuInit returned " + std::to_string(started) + ")";
+  }
+
+  template <class Pointer>
+  void find(void* library, const char* name, Pointer* member) {
+    *member = reinterpret_cast<Pointer>(dlsym(library, name));
+    if (*member == nullptr && reason.empty()) reason = std::string("the NVIDIA driver is too old (it has no ") + name + ")";
+  }
+};
+
+std::string text_of(Result result) {
+  const Driver& driver = Driver::get();
+  const char *name = nullptr, *text = nullptr;
+  if (driver.error_name(result, &name) != 0 || driver.error_text(result, &text) != 0 || name == nullptr || text == nullptr) {
+    return "error " + std::to_string(result);
+  }
+  return std::string(name) + ", " + text;
+}
+
+int attribute(Device device, int which) {
+  int value = 0;
+  check(Driver::get().device_attribute(&value, which, device), "read an attribute of the GPU");
+  return value;
+}
+
+}  // namespace
+
+const Driver& Driver::get() {
+  static const Opened opened;
+  if (!opened.reason.empty()) throw Failure(ErrorKind::device, "cuda: " + opened.reason + kAdvice);
+  return opened.driver;
+}
+
+void check(Result result, const std::string& what) {
+  if (result == 0) return;
+  if (result == kOutOfMemory) {
+    std::size_t free = 0, total = 0;
+    const bool known = Driver::get().memory_info(&free, &total) == 0;
+    throw Failure(ErrorKind::out_of_memory,
+                  "cuda: could not " + what + (known ? ", " + std::to_string(free >> 20) + " MiB of GPU memory are free" : "") +
+                      ". Use a smaller max_batch, or free memory.");
+  }
+  throw Failure(ErrorKind::device, "cuda: could not " + what + " (" + text_of(result) +
+                                       "). After a fault of the GPU start a new process; see deepsim doctor.");
+}
+
+int device_count() {
+  int count = 0;
+  check(Driver::get().device_count(&count), "count the GPUs");
+  return count;
+}
+
+DeviceFacts device_facts(int ordinal) {
+  const int count = device_count();
+  if (ordinal < 0 || ordinal >= count) {
+    throw Failure(ErrorKind::device, "device cuda:" + std::to_string(ordinal) + ": not here, the driver sees " +
+                                         std::to_string(count) + " GPU" + (count == 1 ? "" : "s") + ". Choose another.");
+  }
+  Device device = 0;
+  check(Driver::get().device_get(&device, ordinal), "open the GPU");
+  char name[256] = {};
+  check(Driver::get().device_name(name, sizeof name, device), "read the GPU's name");
+  DeviceFacts facts;
+  facts.name = name;
+  facts.architecture = attribute(device, kComputeMajor) * 10 + attribute(device, kComputeMinor);
+  facts.multiprocessors = attribute(device, kMultiprocessors);
+  facts.shared_bytes = attribute(device, kSharedOptin);
+  return facts;
+}
+
+}  // namespace deepsim::runtime::detail::cuda

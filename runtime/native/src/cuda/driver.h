@@ -1,0 +1,96 @@
+// NVIDIA's driver library, opened when it is first asked for: no CUDA toolkit is needed to build or to load this library,
+// and without a driver everything else works. The names and types are those of the driver API (CUDA 11.4 and later).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace deepsim::runtime::detail::cuda {
+
+using Address = std::uint64_t;  // CUdeviceptr: memory of the device
+using Result = int;
+using Device = int;
+using Context = void*;
+using Module = void*;
+using Function = void*;
+using Stream = void*;
+using Event = void*;
+using Graph = void*;
+using GraphExecutable = void*;
+
+constexpr Result kOutOfMemory = 2;
+constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kSharedOptin = 97;  // CUdevice_attribute
+constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
+constexpr unsigned kNonBlocking = 1;                                                             // CU_STREAM_NON_BLOCKING
+constexpr unsigned kNoTiming = 2;                                                                // CU_EVENT_DISABLE_TIMING
+constexpr int kThreadLocalCapture = 1;                                                           // CU_STREAM_CAPTURE_MODE
+
+//   member, exported name, parameters
+#define DEEPSIM_CUDA_DRIVER(CALL)                                                                                        \
+  CALL(init, "cuInit", (unsigned))                                                                                       \
+  CALL(driver_version, "cuDriverGetVersion", (int*))                                                                     \
+  CALL(device_count, "cuDeviceGetCount", (int*))                                                                         \
+  CALL(device_get, "cuDeviceGet", (Device*, int))                                                                        \
+  CALL(device_name, "cuDeviceGetName", (char*, int, Device))                                                             \
+  CALL(device_attribute, "cuDeviceGetAttribute", (int*, int, Device))                                                    \
+  CALL(primary_retain, "cuDevicePrimaryCtxRetain", (Context*, Device))                                                   \
+  CALL(primary_release, "cuDevicePrimaryCtxRelease_v2", (Device))                                                        \
+  CALL(context_push, "cuCtxPushCurrent_v2", (Context))                                                                   \
+  CALL(context_pop, "cuCtxPopCurrent_v2", (Context*))                                                                    \
+  CALL(module_load, "cuModuleLoadData", (Module*, const void*))                                                          \
+  CALL(module_unload, "cuModuleUnload", (Module))                                                                        \
+  CALL(module_function, "cuModuleGetFunction", (Function*, Module, const char*))                                         \
+  CALL(function_set, "cuFuncSetAttribute", (Function, int, int))                                                         \
+  CALL(launch, "cuLaunchKernel",                                                                                         \
+       (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**, void**))         \
+  CALL(memory_info, "cuMemGetInfo_v2", (std::size_t*, std::size_t*))                                                     \
+  CALL(memory_take, "cuMemAlloc_v2", (Address*, std::size_t))                                                            \
+  CALL(memory_free, "cuMemFree_v2", (Address))                                                                           \
+  CALL(host_take, "cuMemAllocHost_v2", (void**, std::size_t))                                                            \
+  CALL(host_free, "cuMemFreeHost", (void*))                                                                              \
+  CALL(copy_to_device, "cuMemcpyHtoDAsync_v2", (Address, const void*, std::size_t, Stream))                              \
+  CALL(copy_to_host, "cuMemcpyDtoHAsync_v2", (void*, Address, std::size_t, Stream))                                      \
+  CALL(copy_on_device, "cuMemcpyDtoDAsync_v2", (Address, Address, std::size_t, Stream))                                  \
+  CALL(fill, "cuMemsetD8Async", (Address, unsigned char, std::size_t, Stream))                                           \
+  CALL(stream_create, "cuStreamCreate", (Stream*, unsigned))                                                             \
+  CALL(stream_destroy, "cuStreamDestroy_v2", (Stream))                                                                   \
+  CALL(stream_synchronize, "cuStreamSynchronize", (Stream))                                                              \
+  CALL(stream_wait, "cuStreamWaitEvent", (Stream, Event, unsigned))                                                      \
+  CALL(capture_begin, "cuStreamBeginCapture_v2", (Stream, int))                                                          \
+  CALL(capture_end, "cuStreamEndCapture", (Stream, Graph*))                                                              \
+  CALL(graph_instantiate, "cuGraphInstantiateWithFlags", (GraphExecutable*, Graph, unsigned long long))                  \
+  CALL(graph_launch, "cuGraphLaunch", (GraphExecutable, Stream))                                                         \
+  CALL(graph_executable_destroy, "cuGraphExecDestroy", (GraphExecutable))                                                \
+  CALL(graph_destroy, "cuGraphDestroy", (Graph))                                                                         \
+  CALL(event_create, "cuEventCreate", (Event*, unsigned))                                                                \
+  CALL(event_record, "cuEventRecord", (Event, Stream))                                                                   \
+  CALL(event_destroy, "cuEventDestroy_v2", (Event))                                                                      \
+  CALL(error_name, "cuGetErrorName", (Result, const char**))                                                             \
+  CALL(error_text, "cuGetErrorString", (Result, const char**))
+
+// The functions of the driver, by what they do.
+struct Driver {
+#define DEEPSIM_CUDA_MEMBER(member, name, parameters) Result(*member) parameters = nullptr;
+  DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_MEMBER)
+#undef DEEPSIM_CUDA_MEMBER
+
+  // The driver of this machine, opened and started once. Raises DeviceError telling why there is none.
+  static const Driver& get();
+};
+
+// Raise OutOfMemory or DeviceError when a call of the driver failed; `what` is what it should have done.
+void check(Result result, const std::string& what);
+
+struct DeviceFacts {
+  std::string name;
+  int architecture = 0;  // 90 for compute capability 9.0
+  int multiprocessors = 0;
+  int shared_bytes = 0;  // that a block may use
+};
+
+int device_count();
+// Raises DeviceError for an ordinal that the driver does not see.
+DeviceFacts device_facts(int ordinal);
+
+}  // namespace deepsim::runtime::detail::cuda
