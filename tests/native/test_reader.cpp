@@ -12,6 +12,7 @@
 using namespace deepsim::runtime::detail;
 using deepsim::runtime::ErrorKind;
 using deepsim::tests::RandomBundle;
+using deepsim::tests::with_checksum;
 
 namespace {
 
@@ -23,11 +24,6 @@ std::string read(const std::filesystem::path& path) {
 
 void write(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-std::string with_checksum(const std::string& body) {  // body without its last "\n}"
-  const std::string whole = body + "\n}";
-  return body + ",\n  \"zz_checksum\": \"" + sha256(whole.data(), whole.size()) + "\"\n}\n";
 }
 
 // The manifest with one piece of text replaced and its checksum made right again.
