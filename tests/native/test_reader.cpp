@@ -172,6 +172,11 @@ TEST_CASE("safetensors: the published rules") {
                                  R"("b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})", 6)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
                                  R"("b":{"dtype":"U8","shape":[4],"data_offsets":[6,10]}})", 10)));
+  CHECK(parses(tensor_file(R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})", 0)));
+  CHECK_FALSE(parses(tensor_file(
+      R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[18446744073709551612,18446744073709551612]}})", 0)));
+  CHECK(parses(tensor_file("{}" + std::string((1 << 20) - 2, ' '), 0)));
+  CHECK_FALSE(parses(tensor_file("{}" + std::string((1 << 20) - 1, ' '), 0)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
                                  R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4)));
 }
