@@ -1,6 +1,10 @@
 // Which instruction sets can run here, and what the kernels need of scratch memory.
 #include <algorithm>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "kernels.h"
 
 namespace deepsim::kernels {
@@ -17,13 +21,21 @@ extern const KernelTable table;
 }
 #endif
 
+#if defined(__x86_64__)
+// __builtin_cpu_supports does not know "f16c" in every compiler. The registers it needs are those of AVX2.
+static bool has_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+#endif
+
 const KernelTable* const* available_kernels() {
   struct Available {
     const KernelTable* tables[4] = {};
     Available() {
       const KernelTable** next = tables;
 #if defined(__x86_64__)
-      const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+      const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
       const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
       if (avx512) *next++ = &avx512::table;

@@ -6,24 +6,16 @@
 #include <cmath>
 #include <cstring>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <random>
-
-#include "sha256.h"
 
 namespace deepsim::tests {
 
 using kernels::reference::Image;
-using nlohmann::json;
 using runtime::detail::Activation;
 using runtime::detail::Kind;
 using runtime::detail::Shape;
-using runtime::detail::sha256;
 
 namespace {
-
-constexpr const char* kKinds[] = {"fc", "conv", "deconv", "pool", "lrn", "reshape"};
-constexpr const char* kActivations[] = {"none", "relu", "lrelu", "tanh255"};
 
 Layer layer(const std::string& name, Kind kind, int inputs, int outputs, int kernel, int stride, int padding,
             Activation activation, int groups = 1) {
@@ -76,55 +68,8 @@ std::vector<Layer> generator_layers(bool tanh) {
   return layers;
 }
 
-json shape_json(const Shape& shape) {
-  if (shape.flat) return {shape.channels};
-  return {shape.channels, shape.height, shape.width};
-}
-
-json network_json(const Network& network, const char* name) {
-  json layers = json::array();
-  for (const Layer& each : network.layers) {
-    const json shape = each.kind == Kind::reshape ? shape_json(each.shape) : json::array();
-    layers.push_back({{"name", each.name},
-                      {"kind", kKinds[static_cast<int>(each.kind)]},
-                      {"inputs", each.inputs},
-                      {"outputs", each.outputs},
-                      {"kernel", each.kernel},
-                      {"stride", each.stride},
-                      {"padding", each.padding},
-                      {"groups", each.groups},
-                      {"activation", kActivations[static_cast<int>(each.activation)]},
-                      {"shape", shape},
-                      {"ceil_mode", each.ceil_mode}});
-  }
-  const json pixels = {{"order", network.pixels.bgr ? "BGR" : "RGB"},
-                       {"mean", network.pixels.mean},
-                       {"scale", network.pixels.scale}};
-  return {{name, network.name}, {"input_shape", shape_json(network.input)}, {"layers", layers}, {"pixels", pixels}};
-}
-
-std::string safetensors(const Weights& weights, const std::map<std::string, std::vector<std::int64_t>>& shapes) {
-  json header;
-  std::string data;
-  for (const auto& [name, values] : weights) {
-    const std::size_t begin = data.size();
-    data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
-    header[name] = {{"dtype", "F32"}, {"shape", shapes.at(name)}, {"data_offsets", {begin, data.size()}}};
-  }
-  std::string text = header.dump();
-  text.resize((text.size() + 7) / 8 * 8, ' ');
-  std::string length(8, '\0');
-  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(text.size() >> (8 * i) & 255u);
-  return length + text + data;
-}
-
 void write(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
-}
-
-std::string checked_manifest(const json& record) {
-  const std::string body = record.dump(2);
-  return body.substr(0, body.size() - 2) + ",\n  \"zz_checksum\": \"" + sha256(body.data(), body.size()) + "\"\n}\n";
 }
 
 Image apply(const Network& network, const Weights& weights, const std::string& prefix, Image x) {
@@ -164,7 +109,7 @@ RandomBundle::RandomBundle(bool tanh, unsigned seed) {
   generator = {"fc6", {50, 1, 1, true}, generator_layers(tanh), {!tanh, {104, 117, 123}, {1, 1, 1}}};
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
-  std::map<std::string, std::vector<std::int64_t>> shapes;
+  WeightShapes shapes;
   for (const auto* network : {&encoder, &generator})
     for (const Layer& l : network->layers) {
       if (!l.has_weights()) continue;
@@ -180,16 +125,9 @@ RandomBundle::RandomBundle(bool tanh, unsigned seed) {
       for (std::size_t i = 0; i < elements; ++i) weights[name + ".weight"].push_back(normal(random) * scale);
       for (int i = 0; i < l.outputs; ++i) weights[name + ".bias"].push_back(normal(random) * 0.1f);
     }
-  const std::string tensors = safetensors(weights, shapes);
+  const std::string tensors = tensor_bytes(weights, shapes);
   write(folder / "weights.safetensors", tensors);
-  const json files = {{"weights.safetensors", {{"size", tensors.size()}, {"sha256", sha256(tensors.data(), tensors.size())}}}};
-  write(folder / "manifest.json", checked_manifest({{"schema", 1},
-                                                    {"name", "random"},
-                                                    {"layer", "fc6"},
-                                                    {"encoder", network_json(encoder, "name")},
-                                                    {"generator", network_json(generator, "layer")},
-                                                    {"files", files},
-                                                    {"engines", json::array()}}));
+  write(folder / "manifest.json", manifest_bytes(encoder, generator, tensors));
 }
 
 std::vector<std::uint8_t> random_images(int n, unsigned seed) {

@@ -3,18 +3,13 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "../../kernels/cpu/reference.h"
-#include "layer.h"
+#include "bundle_bytes.h"
 
 namespace deepsim::tests {
-
-using runtime::detail::Layer;
-using runtime::detail::Network;
-using Weights = std::map<std::string, std::vector<float>>;
 
 constexpr int kSide = 227;
 constexpr std::size_t kImage = static_cast<std::size_t>(kSide) * kSide * 3;

@@ -12,6 +12,7 @@
 using namespace deepsim::runtime::detail;
 using deepsim::runtime::ErrorKind;
 using deepsim::tests::RandomBundle;
+using deepsim::tests::with_checksum;
 
 namespace {
 
@@ -23,11 +24,6 @@ std::string read(const std::filesystem::path& path) {
 
 void write(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-}
-
-std::string with_checksum(const std::string& body) {  // body without its last "\n}"
-  const std::string whole = body + "\n}";
-  return body + ",\n  \"zz_checksum\": \"" + sha256(whole.data(), whole.size()) + "\"\n}\n";
 }
 
 // The manifest with one piece of text replaced and its checksum made right again.
@@ -176,6 +172,11 @@ TEST_CASE("safetensors: the published rules") {
                                  R"("b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})", 6)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
                                  R"("b":{"dtype":"U8","shape":[4],"data_offsets":[6,10]}})", 10)));
+  CHECK(parses(tensor_file(R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})", 0)));
+  CHECK_FALSE(parses(tensor_file(
+      R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[18446744073709551612,18446744073709551612]}})", 0)));
+  CHECK(parses(tensor_file("{}" + std::string((1 << 20) - 2, ' '), 0)));
+  CHECK_FALSE(parses(tensor_file("{}" + std::string((1 << 20) - 1, ' '), 0)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
                                  R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4)));
 }

@@ -62,12 +62,6 @@ Convolution blank(const Layer& layer, const Shape& input, const DenseWeights& we
   return lowered;
 }
 
-// Groups stay groups where their channels fill blocks; else one dense group with zeros between.
-int kept_groups(const Layer& layer) {
-  const bool blocks = layer.inputs / layer.groups % kBlock == 0 && layer.outputs / layer.groups % kBlock == 0;
-  return blocks ? layer.groups : 1;
-}
-
 std::vector<float> padded(const float* bias, int count, std::size_t size) {
   std::vector<float> values(size);
   std::copy_n(bias, count, values.begin());
@@ -160,6 +154,11 @@ Lowered to_blocks(Convolution lowered, const Layer& layer, const Shape& output, 
 bool is_upconvolution(const Layer& layer) {
   return layer.kind == Kind::deconv && layer.kernel == 4 && layer.stride == 2 && layer.padding == 1 &&
          layer.groups == 1;
+}
+
+int kept_groups(const Layer& layer) {
+  const bool blocks = layer.inputs / layer.groups % kBlock == 0 && layer.outputs / layer.groups % kBlock == 0;
+  return blocks ? layer.groups : 1;
 }
 
 Lowered lower_convolution(const Layer& layer, const Shape& input, const float* weight, const float* bias) {

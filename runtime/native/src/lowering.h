@@ -31,4 +31,7 @@ Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, 
 
 bool is_upconvolution(const Layer& layer);
 
+// Groups stay groups where their channels fill blocks; else one dense group with zeros between.
+int kept_groups(const Layer& layer);
+
 }  // namespace deepsim::runtime::detail

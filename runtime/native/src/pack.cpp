@@ -116,7 +116,7 @@ Buffer pack_winograd(const DenseWeights& weights, int tile_columns, ThreadPool& 
     float* tile = packed.floats() + (size(group) * size(weights.columns) + size(first)) * channels * positions;
     for (int channel = 0; channel < weights.channels; ++channel)
       for (int j = 0; j < width; ++j)
-        transform_kernel(transform, weights, group, first + j, channel, tile + size(channel * width + j),
+        transform_kernel(transform, weights, group, first + j, channel, tile + size(channel) * size(width) + size(j),
                          channels * size(width));
   });
   return packed;

@@ -15,6 +15,7 @@ namespace deepsim::runtime::detail {
 struct Packed {
   std::deque<Buffer> weights;
   std::deque<std::vector<float>> biases;
+  double floats = 0;  // of the weights before they are packed, padding included
 };
 
 // What a planner needs to know of the machine and of the user's wishes.
@@ -22,6 +23,7 @@ struct PlanOptions {
   const kernels::KernelTable* kernels = nullptr;
   ThreadPool* pool = nullptr;
   bool half_fc_weights = false;
+  std::size_t spare_bytes = std::size_t{256} << 20;  // lowered weights may take this beyond twice the file's size
 };
 
 class Plan {

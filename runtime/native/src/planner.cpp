@@ -4,6 +4,8 @@
 #include <numeric>
 
 #include "error.h"
+#include "files.h"
+#include "footprint.h"
 #include "lowering.h"
 #include "plan.h"
 
@@ -11,6 +13,12 @@ namespace deepsim::runtime::detail {
 
 using kernels::blocks_of;
 using kernels::kBlock;
+
+namespace {
+
+constexpr double kMaxActivations = 1 << 26;  // floats of one image; thirty times what the published networks take
+
+}  // namespace
 
 class Planner {
  public:
@@ -34,11 +42,39 @@ class Planner {
   }
 
  private:
+  // Look at the whole table before memory is taken for any of it.
+  void check_layers(bool from_pixels, bool to_pixels) {
+    Shape shape = network_.input;
+    for (const Layer& layer : network_.layers) {
+      if (!layer.has_weights() && layer.activation != Activation::none) refuse(layer, "activation");
+      const bool first = &layer == &network_.layers.front(), last = &layer == &network_.layers.back();
+      const Shape output = layer.output_shape(shape);
+      const bool reshapes = layer.kind == Kind::fc && !last && (&layer)[1].kind == Kind::reshape;
+      const Shape stored = reshapes ? (&layer)[1].output_shape(output) : output;
+      const Footprint footprint = footprint_of(layer, shape, stored, from_pixels && first, to_pixels && last);
+      check_memory(layer, "activations", footprint.activations, kMaxActivations);
+      packed_->floats += footprint.weights;
+      const std::size_t most = (options_.spare_bytes + 2 * tensors_.bytes()) / sizeof(float);
+      check_memory(layer, "weights up to it", packed_->floats, static_cast<double>(most));
+      shape = output;
+    }
+  }
+
+  void check_memory(const Layer& layer, const char* what, double floats, double most) const {
+    if (floats <= most) return;
+    const auto text = [](double count) { return with_commas(static_cast<std::uint64_t>(std::min(4 * count, 1e18))); };
+    throw Failure(ErrorKind::bundle, prefix_ + " layer " + layer.name + ": " + what + " take " + text(floats) +
+                                         " bytes in the cpu backend, expected at most " + text(most) +
+                                         ". Use backend onnxruntime or torch.");
+  }
+
   void add_layers(bool from_pixels, bool to_pixels) {
+    check_layers(from_pixels, to_pixels);
     const std::vector<Layer>& layers = network_.layers;
     for (std::size_t i = 0; i < layers.size(); ++i) {
       const bool last = i + 1 == layers.size();
-      const Layer* next = last ? nullptr : &layers[i + 1];
+      const bool before_image = to_pixels && i + 2 == layers.size();  // which is an operation of its own
+      const Layer* next = last || before_image ? nullptr : &layers[i + 1];
       if (layers[i].activation == Activation::tanh255 && !(last && to_pixels)) refuse(layers[i], "tanh before the end");
       if (from_pixels && i == 0) {
         add_first(layers[i]);
@@ -66,6 +102,7 @@ class Planner {
         return add_pool(layer, next);
       case Kind::reshape:
         if (layer.shape.channels != shape_.channels || layer.shape.height != shape_.height) refuse(layer, "reshape here");
+        shape_ = layer.shape;
         return 0;
     }
     return 0;
@@ -172,6 +209,8 @@ class Planner {
     const bool pools = layer.kind == Kind::pool;
     const bool normalises = !pools || (next != nullptr && next->kind == Kind::lrn);
     const Shape output = layer.output_shape(shape_);
+    const bool outside = (output.height - 1) * layer.stride >= shape_.height || (output.width - 1) * layer.stride >= shape_.width;
+    if (pools && outside) refuse(layer, "pooling, whose last windows are empty");
     kernels::Pool record;
     record.blocks = blocks_of(shape_.channels);
     record.channels = shape_.channels;

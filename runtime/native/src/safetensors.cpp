@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::uint64_t kMaxHeader = 100'000'000;
+constexpr std::uint64_t kMaxHeader = 1 << 20;  // thousands of tensors; parsed, it takes up to fifty times as much
 constexpr std::uint64_t kMaxElements = std::uint64_t{1} << 40;
 const std::map<std::string, std::uint64_t> kBytes = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"I16", 2}, {"U16", 2},
                                                      {"F16", 2},  {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4},
@@ -60,7 +60,9 @@ Tensors Tensors::parse(std::shared_ptr<const Bytes> data, const std::string& sou
   if (data->size() < 8) invalid(source, "shorter than its header");
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < 8; ++i) length |= std::uint64_t{static_cast<unsigned char>(data->data()[i])} << (8 * i);
-  if (length > kMaxHeader || length > data->size() - 8) invalid(source, "its header is longer than the file");
+  if (length > data->size() - 8) invalid(source, "its header is longer than the file");
+  if (length > kMaxHeader) invalid(source, "its header is longer than " + with_commas(kMaxHeader) + " bytes");
+  const std::uint64_t data_size = data->size() - 8 - length;
   const json header = parse_header(source, data->data() + 8, length);
   std::map<std::uint64_t, std::uint64_t> places;
   for (const auto& [name, record] : header.items()) {
@@ -83,6 +85,7 @@ Tensors Tensors::parse(std::shared_ptr<const Bytes> data, const std::string& sou
     }
     const auto bytes = kBytes.find(entry.type);
     if (bytes == kBytes.end()) invalid(source, name + " has the unknown type " + entry.type);
+    if (entry.end > data_size) invalid(source, name + " ends after the file");  // an empty one is in no place either
     if (entry.end < entry.begin || entry.end - entry.begin != elements * bytes->second) {
       invalid(source, name + " has offsets that do not fit its shape");
     }
@@ -94,7 +97,7 @@ Tensors Tensors::parse(std::shared_ptr<const Bytes> data, const std::string& sou
     if (begin != at) invalid(source, begin < at ? "tensors overlap" : "there is a gap between tensors");
     at = end;
   }
-  if (at != data->size() - 8 - length) invalid(source, "its tensors do not end with the file");
+  if (at != data_size) invalid(source, "its tensors do not end with the file");
   tensors.data_ = data->data() + 8 + length;
   if (at > 0 && reinterpret_cast<std::uintptr_t>(tensors.data_) % alignof(float) != 0) {
     tensors.copy_ = std::make_shared<std::vector<float>>((at + 3) / 4);

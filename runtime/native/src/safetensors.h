@@ -21,6 +21,9 @@ class Tensors {
   // or of another type or shape.
   const float* find(const std::string& name, const std::vector<std::int64_t>& shape) const;
 
+  // Bytes of the whole file.
+  std::size_t bytes() const { return file_->size(); }
+
  private:
   struct Entry {
     std::string type;

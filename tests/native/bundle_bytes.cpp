@@ -1,0 +1,82 @@
+#include "bundle_bytes.h"
+
+#include <nlohmann/json.hpp>
+
+#include "sha256.h"
+
+namespace deepsim::tests {
+
+using nlohmann::json;
+using runtime::detail::Kind;
+using runtime::detail::sha256;
+using runtime::detail::Shape;
+
+namespace {
+
+constexpr const char* kKinds[] = {"fc", "conv", "deconv", "pool", "lrn", "reshape"};
+constexpr const char* kActivations[] = {"none", "relu", "lrelu", "tanh255"};
+
+json shape_json(const Shape& shape) {
+  if (shape.flat) return {shape.channels};
+  return {shape.channels, shape.height, shape.width};
+}
+
+json network_json(const Network& network, const char* name) {
+  json layers = json::array();
+  for (const Layer& each : network.layers) {
+    const json shape = each.kind == Kind::reshape ? shape_json(each.shape) : json::array();
+    layers.push_back({{"name", each.name},
+                      {"kind", kKinds[static_cast<int>(each.kind)]},
+                      {"inputs", each.inputs},
+                      {"outputs", each.outputs},
+                      {"kernel", each.kernel},
+                      {"stride", each.stride},
+                      {"padding", each.padding},
+                      {"groups", each.groups},
+                      {"activation", kActivations[static_cast<int>(each.activation)]},
+                      {"shape", shape},
+                      {"ceil_mode", each.ceil_mode}});
+  }
+  const json pixels = {{"order", network.pixels.bgr ? "BGR" : "RGB"},
+                       {"mean", network.pixels.mean},
+                       {"scale", network.pixels.scale}};
+  return {{name, network.name}, {"input_shape", shape_json(network.input)}, {"layers", layers}, {"pixels", pixels}};
+}
+
+}  // namespace
+
+std::string with_checksum(const std::string& body) {
+  const std::string whole = body + "\n}";
+  return body + ",\n  \"zz_checksum\": \"" + sha256(whole.data(), whole.size()) + "\"\n}\n";
+}
+
+std::string manifest_bytes(const Network& encoder, const Network& generator, const std::string& tensors) {
+  const json files = {
+      {"weights.safetensors", {{"size", tensors.size()}, {"sha256", sha256(tensors.data(), tensors.size())}}}};
+  const std::string whole = json{{"schema", 1},
+                                 {"name", "random"},
+                                 {"layer", generator.name},
+                                 {"encoder", network_json(encoder, "name")},
+                                 {"generator", network_json(generator, "layer")},
+                                 {"files", files},
+                                 {"engines", json::array()}}
+                                .dump(2);
+  return with_checksum(whole.substr(0, whole.size() - 2));
+}
+
+std::string tensor_bytes(const Weights& weights, const WeightShapes& shapes) {
+  json header = json::object();
+  std::string data;
+  for (const auto& [name, values] : weights) {
+    const std::size_t begin = data.size();
+    data.append(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float));
+    header[name] = {{"dtype", "F32"}, {"shape", shapes.at(name)}, {"data_offsets", {begin, data.size()}}};
+  }
+  std::string text = header.dump();
+  text.resize((text.size() + 7) / 8 * 8, ' ');
+  std::string length(8, '\0');
+  for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<char>(text.size() >> (8 * i) & 255u);
+  return length + text + data;
+}
+
+}  // namespace deepsim::tests

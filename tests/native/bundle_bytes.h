@@ -1,0 +1,26 @@
+// A bundle's files as bytes: manifests with a right checksum, tensors with values made for them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "layer.h"
+
+namespace deepsim::tests {
+
+using runtime::detail::Layer;
+using runtime::detail::Network;
+using Weights = std::map<std::string, std::vector<float>>;
+using WeightShapes = std::map<std::string, std::vector<std::int64_t>>;
+
+// `body` is a JSON object without its last "\n}".
+std::string with_checksum(const std::string& body);
+
+// manifest.json of a bundle whose weights.safetensors has the bytes `tensors`.
+std::string manifest_bytes(const Network& encoder, const Network& generator, const std::string& tensors);
+
+std::string tensor_bytes(const Weights& weights, const WeightShapes& shapes);
+
+}  // namespace deepsim::tests

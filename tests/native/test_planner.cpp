@@ -1,0 +1,119 @@
+// Tables that pass the manifest's checks and that no kernel should meet.
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "bundle_bytes.h"
+#include "error.h"
+#include "plan.h"
+
+using namespace deepsim::runtime::detail;
+using namespace deepsim::tests;
+
+namespace {
+
+Layer layer(const std::string& name, Kind kind, int inputs = 0, int outputs = 0, int kernel = 1, int stride = 1,
+            int padding = 0, int groups = 1) {
+  Layer made;
+  made.name = name;
+  made.kind = kind;
+  made.inputs = inputs;
+  made.outputs = outputs;
+  made.kernel = kernel;
+  made.stride = stride;
+  made.padding = padding;
+  made.groups = groups;
+  return made;
+}
+
+Network network(const Shape& input, std::vector<Layer> layers) {
+  return {"made", input, std::move(layers), {true, {104, 117, 123}, {1, 1, 1}}};
+}
+
+// Tensors that suit the layers, all ones, in memory that `bytes` keeps.
+Tensors ones(const Network& network, const std::string& prefix, std::string* bytes) {
+  Weights weights;
+  WeightShapes shapes;
+  for (const Layer& each : network.layers) {
+    if (!each.has_weights()) continue;
+    const std::string name = prefix + "." + each.name;
+    std::size_t count = 1;
+    for (const std::int64_t extent : each.weight_shape()) count *= static_cast<std::size_t>(extent);
+    shapes[name + ".weight"] = each.weight_shape();
+    shapes[name + ".bias"] = {each.outputs};
+    weights[name + ".weight"].assign(count, 1.0f);
+    weights[name + ".bias"].assign(static_cast<std::size_t>(each.outputs), 1.0f);
+  }
+  *bytes = tensor_bytes(weights, shapes);
+  return Tensors::parse(std::make_shared<Bytes>(bytes->data(), bytes->size(), false), "weights.safetensors");
+}
+
+// What planning this network says: the message of its refusal, or "planned".
+std::string answer(const Network& network, bool encoder, std::size_t spare_bytes = std::size_t{256} << 20) {
+  std::string bytes;
+  const std::string prefix = encoder ? "encoder" : "generator";
+  const Tensors tensors = ones(network, prefix, &bytes);
+  const PlanOptions options{kernels_named(""), &Process::current().pool(1), false, spare_bytes};
+  Packed packed;
+  try {
+    (encoder ? Plan::encoder : Plan::generator)(network, tensors, options, &packed);
+  } catch (const Failure& failure) {
+    CHECK(failure.kind() == deepsim::runtime::ErrorKind::bundle);
+    return failure.what();
+  }
+  return "planned";
+}
+
+constexpr Shape kPhoto{3, 227, 227, false};
+
+bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("a stride whose square overflows is refused before anything is allocated") {
+  const Network first = network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 65536)});
+  CHECK(answer(first, true) ==
+        "encoder layer conv1: activations take 51,539,607,552 bytes in the cpu backend, expected at most 268,435,456. "
+        "Use backend onnxruntime or torch.");
+  const Network later = network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 8), layer("conv2", Kind::conv, 16, 16, 1, 60000)});
+  CHECK(contains(answer(later, true), "encoder layer conv2: activations take "));
+}
+
+TEST_CASE("a few weights that become many are refused, also when layers share them") {
+  const Network depthwise = network(kPhoto, {layer("conv1", Kind::conv, 3, 32767, 1, 16), layer("conv2", Kind::conv, 32767, 32767, 1, 1, 0, 32767)});
+  CHECK(contains(answer(depthwise, true), "encoder layer conv2: weights up to it take 4,"));
+  std::vector<Layer> same(42, layer("fc", Kind::fc, 512, 512));
+  same[0] = layer("conv1", Kind::conv, 3, 16, 3, 16);
+  same[1] = layer("fc1", Kind::fc, 15 * 15 * 16, 512);
+  CHECK(answer(network(kPhoto, same), true) == "planned");
+  CHECK(contains(answer(network(kPhoto, same), true, 0), "encoder layer fc: weights up to it take "));
+  CHECK(contains(answer(network(kPhoto, same), true, std::size_t{16} << 20), "encoder layer fc: weights up to it take "));
+}
+
+TEST_CASE("activations of a hostile shape are refused") {
+  const Network large = network({1, 4096, 4096, false}, {layer("norm", Kind::lrn), layer("conv", Kind::conv, 1, 3)});
+  CHECK(contains(answer(large, false), "generator layer norm: activations take 1,073,741,824 bytes"));
+}
+
+// Pooling took the normalisation after it along; as the last layer it wrote floats into an image of bytes.
+TEST_CASE("only a convolution may make the image") {
+  const Network pooled = network({3, 230, 230, false}, {layer("pool", Kind::pool), layer("norm", Kind::lrn)});
+  CHECK(contains(answer(pooled, false), "generator layer norm: the cpu backend has no kernel for this last layer"));
+}
+
+TEST_CASE("what a layer says is done or refused") {
+  Layer pool = layer("pool", Kind::pool, 0, 0, 1, 4);
+  pool.ceil_mode = true;  // of 13 pixels its last window begins at the last one, of 14 beyond
+  const auto pooled = [&](int kernel) {
+    return answer(network(kPhoto, {layer("conv1", Kind::conv, 3, 16, kernel, 16), pool}), true);
+  };
+  CHECK(pooled(16) == "encoder layer pool: the cpu backend has no kernel for this pooling, whose last windows are empty. "
+                      "Use backend onnxruntime or torch.");
+  CHECK(pooled(20) == "planned");
+  pool.activation = Activation::relu;
+  CHECK(contains(pooled(20), "no kernel for this activation"));
+  Layer reshape = layer("reshape", Kind::reshape);
+  reshape.shape = {32, 1, 1, false};
+  CHECK(answer(network({32, 1, 1, true}, {reshape, layer("conv", Kind::conv, 32, 3)}), false) == "planned");
+}
