@@ -54,8 +54,9 @@ std::string answer(const Network& network, bool encoder, std::size_t spare_bytes
   std::string bytes;
   const std::string prefix = encoder ? "encoder" : "generator";
   const Tensors tensors = ones(network, prefix, &bytes);
-  const PlanOptions options{kernels_named(""), &Process::current().pool(1), false, spare_bytes};
+  const PlanOptions options{kernels_named(""), &Process::current().pool(1), false};
   Packed packed;
+  packed.limit.spare_bytes = spare_bytes;
   try {
     (encoder ? Plan::encoder : Plan::generator)(network, tensors, options, &packed);
   } catch (const Failure& failure) {
@@ -74,7 +75,7 @@ bool contains(const std::string& text, const char* part) { return text.find(part
 TEST_CASE("a stride whose square overflows is refused before anything is allocated") {
   const Network first = network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 65536)});
   CHECK(answer(first, true) ==
-        "encoder layer conv1: activations take 51,539,607,552 bytes in the cpu backend, expected at most 268,435,456. "
+        "encoder layer conv1: activations take 51,539,607,552 bytes, expected at most 268,435,456. "
         "Use backend onnxruntime or torch.");
   const Network later = network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 8), layer("conv2", Kind::conv, 16, 16, 1, 60000)});
   CHECK(contains(answer(later, true), "encoder layer conv2: activations take "));

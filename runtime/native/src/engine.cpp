@@ -53,7 +53,8 @@ Engine::Parts::Parts(const Bundle& bundle, const EngineOptions& options)
   machine.pool = &current.pool(threads);
   const Tensors tensors = bundle.weights();
   const std::lock_guard<std::mutex> lock(current.calls);
-  const PlanOptions plan{machine.kernels, machine.pool, options.half_fc_weights, options.spare_bytes};
+  const PlanOptions plan{machine.kernels, machine.pool, options.half_fc_weights};
+  packed.limit.spare_bytes = options.spare_bytes;
   encoder = Plan::encoder(bundle.manifest().encoder, tensors, plan, &packed);
   whole = Plan::generator(bundle.manifest().generator, tensors, plan, &packed);
   crop = whole.cropped(kSide);

@@ -15,7 +15,7 @@ struct EngineOptions {
   int max_batch = 64;           // images that pass through the fully connected layers together, at most kMaxChunk
   int threads = 0;              // 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use
   bool half_fc_weights = false;  // store fully connected weights as fp16; arithmetic stays fp32
-  std::size_t spare_bytes = std::size_t{256} << 20;  // see PlanOptions
+  std::size_t spare_bytes = std::size_t{256} << 20;  // see WeightLimit
   std::string isa;              // "" for the best; "avx512", "avx2", "baseline"
 };
 

@@ -14,17 +14,6 @@ using kernels::Store;
 
 namespace {
 
-float slope_of(const Layer& layer) {
-  switch (layer.activation) {
-    case Activation::relu:
-      return 0.0f;
-    case Activation::lrelu:
-      return 0.3f;
-    default:
-      return 1.0f;
-  }
-}
-
 // weight[out][in / groups][k][k] of a convolution, or of a stride-1 deconvolution seen as one (kernel rotated).
 class Kernel {
  public:
@@ -151,6 +140,17 @@ Lowered to_blocks(Convolution lowered, const Layer& layer, const Shape& output, 
 
 }  // namespace
 
+float slope_of(const Layer& layer) {
+  switch (layer.activation) {
+    case Activation::relu:
+      return 0.0f;
+    case Activation::lrelu:
+      return 0.3f;
+    default:
+      return 1.0f;
+  }
+}
+
 bool is_upconvolution(const Layer& layer) {
   return layer.kind == Kind::deconv && layer.kernel == 4 && layer.stride == 2 && layer.padding == 1 &&
          layer.groups == 1;
@@ -214,12 +214,14 @@ Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float*
   return {lowered, std::move(weights), std::move(biases)};
 }
 
-Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, const float* weight,
-                    const float* bias) {
+Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool stacks,
+                    const float* weight, const float* bias) {
   const bool up = is_upconvolution(layer);
-  Lowered lowered =
-      up ? lower_image_upconvolution(layer, input, weight, bias) : lower_stacked_image(layer, input, weight, bias);
-  for (std::size_t phase = 1; phase < 4; ++phase) std::copy_n(bias, 3, lowered.bias.begin() + static_cast<std::ptrdiff_t>(phase) * 3);
+  Lowered lowered = up       ? lower_image_upconvolution(layer, input, weight, bias)
+                    : stacks ? lower_stacked_image(layer, input, weight, bias)
+                             : lower_convolution(layer, input, weight, bias);
+  const std::ptrdiff_t phases = up || stacks ? 4 : 1;
+  for (std::ptrdiff_t phase = 1; phase < phases; ++phase) std::copy_n(bias, 3, lowered.bias.begin() + phase * 3);
   lowered.layer.store = Store::pixels;
   lowered.layer.pixels = pixels_of(layer, pixels, layer.output_shape(input), up ? -1 : 1);
   return lowered;

@@ -21,13 +21,17 @@ Lowered lower_convolution(const Layer& layer, const Shape& input, const float* w
 // (2p - a, 2q - b); its tap (r, s) is kernel element (3 - a - 2r, 3 - b - 2s).
 Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float* weight, const float* bias);
 
-// The last layer, to uint8 RGB: an up-convolution or a stride-1 convolution (2x2 outputs stacked) to three channels.
-Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, const float* weight,
-                    const float* bias);
+// The last layer, to uint8 RGB: an up-convolution or a stride-1 convolution to three channels, with `stacks` 2x2 of its
+// outputs to a window.
+Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool stacks,
+                    const float* weight, const float* bias);
 
 // The first layer of an encoder or any strided convolution reads its input after space-to-depth by the stride:
 // kernel ceil(k / stride), channel (dy stride + dx) C + c, C padded to blocks unless the input is pixels.
 Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, const float* weight, const float* bias);
+
+// Of the activation below zero: 0 ReLU, 0.3 LeakyReLU, 1 none (and tanh, which is no slope).
+float slope_of(const Layer& layer);
 
 bool is_upconvolution(const Layer& layer);
 

@@ -59,7 +59,8 @@ struct SpaceToDepth {
 
 // [C][H][W] to or from blocked layout.
 struct FeatureLayout {
-  int channels = 0, pixels = 0;
+  int channels = 0, height = 0, width = 0;
+  int pixels() const { return height * width; }
 };
 
 std::unique_ptr<Operation> pixels_in(const PixelsIn& layer);

@@ -115,7 +115,7 @@ class FeaturesOperation final : public Operation {
       const int block = task % blocks;
       const float* from = static_cast<const float*>(in) + image * in_bytes() / sizeof(float);
       float* to = static_cast<float*>(out) + image * out_bytes() / sizeof(float);
-      const std::size_t offset = size(block) * size(layout_.pixels) * kBlock;
+      const std::size_t offset = size(block) * size(layout_.pixels()) * kBlock;
       if (in_) {
         gather(from + offset, block, to + offset);
       } else {
@@ -125,21 +125,21 @@ class FeaturesOperation final : public Operation {
   }
 
  private:
-  std::size_t plain() const { return size(layout_.channels) * size(layout_.pixels) * sizeof(float); }
+  std::size_t plain() const { return size(layout_.channels) * size(layout_.pixels()) * sizeof(float); }
   std::size_t blocked() const {
-    return size(kernels::blocks_of(layout_.channels)) * size(layout_.pixels) * kBlock * sizeof(float);
+    return size(kernels::blocks_of(layout_.channels)) * size(layout_.pixels()) * kBlock * sizeof(float);
   }
   int used(int block) const { return std::min(kBlock, layout_.channels - block * kBlock); }
   void gather(const float* from, int block, float* to) const {
     const int channels = used(block);
-    for (int p = 0; p < layout_.pixels; ++p)
+    for (int p = 0; p < layout_.pixels(); ++p)
       for (int k = 0; k < kBlock; ++k)
-        to[size(p) * kBlock + size(k)] = k < channels ? from[size(k) * size(layout_.pixels) + size(p)] : 0.0f;
+        to[size(p) * kBlock + size(k)] = k < channels ? from[size(k) * size(layout_.pixels()) + size(p)] : 0.0f;
   }
   void scatter(const float* from, int block, float* to) const {
     for (int k = 0; k < used(block); ++k)
-      for (int p = 0; p < layout_.pixels; ++p)
-        to[size(k) * size(layout_.pixels) + size(p)] = from[size(p) * kBlock + size(k)];
+      for (int p = 0; p < layout_.pixels(); ++p)
+        to[size(k) * size(layout_.pixels()) + size(p)] = from[size(p) * kBlock + size(k)];
   }
 
   FeatureLayout layout_;

@@ -8,6 +8,7 @@
 
 #include "bundle.h"
 #include "operation.h"
+#include "planner.h"
 
 namespace deepsim::runtime::detail {
 
@@ -15,7 +16,7 @@ namespace deepsim::runtime::detail {
 struct Packed {
   std::deque<Buffer> weights;
   std::deque<std::vector<float>> biases;
-  double floats = 0;  // of the weights before they are packed, padding included
+  WeightLimit limit;
 };
 
 // What a planner needs to know of the machine and of the user's wishes.
@@ -23,7 +24,6 @@ struct PlanOptions {
   const kernels::KernelTable* kernels = nullptr;
   ThreadPool* pool = nullptr;
   bool half_fc_weights = false;
-  std::size_t spare_bytes = std::size_t{256} << 20;  // lowered weights may take this beyond twice the file's size
 };
 
 class Plan {
@@ -43,7 +43,7 @@ class Plan {
   std::size_t out_bytes() const { return operations_.back()->out_bytes(); }
 
  private:
-  friend class Planner;
+  friend class PlanBuilder;
   struct Segment {
     std::size_t begin = 0, end = 0;  // operations
     int group = 1;                   // images at a time

@@ -1,13 +1,12 @@
-// From a layer table to a plan: lowers, packs, and fuses what belongs together (flatten and reshape into the fully
+// From a layer table to a builder's calls: lowers, and fuses what belongs together (flatten and reshape into the fully
 // connected weights, LRN into the pooling before it, pixels into the first and last layer).
+#include "planner.h"
+
 #include <algorithm>
-#include <numeric>
 
 #include "error.h"
 #include "files.h"
 #include "footprint.h"
-#include "lowering.h"
-#include "plan.h"
 
 namespace deepsim::runtime::detail {
 
@@ -18,27 +17,21 @@ namespace {
 
 constexpr double kMaxActivations = 1 << 26;  // floats of one image; thirty times what the published networks take
 
-}  // namespace
-
 class Planner {
  public:
-  Planner(const Network& network, std::string prefix, const Tensors& tensors, const PlanOptions& options, Packed* packed)
-      : network_(network), prefix_(std::move(prefix)), tensors_(tensors), options_(options), packed_(packed) {}
+  Planner(const Network& network, std::string prefix, const Tensors& tensors, WeightLimit* limit, Builder* builder)
+      : network_(network), prefix_(std::move(prefix)), tensors_(tensors), limit_(limit), builder_(builder) {}
 
-  Plan encoder() {
+  void encoder() {
     shape_ = network_.input;
     add_layers(true, false);
-    add(features_out({shape_.channels, shape_.height * shape_.width}));
-    plan_.build_operations();
-    return std::move(plan_);
+    builder_->features_out({shape_.channels, shape_.height, shape_.width});
   }
 
-  Plan generator() {
+  void generator() {
     shape_ = network_.input;
-    add(features_in({shape_.channels, shape_.height * shape_.width}));
+    builder_->features_in({shape_.channels, shape_.height, shape_.width});
     add_layers(false, true);
-    plan_.build_operations();
-    return std::move(plan_);
   }
 
  private:
@@ -53,9 +46,9 @@ class Planner {
       const Shape stored = reshapes ? (&layer)[1].output_shape(output) : output;
       const Footprint footprint = footprint_of(layer, shape, stored, from_pixels && first, to_pixels && last);
       check_memory(layer, "activations", footprint.activations, kMaxActivations);
-      packed_->floats += footprint.weights;
-      const std::size_t most = (options_.spare_bytes + 2 * tensors_.bytes()) / sizeof(float);
-      check_memory(layer, "weights up to it", packed_->floats, static_cast<double>(most));
+      limit_->floats += footprint.weights;
+      const std::size_t most = (limit_->spare_bytes + 2 * tensors_.bytes()) / sizeof(float);
+      check_memory(layer, "weights up to it", limit_->floats, static_cast<double>(most));
       shape = output;
     }
   }
@@ -64,7 +57,7 @@ class Planner {
     if (floats <= most) return;
     const auto text = [](double count) { return with_commas(static_cast<std::uint64_t>(std::min(4 * count, 1e18))); };
     throw Failure(ErrorKind::bundle, prefix_ + " layer " + layer.name + ": " + what + " take " + text(floats) +
-                                         " bytes in the cpu backend, expected at most " + text(most) +
+                                         " bytes, expected at most " + text(most) +
                                          ". Use backend onnxruntime or torch.");
   }
 
@@ -120,14 +113,14 @@ class Planner {
     Lowered lowered = lower_strided(layer, shape_, true, weight(layer), bias(layer));
     in.height = lowered.layer.in_height;
     in.width = lowered.layer.in_width;
-    add(pixels_in(in));
+    builder_->pixels_in(in);
     add_lowered(layer, std::move(lowered));
   }
 
   void add_strided(const Layer& layer) {
     Lowered lowered = lower_strided(layer, shape_, false, weight(layer), bias(layer));
-    add(space_to_depth({blocks_of(shape_.channels), shape_.height, shape_.width, layer.stride, layer.padding,
-                        lowered.layer.in_height, lowered.layer.in_width}));
+    builder_->space_to_depth({blocks_of(shape_.channels), shape_.height, shape_.width, layer.stride, layer.padding,
+                              lowered.layer.in_height, lowered.layer.in_width});
     add_lowered(layer, std::move(lowered));
   }
 
@@ -145,29 +138,11 @@ class Planner {
     const bool convolves = (layer.kind == Kind::conv || layer.kind == Kind::deconv) && layer.stride == 1 &&
                            layer.groups == 1 && layer.padding < layer.kernel;
     if (!convolves && !is_upconvolution(layer)) refuse(layer, "last layer");
-    add_lowered(layer, lower_image(layer, shape_, network_.pixels, weight(layer), bias(layer)));
-  }
-
-  // F(3x3, 2x2), F(4x4, 3x3) and F(2x2, 5x5), where enough of a tile lies inside and there are channels to make up for transforming.
-  static int winograd_for(const kernels::Convolution& layer) {
-    const int rows = layer.windows_down();
-    if (layer.window_stride != 1 || layer.store == kernels::Store::pixels || layer.in_blocks < 2) return 0;
-    if (layer.kernel == 2 && rows > 5) return 3;
-    if (layer.kernel == 3 && rows > 6) return 4;
-    if (layer.kernel == 5 && rows > 6) return 2;
-    return 0;
+    add_lowered(layer, lower_image(layer, shape_, network_.pixels, builder_->stacks_images(), weight(layer), bias(layer)));
   }
 
   void add_lowered(const Layer& layer, Lowered lowered) {
-    const int tile = options_.kernels->tile_columns;
-    lowered.layer.winograd = winograd_for(lowered.layer);
-    packed_->weights.push_back(lowered.layer.winograd > 0
-                                   ? pack_winograd(lowered.weights, tile, *options_.pool)
-                                   : pack_direct(lowered.weights, tile, *options_.pool));
-    packed_->biases.push_back(std::move(lowered.bias));
-    lowered.layer.weights = packed_->weights.back().floats();
-    lowered.layer.bias = packed_->biases.back().data();
-    plan_.steps_.push_back({nullptr, lowered.layer});
+    builder_->convolution(std::move(lowered));
     shape_ = layer.output_shape(shape_);
   }
 
@@ -175,20 +150,11 @@ class Planner {
     const bool reshapes = next != nullptr && next->kind == Kind::reshape;
     Shape output = layer.output_shape(shape_);
     if (reshapes) output = next->output_shape(output);
-    const std::vector<int> rows = blocked_order(output), inputs = blocked_order(shape_);
-    packed_->weights.push_back(pack_fully_connected(weight(layer), layer.inputs, rows, inputs, options_.half_fc_weights,
-                                                    options_.kernels->tile_columns, *options_.pool));
-    std::vector<float> biases(rows.size());
-    for (std::size_t i = 0; i < rows.size(); ++i) biases[i] = rows[i] < 0 ? 0.0f : bias(layer)[rows[i]];
-    packed_->biases.push_back(std::move(biases));
-    kernels::FullyConnected connected;
-    connected.in_blocks = static_cast<int>(inputs.size()) / kBlock;
-    connected.columns = static_cast<int>(rows.size());
-    connected.weights = packed_->weights.back().as<void>();
-    connected.half = options_.half_fc_weights;
-    connected.bias = packed_->biases.back().data();
-    connected.slope = layer.activation == Activation::relu ? 0.0f : layer.activation == Activation::lrelu ? 0.3f : 1.0f;
-    add(fully_connected(connected));
+    const std::vector<int> columns = blocked_order(output);
+    std::vector<float> biases(columns.size());
+    for (std::size_t i = 0; i < columns.size(); ++i) biases[i] = columns[i] < 0 ? 0.0f : bias(layer)[columns[i]];
+    builder_->fully_connected({weight(layer), layer.inputs, blocked_order(shape_), columns, std::move(biases), slope_of(layer),
+                               shape_, output});
     shape_ = output;
     return reshapes ? 1 : 0;
   }
@@ -221,12 +187,10 @@ class Planner {
     record.kernel = pools ? layer.kernel : 1;
     record.stride = pools ? layer.stride : 1;
     record.normalise = normalises;
-    add(pool(record));
+    builder_->pool(record);
     shape_ = output;
     return pools && normalises ? 1 : 0;
   }
-
-  void add(std::unique_ptr<Operation> operation) { plan_.steps_.push_back({std::move(operation), {}}); }
 
   const float* weight(const Layer& layer) const {
     return tensors_.find(prefix_ + "." + layer.name + ".weight", layer.weight_shape());
@@ -235,25 +199,26 @@ class Planner {
     return tensors_.find(prefix_ + "." + layer.name + ".bias", {layer.outputs});
   }
   [[noreturn]] void refuse(const Layer& layer, const std::string& what) const {
-    throw Failure(ErrorKind::bundle, prefix_ + " layer " + layer.name + ": the cpu backend has no kernel for this " +
+    throw Failure(ErrorKind::bundle, prefix_ + " layer " + layer.name + ": " + builder_->name() + " has no kernel for this " +
                                          what + ". Use backend onnxruntime or torch.");
   }
 
   const Network& network_;
   std::string prefix_;
   const Tensors& tensors_;
-  const PlanOptions& options_;
-  Packed* packed_;
-  Plan plan_;
+  WeightLimit* limit_;
+  Builder* builder_;
   Shape shape_{};
 };
 
-Plan Plan::encoder(const Network& network, const Tensors& tensors, const PlanOptions& options, Packed* packed) {
-  return Planner(network, "encoder", tensors, options, packed).encoder();
+}  // namespace
+
+void plan_encoder(const Network& network, const Tensors& tensors, WeightLimit* limit, Builder* builder) {
+  Planner(network, "encoder", tensors, limit, builder).encoder();
 }
 
-Plan Plan::generator(const Network& network, const Tensors& tensors, const PlanOptions& options, Packed* packed) {
-  return Planner(network, "generator", tensors, options, packed).generator();
+void plan_generator(const Network& network, const Tensors& tensors, WeightLimit* limit, Builder* builder) {
+  Planner(network, "generator", tensors, limit, builder).generator();
 }
 
 }  // namespace deepsim::runtime::detail
