@@ -13,6 +13,7 @@ namespace deepsim::cuda {
 
 constexpr int kPlane = 8;    // channels that lie together
 constexpr int kColumns = 16;  // columns come in multiples of this, as do channels
+constexpr int kUnit = 64;     // columns whose packed weights lie together, or the 16 of a last layer
 
 // Where channel block c8 of pixel (y, x) of an image lies, in rows of eight values from `base`.
 struct Place {
@@ -35,7 +36,7 @@ struct Levels {
 // chunks of channels and the taps of each.
 struct ShiftGemm {
   const std::uint16_t* in = nullptr;       // first row of image 0, plane 0
-  const std::uint16_t* weights = nullptr;  // [group][column tile][chunk][tap][chunk / 8][tile columns][8]
+  const std::uint16_t* weights = nullptr;  // [group][unit of columns][chunk][tap][chunk / 8][unit][8]
   const float* bias = nullptr;             // [group][columns]
   Place out;                               // Store::blocks, shuffle, connected
   std::uint8_t* pixels = nullptr;          // Store::pixels

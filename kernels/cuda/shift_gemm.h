@@ -16,6 +16,7 @@ struct Tile {
   static constexpr int warps_down = Rows / WarpRows, warps_across = Columns / WarpColumns;
   static constexpr int threads = warps_down * warps_across * 32;
   static constexpr int weight_bytes = Depth * Columns * 2;  // of one step
+  static constexpr int unit = Columns < kUnit ? Columns : kUnit;
   static_assert(WarpRows % 16 == 0 && WarpColumns % 16 == 0 && Depth % 16 == 0 && Stages >= 2);
 };
 
@@ -58,18 +59,23 @@ struct Product {
   unsigned char* shared;
   int first_row, column_tile, group, split;
   int input_rows, input_bytes, input_count;
-  const std::uint16_t* weights;
+  const std::uint16_t* weights;  // of the next step, in the group's first unit of columns
+  std::ptrdiff_t unit_size;
+  int units;  // of a group
 
   DEEPSIM_DEVICE Product(const ShiftGemm& l, unsigned char* memory)
       : layer(l), shared(memory), first_row(block_x() * T::rows), column_tile(block_y()),
         group(block_z() / l.splits), split(block_z() % l.splits) {
-    const int taps = l.kernel * l.kernel, tiles = (l.columns + T::columns - 1) / T::columns;
+    const int taps = l.kernel * l.kernel;
     input_rows = T::rows + l.span;
     input_bytes = T::planes * input_rows * 16;
     input_count = input_buffers(taps, T::stages) - Policy::missing_buffers;
-    const std::ptrdiff_t steps = (static_cast<std::ptrdiff_t>(group) * tiles + column_tile) * l.chunks + first_chunk();
-    weights = l.weights + steps * taps * (T::depth * T::columns);
+    weights = l.weights + first_chunk() * taps * step_size();
+    unit_size = static_cast<std::ptrdiff_t>(l.chunks) * taps * step_size();
+    units = (l.columns + T::unit - 1) / T::unit;
   }
+
+  DEEPSIM_DEVICE static constexpr int step_size() { return T::depth * T::unit; }
 
   DEEPSIM_DEVICE int first_chunk() const { return split * layer.chunks_per_split; }
   DEEPSIM_DEVICE int chunk_count() const {
@@ -93,14 +99,23 @@ struct Product {
         copy_async(to + (p * input_rows + row) * 16, from + (static_cast<std::ptrdiff_t>(p) * layer.in_plane + row) * kPlane);
   }
 
+  // A tile's columns are one or more units; where the layer has no more, the last one's are copied and never stored.
+  DEEPSIM_DEVICE void copy_weights(unsigned char* to) const {
+    DEEPSIM_UNROLL
+    for (int i = thread_index(); i < T::weight_bytes / 16; i += T::threads) {
+      const int plane = i / T::columns, column = i % T::columns;
+      int unit = column_tile * (T::columns / T::unit) + column / T::unit;
+      unit = group * units + (unit < units ? unit : units - 1);
+      copy_async(to + i * 16, weights + unit * unit_size + (plane * T::unit + column % T::unit) * kPlane);
+    }
+  }
+
   // Start the copies of one step, and a group of copies whether there is a step left or not.
   DEEPSIM_DEVICE void fetch(Cursor& next) {
     if (next.left > 0) {
       if (next.first_tap()) copy_input(next.chunk, input_at(next.input));
-      unsigned char* to = weights_at(next.stage);
-      DEEPSIM_UNROLL
-      for (int i = thread_index(); i < T::weight_bytes / 16; i += T::threads) copy_async(to + i * 16, weights + i * 8);
-      weights += T::depth * T::columns;
+      copy_weights(weights_at(next.stage));
+      weights += step_size();
       next.advance(layer.kernel, input_count, T::stages);
     }
     commit_copies();

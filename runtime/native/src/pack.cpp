@@ -55,7 +55,8 @@ void transform_kernel(const Transform& t, const DenseWeights& weights, int group
     }
 }
 
-// Round to IEEE binary16, half to even; infinity where it is too large.
+}  // namespace
+
 std::uint16_t to_half(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
@@ -69,8 +70,6 @@ std::uint16_t to_half(float value) {
   bits += 0xfffu + (bits >> 13 & 1u);
   return static_cast<std::uint16_t>(sign | ((bits >> 13) - (112u << 10)));
 }
-
-}  // namespace
 
 DenseWeights::DenseWeights(int group_count, int column_count, int channel_count, int side)
     : groups(group_count),

@@ -21,6 +21,9 @@ struct DenseWeights {
   float at(int group, int column, int channel, int r, int s) const;
 };
 
+// Round to IEEE binary16, half to even; infinity where it is too large.
+std::uint16_t to_half(float value);
+
 // [group][columns / tile][channels / 16][k * k][16][tile]
 Buffer pack_direct(const DenseWeights& weights, int tile_columns, ThreadPool& pool);
 

@@ -1,0 +1,121 @@
+#include "gpu.h"
+
+#include <utility>
+
+#include "../error.h"
+
+namespace deepsim::runtime::detail::cuda {
+
+namespace {
+
+std::string number(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
+
+void require_kernels(const DeviceFacts& facts, Precision precision) {
+  if (kernel_image(precision) == nullptr) {
+    throw Failure(ErrorKind::device,
+                  "cuda: this libdeepsim was built without nvcc, so it has no kernels for GPUs. Install deepsim again with a "
+                  "CUDA toolkit of version 12 or later, or use backend cpu.");
+  }
+  const int oldest = oldest_architecture(precision);
+  if (facts.architecture < oldest) {
+    throw Failure(ErrorKind::device, "cuda: " + facts.name + " has compute capability " + number(facts.architecture) +
+                                         ", expected " + number(oldest) + " or later" +
+                                         (precision == Precision::brain ? " for bf16. Use fp16." : ". Use backend cpu."));
+  }
+}
+
+}  // namespace
+
+Gpu::Gpu(int ordinal, Precision precision) : facts_(device_facts(ordinal)), precision_(precision) {
+  require_kernels(facts_, precision);
+  const Driver& driver = Driver::get();
+  check(driver.device_get(&device_, ordinal), "open the GPU");
+  check(driver.primary_retain(&context_, device_), "open the GPU's primary context");
+  try {
+    const Current current(*this);
+    check(driver.module_load(&module_, kernel_image(precision)), "load the kernels");
+  } catch (...) {
+    (void)driver.primary_release(device_);
+    throw;
+  }
+}
+
+Gpu::~Gpu() {
+  quietly([&](const Driver& driver) { (void)driver.module_unload(module_); });
+  (void)Driver::get().primary_release(device_);
+}
+
+Gpu::Current::Current(const Gpu& gpu) { check(Driver::get().context_push(gpu.context_), "use the GPU's context"); }
+
+Gpu::Current::~Current() {
+  Context popped = nullptr;
+  (void)Driver::get().context_pop(&popped);
+}
+
+Function Gpu::function(const char* kernel, int shared_bytes) const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  Loaded& loaded = functions_[kernel];
+  if (loaded.function == nullptr) {
+    check(Driver::get().module_function(&loaded.function, module_, kernel), std::string("find the kernel ") + kernel);
+  }
+  if (shared_bytes > loaded.shared_bytes) {
+    check(Driver::get().function_set(loaded.function, kMaxDynamicShared, shared_bytes),
+          std::string("give the kernel ") + kernel + " " + std::to_string(shared_bytes) + " bytes of shared memory");
+    loaded.shared_bytes = shared_bytes;
+  }
+  return loaded.function;
+}
+
+void Gpu::launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, void* argument) const {
+  void* arguments[] = {argument};
+  const auto size = [](int value) { return static_cast<unsigned>(value); };
+  check(Driver::get().launch(function(kernel, shared_bytes), size(grid.x), size(grid.y), size(grid.z), size(threads), 1, 1,
+                             size(shared_bytes), stream, arguments, nullptr),
+        std::string("start the kernel ") + kernel);
+}
+
+DeviceMemory::DeviceMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes, Stream stream) : gpu_(std::move(gpu)), bytes_(bytes) {
+  const Gpu::Current current(*gpu_);
+  check(Driver::get().memory_take(&address_, bytes), "take " + std::to_string(bytes) + " bytes of GPU memory");
+  const Result filled = Driver::get().fill(address_, 0, bytes, stream);
+  if (filled != 0) {
+    (void)Driver::get().memory_free(address_);
+    check(filled, "fill GPU memory with zeros");
+  }
+}
+
+DeviceMemory::~DeviceMemory() {
+  if (address_ == 0) return;
+  gpu_->quietly([&](const Driver& driver) { (void)driver.memory_free(address_); });
+}
+
+DeviceMemory::DeviceMemory(DeviceMemory&& other) noexcept
+    : gpu_(std::move(other.gpu_)), address_(std::exchange(other.address_, 0)), bytes_(std::exchange(other.bytes_, 0)) {}
+
+DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
+  std::swap(gpu_, other.gpu_);
+  std::swap(address_, other.address_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+PinnedMemory::PinnedMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes) : gpu_(std::move(gpu)) {
+  const Gpu::Current current(*gpu_);
+  check(Driver::get().host_take(&data_, bytes), "pin " + std::to_string(bytes) + " bytes of host memory");
+}
+
+PinnedMemory::~PinnedMemory() {
+  if (data_ == nullptr) return;
+  gpu_->quietly([&](const Driver& driver) { (void)driver.host_free(data_); });
+}
+
+PinnedMemory::PinnedMemory(PinnedMemory&& other) noexcept
+    : gpu_(std::move(other.gpu_)), data_(std::exchange(other.data_, nullptr)) {}
+
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(gpu_, other.gpu_);
+  std::swap(data_, other.data_);
+  return *this;
+}
+
+}  // namespace deepsim::runtime::detail::cuda

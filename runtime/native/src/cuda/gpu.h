@@ -1,0 +1,122 @@
+// One GPU: its primary context, our kernels loaded into it, memory, streams and launches. Everything raises DeviceError or
+// OutOfMemory from what the driver answers.
+#pragma once
+
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "driver.h"
+
+namespace deepsim::runtime::detail::cuda {
+
+enum class Precision { half, brain };  // fp16, bf16; sums are fp32
+
+struct GridSize {
+  int x = 1, y = 1, z = 1;
+};
+
+// The device's primary context, shared with PyTorch, CuPy and pycuda, and the kernels of one precision in it.
+class Gpu {
+ public:
+  // Raises DeviceError for no such device, an architecture below the oldest that the kernels are built for, or a library
+  // built without them.
+  Gpu(int ordinal, Precision precision);
+  ~Gpu();
+  Gpu(const Gpu&) = delete;
+  Gpu& operator=(const Gpu&) = delete;
+
+  // Makes the context current in this thread for as long as it lives.
+  class Current {
+   public:
+    explicit Current(const Gpu& gpu);
+    ~Current();
+    Current(const Current&) = delete;
+    Current& operator=(const Current&) = delete;
+  };
+
+  // For destructors: run `body(driver)` with the context current, or not at all when even that fails (after a fault of
+  // the GPU every call fails, and the driver gives everything back with the process).
+  template <class Body>
+  void quietly(const Body& body) const {
+    const Driver& driver = Driver::get();
+    Context popped = nullptr;
+    if (driver.context_push(context_) != 0) return;
+    body(driver);
+    (void)driver.context_pop(&popped);
+  }
+
+  const DeviceFacts& facts() const { return facts_; }
+  Precision precision() const { return precision_; }
+
+  // Start a kernel with one plain struct as its argument. The context must be current.
+  template <class Argument>
+  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, const Argument& argument) const {
+    Argument copy = argument;
+    launch(kernel, grid, threads, shared_bytes, stream, static_cast<void*>(&copy));
+  }
+
+ private:
+  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, void* argument) const;
+  Function function(const char* kernel, int shared_bytes) const;
+
+  struct Loaded {
+    Function function = nullptr;
+    int shared_bytes = 48 << 10;
+  };
+  DeviceFacts facts_;
+  Precision precision_;
+  Device device_ = 0;
+  Context context_ = nullptr;
+  Module module_ = nullptr;
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, Loaded> functions_;
+};
+
+// Memory of the device, freed with its owner.
+class DeviceMemory {
+ public:
+  DeviceMemory() = default;
+  // Take memory, filled with zeros. Raises OutOfMemory naming need and what is free.
+  DeviceMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes, Stream stream);
+  ~DeviceMemory();
+  DeviceMemory(DeviceMemory&& other) noexcept;
+  DeviceMemory& operator=(DeviceMemory&& other) noexcept;
+
+  Address address() const { return address_; }
+  std::size_t bytes() const { return bytes_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(address_);  // NOLINT: a pointer for kernels, never followed here
+  }
+
+ private:
+  std::shared_ptr<const Gpu> gpu_;
+  Address address_ = 0;
+  std::size_t bytes_ = 0;
+};
+
+// Memory of the host that the device copies from and to directly.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  PinnedMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes);
+  ~PinnedMemory();
+  PinnedMemory(PinnedMemory&& other) noexcept;
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept;
+  void* data() const { return data_; }
+
+ private:
+  std::shared_ptr<const Gpu> gpu_;
+  void* data_ = nullptr;
+};
+
+// The kernels as the driver loads them, nullptr where the library was built without nvcc.
+const void* kernel_image(Precision precision);
+// The oldest architecture (75 for compute capability 7.5) that kernel_image holds.
+int oldest_architecture(Precision precision);
+
+}  // namespace deepsim::runtime::detail::cuda

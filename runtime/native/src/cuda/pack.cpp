@@ -1,0 +1,78 @@
+#include "pack.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+
+#include "../error.h"
+
+namespace deepsim::runtime::detail::cuda {
+
+namespace {
+
+std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
+
+std::uint16_t to_brain(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+// Fill tiles [depth / 8][tile][8] one after the other: value(column, channel, tap) of one group, in parallel over tiles.
+template <class Value>
+void fill(std::uint16_t* to, int columns, int channels, int taps, int tile_columns, int depth, Precision precision,
+          ThreadPool& pool, const Value& value) {
+  std::atomic<bool> too_large{false};
+  const int tiles = (columns + tile_columns - 1) / tile_columns;
+  const std::size_t tile_size = size(channels) * size(taps) * size(tile_columns);
+  pool.run(tiles, [&](int tile, int) {
+    std::uint16_t* next = to + size(tile) * tile_size;
+    for (int chunk = 0; chunk < channels; chunk += depth)
+      for (int tap = 0; tap < taps; ++tap)
+        for (int plane = 0; plane < depth; plane += 8)
+          for (int column = tile * tile_columns; column < (tile + 1) * tile_columns; ++column)
+            for (int k = 0; k < 8; ++k) {
+              const float weight = column < columns ? value(column, chunk + plane + k, tap) : 0.0f;
+              if (precision == Precision::half && !(std::fabs(weight) < 65520.0f)) too_large = true;
+              *next++ = to_bits(weight, precision);
+            }
+  });
+  if (too_large) {
+    throw Failure(ErrorKind::numeric, "cuda: a weight is beyond 65504, which fp16 cannot hold. Load with precision bf16.");
+  }
+}
+
+std::size_t padded(int columns, int tile_columns) { return size((columns + tile_columns - 1) / tile_columns * tile_columns); }
+
+}  // namespace
+
+std::uint16_t to_bits(float value, Precision precision) {
+  return precision == Precision::half ? to_half(value) : to_brain(value);
+}
+
+std::vector<std::uint16_t> pack_convolution(const DenseWeights& weights, int tile_columns, int depth, Precision precision,
+                                            ThreadPool& pool) {
+  const int taps = weights.kernel * weights.kernel;
+  const std::size_t group_size = padded(weights.columns, tile_columns) * size(weights.channels) * size(taps);
+  std::vector<std::uint16_t> packed(size(weights.groups) * group_size);
+  for (int group = 0; group < weights.groups; ++group)
+    fill(packed.data() + size(group) * group_size, weights.columns, weights.channels, taps, tile_columns, depth, precision,
+         pool, [&](int column, int channel, int tap) {
+           return weights.at(group, column, channel, tap / weights.kernel, tap % weights.kernel);
+         });
+  return packed;
+}
+
+std::vector<std::uint16_t> pack_connected(const Connected& layer, int tile_columns, int depth, Precision precision,
+                                          ThreadPool& pool) {
+  const int columns = static_cast<int>(layer.row_of.size()), channels = static_cast<int>(layer.input_of.size());
+  std::vector<std::uint16_t> packed(padded(columns, tile_columns) * size(channels));
+  fill(packed.data(), columns, channels, 1, tile_columns, depth, precision, pool, [&](int column, int channel, int) {
+    const int row = layer.row_of[size(column)], input = layer.input_of[size(channel)];
+    return row < 0 || input < 0 ? 0.0f : layer.weight[row * layer.inputs + input];
+  });
+  return packed;
+}
+
+}  // namespace deepsim::runtime::detail::cuda
