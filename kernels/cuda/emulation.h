@@ -1,0 +1,138 @@
+// The operations of device.h on a host, for tests of the kernels without a GPU. Every thread of a block is a fiber; a
+// warp's collectives wait for its 32 lanes, sync_block for the block. Each byte of shared memory remembers who wrote and
+// who read it, so that a kernel that is right by luck of the order of its threads fails here in any order.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <stdexcept>
+#include <string>
+
+#include "emulation/numbers.h"
+
+#define DEEPSIM_DEVICE inline
+#define DEEPSIM_KERNEL(threads) inline void
+#define DEEPSIM_ARGUMENT const
+#define DEEPSIM_SHARED_MEMORY(name) unsigned char* const name = ::deepsim::cuda::emulation::position.shared
+#define DEEPSIM_UNROLL
+
+namespace deepsim::cuda::emulation {
+
+// How many blocks; or which one.
+struct Grid {
+  int x = 1, y = 1, z = 1;
+};
+
+// strided: steps of about 0.6 of the whole. shuffled: by the seed, anew for each turn of the threads.
+enum class Order { ascending, descending, strided, shuffled };
+
+// Blocks run one after the other. A thread runs until it has to wait; then the next one in this order does.
+struct Schedule {
+  Order blocks = Order::ascending, threads = Order::ascending;
+  std::uint64_t seed = 0;
+};
+
+inline constexpr Schedule schedules[] = {{Order::ascending, Order::ascending, 0},
+                                         {Order::descending, Order::descending, 0},
+                                         {Order::strided, Order::strided, 0},
+                                         {Order::shuffled, Order::shuffled, 1}};
+
+enum class Rule {
+  unwritten,            // read before anything was written there
+  in_flight,            // read or written while a copy to it is under way
+  unsynchronised_read,  // read what another thread wrote or copied with no barrier since
+  overwritten_read,     // written or copied over what another thread has read with no barrier since
+  two_writers,          // written by two threads with no barrier between
+  outside,              // beyond the shared memory that the launch asked for
+  misaligned,           // not a multiple of what the operation wants
+  divergent_barrier,    // some threads wait at a barrier that others do not reach
+  missing_lanes         // some lanes of a warp do not reach a collective, or are at another
+};
+
+// What a kernel did that a GPU does not promise to forgive. thread is -1 and offset no_offset where there is no such one.
+struct Violation : std::runtime_error {
+  static constexpr std::size_t no_offset = static_cast<std::size_t>(-1);
+  Violation(Rule broken, Grid in_block, int by_thread, std::size_t at_offset, const std::string& text);
+  Rule rule;
+  Grid block;
+  int thread;
+  std::size_t offset;
+};
+
+// Run the body, a call of a kernel, in every thread of every block. shared_bytes of shared memory hold NaNs when a block
+// starts. Throws Violation, or what the body throws, after the stacks of all threads are unwound; invalid_argument for
+// more than a GPU has. Several host threads may launch at once; a body must not.
+void launch(Grid grid, int threads, std::size_t shared_bytes, const std::function<void()>& body, Schedule schedule = {});
+
+struct Position {
+  int thread = -1;
+  Grid block;
+  unsigned char* shared = nullptr;
+};
+
+inline thread_local Position position;
+
+void wait_copies(int pending);
+void check_load(const void* from, std::size_t bytes, std::size_t alignment);
+void check_store(const void* to, std::size_t bytes, std::size_t alignment);
+
+}  // namespace deepsim::cuda::emulation
+
+namespace deepsim::cuda {
+
+DEEPSIM_DEVICE int thread_index() { return emulation::position.thread; }
+DEEPSIM_DEVICE int block_x() { return emulation::position.block.x; }
+DEEPSIM_DEVICE int block_y() { return emulation::position.block.y; }
+DEEPSIM_DEVICE int block_z() { return emulation::position.block.z; }
+
+DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
+  return static_cast<std::uint32_t>((std::uint64_t{a} * b) >> 32);
+}
+
+void sync_block();
+
+// The copy reads global memory as late as it may: when it is waited for, or when its thread ends.
+void copy_async(void* shared, const void* global);
+void commit_copies();
+template <int Pending>
+DEEPSIM_DEVICE void wait_copies() {
+  emulation::wait_copies(Pending);
+}
+
+template <class T>
+DEEPSIM_DEVICE T shared_load(const T* from) {
+  emulation::check_load(from, sizeof(T), alignof(T));
+  return *from;
+}
+
+template <class T>
+DEEPSIM_DEVICE void shared_store(T* to, T value) {
+  emulation::check_store(to, sizeof(T), alignof(T));
+  *to = value;
+}
+
+void load_matrices(std::uint32_t (&values)[4], const void* row);
+
+// Sums in the order c + a[0] b[0] + a[1] b[1] + ... + a[15] b[15], each rounded to fp32. The products of 16-bit values are
+// exact in fp32 (those of bfloat16 within its normal range), so that fused and unfused additions give the same bits.
+template <class Element>
+void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
+
+template <class Element>
+DEEPSIM_DEVICE std::uint32_t pack(float low, float high) {
+  return emulation::to_bits(low, Element{}) | emulation::to_bits(high, Element{}) << 16;
+}
+
+template <class Element>
+DEEPSIM_DEVICE Pair unpack(std::uint32_t packed) {
+  return {emulation::from_bits(packed & 0xffffu, Element{}), emulation::from_bits(packed >> 16, Element{})};
+}
+
+DEEPSIM_DEVICE float square_root(float x) { return std::sqrt(x); }
+DEEPSIM_DEVICE float quotient(float a, float b) { return a / b; }
+DEEPSIM_DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
+DEEPSIM_DEVICE float round_half_even(float x) { return std::nearbyint(x); }
+
+}  // namespace deepsim::cuda

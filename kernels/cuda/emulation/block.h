@@ -1,0 +1,95 @@
+// One block: its threads as fibers, who of them waits for what, and their copies under way.
+#pragma once
+
+#include <exception>
+#include <memory>
+#include <vector>
+
+#include "fiber.h"
+#include "shared_memory.h"
+
+namespace deepsim::cuda::emulation {
+
+constexpr int lanes = 32;
+
+// 0 ... count - 1 in this order. turn: a shuffle differs from one to the next.
+std::vector<int> ordered(int count, Order order, std::uint64_t seed, std::uint64_t turn);
+
+enum class Collective { load_matrices, multiply_add };
+
+// What the lanes of a warp bring to a collective.
+struct Operands {
+  const void* row;             // load_matrices
+  std::uint32_t* values;       // load_matrices
+  float* sums;                 // multiply_add
+  const std::uint32_t* left;   // multiply_add
+  std::uint32_t right[2];      // multiply_add
+};
+
+struct Warp {
+  Collective collective = Collective::load_matrices;
+  int arrived = 0;
+  std::uint32_t phase = 0;
+  Operands operands[lanes] = {};
+};
+
+// Belongs to one host thread and is used for one block after the other, to keep its stacks.
+class Block {
+ public:
+  bool is_running() const { return body_ != nullptr; }
+  void run(Grid at, int threads, std::size_t shared_bytes, const std::function<void()>& body, const Schedule& schedule);
+
+  // The rest is called from inside, by the running thread.
+  void sync();
+  // The last lane that arrives computes for all.
+  void meet(Collective collective, const Operands& operands, void (*compute)(Block&, Warp&, int first_thread));
+  void start_copy(void* shared, const void* global);
+  void commit_copies();
+  void wait_copies(int pending);
+  Actor actor() const { return actor_of(position.thread, false); }
+  Actor actor_of(int thread, bool whole_warp) const;
+  SharedMemory& memory() { return memory_; }
+
+ private:
+  enum class State { ready, at_barrier, at_collective, finished };
+
+  struct Copy {
+    std::size_t to;
+    const void* from;
+    int group;
+  };
+
+  struct Thread {
+    State state = State::ready;
+    std::vector<Copy> copies;  // under way, in the order of their start
+    int groups = 0;            // committed
+  };
+
+  void prepare(std::size_t threads);
+  void run_thread();
+  void take_turns(const Schedule& schedule);
+  void resume(int thread);
+  void unwind();
+  void wait(State state);
+  void finish_copies(Thread& thread, int groups);
+  [[noreturn]] void report_deadlock() const;
+  int count(State state) const;
+  int first(State state) const;
+  std::string census() const;
+
+  std::vector<std::unique_ptr<Fiber>> fibers_;
+  std::vector<Thread> threads_;
+  std::vector<Warp> warps_;
+  SharedMemory memory_;
+  const std::function<void()>* body_ = nullptr;
+  const std::function<void()> fiber_body_ = [this] { run_thread(); };
+  std::exception_ptr failure_;
+  bool unwinding_ = false;
+  int at_barrier_ = 0;
+  std::uint32_t interval_ = 0;  // grows over all blocks, so that what memory remembers of the last block is past
+};
+
+// The block of this host thread.
+Block& this_block();
+
+}  // namespace deepsim::cuda::emulation
