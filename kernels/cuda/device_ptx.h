@@ -5,7 +5,6 @@
 #include <cuda_fp16.h>
 
 #define DEEPSIM_DEVICE __device__ __forceinline__
-#define DEEPSIM_HOST_DEVICE __host__ __device__
 #define DEEPSIM_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
 #define DEEPSIM_ARGUMENT const __grid_constant__
 #define DEEPSIM_SHARED_MEMORY(name) extern __shared__ __align__(128) unsigned char name[]

@@ -1,6 +1,7 @@
 // What happens to the sums of a product: bias and activation, then where they go.
 #pragma once
 
+#include "device.h"
 #include "layers.h"
 
 namespace deepsim::cuda {

@@ -7,7 +7,7 @@
 // a pixel are planes too: plane ((C/16) pixels + pixel) 2 + C/8 % 2, one row for each image.
 #pragma once
 
-#include "device.h"
+#include "types.h"
 
 namespace deepsim::cuda {
 

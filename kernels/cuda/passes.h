@@ -3,6 +3,7 @@
 
 #include "epilogue.h"
 #include "layers.h"
+#include "tile.h"
 
 namespace deepsim::cuda {
 
@@ -66,15 +67,6 @@ DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[kPlane]) {
   }
 }
 
-constexpr int kPoolThreads = 128;
-
-// A block takes as many output pixels as its threads have channel blocks for; shared memory holds their channels in fp32
-// with four zeros on each side.
-DEEPSIM_HOST_DEVICE constexpr int pool_pixels(int planes) { return planes >= kPoolThreads ? 1 : kPoolThreads / planes; }
-DEEPSIM_HOST_DEVICE constexpr int pool_shared_bytes(int planes) {
-  return pool_pixels(planes) * (planes * kPlane + 8) * static_cast<int>(sizeof(float));
-}
-
 template <class Element>
 DEEPSIM_DEVICE void pool(const Pool& layer, unsigned char* shared) {
   const int pixels = pool_pixels(layer.planes), pitch = layer.planes * kPlane + 8;
@@ -109,8 +101,6 @@ DEEPSIM_DEVICE float value_of(const PixelsIn& layer, int image, int y, int x, in
   const float level = layer.in[at + (layer.bgr ? 2 - c : c)];
   return (level - layer.mean[c]) * layer.scale[c];
 }
-
-constexpr int kPassThreads = 128;
 
 // One thread for each pixel of the result; its channels in order.
 template <class Element>

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -21,9 +22,9 @@ using namespace deepsim::runtime::detail;
 
 struct deepsim_inverter {
   Bundle bundle;
-  Engine engine;
+  std::unique_ptr<Engine> engine;
   deepsim_inverter(const std::string& path, const EngineOptions& options)
-      : bundle(Bundle::open(path)), engine(bundle, options) {}
+      : bundle(Bundle::open(path)), engine(make_engine(bundle, options)) {}
 };
 
 namespace {
@@ -113,6 +114,9 @@ EngineOptions engine_options(const deepsim_options* options) {
   engine.threads = options->threads;
   engine.half_fc_weights = options->half_fc_weights != 0;
   if (options->isa != nullptr) engine.isa = options->isa;
+  if (options->device != nullptr) engine.device = options->device;
+  if (options->precision != nullptr) engine.precision = options->precision;
+  engine.stable = options->stable != 0;
   return engine;
 }
 
@@ -125,7 +129,7 @@ int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inv
     *inverter = nullptr;
     require(bundle, "bundle");
     *inverter = new deepsim_inverter(bundle, engine_options(options));
-    log(Level::information, std::string(bundle) + ": loaded, instruction set " + (*inverter)->engine.isa());
+    log(Level::information, std::string(bundle) + ": loaded, instruction set " + (*inverter)->engine->isa());
   });
 }
 
@@ -144,10 +148,10 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
     info->feature_shape[2] = shape.width;
     info->image_size = manifest.encoder.input.height;
     info->full_image_size = manifest.generator.shapes().back().height;
-    info->threads = inverter->engine.threads();
+    info->threads = inverter->engine->threads();
     info->layer = manifest.generator.name.c_str();
     info->encoder = manifest.encoder.name.c_str();
-    info->isa = inverter->engine.isa().c_str();
+    info->isa = inverter->engine->isa().c_str();
   });
 }
 
@@ -155,7 +159,7 @@ int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n,
                    deepsim_error* error) {
   return guarded(error, [&] {
     check_buffers(inverter, images, n, features);
-    inverter->engine.encode(images, n, features);
+    inverter->engine->encode(images, n, features);
   });
 }
 
@@ -164,7 +168,7 @@ int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n,
   return guarded(error, [&] {
     check_buffers(inverter, features, n, images);
     check_finite(features, n * feature_size(inverter));
-    inverter->engine.decode(features, n, full != 0, images);
+    inverter->engine->decode(features, n, full != 0, images);
   });
 }
 
@@ -174,7 +178,7 @@ int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t 
     check_buffers(inverter, images, n, result);
     require(keep, "keep");
     check_keep(iterations, keep, keep_count);
-    inverter->engine.reencode(images, n, iterations, keep, keep_count, result);
+    inverter->engine->reencode(images, n, iterations, keep, keep_count, result);
   });
 }
 
@@ -195,7 +199,7 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
       for (std::size_t i = 0; i < size; ++i) to[i] = (1 - weight) * start[i] + weight * end[i];
     }
     check_finite(line.data(), static_cast<std::int64_t>(line.size()));
-    inverter->engine.decode(line.data(), steps, false, images);
+    inverter->engine->decode(line.data(), steps, false, images);
   });
 }
 

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <functional>
 
+#include "cuda/engine.h"
 #include "error.h"
 #include "plan.h"
 
@@ -29,89 +30,92 @@ const kernels::KernelTable* kernels_named(const std::string& isa) {
                                        ". Choose one of these.");
 }
 
-struct Engine::Parts {
-  Parts(const Bundle& bundle, const EngineOptions& options);
+namespace {
 
-  // Run `body` on chunks of at most `chunk` images, alone on the thread pool.
+// One call at a time uses all threads.
+class CpuEngine final : public Engine {
+ public:
+  CpuEngine(const Bundle& bundle, const EngineOptions& options);
+
+  void encode(const std::uint8_t* rgb, std::int64_t n, float* features) override;
+  void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
+  void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                std::uint8_t* rgb_out) override;
+  int threads() const override { return threads_; }
+  const std::string& isa() const override { return isa_; }
+
+ private:
+  // Run `body` on chunks of at most `chunk_` images, alone on the thread pool.
   void over_chunks(std::int64_t n, const std::function<void(std::int64_t begin, int images)>& body);
 
-  pid_t process;
-  int threads, chunk;
-  std::string isa;
-  Machine machine;
-  Packed packed;
-  Plan encoder, whole, crop;
-  std::size_t feature_floats;
-  Buffer features, images;  // between encoder and generator; the image that is encoded again
+  pid_t process_;
+  int threads_, chunk_;
+  std::string isa_;
+  Machine machine_;
+  Packed packed_;
+  Plan encoder_, whole_, crop_;
+  std::size_t feature_floats_;
+  Buffer features_, images_;  // between encoder and generator; the image that is encoded again
 };
 
-Engine::Parts::Parts(const Bundle& bundle, const EngineOptions& options)
-    : process(getpid()), threads(thread_count(options.threads)), chunk(std::clamp(options.max_batch, 1, kMaxChunk)) {
-  machine.kernels = kernels_named(options.isa);
-  isa = machine.kernels->name;
+CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
+    : process_(getpid()),
+      threads_(thread_count(options.threads)),
+      chunk_(std::clamp(options.max_batch, 1, kMaxChunk)) {
+  machine_.kernels = kernels_named(options.isa);
+  isa_ = machine_.kernels->name;
   Process& current = Process::current();
-  machine.pool = &current.pool(threads);
+  machine_.pool = &current.pool(threads_);
   const Tensors tensors = bundle.weights();
   const std::lock_guard<std::mutex> lock(current.calls);
-  const PlanOptions plan{machine.kernels, machine.pool, options.half_fc_weights};
-  packed.limit.spare_bytes = options.spare_bytes;
-  encoder = Plan::encoder(bundle.manifest().encoder, tensors, plan, &packed);
-  whole = Plan::generator(bundle.manifest().generator, tensors, plan, &packed);
-  crop = whole.cropped(kSide);
-  for (Plan* each : {&encoder, &whole, &crop}) each->prepare(chunk, &machine);
-  machine.scratch_floats = (machine.scratch_floats + 15) / 16 * 16;
-  machine.scratch = Buffer(machine.scratch_floats * static_cast<std::size_t>(threads) * sizeof(float));
-  feature_floats = encoder.out_bytes() / sizeof(float);
-  features = Buffer(static_cast<std::size_t>(chunk) * encoder.out_bytes());
-  images = Buffer(static_cast<std::size_t>(chunk) * kImageBytes);
+  const PlanOptions plan{machine_.kernels, machine_.pool, options.half_fc_weights};
+  packed_.limit.spare_bytes = options.spare_bytes;
+  encoder_ = Plan::encoder(bundle.manifest().encoder, tensors, plan, &packed_);
+  whole_ = Plan::generator(bundle.manifest().generator, tensors, plan, &packed_);
+  crop_ = whole_.cropped(kSide);
+  for (Plan* each : {&encoder_, &whole_, &crop_}) each->prepare(chunk_, &machine_);
+  machine_.scratch_floats = (machine_.scratch_floats + 15) / 16 * 16;
+  machine_.scratch = Buffer(machine_.scratch_floats * static_cast<std::size_t>(threads_) * sizeof(float));
+  feature_floats_ = encoder_.out_bytes() / sizeof(float);
+  features_ = Buffer(static_cast<std::size_t>(chunk_) * encoder_.out_bytes());
+  images_ = Buffer(static_cast<std::size_t>(chunk_) * kImageBytes);
 }
 
-void Engine::Parts::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
-  if (getpid() != process) {
+void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
+  if (getpid() != process_) {
     throw Failure(ErrorKind::device,
                   "inverter: made before this process was forked, which no backend survives. Make it after the fork, "
                   "or start processes with the spawn method.");
   }
   const std::lock_guard<std::mutex> lock(Process::current().calls);
-  for (std::int64_t begin = 0; begin < n; begin += chunk)
-    body(begin, static_cast<int>(std::min<std::int64_t>(chunk, n - begin)));
+  for (std::int64_t begin = 0; begin < n; begin += chunk_)
+    body(begin, static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
 }
 
-Engine::Engine(const Bundle& bundle, const EngineOptions& options) : parts_(std::make_unique<Parts>(bundle, options)) {}
-
-Engine::~Engine() = default;
-
-int Engine::threads() const { return parts_->threads; }
-
-const std::string& Engine::isa() const { return parts_->isa; }
-
-void Engine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
-  Parts& parts = *parts_;
-  parts.over_chunks(n, [&](std::int64_t begin, int images) {
+void CpuEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
+  over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
-    parts.encoder.run(parts.machine, rgb + at * kImageBytes, features + at * parts.feature_floats, images);
+    encoder_.run(machine_, rgb + at * kImageBytes, features + at * feature_floats_, images);
   });
 }
 
-void Engine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
-  Parts& parts = *parts_;
-  const Plan& plan = full ? parts.whole : parts.crop;
-  parts.over_chunks(n, [&](std::int64_t begin, int images) {
+void CpuEngine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
+  const Plan& plan = full ? whole_ : crop_;
+  over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
-    plan.run(parts.machine, features + at * parts.feature_floats, rgb + at * plan.out_bytes(), images);
+    plan.run(machine_, features + at * feature_floats_, rgb + at * plan.out_bytes(), images);
   });
 }
 
-void Engine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+void CpuEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                       std::uint8_t* rgb_out) {
-  Parts& parts = *parts_;
-  parts.over_chunks(n, [&](std::int64_t begin, int images) {
+  over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
     const std::uint8_t* current = rgb + at * kImageBytes;
     for (int iteration = 1, kept = 0; iteration <= iterations && kept < keep_count; ++iteration) {
-      parts.encoder.run(parts.machine, current, parts.features.floats(), images);
-      parts.crop.run(parts.machine, parts.features.floats(), parts.images.as<std::uint8_t>(), images);
-      current = parts.images.as<std::uint8_t>();
+      encoder_.run(machine_, current, features_.floats(), images);
+      crop_.run(machine_, features_.floats(), images_.as<std::uint8_t>(), images);
+      current = images_.as<std::uint8_t>();
       if (iteration != keep[kept]) continue;
       for (std::size_t image = 0; image < static_cast<std::size_t>(images); ++image) {
         const std::size_t slot = (at + image) * static_cast<std::size_t>(keep_count) + static_cast<std::size_t>(kept);
@@ -120,6 +124,17 @@ void Engine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, c
       ++kept;
     }
   });
+}
+
+}  // namespace
+
+std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options) {
+  if (options.device.empty() || options.device == "cpu") return std::make_unique<CpuEngine>(bundle, options);
+  const std::string digits = options.device.rfind("cuda:", 0) == 0 ? options.device.substr(5) : "";
+  if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string::npos) {
+    throw Failure(ErrorKind::usage, "device '" + options.device + "': unknown, expected cpu or a GPU such as cuda:0. Choose one of these.");
+  }
+  return cuda::make_engine(bundle, options, std::stoi(digits));
 }
 
 }  // namespace deepsim::runtime::detail

@@ -1,4 +1,4 @@
-// The engine: a bundle, planned and packed for this machine, that encodes, decodes and re-encodes.
+// The engine: a bundle, planned and packed for a device, that encodes, decodes and re-encodes.
 #pragma once
 
 #include <sys/types.h>
@@ -17,31 +17,32 @@ struct EngineOptions {
   bool half_fc_weights = false;  // store fully connected weights as fp16; arithmetic stays fp32
   std::size_t spare_bytes = std::size_t{256} << 20;  // see WeightLimit
   std::string isa;              // "" for the best; "avx512", "avx2", "baseline"
+  std::string device;           // "" or "cpu"; "cuda:0" ... for a GPU
+  std::string precision;        // of a GPU: "" or "fp16"; "bf16"
+  bool stable = false;          // on a GPU: an image's result has the same bits in every batch
 };
 
-// Safe to share: one call at a time uses all threads. Raises DeviceError in a process forked after construction.
+// Safe to share: calls wait for each other. Raises DeviceError in a process forked after construction.
 class Engine {
  public:
-  // Raises BundleError and its kinds, UsageError (options), DeviceError (instruction set), OutOfMemory, NumericError.
-  Engine(const Bundle& bundle, const EngineOptions& options);
-  ~Engine();
+  virtual ~Engine() = default;
 
   // (n, 227, 227, 3) uint8 RGB -> (n, C, H, W) or (n, C) fp32
-  void encode(const std::uint8_t* rgb, std::int64_t n, float* features);
+  virtual void encode(const std::uint8_t* rgb, std::int64_t n, float* features) = 0;
   // -> (n, 227, 227, 3), with `full` (n, S, S, 3)
-  void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb);
+  virtual void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) = 0;
   // Iteration k is decode(encode(.)) k times over its own uint8 output; keeps iterations keep[0] < keep[1] < ...
   // -> (n, keep_count, 227, 227, 3)
-  void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
-                std::uint8_t* rgb_out);
+  virtual void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                        std::uint8_t* rgb_out) = 0;
 
-  int threads() const;
-  const std::string& isa() const;
-
- private:
-  struct Parts;
-  std::unique_ptr<Parts> parts_;
+  virtual int threads() const = 0;             // that a call uses; 0 on a GPU
+  virtual const std::string& isa() const = 0;  // "avx512", "sm_90"
 };
+
+// Raises BundleError and its kinds, UsageError (options), DeviceError (no such device or instruction set), OutOfMemory,
+// NumericError.
+std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options);
 
 struct Roofs {
   double gmacs;                 // 1e9 fp32 multiply-adds per second, all threads

@@ -28,10 +28,13 @@ typedef struct {
 /* Set size to sizeof(deepsim_options); zeros elsewhere are the defaults. */
 typedef struct {
   uint32_t size;
-  int32_t max_batch;       /* images computed together, at most; 0: 64. More than 64 are taken as 64 */
+  int32_t max_batch;       /* images computed together, at most; 0: 64. A CPU takes at most 64, a GPU 1024 */
   int32_t threads;         /* 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use */
   int32_t half_fc_weights; /* 1: store fully connected weights as fp16 (arithmetic stays fp32) */
-  const char* isa;         /* NULL: the best; or "avx512", "avx2", "baseline" */
+  const char* isa;         /* of the CPU: NULL: the best; or "avx512", "avx2", "baseline" */
+  const char* device;      /* NULL: "cpu"; or a GPU: "cuda:0" ... */
+  const char* precision;   /* of a GPU: NULL: "fp16"; or "bf16", for values beyond 65504. Sums are fp32 */
+  int32_t stable;          /* on a GPU, 1: an image's result has the same bits in every batch; slower for few images */
 } deepsim_options;
 
 /* Strings live as long as the inverter. */

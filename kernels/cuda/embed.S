@@ -1,0 +1,11 @@
+/* What nvcc compiled, as data. */
+  .section .rodata
+  .global deepsim_cuda_half
+  .balign 64
+deepsim_cuda_half:
+  .incbin DEEPSIM_CUDA_HALF
+  .global deepsim_cuda_brain
+  .balign 64
+deepsim_cuda_brain:
+  .incbin DEEPSIM_CUDA_BRAIN
+  .section .note.GNU-stack,"",%progbits

@@ -1,0 +1,24 @@
+// The kernels as nvcc compiled them, embedded by the build (kernels/cuda/embed.S); or none.
+#include "gpu.h"
+
+#if defined(DEEPSIM_CUDA_EMBEDDED)
+extern "C" const unsigned char deepsim_cuda_half[], deepsim_cuda_brain[];
+#elif defined(DEEPSIM_CUDA_EMULATED)
+// For tests: what stands in for the driver knows the kernels by name and looks at no image.
+static const unsigned char deepsim_cuda_half[] = "half", deepsim_cuda_brain[] = "brain";
+#endif
+
+namespace deepsim::runtime::detail::cuda {
+
+const void* kernel_image(Precision precision) {
+#if defined(DEEPSIM_CUDA_EMBEDDED) || defined(DEEPSIM_CUDA_EMULATED)
+  return precision == Precision::half ? deepsim_cuda_half : deepsim_cuda_brain;
+#else
+  (void)precision;
+  return nullptr;
+#endif
+}
+
+int oldest_architecture(Precision precision) { return precision == Precision::half ? 75 : 80; }
+
+}  // namespace deepsim::runtime::detail::cuda
