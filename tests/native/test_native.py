@@ -20,14 +20,30 @@ def cmake():
     return found
 
 
+def build_and_run(program, name):
+    """Build a program with the sanitizers of this name, run it, and fail with what either of them said."""
+    folder = ROOT / "build" / f"{program.removeprefix('deepsim_')}-{name}"  # one each: tests run side by side
+    configure = [cmake(), "-S", ROOT, "-B", folder, "-DDEEPSIM_BUILD_TESTS=ON", f"-DDEEPSIM_SANITIZE={BUILDS[name]}"]
+    subprocess.run(configure, check=True, capture_output=True)
+    built = subprocess.run([cmake(), "--build", folder, "--target", program], capture_output=True, text=True)
+    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
+    done = subprocess.run([folder / "tests/native" / program], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert "Status: SUCCESS" in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(BUILDS))
 def test_native_tests_pass(name):
-    folder = ROOT / "build" / f"tests-{name}"
-    configure = [cmake(), "-S", ROOT, "-B", folder, "-DDEEPSIM_BUILD_TESTS=ON", f"-DDEEPSIM_SANITIZE={BUILDS[name]}"]
-    subprocess.run(configure, check=True, capture_output=True)
-    built = subprocess.run([cmake(), "--build", folder, "--target", "deepsim_tests"], capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
-    done = subprocess.run([folder / "tests/native/deepsim_tests"], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
-    assert "Status: SUCCESS" in done.stdout
+    build_and_run("deepsim_tests", name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(BUILDS))
+def test_emulated_cuda_tests_pass(name):
+    build_and_run("deepsim_cuda_tests", name)
+
+
+@pytest.mark.slow
+def test_emulated_cuda_tests_pass_without_assembly():
+    build_and_run("deepsim_cuda_tests_portable", "plain")
