@@ -32,6 +32,9 @@ class Options(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("half_fc_weights", ctypes.c_int32),
         ("isa", ctypes.c_char_p),
+        ("device", ctypes.c_char_p),
+        ("precision", ctypes.c_char_p),
+        ("stable", ctypes.c_int32),
     )
 
 

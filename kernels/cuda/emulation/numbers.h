@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+
+#include "../types.h"
 #include <cstring>
 
 namespace deepsim::cuda::emulation {

@@ -1,4 +1,4 @@
-// deepsim for C++17: a bundle, loaded for this machine's CPU, that encodes, decodes and re-encodes images.
+// deepsim for C++17: a bundle, loaded for this machine's CPU or one of its GPUs, that encodes, decodes and re-encodes images.
 //
 //   deepsim::runtime::Inverter inverter("fc6.deepsim");
 //   inverter.reconstruct(rgb_in, n, rgb_out);
@@ -39,7 +39,10 @@ struct Options {
   int max_batch = 64;            // images computed together, at most
   int threads = 0;               // 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use
   bool half_fc_weights = false;  // store fully connected weights as fp16 (arithmetic stays fp32)
-  std::string isa;               // "": the best; "avx512", "avx2", "baseline"
+  std::string isa;               // of the CPU: "": the best; "avx512", "avx2", "baseline"
+  std::string device;            // "": "cpu"; or a GPU: "cuda:0" ...
+  std::string precision;         // of a GPU: "": "fp16"; "bf16" for values beyond 65504. Sums are fp32
+  bool stable = false;           // on a GPU: an image's result has the same bits in every batch; slower for few images
 };
 
 class Inverter {
@@ -52,6 +55,9 @@ class Inverter {
     given.threads = options.threads;
     given.half_fc_weights = options.half_fc_weights ? 1 : 0;
     given.isa = options.isa.empty() ? nullptr : options.isa.c_str();
+    given.device = options.device.empty() ? nullptr : options.device.c_str();
+    given.precision = options.precision.empty() ? nullptr : options.precision.c_str();
+    given.stable = options.stable ? 1 : 0;
     deepsim_inverter* opened = nullptr;
     deepsim_error error;
     check(deepsim_open(bundle.c_str(), &given, &opened, &error), error);
@@ -93,7 +99,7 @@ class Inverter {
 
   std::string layer() const { return info_.layer; }      // of the encoder, that is inverted: "fc6"
   std::string encoder() const { return info_.encoder; }  // "caffenet"
-  std::string isa() const { return info_.isa; }          // the instruction set in use: "avx512"
+  std::string isa() const { return info_.isa; }          // what the kernels in use are for: "avx512", "sm_90"
   int threads() const { return info_.threads; }
   int image_size() const { return info_.image_size; }            // 227
   int full_image_size() const { return info_.full_image_size; }  // 256 or 240

@@ -1,0 +1,51 @@
+#include "emulated_kernels.h"
+
+#include <map>
+
+#include "passes.h"
+#include "shift_gemm.h"
+#include "variants.h"
+
+namespace deepsim::tests {
+
+namespace {
+
+using namespace deepsim::cuda;
+using Kernels = std::map<std::string, EmulatedKernel>;
+
+template <class Argument, class Body>
+EmulatedKernel kernel(const Body& body) {
+  return {sizeof(Argument), [body](const void* argument) { body(*static_cast<const Argument*>(argument)); }};
+}
+
+unsigned char* shared() { return emulation::position.shared; }
+
+template <class Element>
+Kernels kernels_for() {
+  Kernels kernels;
+#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
+  using name##_tile = Tile<Element, rows, columns, depth, warp_rows, warp_columns, stages>;
+  DEEPSIM_CUDA_TILES(TILE)
+#undef TILE
+#define PRODUCT(tile, kind)              \
+  kernels[#tile "_" #kind] = kernel<ShiftGemm>( \
+      [](const ShiftGemm& layer) { shift_gemm<tile##_tile, Store::kind>(layer, shared()); });
+  DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+#undef PRODUCT
+  kernels["pool_and_normalise"] = kernel<Pool>([](const Pool& layer) { pool<Element>(layer, shared()); });
+  kernels["read_pixels"] = kernel<PixelsIn>([](const PixelsIn& layer) { pixels_in<Element>(layer); });
+  kernels["to_depth"] = kernel<SpaceToDepth>([](const SpaceToDepth& layer) { space_to_depth(layer); });
+  kernels["read_features"] = kernel<Features>([](const Features& layer) { features<Element, true>(layer); });
+  kernels["write_features"] = kernel<Features>([](const Features& layer) { features<Element, false>(layer); });
+  kernels["add_splits"] = kernel<Reduction>([](const Reduction& layer) { reduce<Element>(layer); });
+  return kernels;
+}
+
+}  // namespace
+
+const EmulatedKernel& emulated_kernel(const std::string& element, const std::string& name) {
+  static const Kernels half = kernels_for<Half>(), brain = kernels_for<Brain>();
+  return (element == "half" ? half : brain).at(name);
+}
+
+}  // namespace deepsim::tests
