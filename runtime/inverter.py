@@ -41,12 +41,14 @@ class Inverter:
     """Encode, decode, reconstruct and re-encode with one bundle.
 
     ``bundle`` is a bundle folder. ``backend`` is a name of :func:`available_backends` or "auto", the first usable of
-    cpu, onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend can
-    use, else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced.
+    cpu, cuda, onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend
+    can use, else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced.
     Batches of any size are run in chunks of at most ``max_batch``, in order; with the backend cpu every image's bits
     are the same in any batch, with others the last bits may depend on how a batch is cut. DEEPSIM_NUM_THREADS sets the
     number of CPU threads. ``half_fc_weights`` (backend cpu) stores fully connected weights as fp16, with fp32
     arithmetic: half the memory traffic that limits fc6 at batch 1, for a relative error of about 3e-4 in each layer.
+    ``precision`` (backend cuda) is "fp16", the default, or "bf16" for values beyond 65504, with fp32 sums; ``stable``
+    (backend cuda) gives an image the same bits in every batch, at some speed for few images.
 
     Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what is not 227x227 is warped to
     256x256 and cropped centrally. A lone photograph counts as a batch of one. Tensors of other libraries are read
@@ -67,11 +69,15 @@ class Inverter:
         device: int | str = "auto",
         max_batch: int = 64,
         half_fc_weights: bool = False,
+        precision: str | None = None,
+        stable: bool = False,
     ) -> None:
         self.max_batch = whole_number("max_batch", max_batch, 1, 1 << 16)
         parsed = parse_device(device)
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        created = backends.create(backend, self.bundle, parsed, self.max_batch, bool(half_fc_weights))
+        options = {"half_fc_weights": half_fc_weights, "precision": precision, "stable": stable}
+        given = {name: value for name, value in options.items() if value}
+        created = backends.create(backend, self.bundle, parsed, self.max_batch, **given)
         self.backend, self.device = created.name, created.device
         self._backend: backends.Backend | None = created
         self._process = os.getpid()

@@ -58,6 +58,7 @@ _DOUBLE = ctypes.POINTER(ctypes.c_double)
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_open": (ctypes.c_char_p, ctypes.POINTER(Options), ctypes.POINTER(_POINTER), _ERROR),
     "deepsim_describe": (_POINTER, ctypes.POINTER(Info), _ERROR),
+    "deepsim_check_device": (ctypes.c_char_p, ctypes.c_char_p, _ERROR),
     "deepsim_encode": (_POINTER, _POINTER, _LONG, _POINTER, _ERROR),
     "deepsim_decode": (_POINTER, _POINTER, _LONG, ctypes.c_int, _POINTER, _ERROR),
     "deepsim_reencode": (_POINTER, _POINTER, _LONG, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _ERROR),
@@ -105,6 +106,11 @@ def instruction_sets() -> list[str]:
     """List the instruction sets that can run here, best first: of "avx512", "avx2", "baseline"."""
     names: str = load().deepsim_instruction_sets().decode()
     return names.split(",")
+
+
+def check_device(device: str, precision: str = "fp16") -> None:
+    """Raise DeviceError telling why ``device`` ("cpu", "cuda:0") cannot be used here, if so."""
+    call("deepsim_check_device", device.encode(), precision.encode())
 
 
 def measure_roofs(threads: int = 0, instruction_set: str = "") -> tuple[float, float]:

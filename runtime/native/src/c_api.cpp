@@ -155,6 +155,15 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
   });
 }
 
+int deepsim_check_device(const char* device, const char* precision, deepsim_error* error) {
+  return guarded(error, [&] {
+    EngineOptions options;
+    if (device != nullptr) options.device = device;
+    if (precision != nullptr) options.precision = precision;
+    check_device(options);
+  });
+}
+
 int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features,
                    deepsim_error* error) {
   return guarded(error, [&] {

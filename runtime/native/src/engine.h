@@ -40,6 +40,9 @@ class Engine {
   virtual const std::string& isa() const = 0;  // "avx512", "sm_90"
 };
 
+// Raises UsageError or DeviceError when no engine can be made with these options here, whatever the bundle.
+void check_device(const EngineOptions& options);
+
 // Raises BundleError and its kinds, UsageError (options), DeviceError (no such device or instruction set), OutOfMemory,
 // NumericError.
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options);

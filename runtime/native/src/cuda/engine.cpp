@@ -233,6 +233,10 @@ void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iteration
 
 }  // namespace
 
+void check_device(const EngineOptions& options, int ordinal) {
+  require_kernels(device_facts(ordinal), precision_of(options.precision));
+}
+
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options, int ordinal) {
   return std::make_unique<CudaEngine>(bundle, options, ordinal);
 }
