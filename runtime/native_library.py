@@ -14,7 +14,8 @@ from typing import Any
 from deepsim.runtime import errors
 from deepsim.runtime.errors import DeepsimError, DeviceError
 
-PATH = Path(__file__).parent / "native" / "lib" / "libdeepsim.so"
+# DEEPSIM_LIBRARY names another build of the library, such as one under development.
+PATH = Path(os.environ.get("DEEPSIM_LIBRARY") or Path(__file__).parent / "native" / "lib" / "libdeepsim.so")
 
 
 class Error(ctypes.Structure):

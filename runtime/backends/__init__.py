@@ -75,8 +75,8 @@ def reasons(device: str = "auto") -> dict[str, str | None]:
 def create(name: str, bundle: Bundle, device: str, max_batch: int, **options: bool | str) -> Backend:
     """Load a bundle into the named backend, or for "auto" into the first usable one of :data:`AUTO_ORDER`.
 
-    ``options`` are those that the backend's module lists in ``OPTIONS``. Raises UsageError on an unknown name and for an
-    option of another backend, DeviceError with the reason when the backend cannot run here.
+    ``options`` are those that the backend's module lists in ``OPTIONS``. Raises UsageError on an unknown name and for
+    an option of another backend, DeviceError with the reason when the backend cannot run here.
     """
     if name == "auto":
         name = _first_usable(device)

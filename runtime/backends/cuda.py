@@ -34,8 +34,8 @@ def create(
 ) -> CudaBackend:
     """Load a bundle onto a GPU, "auto": the first.
 
-    ``precision`` is "fp16" or, for values beyond 65504, "bf16"; sums are fp32. With ``stable`` an image's result has the
-    same bits in every batch, which costs speed for few images.
+    ``precision`` is "fp16" or, for values beyond 65504, "bf16"; sums are fp32. With ``stable`` an image's result has
+    the same bits in every batch, which costs speed for few images.
 
     Raises BundleError and its kinds for the bundle, DeviceError for the GPU, OutOfMemory naming need and what is free,
     NumericError for weights that fp16 cannot hold, UsageError for another precision.

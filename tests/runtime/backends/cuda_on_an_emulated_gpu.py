@@ -1,0 +1,54 @@
+"""What only the backend cuda promises; run by test_cuda.py, where a GPU is emulated."""
+
+import numpy as np
+import pytest
+
+from deepsim.runtime import available_backends, native_library
+from deepsim.runtime.errors import DeviceError, UsageError
+from deepsim.runtime.inverter import Inverter
+from tests.bundles import photographs
+
+
+def test_cuda_is_usable_and_named(bundle_of):
+    assert available_backends()["cuda"] is None
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0)
+    assert (inverter.backend, inverter.device) == ("cuda", "cuda:0")
+    assert Inverter(bundle_of("tiny"), "auto", "cuda").backend == "cuda"
+    with pytest.raises(DeviceError, match=r"device cuda:1: not here, the driver sees 1 GPU"):
+        Inverter(bundle_of("tiny"), "cuda", 1)
+    with pytest.raises(DeviceError, match="it runs on GPUs only"):
+        Inverter(bundle_of("tiny"), "cuda", "cpu")
+
+
+def test_cuda_precisions_differ_and_are_near(bundle_of):
+    photos = photographs(2, seed=31)
+    exact = Inverter(bundle_of("tiny"), "cpu").encode(photos)
+    errors = {}
+    for precision in ("fp16", "bf16"):
+        found = Inverter(bundle_of("tiny"), "cuda", precision=precision).encode(photos)
+        errors[precision] = np.linalg.norm(found - exact) / np.linalg.norm(exact)
+    assert 1e-5 < errors["fp16"] < 2e-3 and 4 * errors["fp16"] < errors["bf16"] < 2e-2
+    with pytest.raises(UsageError, match="precision 'fp8': unknown on a GPU, expected fp16 or bf16"):
+        Inverter(bundle_of("tiny"), "cuda", precision="fp8")
+    with pytest.raises(UsageError, match="precision: backend cpu has no such option, only cuda has"):
+        Inverter(bundle_of("tiny"), "cpu", precision="fp16")
+    with pytest.raises(UsageError, match="half_fc_weights: backend cuda has no such option, only cpu has"):
+        Inverter(bundle_of("tiny"), "cuda", half_fc_weights=True)
+
+
+def test_cuda_stable_bits_depend_on_neither_batch_nor_position(bundle_of):
+    photos = photographs(5, seed=32)
+    whole = Inverter(bundle_of("tiny"), "cuda", stable=True).reconstruct(photos)
+    for max_batch in (1, 2, 4):
+        inverter = Inverter(bundle_of("tiny"), "cuda", max_batch=max_batch, stable=True)
+        np.testing.assert_array_equal(inverter.reconstruct(photos), whole)
+
+
+def test_cuda_device_check_names_what_is_missing(monkeypatch):
+    native_library.check_device("cuda:0", "bf16")
+    monkeypatch.setenv("DEEPSIM_STAND_IN_ARCHITECTURE", "75")
+    with pytest.raises(DeviceError, match=r"compute capability 7.5, expected 8.0 or later for bf16. Use fp16"):
+        native_library.check_device("cuda:0", "bf16")
+    monkeypatch.setenv("DEEPSIM_STAND_IN_ARCHITECTURE", "61")
+    with pytest.raises(DeviceError, match=r"compute capability 6.1, expected 7.5 or later. Use backend cpu"):
+        native_library.check_device("cuda:0")
