@@ -91,7 +91,7 @@ def load() -> ctypes.CDLL:
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = ctypes.c_int
     library.deepsim_close.argtypes, library.deepsim_close.restype = (_POINTER,), None
-    library.deepsim_instruction_sets.restype = ctypes.c_char_p
+    library.deepsim_instruction_sets.restype = library.deepsim_cuda_architectures.restype = ctypes.c_char_p
     return library
 
 
@@ -107,6 +107,12 @@ def instruction_sets() -> list[str]:
     """List the instruction sets that can run here, best first: of "avx512", "avx2", "baseline"."""
     names: str = load().deepsim_instruction_sets().decode()
     return names.split(",")
+
+
+def cuda_architectures() -> list[str]:
+    """List the compute capabilities that the CUDA kernels were compiled for, as "7.5"; none in a build without nvcc."""
+    names: str = load().deepsim_cuda_architectures().decode()
+    return [f"{name[:-1]}.{name[-1]}" if name.isdigit() else name for name in names.split(",") if name]
 
 
 def check_device(device: str, precision: str = "fp16") -> None:

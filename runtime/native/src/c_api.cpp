@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/gpu.h"
 #include "deepsim/deepsim.h"
 #include "engine.h"
 #include "error.h"
@@ -232,6 +233,8 @@ const char* deepsim_instruction_sets(void) {
   }();
   return names.c_str();
 }
+
+const char* deepsim_cuda_architectures(void) { return cuda::kernel_architectures(); }
 
 const char* deepsim_version(void) { return DEEPSIM_VERSION; }
 

@@ -75,6 +75,9 @@ int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, doubl
 
 /* The instruction sets that can run here, best first, with commas between. */
 const char* deepsim_instruction_sets(void);
+/* The compute capabilities that the CUDA kernels were compiled for, "75,80,90"; newer GPUs compile them when they are
+ * loaded. "" for a library that was built without nvcc. */
+const char* deepsim_cuda_architectures(void);
 const char* deepsim_version(void);
 
 /* Where notes for people go (level 0 information, 1 warning); NULL, the default, drops them. */
