@@ -1,5 +1,6 @@
-"""The C++ tests of the native library: as they are, under AddressSanitizer + UndefinedBehaviorSanitizer, and under
-ThreadSanitizer. The programs build into ``build/``, so that a second run compiles only what changed."""
+"""The C++ tests of the native library and the corpus of its fuzzers (``fuzz/``): as they are, under AddressSanitizer +
+UndefinedBehaviorSanitizer, and under ThreadSanitizer. The programs build into ``build/``, so that a second run compiles
+only what changed."""
 
 import subprocess
 import sysconfig
@@ -10,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILDS = {"plain": "", "address-undefined": "address,undefined", "thread": "thread"}
+FUZZ_TARGETS = {"manifest": "2000", "safetensors": "2000", "bundle": "500"}  # fixed mutations of the corpus
 
 
 def cmake():
@@ -26,8 +28,15 @@ def test_native_tests_pass(name):
     folder = ROOT / "build" / f"tests-{name}"
     configure = [cmake(), "-S", ROOT, "-B", folder, "-DDEEPSIM_BUILD_TESTS=ON", f"-DDEEPSIM_SANITIZE={BUILDS[name]}"]
     subprocess.run(configure, check=True, capture_output=True)
-    built = subprocess.run([cmake(), "--build", folder, "--target", "deepsim_tests"], capture_output=True, text=True)
+    programs = ["deepsim_tests", *(f"replay_{target}" for target in FUZZ_TARGETS)]
+    built = subprocess.run([cmake(), "--build", folder, "--target", *programs], capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
     done = subprocess.run([folder / "tests/native/deepsim_tests"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
     assert "Status: SUCCESS" in done.stdout
+    for target, mutations in FUZZ_TARGETS.items():
+        corpus = ROOT / "tests/native/fuzz/corpus" / target
+        replay = [folder / f"tests/native/fuzz/replay_{target}", corpus, "--mutations", mutations]
+        done = subprocess.run(replay, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+        assert "no error but typed ones" in done.stdout
