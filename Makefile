@@ -16,7 +16,7 @@ FUZZ_MEMORY_manifest := -rss_limit_mb=512 -malloc_limit_mb=64
 FUZZ_MEMORY_safetensors := $(FUZZ_MEMORY_manifest)
 FUZZ_MEMORY_bundle := -rss_limit_mb=2048
 
-.PHONY: demo test check types bench fuzz clean help
+.PHONY: demo test check types bench bench-gpu fuzz clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "make check   formatter, linter, types"
 	@echo "make bench   benchmarks: training step, runtime throughput"
 	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
+	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against PyTorch's forms"
 	@echo "make clean   remove what the above made, .venv included"
 
 $(BIN)/python:
@@ -83,6 +84,9 @@ fuzz:
 		ASAN_OPTIONS=quarantine_size_mb=32 $(FUZZ)/tests/native/fuzz/fuzz_$(target) $(FUZZ)/found/$(target) \
 		tests/native/fuzz/corpus/$(target) -artifact_prefix=$(FUZZ)/found/$(target)- -max_total_time=$(SECONDS) \
 		$(FUZZ_OPTIONS) $(FUZZ_MEMORY_$(target));)
+
+bench-gpu: .venv/dev.stamp
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

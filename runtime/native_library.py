@@ -54,6 +54,7 @@ class Info(ctypes.Structure):
     )
 
 
+_ADDRESS = ctypes.c_uint64
 _POINTER, _INT, _LONG, _ERROR = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.POINTER(Error)
 _DOUBLE = ctypes.POINTER(ctypes.c_double)
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
@@ -64,6 +65,14 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_decode": (_POINTER, _POINTER, _LONG, ctypes.c_int, _POINTER, _ERROR),
     "deepsim_reencode": (_POINTER, _POINTER, _LONG, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _ERROR),
     "deepsim_interpolate": (_POINTER, _POINTER, _POINTER, _INT, _POINTER, _ERROR),
+    "deepsim_encode_on_device": (_POINTER, _ADDRESS, _LONG, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_decode_on_device": (_POINTER, _ADDRESS, _LONG, ctypes.c_int, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_reencode_on_device": (
+        *(_POINTER, _ADDRESS, _LONG, _INT, ctypes.POINTER(_INT), _INT, _ADDRESS, _POINTER, _ERROR),
+    ),
+    "deepsim_take_on_device": (_POINTER, _ADDRESS, _POINTER, ctypes.POINTER(_ADDRESS), _ERROR),
+    "deepsim_free_on_device": (_POINTER, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_copy_from_device": (_POINTER, _ADDRESS, _ADDRESS, _POINTER, _POINTER, _ERROR),
     "deepsim_measure_roofs": (_INT, ctypes.c_char_p, _DOUBLE, _DOUBLE, _ERROR),
 }
 
@@ -101,6 +110,11 @@ def call(name: str, *arguments: Any) -> None:
     if getattr(load(), name)(*arguments, ctypes.byref(error)) != 0:
         kind = getattr(errors, error.kind.decode(), DeepsimError)
         raise kind(error.message.decode(errors="replace"))
+
+
+def give_back(handle: ctypes.c_void_p, memory: int, stream: int) -> None:
+    """Free memory of a GPU; for finalisers, so that a GPU that failed raises nothing (its driver frees all with it)."""
+    load().deepsim_free_on_device(handle, memory, stream, None)
 
 
 def instruction_sets() -> list[str]:

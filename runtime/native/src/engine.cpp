@@ -139,6 +139,23 @@ int ordinal_of(const std::string& device) {
 
 }  // namespace
 
+namespace {
+
+[[noreturn]] void refuse_device_memory() {
+  throw Failure(ErrorKind::usage, "inverter: on the CPU, expected one on a GPU for memory of a GPU. Open it with device cuda:0.");
+}
+
+}  // namespace
+
+void Engine::encode_on_device(std::uint64_t, std::int64_t, std::uint64_t, void*) { refuse_device_memory(); }
+void Engine::decode_on_device(std::uint64_t, std::int64_t, bool, std::uint64_t, void*) { refuse_device_memory(); }
+void Engine::reencode_on_device(std::uint64_t, std::int64_t, int, const int*, int, std::uint64_t, void*) {
+  refuse_device_memory();
+}
+std::uint64_t Engine::take_on_device(std::size_t, void*) { refuse_device_memory(); }
+void Engine::free_on_device(std::uint64_t, void*) { refuse_device_memory(); }
+void Engine::copy_from_device(std::uint64_t, std::size_t, void*, void*) { refuse_device_memory(); }
+
 void check_device(const EngineOptions& options) {
   const int ordinal = ordinal_of(options.device);
   if (ordinal < 0) {

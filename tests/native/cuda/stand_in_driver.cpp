@@ -250,6 +250,16 @@ int cuMemFree_v2(Address address) {
   return kSuccess;
 }
 
+int cuMemAllocAsync(Address* address, std::size_t bytes, void*) { return cuMemAlloc_v2(address, bytes); }
+int cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
+
+int cuPointerGetAttribute(void* value, int attribute, Address address) {
+  COUNTED(cuPointerGetAttribute);
+  if (attribute != 9 || !inside(address, 1)) return kInvalid;
+  *static_cast<int*>(value) = 0;
+  return kSuccess;
+}
+
 int cuMemAllocHost_v2(void** memory, std::size_t bytes) {
   COUNTED(cuMemAllocHost_v2);
   *memory = std::malloc(bytes);
