@@ -193,3 +193,24 @@ TEST_CASE("a forked child gets an error, and the parent goes on") {
   CHECK(after == before);
 }
 #endif
+
+TEST_CASE("networks with maps between encoder and generator, and wide padding, agree with float64") {
+  const RandomBundle bundle({layer("conv1", Kind::conv, 3, 16, 15, 16, 1, Activation::relu),
+                             layer("conv2", Kind::conv, 16, 32, 1, 1, 1, Activation::relu),
+                             layer("conv3", Kind::conv, 32, 20, 2, 1, 2, Activation::relu)},
+                            {layer("conv4", Kind::conv, 20, 16, 3, 1, 0, Activation::lrelu), layer("deconv3", Kind::deconv, 16, 8, 4, 2, 1, Activation::lrelu),
+                             layer("deconv2", Kind::deconv, 8, 8, 4, 2, 1, Activation::lrelu),
+                             layer("deconv1", Kind::deconv, 8, 4, 4, 2, 1, Activation::lrelu), layer("deconv0", Kind::deconv, 4, 3, 4, 2, 1, Activation::none)});
+  const std::vector<std::uint8_t> images = random_images(2, 12);
+  const auto features = reference_encode(bundle, images.data() + kImage);
+  const std::size_t size = features.values.size();
+  Inverter inverter(bundle.path(), on_gpu());
+  std::vector<float> found(2 * size);
+  inverter.encode(images.data(), 2, found.data());
+  CHECK(relative_error(found.data() + size, features.values) < 2.0 / 2048);
+  const std::vector<float> exact(features.values.begin(), features.values.end());
+  const auto side = static_cast<std::size_t>(inverter.full_image_size());
+  std::vector<std::uint8_t> whole(side * side * 3);
+  inverter.decode(exact.data(), 1, whole.data(), true);
+  CHECK(mean_difference(whole, reference_decode(bundle, features)) < 0.15);
+}
