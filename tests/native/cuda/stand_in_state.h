@@ -26,7 +26,16 @@ namespace deepsim::tests::stand_in {
 using cuda::emulation::Grid;
 using Address = std::uint64_t;
 
-enum Result { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNoDevice = 100, kNoContext = 201, kNotFound = 500, kFault = 700, kCapturing = 900 };
+enum Result {
+  kSuccess = 0,
+  kInvalid = 1,
+  kOutOfMemory = 2,
+  kNoDevice = 100,
+  kNoContext = 201,
+  kNotFound = 500,
+  kFault = 700,
+  kCapturing = 900
+};
 
 using Work = std::function<int()>;
 using Recording = std::vector<Work>;
@@ -95,7 +104,8 @@ inline int enqueue(void* stream, const Work& work) {
   return kSuccess;
 }
 
-inline int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std::size_t shared, const std::vector<char>& argument) {
+inline int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std::size_t shared,
+                      const std::vector<char>& argument) {
   if (!setting("DEEPSIM_STAND_IN_IDLE").empty()) return kSuccess;
   try {
     cuda::emulation::launch(grid, threads, shared, [&] { kernel.body(argument.data()); });

@@ -73,7 +73,8 @@ ProductCase fully_connected() {
 }
 
 // In how many orders the kernel breaks a rule (one of these) or gives another result.
-int orders_that_notice(const ProductCase& layer, const std::string& tile, const EmulatedKernel& broken, const std::set<Rule>& rules) {
+int orders_that_notice(const ProductCase& layer, const std::string& tile, const EmulatedKernel& broken,
+                       const std::set<Rule>& rules) {
   ProductRun run(layer, {"half"});
   const TileFacts facts = tile_named(tile, layer);
   const Written right = run.run(facts);
