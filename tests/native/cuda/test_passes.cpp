@@ -215,13 +215,14 @@ TEST_CASE("pixels become channels, with zeros beyond the border") {
 
 TEST_CASE("features go in rounded, and come out as they are") {
   std::mt19937 random(4);
+  std::uniform_real_distribution<float> uniform(-2, 2);
   for (const Precision& precision : {Precision{"half"}, Precision{"brain"}})
     for (const bool flat : {false, true})
       for (const auto& [n, c, h, w] :
            {std::array{1, 1, 1, 1}, std::array{3, 50, 1, 1}, std::array{2, 33, 3, 5}, std::array{2, 96, 7, 9}}) {
         check_features_out(random_tensor(n, c, h, w, 1.0, precision, random), flat, precision);
         Tensor unrounded(n, c, h, w);
-        for (double& value : unrounded.values) value = static_cast<double>(static_cast<float>(static_cast<double>(random()) * 0x1p-30 - 2));
+        for (double& value : unrounded.values) value = static_cast<double>(uniform(random));
         check_features_in(unrounded, flat, precision);
       }
 }

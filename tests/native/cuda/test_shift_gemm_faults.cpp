@@ -128,7 +128,9 @@ TEST_CASE("a missing barrier between copying and reading is noticed in every ord
 
 TEST_CASE("a wait for one group of copies too few is noticed in every order") { check_noticed<LaxWait>({Rule::in_flight}); }
 
-TEST_CASE("one buffer of input too few is noticed in every order") { check_noticed<MissingBuffer>({Rule::in_flight, Rule::overwritten_read}); }
+TEST_CASE("one buffer of input too few is noticed in every order") {
+  check_noticed<MissingBuffer>({Rule::in_flight, Rule::overwritten_read});
+}
 
 TEST_CASE("bytes that are staged before all warps have read the last input are noticed in every order") {
   const auto broken = kernel<image_tile, Store::pixels, NoBarrierBeforeStaging>();
