@@ -59,13 +59,13 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
 int cuDevicePrimaryCtxRetain(void** context, int) {
   COUNTED(cuDevicePrimaryCtxRetain);
   *context = &state();
-  live(1);
+  retain(1);
   return kSuccess;
 }
 
 int cuDevicePrimaryCtxRelease_v2(int) {
   GIVES_BACK(cuDevicePrimaryCtxRelease_v2);
-  live(-1);
+  retain(-1);
   return result;
 }
 
@@ -84,15 +84,13 @@ int cuCtxPopCurrent_v2(void** context) {
 int cuModuleLoadData(void** module, const void* image) {
   COUNTED(cuModuleLoadData);
   if (contexts <= 0) return kNoContext;
-  *module = new Module{static_cast<const char*>(image), {}};
-  live(1);
+  *module = make(Module{static_cast<const char*>(image), {}});
   return kSuccess;
 }
 
 int cuModuleUnload(void* module) {
   GIVES_BACK(cuModuleUnload);
-  live(-1);
-  delete static_cast<Module*>(module);
+  end(module);
   return result;
 }
 
@@ -197,15 +195,13 @@ int cuMemsetD8Async(Address to, unsigned char value, std::size_t bytes, void* st
 
 int cuStreamCreate(void** stream, unsigned) {
   COUNTED(cuStreamCreate);
-  *stream = new Stream;
-  live(1);
+  *stream = make(Stream{});
   return kSuccess;
 }
 
 int cuStreamDestroy_v2(void* stream) {
   GIVES_BACK(cuStreamDestroy_v2);
-  live(-1);
-  delete static_cast<Stream*>(stream);
+  end(stream);
   return result;
 }
 
@@ -288,7 +284,9 @@ int cuGetErrorString(int result, const char** text) {
 // For tests of leaks: bytes of the GPU that are taken; graphs, modules, streams, contexts that live, and this thread's
 // stack of contexts.
 std::size_t deepsim_stand_in_memory(void) { return state().used; }
-int deepsim_stand_in_objects(void) { return static_cast<int>(state().graphs.size()) + state().others + contexts; }
+int deepsim_stand_in_objects(void) {
+  return static_cast<int>(state().graphs.size() + state().objects.size()) + state().retained + contexts;
+}
 std::size_t deepsim_stand_in_graphs(void) { return state().graphs.size(); }
 // Calls of a function, all or since they were counted anew.
 long deepsim_stand_in_calls(const char* name) { return state().calls[name]; }
@@ -300,7 +298,8 @@ void deepsim_stand_in_forget(void) {
   state().used = 0;
   for (const void* graph : state().graphs) delete static_cast<const Recording*>(graph);
   state().graphs.clear();
-  state().others = 0;
+  state().objects.clear();
+  state().retained = 0;
 }
 
 }  // extern "C"

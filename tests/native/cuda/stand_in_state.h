@@ -16,6 +16,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device.h"
@@ -56,7 +57,8 @@ struct State {
   std::map<Address, std::size_t> memory;
   std::size_t used = 0;
   std::set<const void*> graphs;
-  int others = 0;  // modules, streams and retained contexts that live
+  std::map<void*, std::shared_ptr<void>> objects;  // modules and streams that live
+  int retained = 0;                                // contexts
   std::map<std::string, long> calls;
   std::string violation;  // what the last kernel did wrong
 };
@@ -133,9 +135,22 @@ inline int destroy(void* graph) {
   return kSuccess;
 }
 
-inline void live(int change) {
+inline void retain(int change) {
   const std::lock_guard<std::mutex> lock(state().mutex);
-  state().others += change;
+  state().retained += change;
+}
+
+template <class Object>
+void* make(Object object) {
+  const auto made = std::make_shared<Object>(std::move(object));
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().objects[made.get()] = made;
+  return made.get();
+}
+
+inline void end(void* object) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().objects.erase(object);
 }
 
 inline void keep(const void* graph) {
