@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from deepsim.runtime.backends import cuda
-from tests.native.test_native import ROOT, cmake
+from tests.native.test_native import ROOT, build
 
 CHOSEN = "(cuda or emulated) and not norm2 and not sixteen"  # emulated, the others take minutes
 SUITE = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", "backends/cuda_on_an_emulated_gpu.py")
@@ -17,14 +17,8 @@ SUITE = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", "bac
 @pytest.fixture(scope="session")
 def emulated():
     """Return the environment in which the library and the driver are the emulated ones."""
-    build = ROOT / "build/tests-emulated"
-    for command in (
-        [cmake(), "-S", ROOT, "-B", build, "-DDEEPSIM_BUILD_TESTS=ON", "-DDEEPSIM_CUDA=EMULATED"],
-        [cmake(), "--build", build, "--target", "deepsim", "stand_in_driver"],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    emulated = {"DEEPSIM_LIBRARY": str(build / "libdeepsim.so"), "LD_LIBRARY_PATH": str(build / "tests/native")}
+    folder = build("plain", "deepsim", "stand_in_driver")
+    emulated = {"DEEPSIM_LIBRARY": str(folder / "libdeepsim.so"), "LD_LIBRARY_PATH": str(folder / "tests/native")}
     return {**os.environ, **emulated, "DEEPSIM_TEST_EMULATED": "1"}
 
 
