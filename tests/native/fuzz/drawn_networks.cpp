@@ -1,16 +1,19 @@
 #include "drawn_networks.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <optional>
 
 #include "error.h"
+#include "footprint.h"
+#include "lowering.h"
 
 namespace deepsim::tests {
 
 using runtime::detail::Activation;
 using runtime::detail::Failure;
+using runtime::detail::footprint_of;
+using runtime::detail::is_upconvolution;
 using runtime::detail::Kind;
 using runtime::detail::Shape;
 
@@ -105,8 +108,6 @@ void close_to_image(Shape shape, Network* network) {
   }
 }
 
-double padded(int channels) { return std::ceil(channels / 16.0) * 16; }
-
 // A value in [-1, 1] that depends on where it stands.
 float value_at(std::size_t index) {
   const std::uint32_t mixed = static_cast<std::uint32_t>(index) * 2654435761u >> 20;
@@ -149,12 +150,13 @@ double work_of(const Network& network) {
   double work = 0;
   Shape shape = network.input;
   for (const Layer& layer : network.layers) {
+    const bool first = &layer == &network.layers.front() && shape == Shape{3, kSide, kSide, false};
     const Shape output = layer.output_shape(shape);
-    const double pixels = static_cast<double>(output.height) * output.width;
-    const bool connected = layer.kind == Kind::fc;
-    const double down = connected ? shape.height : layer.kernel, across = connected ? shape.width : layer.kernel;
-    const double inputs = layer.has_weights() ? padded(shape.channels) : 1;
-    work += pixels * padded(output.channels) * inputs * down * across;
+    const bool image = &layer == &network.layers.back() && !output.flat && output.channels == 3;
+    const Shape& windows = is_upconvolution(layer) ? shape : output;
+    const double taps = layer.has_weights() ? footprint_of(layer, shape, output, first, image).weights
+                                            : static_cast<double>(output.channels) * layer.kernel * layer.kernel;
+    work += static_cast<double>(windows.height) * windows.width * taps;
     shape = output;
   }
   return work;

@@ -16,14 +16,13 @@ struct DrawnBundle {
   WeightShapes shapes;
   std::uint8_t isa = 0;
   bool half = false;
-  double work = 0;  // multiply-adds of one image through both networks, padding included
 };
 
 DrawnBundle draw_bundle(const std::uint8_t* data, std::size_t size);
 
 // Values for every layer of a network whose weights are few: deterministic, with NaN and infinities where asked for.
 void add_weights(const Network& network, const std::string& prefix, bool finite, DrawnBundle* bundle);
-// The multiply-adds of one image, channels padded as the kernels pad them.
+// The multiply-adds of one image about, channels padded as the kernels pad them.
 double work_of(const Network& network);
 
 }  // namespace deepsim::tests

@@ -23,7 +23,7 @@ using namespace deepsim::runtime::detail;
 using namespace deepsim::tests;
 using deepsim::runtime::ErrorKind;
 
-constexpr double kMaxWork = 6e7;  // multiply-adds of an image; sanitizers are slow
+constexpr double kMaxWork = 2e8;  // multiply-adds of an image; sanitizers are slow
 constexpr std::size_t kSpareBytes = std::size_t{8} << 20, kImage = 227 * 227 * 3;
 
 struct Folder {
