@@ -217,7 +217,8 @@ int cuStreamDestroy_v2(void* stream) {
 
 int cuStreamSynchronize(void* stream) {
   COUNTED(cuStreamSynchronize);
-  return static_cast<Stream*>(stream)->recording ? kCapturing : kSuccess;
+  const auto* known = static_cast<Stream*>(stream);  // null: the default stream
+  return known != nullptr && known->recording ? kCapturing : kSuccess;
 }
 
 int cuStreamWaitEvent(void*, void*, unsigned) { return kSuccess; }

@@ -60,7 +60,8 @@ def test_cuda_device_check_names_what_is_missing(monkeypatch):
 def uploaded(inverter, array):
     """Return a DeviceArray with the content of an array; the emulated GPU's memory is the host's."""
     made = DeviceArray(inverter._backend, array.shape, array.dtype.type, 0)
-    ctypes.memmove(made.address, np.ascontiguousarray(array).ctypes.data, array.nbytes)
+    content = np.ascontiguousarray(array)
+    ctypes.memmove(made.address, content.ctypes.data, content.nbytes)
     return made
 
 

@@ -43,7 +43,8 @@ class StreamOwner {
   Stream stream_ = nullptr;
 };
 
-// What a call starts for one batch size, recorded once and replayed with a single launch.
+// What a call starts for one batch size: the first time as it is, which loads its kernels (a stream that records may not),
+// the second time recorded as a graph, and from then on replayed with a single launch.
 class Graphs {
  public:
   enum class Work { encode, decode_whole, decode_crop, reencode };
@@ -52,7 +53,8 @@ class Graphs {
   explicit Graphs(std::shared_ptr<const Gpu> gpu) : gpu_(std::move(gpu)) {}
   ~Graphs() {
     gpu_->quietly([&](const Driver& driver) {
-      for (const auto& [key, graph] : graphs_) (void)driver.graph_executable_destroy(graph.first);
+      for (const auto& [key, graph] : graphs_)
+        if (graph.first != nullptr) (void)driver.graph_executable_destroy(graph.first);
     });
   }
   Graphs(const Graphs&) = delete;
@@ -61,11 +63,17 @@ class Graphs {
   // Run `record()`, which starts kernels on the stream, or what it started the last time. The context must be current.
   template <class Record>
   void run(const Key& key, Stream stream, const Record& record) {
-    auto found = graphs_.find(key);
-    if (found == graphs_.end()) found = graphs_.emplace(key, std::pair{capture(stream, record), 0L}).first;
+    const auto found = graphs_.find(key);
+    if (found == graphs_.end()) {
+      record();
+      graphs_[key] = {nullptr, ++uses_};
+      if (graphs_.size() > kGraphs) drop_oldest();
+      return;
+    }
+    GraphExecutable& graph = found->second.first;
     found->second.second = ++uses_;
-    check(Driver::get().graph_launch(found->second.first, stream), "launch a graph");
-    if (graphs_.size() > kGraphs) drop_oldest();
+    if (graph == nullptr) graph = capture(stream, record);
+    check(Driver::get().graph_launch(graph, stream), "launch a graph");
   }
 
  private:
@@ -92,12 +100,13 @@ class Graphs {
     const auto oldest = std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
       return a.second.second < b.second.second;
     });
-    check(Driver::get().graph_executable_destroy(oldest->second.first), "forget a graph");
+    const GraphExecutable graph = oldest->second.first;
     graphs_.erase(oldest);
+    if (graph != nullptr) check(Driver::get().graph_executable_destroy(graph), "forget a graph");
   }
 
   std::shared_ptr<const Gpu> gpu_;
-  std::map<Key, std::pair<GraphExecutable, long>> graphs_;  // with the number of its last use
+  std::map<Key, std::pair<GraphExecutable, long>> graphs_;  // null after one use; with the number of the last use
   long uses_ = 0;
 };
 
