@@ -13,6 +13,7 @@ struct Correct {
   static constexpr bool barrier = true;
   static constexpr int lax = 0;              // groups of copies too many that may be under way
   static constexpr int missing_buffers = 0;  // of the input
+  static constexpr bool barrier_before_staging = true, barrier_after_staging = true;  // of pixels
 };
 
 // The steps of a product in order, chunk by chunk and tap by tap: where a step's input and weights are in shared memory.
@@ -150,7 +151,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const int column = product.column_tile * T::columns + warp / T::warps_down * T::warp_columns + lane % 4 * 2;
   if (kStore == Store::pixels) {
     wait_copies<0>();
-    sync_block();
+    if (Policy::barrier_before_staging) sync_block();
   }
   DEEPSIM_UNROLL
   for (int i = 0; i < T::warp_rows / 16; ++i)
@@ -165,7 +166,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
       }
     }
   if (kStore == Store::pixels) {
-    sync_block();
+    if (Policy::barrier_after_staging) sync_block();
     write_pixels<T::rows, T::threads>(layer, shared, product.first_row);
   }
 }

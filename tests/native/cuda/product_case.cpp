@@ -1,0 +1,270 @@
+#include "product_case.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "tile.h"
+#include "variants.h"
+
+namespace deepsim::tests {
+
+using namespace deepsim::cuda;
+using emulation::Schedule;
+
+namespace {
+
+int divide_up(int a, int b) { return (a + b - 1) / b; }
+double in(const std::vector<double>& values, int index) { return values[static_cast<std::size_t>(index)]; }
+
+Tensor one_image(const Tensor& x, int image) {
+  Tensor one(1, x.channels, x.height, x.width);
+  const auto size = static_cast<std::ptrdiff_t>(one.values.size());
+  std::copy_n(x.values.begin() + image * size, size, one.values.begin());
+  return one;
+}
+
+Tensor weight_of(const ProductCase& layer, const Precision& precision, std::mt19937& random) {
+  const int taps = layer.connected() ? layer.height * layer.width : layer.upsamples() ? 4 : layer.kernel * layer.kernel;
+  const int inputs = layer.channels / layer.groups;
+  const double scale = (layer.store == "pixels" && !layer.tanh255 ? 80.0 : 1.0) / std::sqrt(inputs * taps);
+  if (layer.upsamples()) return random_tensor(layer.channels, layer.outputs, 4, 4, scale, precision, random);
+  const int height = layer.connected() ? layer.height : layer.kernel, width = layer.connected() ? layer.width : layer.kernel;
+  return random_tensor(layer.outputs, inputs, height, width, scale, precision, random);
+}
+
+}  // namespace
+
+std::string ProductCase::text() const {
+  const auto number = [](int value) { return std::to_string(value); };
+  return store + " " + number(images) + " x " + number(channels) + "x" + number(height) + "x" + number(width) + " to " +
+         number(outputs) + ", kernel " + number(kernel) + ", pad " + number(pad) + ", groups " + number(groups) +
+         (flat ? ", flat" : "") + (up ? ", up" : "") + (bgr ? ", bgr" : "") + (tanh255 ? ", tanh" : "") +
+         (crop > 0 ? ", crop " + number(crop) : "") + (store == "partial" ? ", splits " + number(splits) : "");
+}
+
+std::vector<TileFacts> tiles_for(const std::string& store, int channels) {
+  std::vector<TileFacts> tiles;
+#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
+  const TileFacts name##_facts{#name, rows, columns, depth, stages, rows / warp_rows * (columns / warp_columns) * 32};
+  DEEPSIM_CUDA_TILES(TILE)
+#undef TILE
+#define PRODUCT(tile, kind) \
+  if (store == #kind && channels % tile##_facts.depth == 0) tiles.push_back(tile##_facts);
+  DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+#undef PRODUCT
+  return tiles;
+}
+
+std::vector<std::string> product_names() {
+#define PRODUCT(tile, kind) #tile "_" #kind,
+  return {DEEPSIM_CUDA_PRODUCTS(PRODUCT)};
+#undef PRODUCT
+}
+
+ProductRun::ProductRun(const ProductCase& layer, const Precision& precision, unsigned seed) : layer_(layer), precision_(precision) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  input_ = random_tensor(layer.images, layer.channels, layer.height, layer.width, 1.0, precision, random);
+  weight_ = weight_of(layer, precision, random);
+  for (int i = 0; i < layer.outputs; ++i) bias_.push_back(static_cast<double>(normal(random)));
+  compute();
+  describe();
+}
+
+ProductRun ProductRun::alone(int image) const {
+  ProductRun one = *this;
+  one.layer_.images = 1;
+  one.input_ = one_image(input_, image);
+  one.compute();
+  one.describe();
+  return one;
+}
+
+int ProductRun::terms() const {
+  const int taps = layer_.connected() ? layer_.height * layer_.width : layer_.upsamples() ? 4 : layer_.kernel * layer_.kernel;
+  return layer_.channels / layer_.groups * taps + layer_.splits;
+}
+
+void ProductRun::compute() {
+  const auto sums = [&](const Tensor& x, const Tensor& weight, const std::vector<double>& bias) {
+    if (layer_.upsamples()) return upconvolve(x, weight, bias);
+    return convolve(x, weight, bias, layer_.connected() ? 0 : layer_.pad, layer_.groups);
+  };
+  std::vector<double> bias = bias_;
+  wanted_ = leaky_relu(sums(input_, weight_, bias_), static_cast<double>(layer_.slope));
+  for (double& value : bias) value = std::fabs(value);
+  added_ = sums(magnitude(input_), magnitude(weight_), bias);
+  if (!layer_.connected()) return;
+  for (Tensor* y : {&wanted_, &added_}) {  // a vector that is a map
+    y->channels = layer_.outputs / (layer_.out_height * layer_.out_width);
+    y->height = layer_.out_height;
+    y->width = layer_.out_width;
+  }
+}
+
+void ProductRun::describe() {
+  const ProductCase& layer = layer_;
+  const int pitch = layer.width + layer.pad, guard = layer.pad * pitch + layer.pad;
+  product_ = {};
+  product_.columns = column_count();
+  product_.slope = layer.slope;
+  product_.splits = layer.splits;
+  if (layer.connected()) {
+    product_.rows = layer.images;
+    product_.windows_down = product_.windows_across = 1;
+    product_.out_pixels = Divisor(layer.out_height * layer.out_width);
+    product_.out_width = Divisor(layer.out_width);
+    return;
+  }
+  product_.group_planes = layer.channels / layer.groups / 8;
+  product_.rows = layer.images * (layer.height + layer.pad) * pitch;
+  product_.pitch = pitch;
+  product_.kernel = layer.kernel;
+  product_.first_shift = -guard;
+  product_.span = (layer.kernel - 1) * (pitch + 1);
+  product_.windows_down = layer.height + 2 * layer.pad - layer.kernel + 1;
+  product_.windows_across = layer.width + 2 * layer.pad - layer.kernel + 1;
+  product_.image_rows = Divisor((layer.height + layer.pad) * pitch);
+  product_.grid_pitch = Divisor(pitch);
+  product_.phases = layer.up ? 4 : 1;
+  set_levels(product_.levels);
+}
+
+void ProductRun::set_levels(Levels& levels) const {
+  const double mean[3] = {104, 117, 123};
+  for (int c = 0; c < 3; ++c) {
+    levels.mean[c] = static_cast<float>(layer_.tanh255 ? 0.0 : mean[c]);
+    levels.scale[c] = 1.0f;
+  }
+  levels.red = layer_.bgr ? 2 : 0;
+  levels.tanh255 = layer_.tanh255 ? 1 : 0;
+  levels.height = wanted_.height;
+  levels.width = wanted_.width;
+  levels.crop_side = layer_.crop > 0 ? layer_.crop : wanted_.height;
+  levels.crop_top = (levels.height - levels.crop_side) / 2;
+  levels.crop_left = (levels.width - levels.crop_side) / 2;
+}
+
+int ProductRun::column_count() const {
+  if (layer_.store == "pixels") return 16;
+  return (layer_.store == "shuffle" ? 4 : 1) * layer_.outputs / layer_.groups;
+}
+
+// The output channel (or entry of the vector) that a column of all groups is, -1 for none.
+int ProductRun::output_of(int column) const {
+  if (layer_.store == "pixels") return column < (layer_.up ? 12 : 3) ? column % 3 : -1;
+  if (layer_.store == "shuffle") return column / 64 * 16 + column % 16;
+  if (!layer_.connected()) return column;
+  const int pixels = layer_.out_height * layer_.out_width, sixteen = column / 16;
+  return (sixteen / pixels * 16 + column % 16) * pixels + sixteen % pixels;
+}
+
+double ProductRun::packed_weight(int group, int column, int channel, int tap) const {
+  const int output = output_of(group * product_.columns + column);
+  if (output < 0) return 0;
+  if (layer_.connected()) {
+    const int pixels = layer_.height * layer_.width, sixteen = channel / 16, pixel = sixteen % pixels;
+    return weight_.at(output, sixteen / pixels * 16 + channel % 16, pixel / layer_.width, pixel % layer_.width);
+  }
+  const int r = tap / layer_.kernel, s = tap % layer_.kernel;
+  if (!layer_.upsamples()) return weight_.at(output, channel, r, s);
+  const int phase = layer_.store == "shuffle" ? column / 16 % 4 : column / 3;
+  return weight_.at(channel, output, 3 - phase / 2 - 2 * r, 3 - phase % 2 - 2 * s);
+}
+
+// [group][unit of columns][chunk][tap][depth / 8][unit][8]
+std::vector<std::uint16_t> ProductRun::packed(int unit, int depth) const {
+  const int channels = product_.chunks * depth, taps = layer_.connected() ? 1 : layer_.kernel * layer_.kernel;
+  std::vector<std::uint16_t> weights;
+  for (int group = 0; group < layer_.groups; ++group)
+    for (int first = 0; first < product_.columns; first += unit)
+      for (int chunk = 0; chunk < channels; chunk += depth)
+        for (int tap = 0; tap < taps; ++tap)
+          for (int i = 0; i < depth * unit; ++i) {
+            const int column = first + i / 8 % unit, channel = chunk + i / (8 * unit) * 8 + i % 8;
+            const double weight = column < product_.columns ? packed_weight(group, column, channel, tap) : 0.0;
+            weights.push_back(precision_.bits(weight));
+          }
+  return weights;
+}
+
+std::vector<float> ProductRun::packed_bias() const {
+  std::vector<float> bias;
+  for (int column = 0; column < layer_.groups * product_.columns; ++column) {
+    const int output = output_of(column);
+    bias.push_back(output < 0 ? 0.0f : static_cast<float>(in(bias_, output)));
+  }
+  return bias;
+}
+
+Planes ProductRun::output() const {
+  return Planes({layer_.images, wanted_.channels, wanted_.height, wanted_.width, layer_.flat ? 0 : layer_.out_pad, layer_.flat});
+}
+
+Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel* kernel) {
+  const int taps = layer_.connected() ? 1 : layer_.kernel * layer_.kernel;
+  const int channels = layer_.channels / layer_.groups * (layer_.connected() ? layer_.height * layer_.width : 1);
+  product_.chunks = channels / tile.depth;
+  product_.chunks_per_split = divide_up(product_.chunks, layer_.splits);
+  product_.splits = divide_up(product_.chunks, product_.chunks_per_split);
+  const std::vector<std::uint16_t> weights = packed(layer_.store == "pixels" ? 16 : 64, tile.depth);
+  const std::vector<float> bias = packed_bias();
+  Planes input({layer_.images, layer_.channels, layer_.height, layer_.width, layer_.connected() ? 0 : layer_.pad,
+                layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 128},
+               input_, precision_);
+  product_.in = input.place().base;
+  product_.in_plane = input.place().odd;
+  product_.weights = weights.data();
+  product_.bias = bias.data();
+  const EmulatedKernel& used = kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.store);
+  if (layer_.store == "pixels") return run_pixels(tile, schedule, used);
+  Planes written = output();
+  product_.out = written.place();
+  std::vector<float> partial(layer_.store == "partial" ? static_cast<std::size_t>(product_.splits * product_.rows * product_.columns) : 0, NAN);
+  product_.partial = partial.data();
+  launch(tile, schedule, used);
+  if (layer_.store == "partial") reduce(written.place(), schedule);
+  return {written.interior(), written.touched_outside()};
+}
+
+// Bytes with guards before and behind; a byte that nobody writes is no level of the result, by its distance.
+Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) {
+  constexpr std::uint8_t poison = 0xa5;
+  constexpr std::ptrdiff_t guard = 64;
+  const int side = product_.levels.crop_side, bytes = layer_.images * side * side * 3;
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(bytes) + 2 * guard, poison);
+  product_.pixels = pixels.data() + guard;
+  launch(tile, schedule, kernel);
+  const auto touched = [](std::uint8_t byte) { return byte != poison; };
+  const auto outside = std::count_if(pixels.begin(), pixels.begin() + guard, touched) +
+                       std::count_if(pixels.end() - guard, pixels.end(), touched);
+  return {{pixels.begin() + guard, pixels.end() - guard}, static_cast<int>(outside)};
+}
+
+void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) const {
+  const int taps = product_.kernel * product_.kernel;
+  const int shared = shared_bytes(tile.rows, product_.span, tile.depth / 8, taps, tile.stages, tile.depth * tile.columns * 2);
+  const emulation::Grid grid{divide_up(product_.rows, tile.rows), divide_up(product_.columns, tile.columns),
+                             layer_.groups * product_.splits};
+  const auto bytes = static_cast<std::size_t>(shared);
+  emulation::launch(grid, tile.threads, bytes, [&] { kernel.body(&product_); }, schedule);
+}
+
+void ProductRun::reduce(Place out, const Schedule& schedule) const {
+  Reduction sum;
+  sum.partial = product_.partial;
+  sum.bias = product_.bias;
+  sum.out = out;
+  sum.rows = product_.rows;
+  sum.columns = product_.columns;
+  sum.splits = product_.splits;
+  sum.slope = product_.slope;
+  sum.out_pixels = product_.out_pixels;
+  sum.out_width = product_.out_width;
+  sum.column_pairs = Divisor(product_.columns / 2);
+  const EmulatedKernel& kernel = emulated_kernel(precision_.name, "add_splits");
+  const int blocks = divide_up(sum.rows * sum.columns / 2, kPassThreads);
+  emulation::launch({blocks, 1, 1}, kPassThreads, 0, [&] { kernel.body(&sum); }, schedule);
+}
+
+}  // namespace deepsim::tests

@@ -1,0 +1,218 @@
+// The matrix product behind every layer with weights, emulated, against float64: every kernel, in every order of blocks
+// and threads. What is broken on purpose: test_shift_gemm_faults.cpp.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "product_case.h"
+
+using namespace deepsim::tests;
+using deepsim::cuda::emulation::schedules;
+
+namespace {
+
+ProductCase blocks(int images, int channels, int outputs, int height, int width, int kernel, int pad, int groups = 1) {
+  ProductCase layer{"blocks", images, channels, outputs, height, width, kernel, pad, groups};
+  layer.out_pad = (kernel + pad) % 3;
+  return layer;
+}
+
+ProductCase shuffle(int images, int channels, int outputs, int height, int width, int out_pad) {
+  ProductCase layer{"shuffle", images, channels, outputs, height, width};
+  layer.out_pad = out_pad;
+  return layer;
+}
+
+ProductCase connected(const std::string& store, int images, int channels, int height, int width, int outputs, int out_height,
+                      int out_width, int splits = 1) {
+  ProductCase layer{store, images, channels, outputs, height, width, 1, 0};
+  layer.out_height = out_height;
+  layer.out_width = out_width;
+  layer.out_pad = 1;
+  layer.splits = splits;
+  return layer;
+}
+
+ProductCase pixels(int images, int channels, int side, bool up, int kernel, int pad, bool bgr, bool tanh255, int crop) {
+  ProductCase layer{"pixels", images, channels, 3, side, side, kernel, pad};
+  layer.up = up;
+  layer.slope = 1.0f;
+  layer.bgr = bgr;
+  layer.tanh255 = tanh255;
+  layer.crop = crop;
+  return layer;
+}
+
+ProductCase flat(ProductCase layer) {
+  layer.flat = true;
+  return layer;
+}
+
+ProductCase with_slope(ProductCase layer, float slope) {
+  layer.slope = slope;
+  return layer;
+}
+
+// Sizes that are no multiples of anything, the smallest, and more rows and columns than a tile has.
+const std::vector<ProductCase> CASES = {
+    blocks(1, 16, 16, 1, 1, 1, 0),
+    blocks(1, 16, 16, 1, 1, 3, 1),
+    blocks(3, 32, 48, 3, 5, 2, 1),
+    blocks(2, 48, 80, 7, 9, 3, 1),
+    blocks(2, 64, 144, 7, 9, 3, 0),
+    blocks(1, 96, 64, 3, 5, 5, 2),
+    blocks(2, 64, 32, 7, 9, 5, 2, 2),
+    blocks(2, 32, 96, 3, 5, 3, 1, 2),
+    blocks(2, 32, 16, 3, 5, 3, 2),
+    blocks(2, 16, 48, 5, 3, 2, 0),
+    with_slope(blocks(9, 32, 144, 5, 3, 1, 0), 1.0f),
+    flat(with_slope(blocks(4, 64, 80, 5, 3, 3, 1), 0.0f)),
+    shuffle(1, 16, 16, 1, 1, 0),
+    shuffle(2, 32, 48, 3, 5, 1),
+    shuffle(3, 48, 16, 7, 9, 2),
+    shuffle(1, 64, 32, 7, 9, 1),
+    flat(shuffle(2, 96, 16, 3, 5, 0)),
+    connected("connected", 1, 16, 1, 1, 16, 1, 1),
+    connected("connected", 5, 64, 1, 1, 144, 1, 1),
+    connected("connected", 70, 48, 3, 5, 80, 1, 1),
+    connected("connected", 3, 32, 3, 5, 16 * 15, 3, 5),
+    flat(connected("connected", 130, 96, 1, 1, 48 * 3, 1, 3)),
+    connected("partial", 1, 16, 1, 1, 16, 1, 1),
+    connected("partial", 5, 64, 3, 5, 144, 1, 1, 4),
+    connected("partial", 16, 48, 7, 9, 80, 1, 1, 7),
+    connected("partial", 17, 32, 3, 5, 32 * 15, 3, 5, 3),
+    flat(connected("partial", 3, 96, 1, 1, 48 * 3, 3, 1, 2)),
+    pixels(1, 16, 1, true, 2, 1, false, false, 0),
+    pixels(2, 32, 9, true, 2, 1, true, false, 0),
+    pixels(2, 48, 9, true, 2, 1, true, false, 15),
+    pixels(1, 64, 7, true, 2, 1, false, true, 11),
+    pixels(2, 16, 7, false, 3, 1, false, true, 0),
+    pixels(1, 96, 15, false, 3, 1, true, true, 11),
+    pixels(2, 32, 7, false, 5, 2, true, false, 3),
+    pixels(1, 32, 7, false, 1, 0, false, false, 0),
+};
+
+// The sums are fp32. Their partial sums walk at random, so that a sum's error is about 0.3 2^-24 times the magnitudes that
+// were added, whatever their number. Every value must be within this many 2^-24 (0.7 measured); outputs are rounded on top.
+constexpr double kSumErrors = 1.5;
+
+struct Errors {
+  double relative = 0, largest = 0;  // in units of rounding; largest: in units of what one value may have
+};
+
+Errors errors_of(const ProductRun& run, const Written& written, const Precision& precision) {
+  double difference = 0, norm = 0;
+  Errors errors;
+  for (std::size_t i = 0; i < written.values.size(); ++i) {
+    const double wanted = run.wanted().values[i], error = std::fabs(precision.value(written.values[i]) - wanted);
+    const double sums = kSumErrors * 0x1p-24 * run.added().values[i];
+    const double least = precision.name == "half" ? 0x1p-25 : 0;  // half of a subnormal's unit
+    const double allowed = precision.unit() * (std::fabs(wanted) + sums) + sums + least;
+    errors.largest = std::isnan(error) ? INFINITY : std::max(errors.largest, error / allowed);
+    difference += error * error;
+    norm += wanted * wanted;
+  }
+  errors.relative = std::sqrt(difference / norm) / precision.unit();
+  return errors;
+}
+
+// The level of a value before it is rounded to a byte.
+double level_of(const ProductCase& layer, double value, int channel) {
+  const double mean[3] = {104, 117, 123};
+  const double level = layer.tanh255 ? 255 * std::tanh(value) : value + mean[channel];
+  return std::clamp(level, 0.0, 255.0);
+}
+
+// How far bytes are from the levels, beyond the half that rounding takes, in units of what fp32 sums may add.
+double level_error(const ProductRun& run, const Written& written) {
+  const ProductCase& layer = run.layer();
+  const Tensor& wanted = run.wanted();
+  const int side = layer.crop > 0 ? layer.crop : wanted.height, first = (wanted.height - side) / 2;
+  double largest = 0;
+  std::size_t next = 0;
+  for (int n = 0; n < layer.images; ++n)
+    for (int y = first; y < first + side; ++y)
+      for (int x = first; x < first + side; ++x)
+        for (int c = 0; c < 3; ++c) {
+          const int channel = layer.bgr ? 2 - c : c;
+          const double level = level_of(layer, wanted.at(n, channel, y, x), channel);
+          const double sums = kSumErrors * 0x1p-24 * run.added().at(n, channel, y, x) * (layer.tanh255 ? 255 : 1);
+          const double allowed = sums + 4 * 0x1p-24 * 255;  // tanh, the mean, a division: fp32 operations on the level
+          largest = std::max(largest, (std::fabs(written.values[next++] - level) - 0.5) / allowed);
+        }
+  CHECK(next == written.values.size());
+  return largest;
+}
+
+void check_values(const ProductRun& run, const Written& written, const Precision& precision) {
+  CHECK(written.touched_outside == 0);
+  if (run.layer().store == "pixels") {
+    CHECK(level_error(run, written) <= 1);
+    return;
+  }
+  REQUIRE(written.values.size() == run.wanted().values.size());
+  const Errors errors = errors_of(run, written, precision);
+  CHECK(errors.largest <= 1);
+  // Rounding alone: uniform up to one unit at a mantissa of 1 (0.58 in the mean square), to half of it at 2.
+  if (written.values.size() >= 100) CHECK(errors.relative <= 0.46);  // 0.39 to 0.44 measured
+  CHECK(errors.relative > 0.2);
+}
+
+void check_case(const ProductCase& layer, const Precision& precision, std::set<std::string>& done) {
+  ProductRun run(layer, precision);
+  std::vector<std::pair<int, Written>> first;  // of each depth
+  for (const TileFacts& tile : tiles_for(layer.store, layer.channels / layer.groups)) {
+    const std::string text = layer.text() + ", " + tile.name + ", " + precision.name;
+    CAPTURE(text);
+    const Written written = run.run(tile);
+    check_values(run, written, precision);
+    for (const auto& schedule : schedules) CHECK(run.run(tile, schedule) == written);
+    for (const auto& [depth, other] : first)
+      if (depth == tile.depth) CHECK(written == other);
+    first.emplace_back(tile.depth, written);
+    done.insert(tile.name + "_" + layer.store);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("every product agrees with float64, in every order, on every tile, and writes nothing else") {
+  std::set<std::string> done;
+  for (const ProductCase& layer : CASES) check_case(layer, {"half"}, done);
+  const std::vector<std::string> all = product_names();
+  CHECK(done == std::set<std::string>(all.begin(), all.end()));
+}
+
+TEST_CASE("bfloat16 products agree with float64") {
+  std::set<std::string> done;
+  for (const int index : {3, 12, 21, 24, 29}) check_case(CASES[static_cast<std::size_t>(index)], {"brain"}, done);
+  CHECK(done.size() >= 6);
+}
+
+TEST_CASE("an image's bits do not depend on its place in a batch, nor on who is beside it") {
+  for (const ProductCase& layer : CASES) {
+    if (layer.images == 1) continue;
+    const std::string text = layer.text();
+    CAPTURE(text);
+    ProductRun together(layer, {"half"});
+    ProductRun last = together.alone(layer.images - 1), first = together.alone(0);
+    const TileFacts tile = tiles_for(layer.store, layer.channels / layer.groups).front();
+    const std::vector<std::uint16_t> all = together.run(tile).values;
+    const auto size = static_cast<std::ptrdiff_t>(all.size()) / layer.images;
+    CHECK(first.run(tile).values == std::vector<std::uint16_t>(all.begin(), all.begin() + size));
+    CHECK(last.run(tile).values == std::vector<std::uint16_t>(all.end() - size, all.end()));
+  }
+}
+
+TEST_CASE("a product that is split into one part has the bits of one that is not") {
+  for (const ProductCase& whole : CASES) {
+    if (whole.store != "connected") continue;
+    ProductCase split = whole;
+    split.store = "partial";
+    for (const TileFacts& tile : tiles_for("partial", whole.channels))
+      for (const TileFacts& other : tiles_for("connected", whole.channels))
+        if (tile.depth == other.depth) CHECK(ProductRun(split, {"half"}).run(tile) == ProductRun(whole, {"half"}).run(other));
+  }
+}

@@ -1,0 +1,167 @@
+// Products that are broken on purpose: each fault is noticed, by a broken rule of shared memory or by a wrong result, and
+// the same run without it passes. So the checks of test_shift_gemm.cpp are able to fail.
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <set>
+#include <utility>
+
+#include "product_case.h"
+#include "shift_gemm.h"
+#include "variants.h"
+
+using namespace deepsim::tests;
+using namespace deepsim::cuda;
+using emulation::Rule;
+using emulation::schedules;
+
+namespace {
+
+#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
+  using name##_tile = Tile<Half, rows, columns, depth, warp_rows, warp_columns, stages>;
+DEEPSIM_CUDA_TILES(TILE)
+#undef TILE
+
+struct NoBarrier : Correct {
+  static constexpr bool barrier = false;
+};
+struct LaxWait : Correct {
+  static constexpr int lax = 1;
+};
+struct MissingBuffer : Correct {
+  static constexpr int missing_buffers = 1;
+};
+struct NoBarrierBeforeStaging : Correct {
+  static constexpr bool barrier_before_staging = false;
+};
+struct NoBarrierAfterStaging : Correct {
+  static constexpr bool barrier_after_staging = false;
+};
+
+template <class T, Store kStore, class Policy>
+EmulatedKernel kernel() {
+  return {sizeof(ShiftGemm), [](const void* argument) {
+            shift_gemm<T, kStore, Policy>(*static_cast<const ShiftGemm*>(argument), emulation::position.shared);
+          }};
+}
+
+TileFacts tile_named(const std::string& name, const ProductCase& layer) {
+  for (const TileFacts& tile : tiles_for(layer.store, layer.channels / layer.groups))
+    if (tile.name == name) return tile;
+  throw std::out_of_range(name);
+}
+
+// Two chunks at the least, and more steps than are in flight.
+ProductCase convolution(int kernel, int channels) {
+  ProductCase layer{"blocks", 2, channels, 80, 5, 7, kernel, kernel / 2};
+  layer.out_pad = 1;
+  return layer;
+}
+
+// The last of its three or six chunks is where pixels are staged.
+ProductCase last_layer() {
+  ProductCase layer{"pixels", 2, 96, 3, 7, 7};
+  layer.up = true;
+  layer.slope = 1.0f;
+  return layer;
+}
+
+ProductCase fully_connected() {
+  ProductCase layer{"partial", 5, 64, 80, 3, 5, 1, 0};
+  layer.splits = 2;
+  return layer;
+}
+
+// In how many orders the kernel breaks a rule (one of these) or gives another result.
+int orders_that_notice(const ProductCase& layer, const std::string& tile, const EmulatedKernel& broken, const std::set<Rule>& rules) {
+  ProductRun run(layer, {"half"});
+  const TileFacts facts = tile_named(tile, layer);
+  const Written right = run.run(facts);
+  int noticed = 0;
+  for (const auto& schedule : schedules) {
+    try {
+      noticed += !(run.run(facts, schedule, &broken) == right);
+    } catch (const emulation::Violation& violation) {
+      const std::string what = violation.what();
+      CAPTURE(what);
+      CHECK(rules.count(violation.rule) == 1);
+      ++noticed;
+    }
+  }
+  return noticed;
+}
+
+template <class T, Store kStore, class Policy>
+void check_on(const std::string& tile, const ProductCase& layer, const std::set<Rule>& rules) {
+  CAPTURE(tile);
+  CHECK(orders_that_notice(layer, tile, kernel<T, kStore, Policy>(), rules) == 4);
+  CHECK(orders_that_notice(layer, tile, kernel<T, kStore, Correct>(), {}) == 0);
+}
+
+// In every order, on each tile: what is broken is noticed, and the policy without faults is not.
+template <class Policy>
+void check_noticed(const std::set<Rule>& rules) {
+  check_on<large_tile, Store::blocks, Policy>("large", convolution(3, 64), rules);
+  check_on<small_tile, Store::blocks, Policy>("small", convolution(3, 64), rules);
+  check_on<large16_tile, Store::blocks, Policy>("large16", convolution(2, 48), rules);
+  check_on<small16_tile, Store::blocks, Policy>("small16", convolution(1, 144), rules);
+  check_on<skinny_tile, Store::partial, Policy>("skinny", fully_connected(), rules);
+  check_on<skinny16_tile, Store::partial, Policy>("skinny16", fully_connected(), rules);
+  check_on<image_tile, Store::pixels, Policy>("image", last_layer(), rules);
+  check_on<image16_tile, Store::pixels, Policy>("image16", last_layer(), rules);
+}
+
+// A run that is told something wrong of its layer gives another result, or reads what was never written.
+bool changes_result(const ProductCase& layer, const std::function<void(ProductRun&)>& fault) {
+  ProductRun right(layer, {"half"}), wrong(layer, {"half"});
+  fault(wrong);
+  const TileFacts tile = tiles_for(layer.store, layer.channels).front();
+  return !(right.run(tile) == wrong.run(tile));
+}
+
+}  // namespace
+
+TEST_CASE("a missing barrier between copying and reading is noticed in every order") {
+  check_noticed<NoBarrier>({Rule::unsynchronised_read, Rule::in_flight, Rule::unwritten});
+}
+
+TEST_CASE("a wait for one group of copies too few is noticed in every order") { check_noticed<LaxWait>({Rule::in_flight}); }
+
+TEST_CASE("one buffer of input too few is noticed in every order") { check_noticed<MissingBuffer>({Rule::in_flight, Rule::overwritten_read}); }
+
+TEST_CASE("bytes that are staged before all warps have read the last input are noticed in every order") {
+  const auto broken = kernel<image_tile, Store::pixels, NoBarrierBeforeStaging>();
+  CHECK(orders_that_notice(last_layer(), "image", broken, {Rule::overwritten_read}) == 4);
+}
+
+TEST_CASE("bytes that are read before all warps have staged theirs are noticed in every order") {
+  const auto broken = kernel<image_tile, Store::pixels, NoBarrierAfterStaging>();
+  CHECK(orders_that_notice(last_layer(), "image", broken, {Rule::overwritten_read, Rule::unsynchronised_read}) == 4);
+}
+
+TEST_CASE("phases in the wrong order change the result") {
+  ProductCase layer{"shuffle", 1, 16, 16, 3, 5};
+  CHECK(changes_result(layer, [](ProductRun& run) {
+    Tensor& weight = run.weight();
+    for (int in = 0; in < weight.images; ++in)
+      for (int out = 0; out < weight.channels; ++out)
+        for (int r = 0; r < 4; ++r)
+          for (int s = 0; s < r; ++s) std::swap(weight.at(in, out, r, s), weight.at(in, out, s, r));
+  }));
+}
+
+TEST_CASE("a shift, a pitch, a plane or a count that is off by one changes the result") {
+  const ProductCase layer = convolution(3, 32);
+  CHECK(!changes_result(layer, [](ProductRun&) {}));
+  CHECK(changes_result(layer, [](ProductRun& run) { ++run.product().first_shift; }));
+  CHECK(changes_result(layer, [](ProductRun& run) { --run.product().pitch; }));
+  CHECK(changes_result(layer, [](ProductRun& run) { run.product().rows -= 2 * run.product().pitch; }));
+  CHECK(changes_result(layer, [](ProductRun& run) { ++run.product().windows_across; }));
+  CHECK(changes_result(layer, [](ProductRun& run) { --run.product().windows_down; }));
+  CHECK(changes_result(layer, [](ProductRun& run) { run.product().slope = 0.2f; }));
+  CHECK(changes_result(layer, [](ProductRun& run) { run.product().image_rows = Divisor(run.product().image_rows.value + 1); }));
+}
+
+TEST_CASE("a span that is too short, and so shared memory, is noticed") {
+  CHECK_THROWS_AS(changes_result(convolution(3, 32), [](ProductRun& run) { run.product().span -= 16; }), emulation::Violation);
+}
