@@ -21,9 +21,9 @@ namespace deepsim::cuda {
 // What may be broken on purpose, to see that the checks notice.
 struct HopperCorrect {
   static constexpr bool waits_until_full = true, waits_until_free = true;
-  static constexpr unsigned parity = 0;  // 1: wait for the wrong phase
-  static constexpr int lax = 0;          // groups of multiplications too many under way when a buffer is freed
-  static constexpr int missing_bytes = 0;
+  static constexpr unsigned full_parity = 0, free_parity = 0;  // 1: wait for the wrong phase
+  static constexpr int lax = 0;  // groups of multiplications too many under way when a buffer is freed
+  static constexpr int missing_bytes = 0;  // of what a phase expects
 };
 
 // Buffers used one after the other, and which phase of their barriers this is.
@@ -79,7 +79,7 @@ struct HopperProduct {
 
   // Wait for a free buffer and tell how many bytes will fill it.
   DEEPSIM_DEVICE void start_filling(Signal full, Signal free, const Ring& ring, int bytes) const {
-    if (Policy::waits_until_free) wait_phase(barrier(free, ring.index), ring.parity ^ 1 ^ Policy::parity);
+    if (Policy::waits_until_free) wait_phase(barrier(free, ring.index), ring.parity ^ 1 ^ Policy::free_parity);
     arrive_expecting(barrier(full, ring.index), bytes);
   }
 
@@ -123,7 +123,7 @@ struct HopperProduct {
   }
 
   DEEPSIM_DEVICE void wait_full(Signal full, const Ring& ring) const {
-    if (Policy::waits_until_full) wait_phase(barrier(full, ring.index), ring.parity ^ Policy::parity);
+    if (Policy::waits_until_full) wait_phase(barrier(full, ring.index), ring.parity ^ Policy::full_parity);
   }
 
   // A lane of each warp: the ISA lets a warp know of its own multiplications only.

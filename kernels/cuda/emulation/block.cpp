@@ -62,9 +62,11 @@ void Block::run(Grid at, int threads, std::size_t shared_bytes, const std::funct
   body_ = &body;
   try {
     take_turns(schedule);
-    memory_.end_block();
-    warpgroups_.end_block();
-    async_.end_block();
+    if (!failure_) {
+      memory_.end_block();
+      warpgroups_.end_block();
+      async_.end_block();
+    }
   } catch (...) {
     failure_ = std::current_exception();
   }
@@ -104,7 +106,7 @@ void Block::take_turns(const Schedule& schedule) {
       resume(thread);
       if (failure_) return;
     }
-    if (!advanced) report_deadlock();
+    if (!advanced && !finish_awaited_copies()) report_deadlock();
     if (schedule.threads == Order::shuffled) order = ordered(threads, schedule.threads, schedule.seed, turn);
   }
 }
@@ -138,6 +140,17 @@ void Block::sync() {
 void Block::wake_waiting_for_phases() {
   for (Thread& thread : threads_)
     if (thread.state == State::at_phase) thread.state = State::ready;
+}
+
+// Nobody can go on: the copies that one of those who wait for a phase waits for come now.
+bool Block::finish_awaited_copies() {
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    if (threads_[i].state != State::at_phase) continue;
+    if (!async_.finish_copies(threads_[i].barrier, actor_of(static_cast<int>(i), false))) continue;
+    wake_waiting_for_phases();
+    return true;
+  }
+  return false;
 }
 
 void Block::arrive(const void* barrier, int bytes) {

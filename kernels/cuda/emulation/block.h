@@ -81,6 +81,7 @@ class Block {
   void unwind();
   void wait(State state);
   void wake_waiting_for_phases();
+  bool finish_awaited_copies();
   void finish_copies(Thread& thread, int groups);
   [[noreturn]] void report_deadlock() const;
   int count(State state) const;
