@@ -126,7 +126,8 @@ struct HopperProduct {
     if (Policy::waits_until_full) wait_phase(barrier(full, ring.index), ring.parity ^ Policy::full_parity);
   }
 
-  // A lane of each warp: the ISA lets a warp know of its own multiplications only.
+  // A lane of each warp arrives: that a warp's wait covers the other three's part of a multiplication, the ISA does not
+  // say plainly.
   DEEPSIM_DEVICE void release(Signal free, int buffer) const {
     if (thread_index() % 32 == 0) arrive(barrier(free, buffer));
   }

@@ -47,3 +47,9 @@ def test_emulated_cuda_tests_pass(name):
 @pytest.mark.slow
 def test_emulated_cuda_tests_pass_without_assembly():
     build_and_run("deepsim_cuda_tests_portable", "plain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "address-undefined"])
+def test_emulated_hopper_tests_pass(name):
+    build_and_run("deepsim_cuda_hopper_tests", name)

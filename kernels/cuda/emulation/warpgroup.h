@@ -1,6 +1,6 @@
 // The multiplications of warpgroups: started by four warps with the same descriptors, done when they are waited for. Until
-// then the registers of their sums hold NaNs. A warp knows of its own part alone: its 16 rows of the left operand with the
-// whole right one.
+// then the registers of their sums hold NaNs. Stricter than the ISA: a warp knows of its own part alone, its 16 rows of the
+// left operand with the whole right one; and every group of multiplications needs a fence before it.
 #pragma once
 
 #include <deque>

@@ -1,7 +1,8 @@
 // Stands in for NVIDIA's driver (libcuda.so.1) in tests: device memory is host memory, kernels run in the emulation, and
 // what a stream records is replayed. What breaks the driver's rules (a copy beyond an allocation, a graph that is gone)
 // fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of these calls fail,
-// DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability ("75").
+// DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability ("75"),
+// DEEPSIM_STAND_IN_MULTIPROCESSORS how many it has.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -153,8 +154,10 @@ int cuDeviceGetName(char* name, int size, int) {
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   COUNTED(cuDeviceGetAttribute);
   const std::string text = setting("DEEPSIM_STAND_IN_ARCHITECTURE");
+  const std::string multiprocessors = setting("DEEPSIM_STAND_IN_MULTIPROCESSORS");
   const int architecture = text.empty() ? 80 : std::stoi(text);
-  const std::map<int, int> values = {{75, architecture / 10}, {76, architecture % 10}, {16, 4}, {97, 101376}};
+  const std::map<int, int> values = {{75, architecture / 10}, {76, architecture % 10}, {16, multiprocessors.empty() ? 4 : std::stoi(multiprocessors)},
+                                    {97, architecture == 90 ? 232448 : 101376}};
   *value = values.at(attribute);
   return kSuccess;
 }
