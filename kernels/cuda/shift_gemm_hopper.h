@@ -92,15 +92,17 @@ struct HopperProduct {
     for (int chunk = 0; chunk < layer.chunks; ++chunk, ring.advance()) {
       start_filling(Signal::input_full, Signal::input_free, ring, T::planes * input_rows * 16);
       for (int p = 0; p < T::planes; ++p, from += plane)
-        bulk_copy(input_at(ring.index) + p * input_rows * 16, from, input_rows * 16, barrier(Signal::input_full, ring.index));
+        bulk_copy(input_at(ring.index) + p * input_rows * 16, from, input_rows * 16,
+                  barrier(Signal::input_full, ring.index));
     }
   }
 
   // The packed weights of one of the tile's units of columns; where the layer has no more, of the last, never stored.
   DEEPSIM_DEVICE const std::uint16_t* weights_of(int unit) const {
     const int units = (layer.columns + kUnit - 1) / kUnit, wanted = column_tile * (T::columns / kUnit) + unit;
+    const int index = group * units + (wanted < units ? wanted : units - 1);
     const int steps = layer.chunks * layer.kernel * layer.kernel;
-    return layer.weights + static_cast<std::ptrdiff_t>(group * units + (wanted < units ? wanted : units - 1)) * steps * (T::depth * kUnit);
+    return layer.weights + static_cast<std::ptrdiff_t>(index) * steps * (T::depth * kUnit);
   }
 
   // One lane: the weights of every step. A unit's planes lie together in memory; in shared memory a plane's units do,
@@ -183,14 +185,15 @@ DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* sha
     float sums[T::columns / 2];
     product.consume(sums);
     const int lane = thread_index() % 32, warp = thread_index() / 32;
-    const int row = product.first_row + warp * 16 + lane / 4;
+    const int row = product.first_row + warp * 16 + lane / 4, column = product.column_tile * T::columns + lane % 4 * 2;
     DEEPSIM_UNROLL
     for (int half = 0; half < 2; ++half) {
       const Window window(layer, row + half * 8);
       DEEPSIM_UNROLL
-      for (int j = 0; j < T::columns / 8; ++j)
-        store<kStore, typename T::Element>(layer, window, product.group, 0, product.column_tile * T::columns + j * 8 + lane % 4 * 2,
-                                           Pair{sums[j * 4 + half * 2], sums[j * 4 + half * 2 + 1]}, shared, product.first_row);
+      for (int j = 0; j < T::columns / 8; ++j) {
+        const Pair sum = {sums[j * 4 + half * 2], sums[j * 4 + half * 2 + 1]};
+        store<kStore, typename T::Element>(layer, window, product.group, 0, column + j * 8, sum, shared, product.first_row);
+      }
     }
   }
 }

@@ -1,5 +1,5 @@
-"""What nvcc and ptxas make of the kernels for Hopper: no GPU is needed to see that multiplications are not serialised, that
-nothing is spilled and that the instructions meant are there."""
+"""What nvcc and ptxas make of the kernels for Hopper: no GPU is needed to see that multiplications are not serialised,
+that nothing is spilled and that the instructions meant are there."""
 
 import re
 import subprocess
@@ -13,11 +13,12 @@ import pytest
 from tests.native.test_native import ROOT
 
 SOURCES = ROOT / "kernels/cuda"
+VARIANTS = (SOURCES / "variants.h").read_text()
 TILES = {
     name: {"columns": int(columns), "depth": int(depth)}
-    for name, columns, depth in re.findall(r"TILE\((wgmma\w*), \d+, (\d+), (\d+), \d+\)", (SOURCES / "variants.h").read_text())
+    for name, columns, depth in re.findall(r"TILE\((wgmma\w*), \d+, (\d+), (\d+), \d+\)", VARIANTS)
 }
-KERNELS = re.findall(r"PRODUCT\((wgmma\w*), (\w+)\)", (SOURCES / "variants.h").read_text())
+KERNELS = re.findall(r"PRODUCT\((wgmma\w*), (\w+)\)", VARIANTS)
 
 
 def nvcc(*arguments):

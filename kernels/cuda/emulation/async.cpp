@@ -36,7 +36,8 @@ void Async::start_block(SharedMemory* memory, int threads, std::size_t shared_by
 void Async::end_block() const {
   for (const Phases& barrier : barriers_) {
     if (barrier.copies.empty()) continue;
-    violate(Rule::unfinished, -1, barrier.copies.front().to, "copied to after the block has ended. Wait for the copy's barrier.");
+    violate(Rule::unfinished, -1, barrier.copies.front().to,
+            "copied to after the block has ended. Wait for the copy's barrier.");
   }
 }
 
@@ -51,7 +52,8 @@ void Async::init(const void* barrier, int arrivals, const Actor& actor) {
   const std::size_t offset = memory_->offset_of(barrier, barrier_bytes, barrier_bytes, actor);
   memory_->claim(offset, barrier_bytes, actor);
   if (barriers_.size() == Knowledge::most_barriers) {
-    violate(Rule::no_such_barrier, actor.thread, offset, "the emulation knows " + number(Knowledge::most_barriers) + " barriers, expected no more.");
+    violate(Rule::no_such_barrier, actor.thread, offset,
+            "the emulation knows " + number(Knowledge::most_barriers) + " barriers, expected no more.");
   }
   Phases phases{};
   phases.offset = offset;
@@ -70,7 +72,8 @@ int Async::index_of(const void* barrier, const Actor& actor) const {
   for (std::size_t i = 0; i < barriers_.size(); ++i) {
     if (barriers_[i].offset != offset) continue;
     if (known_[static_cast<std::size_t>(actor.thread)].phases[i] > 0) return static_cast<int>(i);
-    violate(Rule::no_such_barrier, actor.thread, offset, "used as a barrier that another thread made. Put a sync_block between.");
+    violate(Rule::no_such_barrier, actor.thread, offset,
+            "used as a barrier that another thread made. Put a sync_block between.");
   }
   violate(Rule::no_such_barrier, actor.thread, offset, "used as a barrier, but none was made there. Call init_barrier.");
 }
@@ -90,8 +93,8 @@ bool Async::arrive(const void* at, int bytes, const Actor& actor) {
   Phases& barrier = barriers_[static_cast<std::size_t>(index)];
   if (barrier.pending == 0) {
     violate(Rule::surplus, actor.thread, barrier.offset,
-            "arrived at a barrier whose " + number(barrier.arrivals) + " arrivals have all come, while its copies are under way. "
-            "Wait for the phase before.");
+            "arrived at a barrier whose " + number(barrier.arrivals) + " arrivals have all come, "
+            "while its copies are under way. Wait for the phase before.");
   }
   --barrier.pending;
   barrier.bytes += bytes;
@@ -105,13 +108,14 @@ void Async::check_destination(std::size_t offset, std::size_t bytes, const Actor
   for (std::size_t i = offset / piece_bytes; i < (offset + bytes) / piece_bytes; ++i) {
     const Piece& piece = pieces_[i];
     if (piece.barrier >= 0 && known.phases[static_cast<std::size_t>(piece.barrier)] < piece.phase) {
-      violate(Rule::in_flight, actor.thread, i * piece_bytes, "copied over what another copy writes. Wait for that one's barrier first.");
+      violate(Rule::in_flight, actor.thread, i * piece_bytes,
+              "copied over what another copy writes. Wait for that one's barrier first.");
     }
     for (std::size_t warp = 0; warp < piece.readers.size(); ++warp) {
       if (piece.readers[warp] <= known.multiplies[warp]) continue;
       violate(Rule::operands_in_use, actor.thread, i * piece_bytes,
-              "copied over what a multiplication of warp " + std::to_string(warp) + " may still read. Let the warp wait for it, "
-              "arrive at a barrier, and wait there.");
+              "copied over what a multiplication of warp " + std::to_string(warp) + " may still read. "
+              "Let the warp wait for it, arrive at a barrier, and wait there.");
     }
   }
   for (const Phases& barrier : barriers_) {
@@ -125,12 +129,14 @@ void Async::start_copy(void* shared, const void* global, int size, const void* a
   const auto bytes = static_cast<std::size_t>(size);
   const std::size_t offset = memory_->offset_of(shared, bytes, piece_bytes, actor);
   if (size <= 0 || bytes % piece_bytes != 0 || reinterpret_cast<std::uintptr_t>(global) % piece_bytes != 0) {
-    violate(Rule::misaligned, actor.thread, offset, "copied to " + number(size) + " bytes, from an address or of a size that is no multiple of 16.");
+    violate(Rule::misaligned, actor.thread, offset,
+            "copied to " + number(size) + " bytes, from an address or of a size that is no multiple of 16.");
   }
   const int index = index_of(at, actor);
   Phases& barrier = barriers_[static_cast<std::size_t>(index)];
   if (!barrier.published) {
-    violate(Rule::no_such_barrier, actor.thread, barrier.offset, "a copy reports to a barrier that copies cannot see. Call publish_barriers.");
+    violate(Rule::no_such_barrier, actor.thread, barrier.offset,
+            "a copy reports to a barrier that copies cannot see. Call publish_barriers.");
   }
   check_destination(offset, bytes, actor);
   memory_->claim(offset, bytes, actor);
@@ -152,7 +158,8 @@ bool Async::finish_copies(const void* at, const Actor& actor) {
     barrier.bytes -= static_cast<std::int64_t>(copy.bytes);
   }
   if (barrier.bytes < 0) {
-    violate(Rule::surplus, actor.thread, barrier.offset, "copies bring " + number(-barrier.bytes) + " bytes more than the phase expects.");
+    violate(Rule::surplus, actor.thread, barrier.offset,
+            "copies bring " + number(-barrier.bytes) + " bytes more than the phase expects.");
   }
   return complete_if_due(index);
 }
@@ -170,8 +177,8 @@ void Async::report_deadlock(const void* at, unsigned parity, int thread, const s
     if (barrier.offset != offset) continue;
     violate(Rule::waits_for_ever, thread, offset,
             "waits for ever for a phase of parity " + std::to_string(parity) + "; " + std::to_string(barrier.complete) +
-                " are complete, the next lacks " + number(barrier.pending) + " arrivals and " + number(barrier.bytes) + " bytes; " +
-                census + ". Let all arrive and all bytes be copied.");
+                " are complete, the next lacks " + number(barrier.pending) + " arrivals and " + number(barrier.bytes) +
+                " bytes; " + census + ". Let all arrive and all bytes be copied.");
   }
   violate(Rule::no_such_barrier, thread, offset, "waits for ever, " + census + ".");
 }
@@ -188,10 +195,12 @@ void Async::read(std::size_t offset, int warp, std::uint32_t number, const Knowl
     violate(Rule::unwritten, actor.thread, offset, "multiplied, but never copied to. Copy first.");
   }
   if (!piece.copied) {
-    violate(Rule::in_flight, actor.thread, offset, "multiplied while a copy to it is under way. Wait for the copy's barrier.");
+    violate(Rule::in_flight, actor.thread, offset,
+            "multiplied while a copy to it is under way. Wait for the copy's barrier.");
   }
   if (known.phases[static_cast<std::size_t>(piece.barrier)] < piece.phase) {
-    violate(Rule::unsynchronised_read, actor.thread, offset, "multiplied, but not all lanes have waited for the copy's barrier. Let them.");
+    violate(Rule::unsynchronised_read, actor.thread, offset,
+            "multiplied, but not all lanes have waited for the copy's barrier. Let them.");
   }
   piece.readers[static_cast<std::size_t>(warp)] = number;
 }

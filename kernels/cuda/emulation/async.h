@@ -40,7 +40,8 @@ class Async {
   bool try_wait(const void* barrier, unsigned parity, const Actor& actor);
   [[noreturn]] void report_deadlock(const void* barrier, unsigned parity, int thread, const std::string& census) const;
 
-  // For the multiplications of warps. Reading 16 bytes: `known` by all lanes; `number` of the warp's multiplications, from 1.
+  // For the multiplications of warps. Reading 16 bytes: what all lanes know, and which of the warp's multiplications reads,
+  // counted from 1.
   Knowledge common_knowledge(int first_thread, int count) const;
   void read(std::size_t offset, int warp, std::uint32_t number, const Knowledge& known, const Actor& actor);
   void learn_multiplies(int thread, std::uint32_t count);

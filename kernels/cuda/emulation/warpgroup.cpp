@@ -18,7 +18,9 @@ struct Operand {
   std::size_t address, leading, stride;
 
   explicit Operand(std::uint64_t descriptor)
-      : address((descriptor & 0x3fffu) * 16), leading((descriptor >> 16 & 0x3fffu) * 16), stride((descriptor >> 32 & 0x3fffu) * 16) {}
+      : address((descriptor & 0x3fffu) * 16),
+        leading((descriptor >> 16 & 0x3fffu) * 16),
+        stride((descriptor >> 32 & 0x3fffu) * 16) {}
   // In shared memory, of the eight values from `k` of this row.
   std::size_t offset(int row, int k) const {
     const auto at = [](int value) { return static_cast<std::size_t>(value); };
@@ -64,10 +66,12 @@ void Warpgroups::end_block() const {
   for (std::size_t warp = 0; warp < states_.size(); ++warp) {
     const int thread = static_cast<int>(warp) * lanes;
     if (!states_[warp].under_way.empty()) {
-      violate(Rule::unfinished, thread, Violation::no_offset, "ended while its multiplications are under way. Wait for them.");
+      violate(Rule::unfinished, thread, Violation::no_offset,
+              "ended while its multiplications are under way. Wait for them.");
     }
     if (states_[warp].started != said_[warp / warps_together].size()) {
-      violate(Rule::divergent_warpgroup, thread, Violation::no_offset, "its warp started fewer multiplications than others of its warpgroup. Let all four start the same.");
+      violate(Rule::divergent_warpgroup, thread, Violation::no_offset,
+              "its warp started fewer multiplications than others of its warpgroup. Let all four start the same.");
     }
   }
 }
@@ -79,7 +83,8 @@ void Warpgroups::check_agreement(int warp, const Multiplication& call, const Act
   const std::uint32_t number = states_[static_cast<std::size_t>(warp)].started;
   if (number == said.size()) said.push_back(call);
   const Multiplication& first = said[number];
-  if (first.left == call.left && first.right == call.right && first.accumulate == call.accumulate && first.columns == call.columns) return;
+  const bool same_operands = first.left == call.left && first.right == call.right;
+  if (same_operands && first.accumulate == call.accumulate && first.columns == call.columns) return;
   violate(Rule::divergent_warpgroup, actor.thread, Violation::no_offset,
           "multiplies other operands than another warp of its warpgroup. Let all four start the same.");
 }
@@ -89,7 +94,8 @@ void Warpgroups::check_operands(int warp, const Multiplication& call, const Acto
   const std::uint32_t number = states_[static_cast<std::size_t>(warp)].started + 1;
   const auto check = [&](std::uint64_t descriptor, int first_row, int rows) {
     if ((descriptor & ~bits_of_operand) != 0) {
-      violate(Rule::outside, actor.thread, Violation::no_offset, "a descriptor has bits that no unswizzled operand has. Use describe_operand.");
+      violate(Rule::outside, actor.thread, Violation::no_offset,
+              "a descriptor has bits that no unswizzled operand has. Use describe_operand.");
     }
     const Operand operand(descriptor);
     for (int row = first_row; row < first_row + rows; ++row)
@@ -126,11 +132,13 @@ void Warpgroups::start(int warp, const Multiplication* const (&calls)[32], const
   State& state = states_[static_cast<std::size_t>(warp)];
   const Multiplication& call = *calls[0];
   if (!state.fenced) {
-    violate(Rule::unfenced, actor.thread, Violation::no_offset, "multiplies with no fence_multiplies since its last group. Put one before.");
+    violate(Rule::unfenced, actor.thread, Violation::no_offset,
+            "multiplies with no fence_multiplies since its last group. Put one before.");
   }
   for (const Multiplication* other : calls) {
     if (other->left == call.left && other->right == call.right && other->accumulate == call.accumulate) continue;
-    violate(Rule::divergent_warpgroup, actor.thread, Violation::no_offset, "lanes multiply different operands. Let all start the same.");
+    violate(Rule::divergent_warpgroup, actor.thread, Violation::no_offset,
+            "lanes multiply different operands. Let all start the same.");
   }
   check_agreement(warp, call, actor);
   check_operands(warp, call, actor);
@@ -148,8 +156,10 @@ void Warpgroups::commit(int warp) {
 // comes to count on the order, which the ISA leaves open.
 void Warpgroups::finish(State& state, int warp, const Started& started) {
   const Multiplication& call = started.call;
-  std::vector<float> left(rows_of_warp * depth_of_multiply), right(static_cast<std::size_t>(call.columns * depth_of_multiply));
-  widen_rows(async_->data(), Operand(call.left), warp % warps_together * rows_of_warp, rows_of_warp, call.widen, left.data());
+  const int first_row = warp % warps_together * rows_of_warp;
+  std::vector<float> left(rows_of_warp * depth_of_multiply);
+  std::vector<float> right(static_cast<std::size_t>(call.columns * depth_of_multiply));
+  widen_rows(async_->data(), Operand(call.left), first_row, rows_of_warp, call.widen, left.data());
   widen_rows(async_->data(), Operand(call.right), 0, call.columns, call.widen, right.data());
   Held& held = state.held[started.held];
   for (int row = 0; row < rows_of_warp; ++row)

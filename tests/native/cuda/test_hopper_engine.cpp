@@ -78,8 +78,10 @@ TEST_CASE("the choice of instructions by name") {
   CHECK(instructions_of("", hopper()) == Instructions::mma);
   CHECK(instructions_of("wgmma", hopper()) == Instructions::wgmma);
   CHECK(instructions_of("mma", ampere) == Instructions::mma);
-  CHECK_THROWS_WITH_AS(instructions_of("wgmma", ampere), "kernels 'wgmma': an A100 is sm_80, expected sm_90. Use mma.", Failure);
-  CHECK_THROWS_WITH_AS(instructions_of("hmma", hopper()), "kernels 'hmma': unknown, expected mma or wgmma. Choose one of these.", Failure);
+  CHECK_THROWS_WITH_AS(instructions_of("wgmma", ampere),
+                       "kernels 'wgmma': an A100 is sm_80, expected sm_90. Use mma.", Failure);
+  CHECK_THROWS_WITH_AS(instructions_of("hmma", hopper()),
+                       "kernels 'hmma': unknown, expected mma or wgmma. Choose one of these.", Failure);
   const Variable variable("DEEPSIM_CUDA_KERNELS", "wgmma");
   CHECK(instructions_of("", hopper()) == Instructions::wgmma);
   CHECK(instructions_of("mma", hopper()) == Instructions::mma);

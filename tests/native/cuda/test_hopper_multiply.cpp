@@ -17,7 +17,8 @@ namespace {
 // Operands with gaps, as bits of the values: row, k; column, k. 16 bytes for eight values of a row.
 template <class Element>
 struct Operands {
-  static constexpr int columns = 24, left_stride = 160, left_leading = 8 * 160 + 16, right_stride = 144, right_leading = 3 * 144;
+  static constexpr int columns = 24, left_stride = 160, left_leading = 8 * 160 + 16;
+  static constexpr int right_stride = 144, right_leading = 3 * 144;
   static constexpr int left_size = 2 * left_leading, right_size = 2 * right_leading;
   float left[64][16], right[columns][16];
   alignas(16) std::array<std::uint16_t, (left_size + right_size) / 2> packed{};
@@ -89,7 +90,8 @@ void check_numbers() {
         const int row = thread_index() / 32 * 16 + thread_index() % 32 / 4 + 8 * (i / 2 % 2);
         const int column = i / 4 * 8 + thread_index() % 4 * 2 + i % 2;
         const double sum = both.sum(row, column);
-        largest = std::max({largest, std::fabs(static_cast<double>(once[i]) - sum), std::fabs(static_cast<double>(twice[i]) - 2 * sum) / 2});
+        largest = std::max(largest, std::fabs(static_cast<double>(once[i]) - sum));
+        largest = std::max(largest, std::fabs(static_cast<double>(twice[i]) - 2 * sum) / 2);
       }
     }, schedule);
   }

@@ -65,7 +65,8 @@ Product product_for(const DeviceFacts& facts, const std::string& store, int dept
   bool good = false;  // fills the GPU, without too many columns that nobody needs
   const auto consider = [&](const Entry& entry) {  // larger tiles come first
     const Product& product = entry.product;
-    if (good || entry.store != store || product.depth != depth || product.shared_bytes(span, taps) > facts.shared_bytes) return;
+    if (good || entry.store != store || product.depth != depth) return;
+    if (product.shared_bytes(span, taps) > facts.shared_bytes) return;
     const bool fills = product.blocks(rows, columns) * groups >= facts.multiprocessors;
     const bool wasteful = columns % product.columns != 0 && columns % product.columns <= product.columns / 2;
     good = fills && !wasteful;
