@@ -1,4 +1,4 @@
-# The front door: make demo, make test, make check, make types, make bench, make clean.
+# The front door: make demo, make test, make check, make types, make bench, make fuzz, make clean.
 # Everything is installed into .venv; PYTHON chooses the interpreter that it is made from (3.10 or newer).
 
 PYTHON ?= python3
@@ -7,8 +7,16 @@ PROJECT := setup.py pyproject.toml
 DEMO := demo
 HELD_OUT := $(DEMO)/photographs/held-out
 BUNDLE := $(DEMO)/norm2.deepsim
+CMAKE ?= $(if $(wildcard $(BIN)/cmake),$(BIN)/cmake,cmake)
+CLANG ?= clang++
+SECONDS ?= 600
+FUZZ := build/fuzz
+FUZZ_OPTIONS := -dict=tests/native/fuzz/json.dict -timeout=20 -print_final_stats=1
+FUZZ_MEMORY_manifest := -rss_limit_mb=512 -malloc_limit_mb=64
+FUZZ_MEMORY_safetensors := $(FUZZ_MEMORY_manifest)
+FUZZ_MEMORY_bundle := -rss_limit_mb=2048
 
-.PHONY: demo test check types bench clean help
+.PHONY: demo test check types bench bench-gpu fuzz clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +24,8 @@ help:
 	@echo "make test    install everything and run all tests"
 	@echo "make check   formatter, linter, types"
 	@echo "make bench   benchmarks: training step, runtime throughput"
+	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
+	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against PyTorch's forms"
 	@echo "make clean   remove what the above made, .venv included"
 
 $(BIN)/python:
@@ -65,6 +75,18 @@ bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/deepsim-export --random --layer fc6 --engine onnx -o build/random-fc6.deepsim --overwrite
 	$(BIN)/deepsim bench build/random-fc6.deepsim
+
+# A finding stops it and lies in build/fuzz/found; see tests/native/fuzz/README.md.
+fuzz:
+	$(CMAKE) -S . -B $(FUZZ) -DDEEPSIM_BUILD_FUZZERS=ON -DCMAKE_CXX_COMPILER=$(CLANG)
+	$(CMAKE) --build $(FUZZ) --target fuzz_manifest fuzz_safetensors fuzz_bundle
+	set -e; $(foreach target,manifest safetensors bundle,mkdir -p $(FUZZ)/found/$(target); \
+		ASAN_OPTIONS=quarantine_size_mb=32 $(FUZZ)/tests/native/fuzz/fuzz_$(target) $(FUZZ)/found/$(target) \
+		tests/native/fuzz/corpus/$(target) -artifact_prefix=$(FUZZ)/found/$(target)- -max_total_time=$(SECONDS) \
+		$(FUZZ_OPTIONS) $(FUZZ_MEMORY_$(target));)
+
+bench-gpu: .venv/dev.stamp
+	$(BIN)/python benchmarks/gpu.py
 
 clean:
 	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

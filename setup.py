@@ -1,6 +1,8 @@
 """Map the four top-level folders into the ``deepsim`` namespace (see CONTRIBUTING.md, "Import names"), and build the
 native library with CMake into ``deepsim.runtime``."""
 
+import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -38,7 +40,8 @@ class BuildLibrary(build_ext):
         """Configure, compile, and copy the library to where the package is assembled."""
         source, build = Path(__file__).resolve().parent, Path(self.build_temp).resolve() / "native"
         try:
-            subprocess.run(["cmake", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release"], check=True)
+            given = shlex.split(os.environ.get("CMAKE_ARGS", ""))  # such as -DDEEPSIM_CUDA=OFF
+            subprocess.run(["cmake", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", *given], check=True)
             subprocess.run(["cmake", "--build", build, "--parallel", "--target", "deepsim"], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise SystemExit(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, view_of
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
 from deepsim.runtime.images import Photo, prepare_batch
 from deepsim.runtime.inputs import (
@@ -26,8 +27,10 @@ from deepsim.runtime.inputs import (
     feature_rows,
     host_array,
     is_features,
+    on_gpu,
     whole_number,
 )
+from deepsim.runtime.native_inverter import NativeInverter
 from deepsim.runtime.pixels import CROP, Pixels
 from deepsim.runtime.prefetch import prefetch
 
@@ -41,16 +44,24 @@ class Inverter:
     """Encode, decode, reconstruct and re-encode with one bundle.
 
     ``bundle`` is a bundle folder. ``backend`` is a name of :func:`available_backends` or "auto", the first usable of
-    cpu, onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend can
-    use, else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced.
+    cpu, cuda, onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend
+    can use, else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced.
     Batches of any size are run in chunks of at most ``max_batch``, in order; with the backend cpu every image's bits
     are the same in any batch, with others the last bits may depend on how a batch is cut. DEEPSIM_NUM_THREADS sets the
     number of CPU threads. ``half_fc_weights`` (backend cpu) stores fully connected weights as fp16, with fp32
     arithmetic: half the memory traffic that limits fc6 at batch 1, for a relative error of about 3e-4 in each layer.
+    ``precision`` (backend cuda) is "fp16", the default, or "bf16" for values beyond 65504, with fp32 sums; ``stable``
+    (backend cuda) gives an image the same bits in every batch, at some speed for few images.
 
     Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what is not 227x227 is warped to
     256x256 and cropped centrally. A lone photograph counts as a batch of one. Tensors of other libraries are read
     through DLPack when they are in host memory. Images come back as uint8 RGB (N, 227, 227, 3).
+
+    Arrays on the backend cuda's GPU (PyTorch, CuPy, pycuda, JAX: ``__cuda_array_interface__`` or DLPack) go in and come
+    back as :class:`~deepsim.runtime.device_arrays.DeviceArray` without a copy through the host: photographs uint8
+    (N, 227, 227, 3), features float32, C-contiguous, features not checked for NaN. The work is queued on ``stream``, a
+    CUDA stream's handle (``torch.cuda.current_stream().cuda_stream``), by default the one that the array names, else
+    the default stream, and the call returns at once.
 
     One Inverter may be used from many threads. It must not be used in a process forked after it was made. After any
     error it is usable as before. Raises, besides what each method names: DataError for unreadable photographs,
@@ -67,11 +78,15 @@ class Inverter:
         device: int | str = "auto",
         max_batch: int = 64,
         half_fc_weights: bool = False,
+        precision: str | None = None,
+        stable: bool = False,
     ) -> None:
         self.max_batch = whole_number("max_batch", max_batch, 1, 1 << 16)
         parsed = parse_device(device)
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-        created = backends.create(backend, self.bundle, parsed, self.max_batch, bool(half_fc_weights))
+        options = {"half_fc_weights": half_fc_weights, "precision": precision, "stable": stable}
+        given = {name: value for name, value in options.items() if value}
+        created = backends.create(backend, self.bundle, parsed, self.max_batch, **given)
         self.backend, self.device = created.name, created.device
         self._backend: backends.Backend | None = created
         self._process = os.getpid()
@@ -96,16 +111,28 @@ class Inverter:
         """Return the side of the images of ``decode(features, full=True)`` in pixels: 256 or 240."""
         return self.bundle.manifest.generator.output_size
 
-    def encode(self, photos: Photos) -> NDArray[np.float32]:
+    def encode(self, photos: Photos, stream: int | None = None) -> NDArray[np.float32]:
         """Compute the layer's features of photographs: float32 (N, *feature_shape)."""
+        view = view_of(photos, "photos")
+        if view is not None:
+            features: NDArray[np.float32] = self._on_device(
+                view, "photos", stream, lambda gpu, queue: gpu.encode_on_device(view, queue)
+            )
+            return features
         return self._over_photos(photos, self.feature_shape, np.float32, self._ready().encode)
 
-    def decode(self, features: Features, full: bool = False) -> Pixels:
+    def decode(self, features: Features, full: bool = False, stream: int | None = None) -> Pixels:
         """Generate images from features (N, *feature_shape) of any floating-point type, converted to float32.
 
         Returns the central crop, uint8 RGB (N, 227, 227, 3), with ``full`` the whole (N, S, S, 3), whose outer ring no
         training loss has seen. Raises DataError when a feature is NaN or infinite.
         """
+        view = view_of(features, "features")
+        if view is not None:
+            generated: Pixels = self._on_device(
+                view, "features", stream, lambda gpu, queue: gpu.decode_on_device(view, bool(full), queue)
+            )
+            return generated
         backend = self._ready()
         array = check_features(features, self.feature_shape)
         side = self.full_image_size if full else CROP
@@ -114,11 +141,23 @@ class Inverter:
             images[chunk] = backend.decode(feature_rows(array[chunk]), bool(full))
         return images
 
-    def reconstruct(self, photos: Photos) -> Pixels:
+    def reconstruct(self, photos: Photos, stream: int | None = None) -> Pixels:
         """Encode and decode photographs without leaving the device: uint8 RGB (N, 227, 227, 3)."""
+        view = view_of(photos, "photos")
+        if view is not None:
+            images: Pixels = self._on_device(
+                view, "photos", stream, lambda gpu, queue: gpu.reconstruct_on_device(view, queue)
+            )
+            return images
         return self._over_photos(photos, (CROP, CROP, 3), np.uint8, self._reconstruct_chunk)
 
-    def reencode(self, photos: Photos, iterations: int = 8, keep: Iterable[int] = (1, 2, 4, 8)) -> Pixels:
+    def reencode(
+        self,
+        photos: Photos,
+        iterations: int = 8,
+        keep: Iterable[int] = (1, 2, 4, 8),
+        stream: int | None = None,
+    ) -> Pixels:
         """Reconstruct photographs, then their reconstructions, ``iterations`` times over (paper, Figure 6).
 
         Iteration k equals ``reconstruct`` applied k times to its own uint8 output, exactly. Returns the iterations in
@@ -126,6 +165,12 @@ class Inverter:
         does not increase within 1..iterations.
         """
         kept = check_keep(iterations, keep)
+        view = view_of(photos, "photos")
+        if view is not None:
+            strips: Pixels = self._on_device(
+                view, "photos", stream, lambda gpu, queue: gpu.reencode_on_device(view, int(iterations), kept, queue)
+            )
+            return strips
         backend = self._ready()
         shape = (len(kept), CROP, CROP, 3)
         return self._over_photos(
@@ -198,6 +243,20 @@ class Inverter:
         if self._backend is None:
             raise UsageError("inverter: closed, expected an open one. Make a new Inverter.")
         return self._backend
+
+    def _on_device(
+        self, view: DeviceView, subject: str, stream: int | None, function: Callable[[NativeInverter, int], DeviceArray]
+    ) -> Any:
+        """Apply ``function`` to an array on a GPU, on ``stream`` or the one that the array is ready on.
+
+        The DeviceArray that comes back has an array's shape and type; static types call it by the host's.
+        """
+        backend = self._ready()
+        if not isinstance(backend, NativeInverter) or backend.device == "cpu":
+            raise on_gpu(subject)
+        shape, dtype = (self.feature_shape, np.float32) if subject == "features" else ((CROP, CROP, 3), np.uint8)
+        check_view(view, subject, shape, dtype)
+        return function(backend, view.stream if stream is None else whole_number("stream", stream, 0, 1 << 63))
 
     def _chunks(self, count: int) -> Iterator[slice]:
         return (slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch))

@@ -14,7 +14,8 @@ from typing import Any
 from deepsim.runtime import errors
 from deepsim.runtime.errors import DeepsimError, DeviceError
 
-PATH = Path(__file__).parent / "native" / "lib" / "libdeepsim.so"
+# DEEPSIM_LIBRARY names another build of the library, such as one under development.
+PATH = Path(os.environ.get("DEEPSIM_LIBRARY") or Path(__file__).parent / "native" / "lib" / "libdeepsim.so")
 
 
 class Error(ctypes.Structure):
@@ -53,15 +54,25 @@ class Info(ctypes.Structure):
     )
 
 
+_ADDRESS = ctypes.c_uint64
 _POINTER, _INT, _LONG, _ERROR = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64, ctypes.POINTER(Error)
 _DOUBLE = ctypes.POINTER(ctypes.c_double)
 _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_open": (ctypes.c_char_p, ctypes.POINTER(Options), ctypes.POINTER(_POINTER), _ERROR),
     "deepsim_describe": (_POINTER, ctypes.POINTER(Info), _ERROR),
+    "deepsim_check_device": (ctypes.c_char_p, ctypes.c_char_p, _ERROR),
     "deepsim_encode": (_POINTER, _POINTER, _LONG, _POINTER, _ERROR),
     "deepsim_decode": (_POINTER, _POINTER, _LONG, ctypes.c_int, _POINTER, _ERROR),
     "deepsim_reencode": (_POINTER, _POINTER, _LONG, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _ERROR),
     "deepsim_interpolate": (_POINTER, _POINTER, _POINTER, _INT, _POINTER, _ERROR),
+    "deepsim_encode_on_device": (_POINTER, _ADDRESS, _LONG, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_decode_on_device": (_POINTER, _ADDRESS, _LONG, ctypes.c_int, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_reencode_on_device": (
+        *(_POINTER, _ADDRESS, _LONG, _INT, ctypes.POINTER(_INT), _INT, _ADDRESS, _POINTER, _ERROR),
+    ),
+    "deepsim_take_on_device": (_POINTER, _ADDRESS, _POINTER, ctypes.POINTER(_ADDRESS), _ERROR),
+    "deepsim_free_on_device": (_POINTER, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_copy_from_device": (_POINTER, _ADDRESS, _ADDRESS, _POINTER, _POINTER, _ERROR),
     "deepsim_measure_roofs": (_INT, ctypes.c_char_p, _DOUBLE, _DOUBLE, _ERROR),
 }
 
@@ -89,7 +100,7 @@ def load() -> ctypes.CDLL:
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = ctypes.c_int
     library.deepsim_close.argtypes, library.deepsim_close.restype = (_POINTER,), None
-    library.deepsim_instruction_sets.restype = ctypes.c_char_p
+    library.deepsim_instruction_sets.restype = library.deepsim_cuda_architectures.restype = ctypes.c_char_p
     return library
 
 
@@ -101,10 +112,26 @@ def call(name: str, *arguments: Any) -> None:
         raise kind(error.message.decode(errors="replace"))
 
 
+def give_back(handle: ctypes.c_void_p, memory: int, stream: int) -> None:
+    """Free memory of a GPU; for finalisers, so that a GPU that failed raises nothing (its driver frees all with it)."""
+    load().deepsim_free_on_device(handle, memory, stream, None)
+
+
 def instruction_sets() -> list[str]:
     """List the instruction sets that can run here, best first: of "avx512", "avx2", "baseline"."""
     names: str = load().deepsim_instruction_sets().decode()
     return names.split(",")
+
+
+def cuda_architectures() -> list[str]:
+    """List the compute capabilities that the CUDA kernels were compiled for, as "7.5"; none in a build without nvcc."""
+    names: str = load().deepsim_cuda_architectures().decode()
+    return [f"{name[:-1]}.{name[-1]}" if name.isdigit() else name for name in names.split(",") if name]
+
+
+def check_device(device: str, precision: str = "fp16") -> None:
+    """Raise DeviceError telling why ``device`` ("cpu", "cuda:0") cannot be used here, if so."""
+    call("deepsim_check_device", device.encode(), precision.encode())
 
 
 def measure_roofs(threads: int = 0, instruction_set: str = "") -> tuple[float, float]:

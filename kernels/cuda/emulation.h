@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -113,13 +114,15 @@ DEEPSIM_DEVICE void wait_copies() {
 template <class T>
 DEEPSIM_DEVICE T shared_load(const T* from) {
   emulation::check_load(from, sizeof(T), alignof(T));
-  return *from;
+  T value;
+  std::memcpy(&value, from, sizeof(T));  // it may have been stored as another type, as kernels do
+  return value;
 }
 
 template <class T>
 DEEPSIM_DEVICE void shared_store(T* to, T value) {
   emulation::check_store(to, sizeof(T), alignof(T));
-  *to = value;
+  std::memcpy(to, &value, sizeof(T));
 }
 
 void load_matrices(std::uint32_t (&values)[4], const void* row);

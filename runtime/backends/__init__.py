@@ -7,7 +7,7 @@ inside these only. ``"auto"`` takes the first usable of :data:`AUTO_ORDER`.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,10 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
 from deepsim.runtime.pixels import Pixels
 
-AUTO_ORDER = ("cpu", "onnxruntime", "torch")
+AUTO_ORDER = ("cpu", "cuda", "onnxruntime", "torch")
 _MODULES = {name: f"deepsim.runtime.backends.{name}" for name in AUTO_ORDER}
 _ENGINES = "not in this version: its engines are built by deepsim-export and run with NVIDIA's own tools"
 _PLANNED = {
-    "cuda": "not in this version",
     "tensorrt": _ENGINES,
     "tensorrt-rtx": _ENGINES,
 }
@@ -63,7 +62,7 @@ class BackendModule(Protocol):
         """Tell in one line why the backend cannot run on ``device`` here; None when it can."""
         ...
 
-    def create(self, bundle: Bundle, device: str, max_batch: int) -> Backend:
+    def create(self, bundle: Bundle, device: str, max_batch: int, **options: Any) -> Backend:
         """Load a bundle onto "cpu", "cuda:N" or "auto" (the first GPU that the backend can use, else the CPU)."""
         ...
 
@@ -73,11 +72,11 @@ def reasons(device: str = "auto") -> dict[str, str | None]:
     return {name: _reason(name, device) for name in BACKENDS}
 
 
-def create(name: str, bundle: Bundle, device: str, max_batch: int, half_fc_weights: bool = False) -> Backend:
+def create(name: str, bundle: Bundle, device: str, max_batch: int, **options: bool | str) -> Backend:
     """Load a bundle into the named backend, or for "auto" into the first usable one of :data:`AUTO_ORDER`.
 
-    ``half_fc_weights`` is an option of the backend cpu. Raises UsageError on an unknown name and for an option of
-    another backend, DeviceError with the reason when the backend cannot run here.
+    ``options`` are those that the backend's module lists in ``OPTIONS``. Raises UsageError on an unknown name and for
+    an option of another backend, DeviceError with the reason when the backend cannot run here.
     """
     if name == "auto":
         name = _first_usable(device)
@@ -88,11 +87,11 @@ def create(name: str, bundle: Bundle, device: str, max_batch: int, half_fc_weigh
     reason = _reason(name, device)
     if reason is not None:
         raise DeviceError(f"backend {name} on device {device}: {reason}. Choose another, see deepsim doctor.")
-    if half_fc_weights:
-        if name != "cpu":
-            raise UsageError(f"half_fc_weights: backend {name} has no such option, only cpu has. Leave it out.")
-        return cpu.create(bundle, device, max_batch, half_fc_weights=True)
-    return _module(name).create(bundle, device, max_batch)
+    for option in options:
+        if option not in getattr(_module(name), "OPTIONS", ()):
+            owner = "cpu" if option in cpu.OPTIONS else "cuda"
+            raise UsageError(f"{option}: backend {name} has no such option, only {owner} has. Leave it out.")
+    return _module(name).create(bundle, device, max_batch, **options)
 
 
 def _first_usable(device: str) -> str:

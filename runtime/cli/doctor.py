@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -29,7 +30,8 @@ def diagnose() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "threads": num_threads() or "default",
-        "instruction_sets": _instruction_sets(),
+        "instruction_sets": _of_library(native_library.instruction_sets),
+        "cuda_architectures": _of_library(native_library.cuda_architectures),
         "gpu": asdict(find_gpus()),
         "backends": available_backends(),
         "warnings": _warnings(installed),
@@ -48,6 +50,8 @@ def doctor(as_json: bool) -> None:
     click.echo(f"cpu    {found['cpu']}, threads: {found['threads']}")
     click.echo(f"       libdeepsim has, best first: {', '.join(found['instruction_sets']) or 'not built'}")
     click.echo(f"gpu    {_gpu_line(found['gpu'])}")
+    kernels = ", ".join(found["cuda_architectures"])
+    click.echo(f"       libdeepsim has kernels for: {kernels or 'none, it was built without nvcc'}")
     click.echo("\nbackends")
     for name, reason in found["backends"].items():
         click.echo(f"  {name:13} {reason or 'usable'}")
@@ -58,8 +62,8 @@ def doctor(as_json: bool) -> None:
         click.echo(f"\nWarning: {warning}", err=True)
 
 
-def _instruction_sets() -> list[str]:
-    return [] if native_library.reason_unavailable() else native_library.instruction_sets()
+def _of_library(names: Callable[[], list[str]]) -> list[str]:
+    return [] if native_library.reason_unavailable() else names()
 
 
 def _gpu_line(gpu: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <fstream>
 #include <random>
+#include <utility>
 
 namespace deepsim::tests {
 
@@ -15,10 +16,8 @@ using runtime::detail::Activation;
 using runtime::detail::Kind;
 using runtime::detail::Shape;
 
-namespace {
-
 Layer layer(const std::string& name, Kind kind, int inputs, int outputs, int kernel, int stride, int padding,
-            Activation activation, int groups = 1) {
+            Activation activation, int groups) {
   Layer made;
   made.name = name;
   made.kind = kind;
@@ -33,6 +32,16 @@ Layer layer(const std::string& name, Kind kind, int inputs, int outputs, int ker
   return made;
 }
 
+Layer reshape(int channels, int height, int width) {
+  Layer made;
+  made.name = "reshape";
+  made.kind = Kind::reshape;
+  made.shape = {channels, height, width, false};
+  return made;
+}
+
+namespace {
+
 std::vector<Layer> encoder_layers() {
   return {layer("conv1", Kind::conv, 3, 32, 11, 8, 2, Activation::relu),
           layer("pool1", Kind::pool, 0, 0, 3, 2, 0, Activation::none),
@@ -44,11 +53,7 @@ std::vector<Layer> encoder_layers() {
 }
 
 std::vector<Layer> generator_layers(bool tanh) {
-  Layer reshape;
-  reshape.name = "reshape";
-  reshape.kind = Kind::reshape;
-  reshape.shape = {33, 4, 4, false};
-  std::vector<Layer> layers = {layer("defc5", Kind::fc, 50, 33 * 16, 1, 1, 0, Activation::lrelu), reshape,
+  std::vector<Layer> layers = {layer("defc5", Kind::fc, 50, 33 * 16, 1, 1, 0, Activation::lrelu), reshape(33, 4, 4),
                                layer("deconv5", Kind::deconv, 33, 32, 4, 2, 1, Activation::lrelu),
                                layer("conv5_1", Kind::deconv, 32, 48, 3, 1, 1, Activation::lrelu),
                                layer("deconv4", Kind::deconv, 48, 32, 4, 2, 1, Activation::lrelu),
@@ -99,14 +104,16 @@ Image apply(const Network& network, const Weights& weights, const std::string& p
 
 }  // namespace
 
-RandomBundle::RandomBundle(bool tanh, unsigned seed) {
+RandomBundle::RandomBundle(bool tanh, unsigned seed) : RandomBundle(encoder_layers(), generator_layers(tanh), tanh, seed) {}
+
+RandomBundle::RandomBundle(std::vector<Layer> encoder_layers, std::vector<Layer> generator_layers, bool tanh, unsigned seed) {
   static std::atomic<int> count{0};
   folder = std::filesystem::temp_directory_path() /
            ("deepsim-test-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".deepsim");
   std::filesystem::create_directories(folder);
-  encoder = {"random", {3, kSide, kSide, false}, encoder_layers(), {!tanh, {104, 117, 123}, {1, 1, 1}}};
+  encoder = {"random", {3, kSide, kSide, false}, std::move(encoder_layers), {!tanh, {104, 117, 123}, {1, 1, 1}}};
   if (tanh) encoder.pixels.scale = {0.02f, 0.02f, 0.02f};
-  generator = {"fc6", {50, 1, 1, true}, generator_layers(tanh), {!tanh, {104, 117, 123}, {1, 1, 1}}};
+  generator = {"fc6", encoder.shapes().back(), std::move(generator_layers), {!tanh, {104, 117, 123}, {1, 1, 1}}};
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   WeightShapes shapes;

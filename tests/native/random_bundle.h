@@ -14,9 +14,16 @@ namespace deepsim::tests {
 constexpr int kSide = 227;
 constexpr std::size_t kImage = static_cast<std::size_t>(kSide) * kSide * 3;
 
-// Two small networks that use every kind of layer, both Winograd forms, groups, strides and both pixel stores.
+// A layer with weights, or a pooling or normalising one; the table's other fields have their usual values.
+Layer layer(const std::string& name, runtime::detail::Kind kind, int inputs, int outputs, int kernel, int stride, int padding,
+            runtime::detail::Activation activation, int groups = 1);
+Layer reshape(int channels, int height, int width);
+
 struct RandomBundle {
+  // Two small networks that use every kind of layer, both Winograd forms, groups, strides and both pixel stores.
   explicit RandomBundle(bool tanh, unsigned seed = 1);
+  // Networks of these layers.
+  RandomBundle(std::vector<Layer> encoder_layers, std::vector<Layer> generator_layers, bool tanh = false, unsigned seed = 1);
   ~RandomBundle() { std::filesystem::remove_all(folder); }
   RandomBundle(const RandomBundle&) = delete;
   RandomBundle& operator=(const RandomBundle&) = delete;

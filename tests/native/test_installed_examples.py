@@ -17,7 +17,7 @@ def examples(tmp_path_factory):
     folder = tmp_path_factory.mktemp("installed")
     build, prefix, programs = ROOT / "build/tests-install", folder / "prefix", folder / "examples"
     for command in (
-        [cmake(), "-S", ROOT, "-B", build],
+        [cmake(), "-S", ROOT, "-B", build, "-DDEEPSIM_CUDA=OFF"],
         [cmake(), "--build", build],
         [cmake(), "--install", build, "--prefix", prefix],
         [cmake(), "-S", ROOT / "examples/cpp", "-B", programs, f"-DCMAKE_PREFIX_PATH={prefix}"],

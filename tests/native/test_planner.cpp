@@ -77,19 +77,22 @@ TEST_CASE("a stride whose square overflows is refused before anything is allocat
   CHECK(answer(first, true) ==
         "encoder layer conv1: activations take 51,539,607,552 bytes, expected at most 268,435,456. "
         "Use backend onnxruntime or torch.");
-  const Network later = network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 8), layer("conv2", Kind::conv, 16, 16, 1, 60000)});
+  const Network later =
+      network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 8), layer("conv2", Kind::conv, 16, 16, 1, 60000)});
   CHECK(contains(answer(later, true), "encoder layer conv2: activations take "));
 }
 
 TEST_CASE("a few weights that become many are refused, also when layers share them") {
-  const Network depthwise = network(kPhoto, {layer("conv1", Kind::conv, 3, 32767, 1, 16), layer("conv2", Kind::conv, 32767, 32767, 1, 1, 0, 32767)});
+  const Network depthwise = network(kPhoto, {layer("conv1", Kind::conv, 3, 32767, 1, 16),
+                                             layer("conv2", Kind::conv, 32767, 32767, 1, 1, 0, 32767)});
   CHECK(contains(answer(depthwise, true), "encoder layer conv2: weights up to it take 4,"));
   std::vector<Layer> same(42, layer("fc", Kind::fc, 512, 512));
   same[0] = layer("conv1", Kind::conv, 3, 16, 3, 16);
   same[1] = layer("fc1", Kind::fc, 15 * 15 * 16, 512);
   CHECK(answer(network(kPhoto, same), true) == "planned");
   CHECK(contains(answer(network(kPhoto, same), true, 0), "encoder layer fc: weights up to it take "));
-  CHECK(contains(answer(network(kPhoto, same), true, std::size_t{16} << 20), "encoder layer fc: weights up to it take "));
+  const std::size_t little = std::size_t{16} << 20;
+  CHECK(contains(answer(network(kPhoto, same), true, little), "encoder layer fc: weights up to it take "));
 }
 
 TEST_CASE("activations of a hostile shape are refused") {

@@ -1,9 +1,14 @@
 """Bundles on disk and open Inverters, made once for all tests of the runtime."""
 
+import os
+
 import pytest
 
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import write_bundle
+
+# Set by tests/runtime/backends/test_cuda.py, which runs tests of this folder once more on an emulated GPU.
+UNDER_TEST = ["cuda"] if os.environ.get("DEEPSIM_TEST_EMULATED") else ["cpu", "onnxruntime", "torch"]
 
 
 @pytest.fixture(scope="session")
@@ -25,19 +30,19 @@ def inverter_of(bundle_of):
     made = {}
 
     def get(name, backend, max_batch=4):
-        if backend != "cpu":
+        if backend not in ("cpu", "cuda"):
             package = pytest.importorskip(backend)
         if backend == "torch":
             package.set_num_threads(1)  # many tiny layers: threads only wait for each other
         key = (name, backend, max_batch)
         if key not in made:
-            made[key] = Inverter(bundle_of(name), backend, "cpu", max_batch)
+            made[key] = Inverter(bundle_of(name), backend, "auto" if backend == "cuda" else "cpu", max_batch)
         return made[key]
 
     return get
 
 
-@pytest.fixture(params=["cpu", "onnxruntime", "torch"])
+@pytest.fixture(params=UNDER_TEST)
 def inverter(request, inverter_of):
     """The tiny bundle in every backend that this version has."""
     return inverter_of("tiny", request.param)

@@ -307,14 +307,14 @@ def test_available_backends_gives_reasons():
     found = available_backends()
     assert list(found) == ["cpu", "cuda", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch"]
     assert found["onnxruntime"] is found["cpu"] is None
-    assert all("not in this version" in found[name] for name in ("cuda", "tensorrt", "tensorrt-rtx"))
+    assert all("not in this version" in found[name] for name in ("tensorrt", "tensorrt-rtx"))
 
 
 def test_number_of_threads_changes_no_result(bundle_of, inverter, monkeypatch):
     monkeypatch.setenv("DEEPSIM_NUM_THREADS", "1")
-    single = Inverter(bundle_of("tiny"), inverter.backend, "cpu", 4)
+    single = Inverter(bundle_of("tiny"), inverter.backend, inverter.device, 4)
     difference = np.abs(single.decode(FEATURES).astype(int) - inverter.decode(FEATURES))
     assert difference.max() <= 1
     monkeypatch.setenv("DEEPSIM_NUM_THREADS", "many")
     with pytest.raises(UsageError, match="DEEPSIM_NUM_THREADS"):
-        Inverter(bundle_of("tiny"), inverter.backend, "cpu", 4)
+        Inverter(bundle_of("tiny"), inverter.backend, inverter.device, 4)

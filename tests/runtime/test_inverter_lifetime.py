@@ -41,7 +41,7 @@ import runtime
 import numpy as np
 from deepsim.runtime import Inverter
 from deepsim.runtime.errors import DeviceError
-inverter = Inverter({bundle!r}, {backend!r}, "cpu")
+inverter = Inverter({bundle!r}, {backend!r})
 features = np.ones((1, 20), np.float32)
 before = inverter.decode(features)
 child = os.fork()

@@ -21,17 +21,22 @@ def expected(name):
     return photo, features, generator.pixels.to_pixels(output)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "onnxruntime", "torch"])
+# largest error of a feature, relative to the largest feature; of a pixel in grey levels; share of pixels that differ.
+# fp16 rounds activations and weights to 5e-4, layer after layer.
+FP32, FP16 = (3e-6, 1, 1e-3), (3e-3, 3, 0.25)
+
+
 @pytest.mark.parametrize("name", list(NETWORKS))
-def test_encode_and_decode_agree_with_reference(inverter_of, name, backend):
-    inverter = inverter_of(name, backend)
+def test_encode_and_decode_agree_with_reference(inverter, inverter_of, name):
+    inverter = inverter_of(name, inverter.backend)
+    feature_error, pixel_error, share = FP16 if inverter.backend == "cuda" else FP32
     photo, features, image = expected(name)
     assert image.std() > 10  # an image with something in it, or the comparison below means nothing
 
-    np.testing.assert_allclose(inverter.encode(photo), features, rtol=0, atol=3e-6 * np.abs(features).max())
+    np.testing.assert_allclose(inverter.encode(photo), features, rtol=0, atol=feature_error * np.abs(features).max())
     full = inverter.decode(features, full=True)
     difference = np.abs(full.astype(int) - image)
-    assert difference.max() <= 1 and (difference > 0).mean() < 1e-3  # rounding on the edge between two grey levels
+    assert difference.max() <= pixel_error and (difference > 0).mean() < share  # grey levels that round the other way
 
     start = {256: 14, 240: 6}[inverter.full_image_size]
     np.testing.assert_array_equal(inverter.decode(features), full[:, start : start + 227, start : start + 227])

@@ -60,7 +60,7 @@ bool SharedMemory::comes_after(const Actor& actor, const Read& read) const {
 
 void SharedMemory::note(Read& read, const Actor& actor) const {
   const auto warp = static_cast<std::int16_t>(actor.warp());
-  const auto thread = actor.whole_warp ? Read::several : static_cast<std::int16_t>(actor.thread);
+  const auto thread = static_cast<std::int16_t>(actor.thread);
   if (read.interval != actor.interval) {
     read = {actor.interval, actor.phase, warp, thread};
   } else if (read.warp != warp) {
@@ -113,7 +113,7 @@ void SharedMemory::check_free(std::size_t i, const Actor& actor, const char* doe
     violate(Rule::in_flight, actor.thread, i,
             does + (" while a copy of " + thread_name(write.thread)) + " to it is under way. Wait for it there first.");
   }
-  if (is_written(write) && !comes_after(actor, write)) {
+  if (!comes_after(actor, write)) {
     violate(Rule::two_writers, actor.thread, i,
             does + (" over what " + thread_name(write.thread)) + " wrote since the last barrier. Put a sync_block between.");
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cuda/gpu.h"
 #include "deepsim/deepsim.h"
 #include "engine.h"
 #include "error.h"
@@ -76,6 +77,11 @@ void check_buffers(deepsim_inverter* inverter, const void* in, std::int64_t n, c
   check_count(n);
   if (n > 0) require(in, "input");
   if (n > 0) require(out, "output");
+}
+
+// The same for memory of a GPU.
+void check_memory(deepsim_inverter* inverter, std::uint64_t in, std::int64_t n, std::uint64_t out) {
+  check_buffers(inverter, in == 0 ? nullptr : inverter, n, out == 0 ? nullptr : inverter);
 }
 
 std::int64_t feature_size(const deepsim_inverter* inverter) {
@@ -155,6 +161,15 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
   });
 }
 
+int deepsim_check_device(const char* device, const char* precision, deepsim_error* error) {
+  return guarded(error, [&] {
+    EngineOptions options;
+    if (device != nullptr) options.device = device;
+    if (precision != nullptr) options.precision = precision;
+    check_device(options);
+  });
+}
+
 int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features,
                    deepsim_error* error) {
   return guarded(error, [&] {
@@ -203,6 +218,58 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
   });
 }
 
+int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, uint64_t features, void* stream,
+                             deepsim_error* error) {
+  return guarded(error, [&] {
+    check_memory(inverter, images, n, features);
+    inverter->engine->encode_on_device(images, n, features, stream);
+  });
+}
+
+int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,
+                             void* stream, deepsim_error* error) {
+  return guarded(error, [&] {
+    check_memory(inverter, features, n, images);
+    inverter->engine->decode_on_device(features, n, full != 0, images, stream);
+  });
+}
+
+int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations,
+                               const int32_t* keep, int32_t keep_count, uint64_t result, void* stream,
+                               deepsim_error* error) {
+  return guarded(error, [&] {
+    check_memory(inverter, images, n, result);
+    require(keep, "keep");
+    check_keep(iterations, keep, keep_count);
+    inverter->engine->reencode_on_device(images, n, iterations, keep, keep_count, result, stream);
+  });
+}
+
+int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory,
+                           deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    require(memory, "memory");
+    *memory = inverter->engine->take_on_device(bytes, stream);
+  });
+}
+
+int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* stream, deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    inverter->engine->free_on_device(memory, stream);
+  });
+}
+
+int deepsim_copy_from_device(deepsim_inverter* inverter, uint64_t memory, uint64_t bytes, void* to, void* stream,
+                             deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    if (bytes > 0) require(to, "to");
+    inverter->engine->copy_from_device(memory, bytes, to, stream);
+  });
+}
+
 int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
                           deepsim_error* error) {
   return guarded(error, [&] {
@@ -223,6 +290,8 @@ const char* deepsim_instruction_sets(void) {
   }();
   return names.c_str();
 }
+
+const char* deepsim_cuda_architectures(void) { return cuda::kernel_architectures(); }
 
 const char* deepsim_version(void) { return DEEPSIM_VERSION; }
 

@@ -126,15 +126,49 @@ void CpuEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations
   });
 }
 
+// The number of the GPU that a device names, -1 for the CPU.
+int ordinal_of(const std::string& device) {
+  if (device.empty() || device == "cpu") return -1;
+  const std::string digits = device.rfind("cuda:", 0) == 0 ? device.substr(5) : "";
+  if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string::npos) {
+    throw Failure(ErrorKind::usage,
+                  "device '" + device + "': unknown, expected cpu or a GPU such as cuda:0. Choose one of these.");
+  }
+  return std::stoi(digits);
+}
+
 }  // namespace
 
-std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options) {
-  if (options.device.empty() || options.device == "cpu") return std::make_unique<CpuEngine>(bundle, options);
-  const std::string digits = options.device.rfind("cuda:", 0) == 0 ? options.device.substr(5) : "";
-  if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string::npos) {
-    throw Failure(ErrorKind::usage, "device '" + options.device + "': unknown, expected cpu or a GPU such as cuda:0. Choose one of these.");
+namespace {
+
+[[noreturn]] void refuse_device_memory() {
+  throw Failure(ErrorKind::usage, "inverter: on the CPU, expected one on a GPU for memory of a GPU. Open it with device cuda:0.");
+}
+
+}  // namespace
+
+void Engine::encode_on_device(std::uint64_t, std::int64_t, std::uint64_t, void*) { refuse_device_memory(); }
+void Engine::decode_on_device(std::uint64_t, std::int64_t, bool, std::uint64_t, void*) { refuse_device_memory(); }
+void Engine::reencode_on_device(std::uint64_t, std::int64_t, int, const int*, int, std::uint64_t, void*) {
+  refuse_device_memory();
+}
+std::uint64_t Engine::take_on_device(std::size_t, void*) { refuse_device_memory(); }
+void Engine::free_on_device(std::uint64_t, void*) { refuse_device_memory(); }
+void Engine::copy_from_device(std::uint64_t, std::size_t, void*, void*) { refuse_device_memory(); }
+
+void check_device(const EngineOptions& options) {
+  const int ordinal = ordinal_of(options.device);
+  if (ordinal < 0) {
+    (void)kernels_named(options.isa);
+  } else {
+    cuda::check_device(options, ordinal);
   }
-  return cuda::make_engine(bundle, options, std::stoi(digits));
+}
+
+std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options) {
+  const int ordinal = ordinal_of(options.device);
+  if (ordinal < 0) return std::make_unique<CpuEngine>(bundle, options);
+  return cuda::make_engine(bundle, options, ordinal);
 }
 
 }  // namespace deepsim::runtime::detail

@@ -37,9 +37,23 @@ class Engine {
   virtual void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                         std::uint8_t* rgb_out) = 0;
 
+  // The same on memory of the engine's GPU, queued behind what `stream` (a CUstream) holds and before what it is given
+  // next; returns at once. Features are not looked at. Raises UsageError on the CPU and for memory elsewhere.
+  virtual void encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream);
+  virtual void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream);
+  virtual void reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                                  std::uint64_t rgb_out, void* stream);
+  // Memory of the engine's GPU, from a pool, for use on `stream`.
+  virtual std::uint64_t take_on_device(std::size_t bytes, void* stream);
+  virtual void free_on_device(std::uint64_t memory, void* stream);
+  virtual void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream);
+
   virtual int threads() const = 0;             // that a call uses; 0 on a GPU
   virtual const std::string& isa() const = 0;  // "avx512", "sm_90"
 };
+
+// Raises UsageError or DeviceError when no engine can be made with these options here, whatever the bundle.
+void check_device(const EngineOptions& options);
 
 // Raises BundleError and its kinds, UsageError (options), DeviceError (no such device or instruction set), OutOfMemory,
 // NumericError.

@@ -1,13 +1,11 @@
 #include "manifest.h"
 
 #include <cmath>
-#include <set>
-#include <vector>
 
-#include <nlohmann/json.hpp>
 #include "error.h"
 #include "files.h"
 #include "sha256.h"
+#include "strict_json.h"
 
 namespace deepsim::runtime::detail {
 
@@ -19,32 +17,14 @@ constexpr int kSchema = 1, kMaxDepth = 32, kCrop = 227, kMaxNumber = 1 << 16;
 
 [[noreturn]] void raise(ErrorKind kind, const std::string& message) { throw Failure(kind, message); }
 
-// Refuses a key that appears twice and nesting that no manifest has.
-class Strict {
- public:
-  bool operator()(int depth, json::parse_event_t event, json& parsed) {
-    if (depth > kMaxDepth) raise(ErrorKind::bundle_unsafe, "manifest.json: nested too deep. Do not use this bundle.");
-    if (event == json::parse_event_t::object_start) keys_.emplace_back();
-    if (event == json::parse_event_t::object_end) keys_.pop_back();
-    if (event == json::parse_event_t::key && !keys_.back().insert(parsed.get<std::string>()).second) {
-      raise(ErrorKind::bundle_unsafe, "manifest.json: a key appears twice. Do not use this bundle.");
-    }
-    return true;
-  }
-
- private:
-  std::vector<std::set<std::string>> keys_;
-};
-
 json parse_json(std::string_view bytes, const std::string& source) {
   try {
-    auto strict = std::make_shared<Strict>();
-    return json::parse(bytes, [strict](int depth, json::parse_event_t event, json& parsed) {
-      return (*strict)(depth, event, parsed);
-    });
-  } catch (const json::exception& error) {
-    raise(ErrorKind::bundle_corrupt,
-          source + ": not JSON (" + error.what() + "). Copy or export the bundle again.");
+    return parse_strictly(bytes, kMaxDepth);
+  } catch (const JsonFault& fault) {
+    if (fault.kind == JsonFault::syntax) {
+      raise(ErrorKind::bundle_corrupt, source + ": not JSON (" + fault.what() + "). Copy or export the bundle again.");
+    }
+    raise(ErrorKind::bundle_unsafe, source + ": " + fault.what() + ". Do not use this bundle.");
   }
 }
 

@@ -175,7 +175,8 @@ class Planner {
     const bool pools = layer.kind == Kind::pool;
     const bool normalises = !pools || (next != nullptr && next->kind == Kind::lrn);
     const Shape output = layer.output_shape(shape_);
-    const bool outside = (output.height - 1) * layer.stride >= shape_.height || (output.width - 1) * layer.stride >= shape_.width;
+    const bool outside = (output.height - 1) * layer.stride >= shape_.height ||
+                         (output.width - 1) * layer.stride >= shape_.width;
     if (pools && outside) refuse(layer, "pooling, whose last windows are empty");
     kernels::Pool record;
     record.blocks = blocks_of(shape_.channels);

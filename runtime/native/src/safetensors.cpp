@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
-#include <nlohmann/json.hpp>
 #include "error.h"
+#include "strict_json.h"
 
 namespace deepsim::runtime::detail {
 
@@ -14,6 +13,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::uint64_t kMaxHeader = 1 << 20;  // thousands of tensors; parsed, it takes up to fifty times as much
+constexpr std::size_t kMaxDepth = 4;
 constexpr std::uint64_t kMaxElements = std::uint64_t{1} << 40;
 const std::map<std::string, std::uint64_t> kBytes = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"I16", 2}, {"U16", 2},
                                                      {"F16", 2},  {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4},
@@ -29,20 +29,12 @@ std::uint64_t unsigned_of(const json& value, const std::string& source, const ch
 }
 
 json parse_header(const std::string& source, const char* begin, std::uint64_t size) {
-  std::set<std::string> keys;
-  const auto strict = [&](int depth, json::parse_event_t event, json& parsed) {
-    if (depth > 4) invalid(source, "its header is nested too deep");
-    if (event == json::parse_event_t::key && depth == 1 && !keys.insert(parsed.get<std::string>()).second) {
-      invalid(source, "a tensor appears twice");
-    }
-    return true;
-  };
   try {
-    json header = json::parse(begin, begin + size, strict);
+    json header = parse_strictly({begin, static_cast<std::size_t>(size)}, kMaxDepth);
     if (!header.is_object()) invalid(source, "its header is no object");
     return header;
-  } catch (const json::exception& error) {
-    invalid(source, std::string("its header: ") + error.what());
+  } catch (const JsonFault& fault) {
+    invalid(source, std::string("its header: ") + fault.what());
   }
 }
 

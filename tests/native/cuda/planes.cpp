@@ -8,11 +8,13 @@ namespace emulation = cuda::emulation;
 
 std::uint16_t Precision::bits(double value) const {
   const float narrow = static_cast<float>(value);
-  return static_cast<std::uint16_t>(name == "half" ? emulation::to_bits(narrow, cuda::Half{}) : emulation::to_bits(narrow, cuda::Brain{}));
+  const bool half = name == "half";
+  return static_cast<std::uint16_t>(half ? emulation::to_bits(narrow, cuda::Half{}) : emulation::to_bits(narrow, cuda::Brain{}));
 }
 
 double Precision::value(std::uint16_t bits) const {
-  return static_cast<double>(name == "half" ? emulation::from_bits(bits, cuda::Half{}) : emulation::from_bits(bits, cuda::Brain{}));
+  const bool half = name == "half";
+  return static_cast<double>(half ? emulation::from_bits(bits, cuda::Half{}) : emulation::from_bits(bits, cuda::Brain{}));
 }
 
 Tensor random_tensor(int n, int c, int h, int w, double scale, const Precision& precision, std::mt19937& random) {

@@ -61,7 +61,8 @@ std::vector<std::string> product_names() {
 #undef PRODUCT
 }
 
-ProductRun::ProductRun(const ProductCase& layer, const Precision& precision, unsigned seed) : layer_(layer), precision_(precision) {
+ProductRun::ProductRun(const ProductCase& layer, const Precision& precision, unsigned seed)
+    : layer_(layer), precision_(precision) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   input_ = random_tensor(layer.images, layer.channels, layer.height, layer.width, 1.0, precision, random);
@@ -220,7 +221,8 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   if (layer_.store == "pixels") return run_pixels(tile, schedule, used);
   Planes written = output();
   product_.out = written.place();
-  std::vector<float> partial(layer_.store == "partial" ? static_cast<std::size_t>(product_.splits * product_.rows * product_.columns) : 0, NAN);
+  const int partials = layer_.store == "partial" ? product_.splits * product_.rows * product_.columns : 0;
+  std::vector<float> partial(static_cast<std::size_t>(partials), NAN);
   product_.partial = partial.data();
   launch(tile, schedule, used);
   if (layer_.store == "partial") reduce(written.place(), schedule);

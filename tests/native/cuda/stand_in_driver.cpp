@@ -1,128 +1,24 @@
-// Stands in for NVIDIA's driver (libcuda.so.1) in tests: device memory is host memory, kernels run in the emulation, and
-// what a stream records is replayed. What breaks the driver's rules (a copy beyond an allocation, a graph that is gone)
-// fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of these calls fail,
-// DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability ("75"),
-// DEEPSIM_STAND_IN_MULTIPROCESSORS how many it has.
+// Stands in for NVIDIA's driver (libcuda.so.1) in tests: its functions, on the state of stand_in_state.h.
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <map>
 #include <memory>
-#include <mutex>
-#include <set>
-#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "emulated_kernels.h"
-#include "device.h"
+#include "stand_in_state.h"
 
-namespace {
-
-using deepsim::cuda::emulation::Grid;
+using namespace deepsim::tests::stand_in;
 using deepsim::tests::EmulatedKernel;
 using deepsim::tests::emulated_kernel;
-using Address = std::uint64_t;
-
-enum Result { kSuccess = 0, kInvalid = 1, kOutOfMemory = 2, kNoDevice = 100, kNoContext = 201, kNotFound = 500, kFault = 700, kCapturing = 900 };
-
-using Work = std::function<int()>;
-using Recording = std::vector<Work>;
-
-struct Entry {
-  const EmulatedKernel* kernel;
-};
-struct Module {
-  std::string element;
-  std::map<std::string, std::unique_ptr<Entry>> functions;
-};
-struct Stream {
-  std::unique_ptr<Recording> recording;  // while it captures
-};
-
-struct State {
-  std::mutex mutex;
-  std::map<Address, std::size_t> memory;
-  std::size_t used = 0;
-  std::set<const void*> graphs;
-  std::map<std::string, long> calls;
-  std::string violation;  // what the last kernel did wrong
-};
-
-State& state() {
-  static State* const instance = new State;
-  return *instance;
-}
-
-thread_local int contexts = 0;
-
-std::string setting(const char* name) {
-  const char* text = std::getenv(name);
-  return text == nullptr ? "" : text;
-}
-
-std::size_t size_of_gpu() {
-  const std::string text = setting("DEEPSIM_STAND_IN_MEMORY");
-  return text.empty() ? std::size_t{4} << 30 : std::stoull(text);
-}
-
-// Count a call; whether it shall fail.
-bool fails(const char* name) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  const long call = ++state().calls[name];
-  std::istringstream fields(setting("DEEPSIM_STAND_IN_FAILS"));
-  std::string wanted;
-  long number = 0;
-  fields >> wanted >> number;
-  return wanted == name && number == call;
-}
-
-bool inside(Address address, std::size_t bytes) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  auto after = state().memory.upper_bound(address);
-  if (after == state().memory.begin()) return false;
-  --after;
-  return address + bytes <= after->first + after->second;
-}
-
-int enqueue(void* stream, const Work& work) {
-  auto* known = static_cast<Stream*>(stream);
-  if (known == nullptr || !known->recording) return work();
-  known->recording->push_back(work);
-  return kSuccess;
-}
-
-int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std::size_t shared, const std::vector<char>& argument) {
-  try {
-    deepsim::cuda::emulation::launch(grid, threads, shared, [&] { kernel.body(argument.data()); });
-    return kSuccess;
-  } catch (const std::exception& error) {
-    const std::lock_guard<std::mutex> lock(state().mutex);
-    state().violation = error.what();
-    return kFault;
-  }
-}
-
-int copy(void* stream, void* to, const void* from, std::size_t bytes) {
-  return enqueue(stream, [=]() -> int {
-    std::memcpy(to, from, bytes);
-    return kSuccess;
-  });
-}
-
-void* pointer(Address address) { return reinterpret_cast<void*>(address); }
-
-void keep(const void* graph) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  state().graphs.insert(graph);
-}
-
-}  // namespace
 
 #define COUNTED(name) \
   if (fails(#name)) return kFault
+
+// What gives something back tells of earlier faults, and has given it back all the same.
+#define GIVES_BACK(name) const int result = fails(#name) ? kFault : kSuccess
 
 extern "C" {
 
@@ -156,8 +52,9 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   const std::string text = setting("DEEPSIM_STAND_IN_ARCHITECTURE");
   const std::string multiprocessors = setting("DEEPSIM_STAND_IN_MULTIPROCESSORS");
   const int architecture = text.empty() ? 80 : std::stoi(text);
-  const std::map<int, int> values = {{75, architecture / 10}, {76, architecture % 10}, {16, multiprocessors.empty() ? 4 : std::stoi(multiprocessors)},
-                                    {97, architecture == 90 ? 232448 : 101376}};
+  const int count = multiprocessors.empty() ? 4 : std::stoi(multiprocessors);
+  const std::map<int, int> values = {
+      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {97, architecture == 90 ? 232448 : 101376}};
   *value = values.at(attribute);
   return kSuccess;
 }
@@ -165,10 +62,15 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
 int cuDevicePrimaryCtxRetain(void** context, int) {
   COUNTED(cuDevicePrimaryCtxRetain);
   *context = &state();
+  retain(1);
   return kSuccess;
 }
 
-int cuDevicePrimaryCtxRelease_v2(int) { return kSuccess; }
+int cuDevicePrimaryCtxRelease_v2(int) {
+  GIVES_BACK(cuDevicePrimaryCtxRelease_v2);
+  retain(-1);
+  return result;
+}
 
 int cuCtxPushCurrent_v2(void*) {
   COUNTED(cuCtxPushCurrent_v2);
@@ -177,20 +79,22 @@ int cuCtxPushCurrent_v2(void*) {
 }
 
 int cuCtxPopCurrent_v2(void** context) {
+  GIVES_BACK(cuCtxPopCurrent_v2);
   *context = nullptr;
-  return contexts-- > 0 ? kSuccess : kInvalid;
+  return contexts-- > 0 ? result : kInvalid;
 }
 
 int cuModuleLoadData(void** module, const void* image) {
   COUNTED(cuModuleLoadData);
   if (contexts <= 0) return kNoContext;
-  *module = new Module{static_cast<const char*>(image), {}};
+  *module = make(Module{static_cast<const char*>(image), {}});
   return kSuccess;
 }
 
 int cuModuleUnload(void* module) {
-  delete static_cast<Module*>(module);
-  return kSuccess;
+  GIVES_BACK(cuModuleUnload);
+  end(module);
+  return result;
 }
 
 int cuModuleGetFunction(void** function, void* module, const char* name) {
@@ -224,6 +128,8 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
 }
 
 int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
+  COUNTED(cuMemGetInfo_v2);
+  const std::lock_guard<std::mutex> lock(state().mutex);
   *total = size_of_gpu();
   *free = size_of_gpu() - state().used;
   return kSuccess;
@@ -244,12 +150,23 @@ int cuMemAlloc_v2(Address* address, std::size_t bytes) {
 }
 
 int cuMemFree_v2(Address address) {
+  GIVES_BACK(cuMemFree_v2);
   const std::lock_guard<std::mutex> lock(state().mutex);
   const auto found = state().memory.find(address);
   if (found == state().memory.end()) return kInvalid;
   state().used -= found->second;
   state().memory.erase(found);
   std::free(pointer(address));
+  return result;
+}
+
+int cuMemAllocAsync(Address* address, std::size_t bytes, void*) { return cuMemAlloc_v2(address, bytes); }
+int cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
+
+int cuPointerGetAttribute(void* value, int attribute, Address address) {
+  COUNTED(cuPointerGetAttribute);
+  if (attribute != 9 || !inside(address, 1)) return kInvalid;
+  *static_cast<int*>(value) = 0;
   return kSuccess;
 }
 
@@ -260,8 +177,9 @@ int cuMemAllocHost_v2(void** memory, std::size_t bytes) {
 }
 
 int cuMemFreeHost(void* memory) {
+  GIVES_BACK(cuMemFreeHost);
   std::free(memory);
-  return kSuccess;
+  return result;
 }
 
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, void* stream) {
@@ -290,13 +208,14 @@ int cuMemsetD8Async(Address to, unsigned char value, std::size_t bytes, void* st
 
 int cuStreamCreate(void** stream, unsigned) {
   COUNTED(cuStreamCreate);
-  *stream = new Stream;
+  *stream = make(Stream{});
   return kSuccess;
 }
 
 int cuStreamDestroy_v2(void* stream) {
-  delete static_cast<Stream*>(stream);
-  return kSuccess;
+  GIVES_BACK(cuStreamDestroy_v2);
+  end(stream);
+  return result;
 }
 
 int cuStreamSynchronize(void* stream) {
@@ -345,13 +264,14 @@ int cuGraphLaunch(void* executable, void* stream) {
 }
 
 int cuGraphExecDestroy(void* executable) {
-  const std::lock_guard<std::mutex> lock(state().mutex);
-  if (state().graphs.erase(executable) == 0) return kInvalid;
-  delete static_cast<Recording*>(executable);
-  return kSuccess;
+  GIVES_BACK(cuGraphExecDestroy);
+  return destroy(executable) == kSuccess ? result : kInvalid;
 }
 
-int cuGraphDestroy(void* graph) { return cuGraphExecDestroy(graph); }
+int cuGraphDestroy(void* graph) {
+  GIVES_BACK(cuGraphDestroy);
+  return destroy(graph) == kSuccess ? result : kInvalid;
+}
 
 int cuEventCreate(void** event, unsigned) {
   *event = &state();
@@ -374,9 +294,25 @@ int cuGetErrorString(int result, const char** text) {
   return kSuccess;
 }
 
-// For tests of leaks: bytes of the GPU that are taken, and graphs that live.
+// For tests of leaks: bytes of the GPU that are taken; graphs, modules, streams, contexts that live, and this thread's
+// stack of contexts.
 std::size_t deepsim_stand_in_memory(void) { return state().used; }
+int deepsim_stand_in_objects(void) {
+  return static_cast<int>(state().graphs.size() + state().objects.size()) + state().retained + contexts;
+}
 std::size_t deepsim_stand_in_graphs(void) { return state().graphs.size(); }
+// Calls of a function, all or since they were counted anew.
 long deepsim_stand_in_calls(const char* name) { return state().calls[name]; }
+void deepsim_stand_in_count_anew(void) { state().calls.clear(); }
+// Give back what nobody will.
+void deepsim_stand_in_forget(void) {
+  for (const auto& [address, bytes] : state().memory) std::free(pointer(address));
+  state().memory.clear();
+  state().used = 0;
+  for (const void* graph : state().graphs) delete static_cast<const Recording*>(graph);
+  state().graphs.clear();
+  state().objects.clear();
+  state().retained = 0;
+}
 
 }  // extern "C"

@@ -301,6 +301,16 @@ TEST_CASE("blocks and threads all run once, in the order asked for") {
   CHECK(thread_orders.size() == std::size(schedules));
 }
 
+TEST_CASE("a shuffle is another one for another seed, and the same for the same") {
+  const auto order = [](std::uint64_t seed) {
+    std::vector<int> threads;
+    launch({2, 1, 1}, 64, 0, [&] { threads.push_back(thread_index()); }, {{}, emulation::Order::shuffled, seed});
+    return threads;
+  };
+  CHECK(order(1) == order(1));
+  CHECK(order(1) != order(2));
+}
+
 TEST_CASE("shared memory holds NaNs when a block starts, also after another block") {
   launch({2, 1, 1}, 1, 64, [] {
     DEEPSIM_SHARED_MEMORY(memory);

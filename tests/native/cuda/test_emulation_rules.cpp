@@ -215,6 +215,18 @@ TEST_CASE("a thread may store over what it has read alone, not over what others 
   });
 }
 
+TEST_CASE("a lane may store over what it has read alone since the last collective") {
+  const auto is_reader = [](bool wrong) { return thread_index() == 3 || (wrong && (thread_index() == 2 || thread_index() == 4)); };
+  check_twins(Rule::overwritten_read, 32, [=](bool wrong) {
+    if (thread_index() == 0) store(0);
+    sync_block();
+    if (thread_index() == 9) load(0);
+    any_collective();
+    if (is_reader(wrong)) load(0);
+    if (thread_index() == 3) store(0);
+  }, {Rule::unsynchronised_read});
+}
+
 TEST_CASE("a buffer is filled again before all have read it") {
   check_twins(Rule::overwritten_read, 64, [](bool wrong) {
     for (int step = 0; step < 3; ++step) {
@@ -379,6 +391,8 @@ TEST_CASE("what a body throws leaves launch after all stacks are unwound, and th
     CHECK(begun == 64);
     CHECK(alive == 0);
     CHECK(broken(64, [] { sync_block(); }, schedule) == std::nullopt);
+    CHECK(broken(1, [] { copy(0), load(0); }, schedule) == Rule::in_flight);
+    CHECK(broken(1, [] { store(0), load(0); }, schedule) == std::nullopt);
   }
 }
 

@@ -9,9 +9,9 @@
 #include "cuda/products.h"
 #include "deepsim/inverter.h"
 #include "error.h"
+#include "stand_in.h"
 
 using deepsim::runtime::Inverter;
-using deepsim::runtime::Options;
 using deepsim::runtime::detail::Failure;
 using namespace deepsim::runtime::detail::cuda;
 using namespace deepsim::tests;
@@ -38,12 +38,9 @@ std::string chosen(const std::string& store, int depth, int rows, int columns, I
 
 // The image of these features; with one multiprocessor, which the smallest product fills.
 std::vector<std::uint8_t> image_with(const RandomBundle& bundle, const std::vector<float>& features, const char* kernels) {
-  const Variable architecture("DEEPSIM_STAND_IN_ARCHITECTURE", "90"), few("DEEPSIM_STAND_IN_MULTIPROCESSORS", "1");
+  const StandIn architecture("ARCHITECTURE", "90"), few("MULTIPROCESSORS", "1");
   const Variable wanted("DEEPSIM_CUDA_KERNELS", kernels);
-  Options options;
-  options.device = "cuda:0";
-  options.max_batch = 1;
-  Inverter inverter(bundle.path(), options);
+  Inverter inverter(bundle.path(), on_gpu(1));
   CHECK(inverter.isa() == "sm_90");
   const auto side = static_cast<std::size_t>(inverter.full_image_size());
   std::vector<std::uint8_t> image(side * side * 3);

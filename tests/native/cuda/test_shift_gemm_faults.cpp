@@ -73,7 +73,8 @@ ProductCase fully_connected() {
 }
 
 // In how many orders the kernel breaks a rule (one of these) or gives another result.
-int orders_that_notice(const ProductCase& layer, const std::string& tile, const EmulatedKernel& broken, const std::set<Rule>& rules) {
+int orders_that_notice(const ProductCase& layer, const std::string& tile, const EmulatedKernel& broken,
+                       const std::set<Rule>& rules) {
   ProductRun run(layer, {"half"});
   const TileFacts facts = tile_named(tile, layer);
   const Written right = run.run(facts);
@@ -127,7 +128,9 @@ TEST_CASE("a missing barrier between copying and reading is noticed in every ord
 
 TEST_CASE("a wait for one group of copies too few is noticed in every order") { check_noticed<LaxWait>({Rule::in_flight}); }
 
-TEST_CASE("one buffer of input too few is noticed in every order") { check_noticed<MissingBuffer>({Rule::in_flight, Rule::overwritten_read}); }
+TEST_CASE("one buffer of input too few is noticed in every order") {
+  check_noticed<MissingBuffer>({Rule::in_flight, Rule::overwritten_read});
+}
 
 TEST_CASE("bytes that are staged before all warps have read the last input are noticed in every order") {
   const auto broken = kernel<image_tile, Store::pixels, NoBarrierBeforeStaging>();

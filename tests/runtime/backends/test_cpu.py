@@ -86,11 +86,11 @@ def test_c_abi_checks_what_python_does_not_pass_on(bundle_of):
     image = np.empty((1, 227, 227, 3), np.uint8)
     call = native_library.call
     with pytest.raises(native_library.errors.DataError, match="features: NaN, expected finite float32"):
-        call("deepsim_decode", inverter._handle, bad.ctypes.data, 1, 0, image.ctypes.data)
+        call("deepsim_decode", inverter.handle, bad.ctypes.data, 1, 0, image.ctypes.data)
     with pytest.raises(native_library.errors.ShapeError, match="n: -1"):
-        call("deepsim_decode", inverter._handle, bad.ctypes.data, -1, 0, image.ctypes.data)
+        call("deepsim_decode", inverter.handle, bad.ctypes.data, -1, 0, image.ctypes.data)
     with pytest.raises(UsageError, match="input: a null pointer"):
-        call("deepsim_decode", inverter._handle, None, 1, 0, image.ctypes.data)
+        call("deepsim_decode", inverter.handle, None, 1, 0, image.ctypes.data)
 
 
 def test_a_missing_library_is_the_reason(monkeypatch, tmp_path):

@@ -143,7 +143,7 @@ def test_names_of_images_stay_apart_and_inside_the_folder(deepsim, bundle_of, tm
         (("encode", "BUNDLE", "PHOTOS", "-o", "f.txt"), 2, "expected one of .npy"),
         (("encode", "BUNDLE", "PHOTOS"), 2, "'-o'"),
         (("encode", "nowhere.deepsim", "PHOTOS", "-o", "f.npy"), 3, "nowhere.deepsim: not found"),
-        (("encode", "BUNDLE", "PHOTOS", "-o", "f.npy", "--backend", "cuda"), 4, "not in this version"),
+        (("encode", "BUNDLE", "PHOTOS", "-o", "f.npy", "--backend", "tensorrt"), 4, "not in this version"),
         (("encode", "BUNDLE", "PHOTOS", "-o", "f.npy", "--device", "tpu"), 2, "'tpu'"),
         (("encode", "BUNDLE", "PHOTOS", "-o", "f.npy", "--device", "999"), 4, "cuda:999"),
         (("decode", "BUNDLE", "f.npy", "-o", "x"), 3, "f.npy: no such file"),

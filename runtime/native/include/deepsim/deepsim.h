@@ -53,6 +53,9 @@ int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inv
 void deepsim_close(deepsim_inverter* inverter); /* NULL is fine */
 int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deepsim_error* error);
 
+/* Whether inverters can be opened on a device with a precision (of deepsim_options): 0, or the error that says why not. */
+int deepsim_check_device(const char* device, const char* precision, deepsim_error* error);
+
 /* Features of n images. */
 int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features, deepsim_error* error);
 /* Images from n features, which must be finite; full: the whole (n, S, S, 3), S = full_image_size. */
@@ -66,12 +69,32 @@ int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t 
 int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const float* end, int32_t steps,
                         uint8_t* images, deepsim_error* error);
 
+/* The same on memory of the inverter's GPU: addresses as the CUDA driver and runtime give them, contiguous arrays of the same
+ * shapes and types. The work is queued on `stream` (a CUstream or cudaStream_t; NULL is the default stream) and the
+ * functions return at once. Features are not checked for NaN. An inverter on the CPU refuses. */
+int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, uint64_t features, void* stream,
+                             deepsim_error* error);
+int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,
+                             void* stream, deepsim_error* error);
+int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations,
+                               const int32_t* keep, int32_t keep_count, uint64_t result, void* stream,
+                               deepsim_error* error);
+/* Memory of the inverter's GPU, from a pool that the driver keeps; taken and freed in the order of `stream`. */
+int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory, deepsim_error* error);
+int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* stream, deepsim_error* error);
+/* Copy to host memory after all work that `stream` holds; returns when it is there. */
+int deepsim_copy_from_device(deepsim_inverter* inverter, uint64_t memory, uint64_t bytes, void* to, void* stream,
+                             deepsim_error* error);
+
 /* Measure, in about half a second, 1e9 fp32 multiply-adds and 1e9 bytes read from memory per second, of all threads. */
 int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
                           deepsim_error* error);
 
 /* The instruction sets that can run here, best first, with commas between. */
 const char* deepsim_instruction_sets(void);
+/* The compute capabilities that the CUDA kernels were compiled for, "75,80,90"; newer GPUs compile them when they are
+ * loaded. "" for a library that was built without nvcc. */
+const char* deepsim_cuda_architectures(void);
 const char* deepsim_version(void);
 
 /* Where notes for people go (level 0 information, 1 warning); NULL, the default, drops them. */

@@ -45,6 +45,13 @@ struct Options {
   bool stable = false;           // on a GPU: an image's result has the same bits in every batch; slower for few images
 };
 
+// An address in the memory of a GPU, as the CUDA driver and runtime give it.
+struct DeviceMemory {
+  std::uint64_t address = 0;
+  explicit DeviceMemory(std::uint64_t given) : address(given) {}
+  explicit DeviceMemory(const void* given) : address(reinterpret_cast<std::uint64_t>(given)) {}
+};
+
 class Inverter {
  public:
   // Load a bundle folder. Throws Error: BundleError and its kinds, UsageError, DeviceError, OutOfMemory.
@@ -95,6 +102,27 @@ class Inverter {
   void interpolate(const float* start, const float* end, int steps, std::uint8_t* images) {
     deepsim_error error;
     check(deepsim_interpolate(inverter_.get(), start, end, steps, images, &error), error);
+  }
+
+  // The same on memory of the inverter's GPU, queued on `stream` (a CUstream or cudaStream_t); they return at once.
+  void encode(DeviceMemory images, std::int64_t n, DeviceMemory features, void* stream) {
+    deepsim_error error;
+    check(deepsim_encode_on_device(inverter_.get(), images.address, n, features.address, stream, &error), error);
+  }
+  void decode(DeviceMemory features, std::int64_t n, DeviceMemory images, void* stream, bool full = false) {
+    deepsim_error error;
+    check(deepsim_decode_on_device(inverter_.get(), features.address, n, full ? 1 : 0, images.address, stream, &error), error);
+  }
+  void reconstruct(DeviceMemory images, std::int64_t n, DeviceMemory reconstructed, void* stream) {
+    reencode(images, n, 1, {1}, reconstructed, stream);
+  }
+  void reencode(DeviceMemory images, std::int64_t n, int iterations, const std::vector<std::int32_t>& keep,
+                DeviceMemory kept, void* stream) {
+    deepsim_error error;
+    const auto count = static_cast<std::int32_t>(keep.size());
+    check(deepsim_reencode_on_device(inverter_.get(), images.address, n, iterations, keep.data(), count, kept.address,
+                                     stream, &error),
+          error);
   }
 
   std::string layer() const { return info_.layer; }      // of the encoder, that is inverted: "fc6"

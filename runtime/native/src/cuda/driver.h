@@ -22,6 +22,7 @@ using GraphExecutable = void*;
 constexpr Result kOutOfMemory = 2;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kSharedOptin = 97;  // CUdevice_attribute
 constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
+constexpr int kPointerOrdinal = 9;                                                               // CUpointer_attribute
 constexpr unsigned kNonBlocking = 1;                                                             // CU_STREAM_NON_BLOCKING
 constexpr unsigned kNoTiming = 2;                                                                // CU_EVENT_DISABLE_TIMING
 constexpr int kThreadLocalCapture = 1;                                                           // CU_STREAM_CAPTURE_MODE
@@ -47,6 +48,9 @@ constexpr int kThreadLocalCapture = 1;                                          
   CALL(memory_info, "cuMemGetInfo_v2", (std::size_t*, std::size_t*))                                                     \
   CALL(memory_take, "cuMemAlloc_v2", (Address*, std::size_t))                                                            \
   CALL(memory_free, "cuMemFree_v2", (Address))                                                                           \
+  CALL(pool_take, "cuMemAllocAsync", (Address*, std::size_t, Stream))                                                    \
+  CALL(pool_free, "cuMemFreeAsync", (Address, Stream))                                                                   \
+  CALL(pointer_attribute, "cuPointerGetAttribute", (void*, int, Address))                                                \
   CALL(host_take, "cuMemAllocHost_v2", (void**, std::size_t))                                                            \
   CALL(host_free, "cuMemFreeHost", (void*))                                                                              \
   CALL(copy_to_device, "cuMemcpyHtoDAsync_v2", (Address, const void*, std::size_t, Stream))                              \

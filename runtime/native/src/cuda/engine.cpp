@@ -109,6 +109,13 @@ class CudaEngine final : public Engine {
   void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
   void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                 std::uint8_t* rgb_out) override;
+  void encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) override;
+  void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) override;
+  void reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                          std::uint64_t rgb_out, void* stream) override;
+  std::uint64_t take_on_device(std::size_t bytes, void* stream) override;
+  void free_on_device(std::uint64_t memory, void* stream) override;
+  void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) override;
   int threads() const override { return 0; }
   const std::string& isa() const override { return isa_; }
 
@@ -117,11 +124,23 @@ class CudaEngine final : public Engine {
   // under way.
   template <class Body>
   void over_chunks(std::int64_t n, const Body& body);
-  void to_device(const DeviceMemory& to, const void* from, std::size_t bytes);
-  void to_host(void* to, const DeviceMemory& from, std::size_t bytes);
+  // The calls, whatever memory their input and output are in: in(device, offset, bytes), out(offset, device, bytes).
+  template <class In, class Out>
+  void encode_with(std::int64_t n, const In& in, const Out& out);
+  template <class In, class Out>
+  void decode_with(std::int64_t n, bool full, const In& in, const Out& out);
+  template <class In, class Out>
+  void reencode_with(std::int64_t n, int iterations, const int* keep, int keep_count, const In& in, const Out& out);
+  template <class Body>
+  void between(Stream theirs, const Body& body);
+  void check_place(Address memory, const char* what) const;
+  void to_host(void* to, Address from, std::size_t bytes);
+  void from_host(Address to, const void* from, std::size_t bytes);
+  void on_device(Address to, Address from, std::size_t bytes);
+  void finish();
 
   pid_t process_;
-  int chunk_;
+  int ordinal_, chunk_;
   std::mutex calls_;
   std::shared_ptr<const Gpu> gpu_;
   StreamOwner stream_;
@@ -134,6 +153,7 @@ class CudaEngine final : public Engine {
 
 CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int ordinal)
     : process_(getpid()),
+      ordinal_(ordinal),
       chunk_(std::clamp(options.max_batch, 1, kMaxChunk)),
       gpu_(std::make_shared<const Gpu>(ordinal, precision_of(options.precision))),
       stream_(gpu_),
@@ -177,62 +197,177 @@ void CudaEngine::over_chunks(std::int64_t n, const Body& body) {
   }
 }
 
-void CudaEngine::to_device(const DeviceMemory& to, const void* from, std::size_t bytes) {
-  check(Driver::get().copy_to_device(to.address(), from, bytes, stream_.get()), "copy to the GPU");
+void CudaEngine::to_host(void* to, Address from, std::size_t bytes) {
+  check(Driver::get().copy_to_host(to, from, bytes, stream_.get()), "copy from the GPU");
 }
 
-void CudaEngine::to_host(void* to, const DeviceMemory& from, std::size_t bytes) {
-  check(Driver::get().copy_to_host(to, from.address(), bytes, stream_.get()), "copy from the GPU");
-  check(Driver::get().stream_synchronize(stream_.get()), "compute");
+void CudaEngine::from_host(Address to, const void* from, std::size_t bytes) {
+  check(Driver::get().copy_to_device(to, from, bytes, stream_.get()), "copy to the GPU");
 }
 
-void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
+void CudaEngine::on_device(Address to, Address from, std::size_t bytes) {
+  check(Driver::get().copy_on_device(to, from, bytes, stream_.get()), "copy on the GPU");
+}
+
+void CudaEngine::finish() { check(Driver::get().stream_synchronize(stream_.get()), "compute"); }
+
+template <class In, class Out>
+void CudaEngine::encode_with(std::int64_t n, const In& in, const Out& out) {
   over_chunks(n, [&](std::size_t at, int images) {
     const auto count = static_cast<std::size_t>(images);
-    to_device(images_, rgb + at * kImageBytes, count * kImageBytes);
+    in(images_.address(), at * kImageBytes, count * kImageBytes);
     graphs_.run({Graphs::Work::encode, images}, stream_.get(), [&] {
       encoder_.run(stream_.get(), images_.address(), features_.address(), images, Area::crop);
     });
-    to_host(reinterpret_cast<char*>(features) + at * feature_bytes_, features_, count * feature_bytes_);
+    out(at * feature_bytes_, features_.address(), count * feature_bytes_);
   });
 }
 
-void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
+template <class In, class Out>
+void CudaEngine::decode_with(std::int64_t n, bool full, const In& in, const Out& out) {
   const std::size_t bytes = full ? whole_bytes_ : kImageBytes;
   over_chunks(n, [&](std::size_t at, int images) {
     const auto count = static_cast<std::size_t>(images);
-    to_device(features_, reinterpret_cast<const char*>(features) + at * feature_bytes_, count * feature_bytes_);
+    in(features_.address(), at * feature_bytes_, count * feature_bytes_);
     graphs_.run({full ? Graphs::Work::decode_whole : Graphs::Work::decode_crop, images}, stream_.get(), [&] {
       generator_.run(stream_.get(), features_.address(), images_.address(), images, full ? Area::whole : Area::crop);
     });
-    to_host(rgb + at * bytes, images_, count * bytes);
+    out(at * bytes, images_.address(), count * bytes);
   });
 }
 
-void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
-                          std::uint8_t* rgb_out) {
+template <class In, class Out>
+void CudaEngine::reencode_with(std::int64_t n, int iterations, const int* keep, int keep_count, const In& in, const Out& out) {
   const auto slots = static_cast<std::size_t>(keep_count);
   over_chunks(n, [&](std::size_t at, int images) {
     const auto count = static_cast<std::size_t>(images);
-    to_device(images_, rgb + at * kImageBytes, count * kImageBytes);
+    in(images_.address(), at * kImageBytes, count * kImageBytes);
     for (int iteration = 1, kept = 0; iteration <= iterations && kept < keep_count; ++iteration) {
       graphs_.run({Graphs::Work::reencode, images}, stream_.get(), [&] {
         encoder_.run(stream_.get(), images_.address(), features_.address(), images, Area::crop);
         generator_.run(stream_.get(), features_.address(), images_.address(), images, Area::crop);
       });
       if (iteration != keep[kept]) continue;
-      for (std::size_t image = 0; image < count; ++image) {
-        std::uint8_t* to = rgb_out + ((at + image) * slots + static_cast<std::size_t>(kept)) * kImageBytes;
-        check(Driver::get().copy_to_host(to, images_.address() + image * kImageBytes, kImageBytes, stream_.get()),
-              "copy from the GPU");
-      }
+      for (std::size_t image = 0; image < count; ++image)
+        out(((at + image) * slots + static_cast<std::size_t>(kept)) * kImageBytes, images_.address() + image * kImageBytes, kImageBytes);
       ++kept;
     }
-    check(Driver::get().stream_synchronize(stream_.get()), "compute");
   });
 }
 
+void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
+  encode_with(n, [&](Address to, std::size_t at, std::size_t bytes) { from_host(to, rgb + at, bytes); },
+              [&](std::size_t at, Address from, std::size_t bytes) {
+                to_host(reinterpret_cast<char*>(features) + at, from, bytes);
+                finish();
+              });
+}
+
+void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
+  const char* bytes_in = reinterpret_cast<const char*>(features);
+  decode_with(n, full, [&](Address to, std::size_t at, std::size_t bytes) { from_host(to, bytes_in + at, bytes); },
+              [&](std::size_t at, Address from, std::size_t bytes) {
+                to_host(rgb + at, from, bytes);
+                finish();
+              });
+}
+
+void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                          std::uint8_t* rgb_out) {
+  reencode_with(n, iterations, keep, keep_count,
+                [&](Address to, std::size_t at, std::size_t bytes) {
+                  finish();  // what the chunk before still copies out
+                  from_host(to, rgb + at, bytes);
+                },
+                [&](std::size_t at, Address from, std::size_t bytes) { to_host(rgb_out + at, from, bytes); });
+  if (n > 0) {
+    const Gpu::Current context(*gpu_);
+    finish();
+  }
+}
+
+void CudaEngine::check_place(Address memory, const char* what) const {
+  int ordinal = -1;
+  const bool known = Driver::get().pointer_attribute(&ordinal, kPointerOrdinal, memory) == 0;
+  if (known && ordinal == ordinal_) return;
+  throw Failure(ErrorKind::usage, std::string(what) + ": in memory of " +
+                                      (known ? "GPU " + std::to_string(ordinal) : std::string("no GPU")) +
+                                      ", expected GPU " + std::to_string(ordinal_) + ". Copy it there.");
+}
+
+// Run `body`, which queues work on our stream, after what the caller's stream holds and before what it is given next.
+template <class Body>
+void CudaEngine::between(Stream theirs, const Body& body) {
+  const Gpu::Current context(*gpu_);
+  const Driver& driver = Driver::get();
+  Event event = nullptr;
+  check(driver.event_create(&event, kNoTiming), "create an event");
+  try {
+    check(driver.event_record(event, theirs), "wait for the caller's stream");
+    check(driver.stream_wait(stream_.get(), event, 0), "wait for the caller's stream");
+    body();
+    check(driver.event_record(event, stream_.get()), "let the caller's stream wait");
+    check(driver.stream_wait(theirs, event, 0), "let the caller's stream wait");
+  } catch (...) {
+    (void)driver.event_destroy(event);
+    throw;
+  }
+  check(driver.event_destroy(event), "give an event back");
+}
+
+void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) {
+  between(stream, [&] {
+    check_place(rgb, "images");
+    check_place(features, "features");
+    encode_with(n, [&](Address to, std::size_t at, std::size_t bytes) { on_device(to, rgb + at, bytes); },
+                [&](std::size_t at, Address from, std::size_t bytes) { on_device(features + at, from, bytes); });
+  });
+}
+
+void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
+  between(stream, [&] {
+    check_place(features, "features");
+    check_place(rgb, "images");
+    decode_with(n, full, [&](Address to, std::size_t at, std::size_t bytes) { on_device(to, features + at, bytes); },
+                [&](std::size_t at, Address from, std::size_t bytes) { on_device(rgb + at, from, bytes); });
+  });
+}
+
+void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                                    std::uint64_t rgb_out, void* stream) {
+  between(stream, [&] {
+    check_place(rgb, "images");
+    check_place(rgb_out, "result");
+    reencode_with(n, iterations, keep, keep_count,
+                  [&](Address to, std::size_t at, std::size_t bytes) { on_device(to, rgb + at, bytes); },
+                  [&](std::size_t at, Address from, std::size_t bytes) { on_device(rgb_out + at, from, bytes); });
+  });
+}
+
+std::uint64_t CudaEngine::take_on_device(std::size_t bytes, void* stream) {
+  const Gpu::Current context(*gpu_);
+  Address memory = 0;
+  check(Driver::get().pool_take(&memory, std::max<std::size_t>(bytes, 1), stream), "take " + std::to_string(bytes) + " bytes of GPU memory");
+  return memory;
+}
+
+void CudaEngine::free_on_device(std::uint64_t memory, void* stream) {
+  const Gpu::Current context(*gpu_);
+  check(Driver::get().pool_free(memory, stream), "give GPU memory back");
+}
+
+void CudaEngine::copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) {
+  const Gpu::Current context(*gpu_);
+  check_place(memory, "array");
+  check(Driver::get().copy_to_host(to, memory, bytes, stream), "copy from the GPU");
+  check(Driver::get().stream_synchronize(stream), "compute");
+}
+
 }  // namespace
+
+void check_device(const EngineOptions& options, int ordinal) {
+  require_kernels(device_facts(ordinal), precision_of(options.precision));
+}
 
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options, int ordinal) {
   return std::make_unique<CudaEngine>(bundle, options, ordinal);

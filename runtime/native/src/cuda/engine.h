@@ -7,6 +7,9 @@
 
 namespace deepsim::runtime::detail::cuda {
 
+// Raise DeviceError telling why this GPU cannot be used with these options, UsageError for an unknown precision.
+void check_device(const EngineOptions& options, int ordinal);
+
 // Raises as make_engine.
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options, int ordinal);
 

@@ -10,6 +10,8 @@ namespace {
 
 std::string number(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
 
+}  // namespace
+
 void require_kernels(const DeviceFacts& facts, Precision precision) {
   if (kernel_image(precision) == nullptr) {
     throw Failure(ErrorKind::device,
@@ -23,8 +25,6 @@ void require_kernels(const DeviceFacts& facts, Precision precision) {
                                          (precision == Precision::brain ? " for bf16. Use fp16." : ". Use backend cpu."));
   }
 }
-
-}  // namespace
 
 Gpu::Gpu(int ordinal, Precision precision) : facts_(device_facts(ordinal)), precision_(precision) {
   require_kernels(facts_, precision);

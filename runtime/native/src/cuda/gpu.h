@@ -114,8 +114,13 @@ class PinnedMemory {
   void* data_ = nullptr;
 };
 
+// Raises DeviceError when the library has no kernels for such a GPU in this precision.
+void require_kernels(const DeviceFacts& facts, Precision precision);
+
 // The kernels as the driver loads them, nullptr where the library was built without nvcc.
 const void* kernel_image(Precision precision);
+// The architectures that they were compiled for, "75,80"; "" without any.
+const char* kernel_architectures();
 // The oldest architecture (75 for compute capability 7.5) that kernel_image holds.
 int oldest_architecture(Precision precision);
 

@@ -19,6 +19,14 @@ const void* kernel_image(Precision precision) {
 #endif
 }
 
+const char* kernel_architectures() {
+#if defined(DEEPSIM_CUDA_ARCHITECTURES)
+  return DEEPSIM_CUDA_ARCHITECTURES;
+#else
+  return "";
+#endif
+}
+
 int oldest_architecture(Precision precision) { return precision == Precision::half ? 75 : 80; }
 
 }  // namespace deepsim::runtime::detail::cuda

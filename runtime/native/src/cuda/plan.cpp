@@ -186,7 +186,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
   product.rows = part.count * step.in.image_rows();
   product.pitch = step.in.pitch();
   product.kernel = layer.kernel;
-  product.first_shift = -step.in.guard();
+  product.first_shift = -layer.pad * (step.in.pitch() + 1);
   product.span = (layer.kernel - 1) * (product.pitch + 1);
   product.windows_down = layer.windows_down();
   product.windows_across = layer.windows_across();

@@ -66,7 +66,8 @@ class PlanBuilder final : public Builder {
 
   void convolution(Lowered lowered) override {
     const kernels::Convolution& layer = lowered.layer;
-    Layout in = grid(layer.groups * layer.in_blocks * kernels::kBlock, layer.in_height, layer.in_width, layer.pad);
+    const int pad = std::max(layer.pad, 2 * layer.pad - layer.kernel + 1);  // one window for each row and column of the grid
+    Layout in = grid(layer.groups * layer.in_blocks * kernels::kBlock, layer.in_height, layer.in_width, pad);
     in.reach = (layer.kernel - 1) * (in.pitch() + 1);
     Step& step = add(Step::Kind::convolution, in);
     step.depth = depth_for(layer.in_blocks * kernels::kBlock);

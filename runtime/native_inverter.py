@@ -1,0 +1,102 @@
+"""A bundle loaded into libdeepsim, on the CPU or on a GPU. Arrays go in and out without a copy."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import weakref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime import native_library
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.device_arrays import DeviceArray, DeviceView
+from deepsim.runtime.pixels import CROP, Pixels
+
+
+class NativeInverter:
+    """One deepsim_inverter; ``options`` are fields of ``deepsim_options``, text or numbers."""
+
+    device = "cpu"
+
+    def __init__(self, bundle: Bundle, **options: str | int | None) -> None:
+        given = native_library.Options(size=ctypes.sizeof(native_library.Options))
+        for name, value in options.items():
+            setattr(given, name, value.encode() if isinstance(value, str) else value)
+        handle = ctypes.c_void_p()
+        native_library.call("deepsim_open", os.fsencode(bundle.path), ctypes.byref(given), ctypes.byref(handle))
+        self.handle = handle
+        self._close = weakref.finalize(self, native_library.load().deepsim_close, handle)
+        info = native_library.Info()
+        native_library.call("deepsim_describe", handle, ctypes.byref(info))
+        self.instruction_set: str = info.isa.decode()
+        self.threads: int = info.threads
+        self._feature_shape = bundle.manifest.generator.input_shape
+        self._side = bundle.manifest.generator.output_size
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the library still holds the inverter; at the exit of the process it is let go first."""
+        return self._close.alive
+
+    def encode(self, images: Pixels) -> NDArray[np.float32]:
+        """Compute the features of images (see :class:`deepsim.runtime.backends.Backend`)."""
+        features = np.empty((len(images), *self._feature_shape), np.float32)
+        native_library.call("deepsim_encode", self.handle, images.ctypes.data, len(images), features.ctypes.data)
+        return features
+
+    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
+        """Generate images from features (see :class:`deepsim.runtime.backends.Backend`)."""
+        side = self._side if full else CROP
+        images = np.empty((len(features), side, side, 3), np.uint8)
+        native_library.call(
+            "deepsim_decode", self.handle, features.ctypes.data, len(features), int(full), images.ctypes.data
+        )
+        return images
+
+    def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
+        """Re-encode images (see :class:`deepsim.runtime.backends.Backend`)."""
+        kept = np.empty((len(images), len(keep), CROP, CROP, 3), np.uint8)
+        wanted = (ctypes.c_int32 * len(keep))(*keep)
+        native_library.call(
+            *("deepsim_reencode", self.handle, images.ctypes.data, len(images)),
+            *(iterations, wanted, len(keep), kept.ctypes.data),
+        )
+        return kept
+
+    def encode_on_device(self, images: DeviceView, stream: int) -> DeviceArray:
+        """Compute the features of images (n, 227, 227, 3) in memory of the GPU, in the order of ``stream``."""
+        features = DeviceArray(self, (images.shape[0], *self._feature_shape), np.float32, stream)
+        native_library.call(
+            *("deepsim_encode_on_device", self.handle, images.address, images.shape[0], features.address, stream)
+        )
+        return features
+
+    def decode_on_device(self, features: DeviceView, full: bool, stream: int) -> DeviceArray:
+        """Generate images from features in memory of the GPU, in the order of ``stream``."""
+        side = self._side if full else CROP
+        images = DeviceArray(self, (features.shape[0], side, side, 3), np.uint8, stream)
+        native_library.call(
+            *("deepsim_decode_on_device", self.handle, features.address, features.shape[0], int(full)),
+            *(images.address, stream),
+        )
+        return images
+
+    def reconstruct_on_device(self, images: DeviceView, stream: int) -> DeviceArray:
+        """Reconstruct images in memory of the GPU, in the order of ``stream``: (n, 227, 227, 3)."""
+        result = self.reencode_on_device(images, 1, (1,), stream)
+        result.shape = (images.shape[0], CROP, CROP, 3)
+        return result
+
+    def reencode_on_device(
+        self, images: DeviceView, iterations: int, keep: tuple[int, ...], stream: int
+    ) -> DeviceArray:
+        """Re-encode images in memory of the GPU, in the order of ``stream``: (n, len(keep), 227, 227, 3)."""
+        kept = DeviceArray(self, (images.shape[0], len(keep), CROP, CROP, 3), np.uint8, stream)
+        wanted = (ctypes.c_int32 * len(keep))(*keep)
+        native_library.call(
+            *("deepsim_reencode_on_device", self.handle, images.address, images.shape[0], iterations),
+            *(wanted, len(keep), kept.address, stream),
+        )
+        return kept

@@ -1,0 +1,161 @@
+// The state of what stands in for NVIDIA's driver (libcuda.so.1) in tests: device memory is host memory, kernels run in
+// the emulation, and what a stream records is replayed. What breaks the driver's rules (a copy beyond an allocation, a
+// graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
+// these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
+// ("75"), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of these it has, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "device.h"
+#include "emulated_kernels.h"
+
+namespace deepsim::tests::stand_in {
+
+using cuda::emulation::Grid;
+using Address = std::uint64_t;
+
+enum Result {
+  kSuccess = 0,
+  kInvalid = 1,
+  kOutOfMemory = 2,
+  kNoDevice = 100,
+  kNoContext = 201,
+  kNotFound = 500,
+  kFault = 700,
+  kCapturing = 900
+};
+
+using Work = std::function<int()>;
+using Recording = std::vector<Work>;
+
+struct Entry {
+  const EmulatedKernel* kernel;
+};
+struct Module {
+  std::string element;
+  std::map<std::string, std::unique_ptr<Entry>> functions;
+};
+struct Stream {
+  std::unique_ptr<Recording> recording;  // while it captures
+};
+
+struct State {
+  std::mutex mutex;
+  std::map<Address, std::size_t> memory;
+  std::size_t used = 0;
+  std::set<const void*> graphs;
+  std::map<void*, std::shared_ptr<void>> objects;  // modules and streams that live
+  int retained = 0;                                // contexts
+  std::map<std::string, long> calls;
+  std::string violation;  // what the last kernel did wrong
+};
+
+inline State& state() {
+  static State* const instance = new State;
+  return *instance;
+}
+
+inline thread_local int contexts = 0;
+
+inline std::string setting(const char* name) {
+  const char* text = std::getenv(name);
+  return text == nullptr ? "" : text;
+}
+
+inline std::size_t size_of_gpu() {
+  const std::string text = setting("DEEPSIM_STAND_IN_MEMORY");
+  return text.empty() ? std::size_t{4} << 30 : std::stoull(text);
+}
+
+// Count a call; whether it shall fail.
+inline bool fails(const char* name) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  const long call = ++state().calls[name];
+  std::istringstream fields(setting("DEEPSIM_STAND_IN_FAILS"));
+  std::string wanted;
+  long number = 0;
+  fields >> wanted >> number;
+  return wanted == name && number == call;
+}
+
+inline bool inside(Address address, std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  auto after = state().memory.upper_bound(address);
+  if (after == state().memory.begin()) return false;
+  --after;
+  return address + bytes <= after->first + after->second;
+}
+
+inline int enqueue(void* stream, const Work& work) {
+  auto* known = static_cast<Stream*>(stream);
+  if (known == nullptr || !known->recording) return work();
+  known->recording->push_back(work);
+  return kSuccess;
+}
+
+inline int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std::size_t shared,
+                      const std::vector<char>& argument) {
+  if (!setting("DEEPSIM_STAND_IN_IDLE").empty()) return kSuccess;
+  try {
+    cuda::emulation::launch(grid, threads, shared, [&] { kernel.body(argument.data()); });
+    return kSuccess;
+  } catch (const std::exception& error) {
+    const std::lock_guard<std::mutex> lock(state().mutex);
+    state().violation = error.what();
+    return kFault;
+  }
+}
+
+inline int copy(void* stream, void* to, const void* from, std::size_t bytes) {
+  return enqueue(stream, [=]() -> int {
+    std::memcpy(to, from, bytes);
+    return kSuccess;
+  });
+}
+
+inline void* pointer(Address address) { return reinterpret_cast<void*>(address); }
+
+inline int destroy(void* graph) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  if (state().graphs.erase(graph) == 0) return kInvalid;
+  delete static_cast<Recording*>(graph);
+  return kSuccess;
+}
+
+inline void retain(int change) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().retained += change;
+}
+
+template <class Object>
+void* make(Object object) {
+  const auto made = std::make_shared<Object>(std::move(object));
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().objects[made.get()] = made;
+  return made.get();
+}
+
+inline void end(void* object) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().objects.erase(object);
+}
+
+inline void keep(const void* graph) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().graphs.insert(graph);
+}
+
+}  // namespace deepsim::tests::stand_in

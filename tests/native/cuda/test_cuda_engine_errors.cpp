@@ -1,0 +1,140 @@
+// What goes wrong on a GPU becomes a typed error, and gives back what was taken: every call of the driver fails once.
+#include <doctest/doctest.h>
+
+#include <map>
+#include <utility>
+
+#include "cuda/driver.h"
+#include "small_bundle.h"
+#include "stand_in.h"
+
+using deepsim::Error;
+using deepsim::runtime::Inverter;
+using deepsim::runtime::Options;
+using namespace deepsim::tests;
+
+namespace {
+
+std::vector<std::string> driver_functions() {
+#define NAME(member, name, parameters) name,
+  return {DEEPSIM_CUDA_DRIVER(NAME)};
+#undef NAME
+}
+
+// Load, encode, decode and re-encode; the kind of the first error, or "".
+std::string kind_of_all(const std::string& bundle, const Options& options, std::string* text = nullptr) {
+  const std::vector<std::uint8_t> images(kImage, 100);
+  std::vector<float> features(kFeatures, 1.0f);
+  std::vector<std::uint8_t> made(2 * kImage);
+  try {
+    Inverter inverter(bundle, options);
+    inverter.encode(images.data(), 1, features.data());
+    features.assign(kFeatures, 1.0f);  // what an idle GPU left may be NaN
+    inverter.decode(features.data(), 1, made.data());
+    inverter.reencode(images.data(), 1, 2, {1, 2}, made.data());
+  } catch (const Error& error) {
+    if (text != nullptr) *text = error.what();
+    return error.kind();
+  }
+  return "";
+}
+
+// What may fail without an error: calls that give back what was taken, and that come first in a destructor.
+bool may_be_of_no_matter(const std::string& function) {
+  for (const char* part : {"Free", "Destroy", "Unload", "Release", "PopCurrent", "PushCurrent"})
+    if (function.find(part) != std::string::npos) return true;
+  return false;
+}
+
+std::string text_with(const std::string& variable, const std::string& value, const Options& options, const std::string& bundle) {
+  const StandIn setting(variable, value), idle("IDLE", "1");
+  std::string text;
+  CHECK(kind_of_all(bundle, options, &text) != "");
+  return text;
+}
+
+std::string kind_when_failing(const std::string& failing, const std::string& bundle) {
+  const StandIn fails("FAILS", failing);
+  deepsim_stand_in_count_anew();
+  return kind_of_all(bundle, on_gpu(1));
+}
+
+}  // namespace
+
+TEST_CASE("every call of the driver that fails gives a typed error, or is of no matter, and nothing is leaked") {
+  const SmallBundle bundle;
+  const StandIn idle("IDLE", "1");
+  CHECK(kind_of_all(bundle.path(), on_gpu(1)) == "");  // and cuInit was called, once for all
+  CHECK(deepsim_stand_in_objects() == 0);
+  CHECK(deepsim_stand_in_memory() == 0);
+  deepsim_stand_in_count_anew();
+  CHECK(kind_of_all(bundle.path(), on_gpu(1)) == "");
+  std::vector<std::pair<std::string, long>> calls;
+  for (const std::string& name : driver_functions()) calls.emplace_back(name, deepsim_stand_in_calls(name.c_str()));
+  std::map<std::string, long> kinds;
+  for (const auto& [name, count] : calls)
+    for (long call = 1; call <= count; ++call) {
+      const std::string failing = name + " " + std::to_string(call);
+      CAPTURE(failing);
+      const std::string kind = kind_when_failing(failing, bundle.path());
+      const bool expected = name == "cuMemAlloc_v2" ? kind == "OutOfMemory" : kind == "DeviceError";
+      CHECK((expected || (kind.empty() && may_be_of_no_matter(name))));
+      // Without the context nothing can be given back; after such a failure the driver does it with the process.
+      const bool lost = name == "cuCtxPushCurrent_v2";
+      CHECK((lost || deepsim_stand_in_objects() == 0));
+      CHECK((lost || deepsim_stand_in_memory() == 0));
+      deepsim_stand_in_forget();
+      ++kinds[kind];
+    }
+  MESSAGE(kinds["DeviceError"] << " DeviceError, " << kinds["OutOfMemory"] << " OutOfMemory, " << kinds[""] << " of no matter");
+  CHECK(kinds["DeviceError"] > 100);
+}
+
+TEST_CASE("after a call that failed, the next one gives the right bytes") {
+  const SmallBundle bundle;
+  const std::vector<std::uint8_t> images = random_images(1, 1);
+  std::vector<std::uint8_t> wanted(kImage), found(kImage);
+  Inverter(bundle.path(), on_gpu(1)).reconstruct(images.data(), 1, wanted.data());
+  for (const char* failing : {"cuLaunchKernel 3", "cuGraphLaunch 1", "cuStreamEndCapture 1", "cuGraphInstantiateWithFlags 1",
+                              "cuMemcpyDtoHAsync_v2 1", "cuModuleGetFunction 2"}) {
+    Inverter inverter(bundle.path(), on_gpu(1));
+    {
+      const StandIn fails("FAILS", failing);
+      deepsim_stand_in_count_anew();
+      CHECK_THROWS_AS(inverter.reconstruct(images.data(), 1, found.data()), Error);
+    }
+    found.assign(kImage, 0);
+    inverter.reconstruct(images.data(), 1, found.data());
+    CHECK(found == wanted);
+  }
+}
+
+TEST_CASE("too little memory says what is needed and what is free, and a smaller batch fits") {
+  const SmallBundle bundle;
+  const std::string text = text_with("MEMORY", "3000000", on_gpu(64), bundle.path());
+  CHECK(text.find("cuda: could not take ") == 0);
+  CHECK(text.find(" bytes of GPU memory, ") != std::string::npos);
+  CHECK(text.find(" MiB of GPU memory are free. Use a smaller max_batch, or free memory.") != std::string::npos);
+  const StandIn memory("MEMORY", "3000000"), idle("IDLE", "1");
+  CHECK(kind_of_all(bundle.path(), on_gpu(64)) == "OutOfMemory");
+  CHECK(deepsim_stand_in_memory() == 0);
+  CHECK(kind_of_all(bundle.path(), on_gpu(1)) == "");
+}
+
+TEST_CASE("a GPU that is too old, or is not there, is refused by name") {
+  const SmallBundle bundle;
+  CHECK(text_with("ARCHITECTURE", "70", on_gpu(1), bundle.path()) ==
+        "cuda: Emulated GPU has compute capability 7.0, expected 7.5 or later. Use backend cpu.");
+  CHECK(text_with("ARCHITECTURE", "75", on_gpu(1, false, "bf16"), bundle.path()) ==
+        "cuda: Emulated GPU has compute capability 7.5, expected 8.0 or later for bf16. Use fp16.");
+  const StandIn old("ARCHITECTURE", "75"), idle("IDLE", "1");
+  CHECK(kind_of_all(bundle.path(), on_gpu(1)) == "");
+  Options options = on_gpu(1);
+  options.device = "cuda:1";
+  std::string text;
+  CHECK(kind_of_all(bundle.path(), options, &text) == "DeviceError");
+  CHECK(text == "device cuda:1: not here, the driver sees 1 GPU. Choose another.");
+  options.device = "cuda:0";
+  options.precision = "fp8";
+  CHECK(kind_of_all(bundle.path(), options) == "UsageError");
+}

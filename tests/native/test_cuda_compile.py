@@ -1,0 +1,181 @@
+"""What nvcc makes of the CUDA kernels, for every architecture that they are shipped for: no spills, no stack, no
+warnings, and in the machine code the matrix instructions, copies and stores that the tiles are made for. No GPU is
+needed."""
+
+import importlib.util
+import re
+import subprocess
+import sysconfig
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+KERNELS = ROOT / "kernels/cuda"
+CMAKE = (ROOT / "cmake/CudaKernels.cmake").read_text()
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(which("nvcc") is None, reason="no nvcc here")]
+
+
+def targets():
+    """Return (element, architecture) of everything that the build compiles."""
+    architectures = re.search(r'DEEPSIM_CUDA_ARCHITECTURES "([^"]+)"', CMAKE)[1].split(";")
+    oldest = dict(re.findall(r"^  add_cuda_kernels\((\w+) (\d+)\)$", CMAKE, re.MULTILINE))
+    return [(element, int(a)) for element, least in oldest.items() for a in architectures if int(a) >= int(least)]
+
+
+@dataclass
+class Tile:
+    """A tile of variants.h: what a block computes, what each of its warps does."""
+
+    rows: int
+    columns: int
+    depth: int
+    warp_rows: int
+    warp_columns: int
+    stages: int
+
+    @property
+    def threads(self):
+        return self.rows // self.warp_rows * (self.columns // self.warp_columns) * 32
+
+    @property
+    def matrix_products(self):
+        """m16n8k16 products of a warp in one step of the main loop."""
+        return self.warp_rows // 16 * (self.warp_columns // 8) * (self.depth // 16)
+
+    @property
+    def matrix_loads(self):
+        """ldmatrix.x4 of a warp in one step, with the input read once for all columns and the weights for all rows."""
+        return (self.warp_rows // 16 + self.warp_columns // 16) * (self.depth // 16)
+
+
+VARIANTS = (KERNELS / "variants.h").read_text()
+TILES = {
+    name: Tile(*map(int, numbers.split(",")))
+    for name, numbers in re.findall(r"TILE\((\w+), ((?:\d+, ){5}\d+)\)", VARIANTS)
+}
+PRODUCTS = {
+    f"{tile}_{store}": TILES[tile] for tile, store in re.findall(r"PRODUCT\((\w+), (\w+)\)", VARIANTS) if tile in TILES
+}
+PASSES = re.findall(r'^extern "C" DEEPSIM_KERNEL\(\w+\) (\w+)\(', (KERNELS / "kernels.cu").read_text(), re.MULTILINE)
+
+# Blocks that the 65536 registers of a multiprocessor hold at the least; shared memory may hold fewer. On 7.5, where a
+# product takes two instructions, a small tile's block has more registers.
+LEAST_BLOCKS = {
+    "large": 2,
+    "large16": 2,
+    "small": 4,
+    "small16": 4,
+    "skinny": 4,
+    "skinny16": 4,
+    "image": 4,
+    "image16": 4,
+}
+LEAST_BLOCKS_75 = {**LEAST_BLOCKS, "small": 3, "small16": 3, "skinny": 3, "skinny16": 3}
+
+
+@dataclass
+class Compiled:
+    """One element and architecture: the machine code, and what the compiler said."""
+
+    element: str
+    architecture: int
+    cubin: Path
+    said: str
+
+
+@pytest.fixture(scope="module", params=targets(), ids=lambda target: f"{target[0]}-sm_{target[1]}")
+def compiled(request, tmp_path_factory):
+    element, architecture = request.param
+    cubin = tmp_path_factory.mktemp("cuda") / "kernels.cubin"
+    flags = ["-std=c++17", "-O3", f"-DDEEPSIM_ELEMENT={element}", "-Xptxas", "-v"]
+    built = "90a" if architecture == 90 else architecture  # as CudaKernels.cmake does; wgmma: test_hopper_compile.py
+    target = f"-gencode=arch=compute_{built},code=sm_{built}"
+    command = ["nvcc", *flags, target, "--cubin", "-o", cubin, KERNELS / "kernels.cu"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Compiled(element, architecture, cubin, done.stdout + done.stderr)
+
+
+def resources(said):
+    """Return {kernel: (registers, bytes of stack and spills)} of what ptxas -v said."""
+    pattern = (
+        r"Function properties for (\w+)\n\s+(\d+) bytes stack frame, "
+        r"(\d+) bytes spill stores, (\d+) bytes spill loads\n"
+        r"ptxas info    : Used (\d+) registers"
+    )
+    return {
+        name: (int(used), int(stack) + int(stored) + int(loaded))
+        for name, stack, stored, loaded, used in re.findall(pattern, said)
+        if not name.startswith("wgmma")
+    }
+
+
+def blocks_of(registers, threads):
+    """Return how many blocks 65536 registers hold, a warp's being taken in units of 256."""
+    return 65536 // (-(-registers * 32 // 256) * 256 * threads // 32)
+
+
+def test_kernels_need_no_stack_and_draw_no_warning(compiled):
+    assert not re.findall(r".*(?:warning|C75\d\d).*", compiled.said)
+    found = resources(compiled.said)
+    assert set(found) == {*PRODUCTS, *PASSES}
+    assert {name: spilled for name, (_, spilled) in found.items() if spilled} == {}
+    assert max(registers for registers, _ in found.values()) <= 255
+    least = LEAST_BLOCKS if compiled.architecture >= 80 else LEAST_BLOCKS_75
+    for name, tile in PRODUCTS.items():
+        assert blocks_of(found[name][0], tile.threads) >= least[name.rpartition("_")[0]], (name, found[name])
+
+
+def disassembler():
+    """Return nvdisasm's path: on PATH, or from the packages nvidia-cuda-nvdisasm or triton."""
+    libraries = Path(sysconfig.get_path("purelib"))
+    packaged = [*sorted(libraries.glob("nvidia/*/bin/nvdisasm"))]
+    if (triton := importlib.util.find_spec("triton")) is not None and triton.origin is not None:
+        packaged.append(Path(triton.origin).parent / "backends/nvidia/bin/nvdisasm")
+    found = [which("nvdisasm"), *(str(path) for path in packaged if path.exists())]
+    return next(filter(None, found), None)
+
+
+def instructions(cubin):
+    """Return {kernel: Counter of its instructions} of a cubin."""
+    if (tool := disassembler()) is None:
+        pytest.skip("no nvdisasm here; pip install nvidia-cuda-nvdisasm")
+    text = subprocess.run([tool, "-c", cubin], check=True, capture_output=True, text=True).stdout
+    counts = defaultdict(Counter)
+    kernel = None
+    for line in text.splitlines():
+        if (label := re.match(r"\.text\.(\w+):", line)) is not None:
+            kernel = label[1]
+        elif (code := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line)) is not None:
+            counts[kernel][code[1]] += 1
+    return {name: counts[name] for name in counts if not name.startswith("wgmma")}
+
+
+def total(counts, prefix):
+    return sum(count for name, count in counts.items() if name.split(".")[0] == prefix)
+
+
+def test_machine_code_is_what_the_tiles_are_made_for(compiled):
+    found = instructions(compiled.cubin)
+    assert set(found) == {*PRODUCTS, *PASSES}
+    assert all(total(counts, local) == 0 for counts in found.values() for local in ("LDL", "STL"))
+    shape, halves = ("HMMA.16816.F32", 1) if compiled.architecture >= 80 else ("HMMA.1688.F32", 2)
+    for name, tile in PRODUCTS.items():
+        counts = found[name]
+        products = sum(count for code, count in counts.items() if code.startswith(shape))
+        assert products == total(counts, "HMMA") > 0, (name, counts)
+        # As often as the main loop is there: once, or unrolled.
+        assert products * tile.matrix_loads == counts["LDSM.16.M88.4"] * tile.matrix_products * halves, (name, counts)
+        assert (total(counts, "LDGSTS") > 0) == (compiled.architecture >= 80), (name, counts)
+        narrow = [code for code in counts if re.fullmatch(r"STG\..*[SU](8|16)", code)]
+        assert not narrow or name.endswith("_pixels"), (name, narrow)
+
+
+def test_large_tiles_multiply_four_times_for_each_load_of_matrices():
+    assert (TILES["large"].matrix_products, TILES["large"].matrix_loads) == (64, 16)
+    assert blocks_of(255, TILES["large"].threads) == 2

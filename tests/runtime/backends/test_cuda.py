@@ -1,0 +1,38 @@
+"""The backend cuda without a GPU: tests of every backend run once more, in a process of their own, on a library whose
+kernels are emulated behind what stands in for NVIDIA's driver."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deepsim.runtime.backends import cuda
+from tests.native.test_native import ROOT, build
+
+CHOSEN = "(cuda or emulated) and not norm2 and not sixteen"  # emulated, the others take minutes
+SUITE = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", "backends/cuda_on_an_emulated_gpu.py")
+
+
+@pytest.fixture(scope="session")
+def emulated():
+    """Return the environment in which the library and the driver are the emulated ones."""
+    folder = build("plain", "deepsim", "stand_in_driver")
+    emulated = {"DEEPSIM_LIBRARY": str(folder / "libdeepsim.so"), "LD_LIBRARY_PATH": str(folder / "tests/native")}
+    return {**os.environ, **emulated, "DEEPSIM_TEST_EMULATED": "1"}
+
+
+@pytest.mark.slow
+def test_every_backends_tests_pass_on_an_emulated_gpu(emulated):
+    files = [ROOT / "tests/runtime" / name for name in SUITE]
+    chosen = ["-k", CHOSEN, "-p", "no:cacheprovider", "--durations=5"]
+    command = [sys.executable, "-m", "pytest", "-q", *chosen, *map(str, files)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200, env=emulated, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert int(done.stdout.split(" passed")[0].split()[-1]) > 25
+
+
+def test_reasons_are_one_line():
+    assert cuda.reason_unavailable("cpu") == "it runs on GPUs only"
+    reason = cuda.reason_unavailable("auto")
+    assert reason is None or (reason and "\n" not in reason)
