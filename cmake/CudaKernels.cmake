@@ -19,7 +19,9 @@ else()
     set(targets)
     foreach(architecture IN LISTS DEEPSIM_CUDA_ARCHITECTURES)
       if(architecture GREATER_EQUAL oldest)
-        list(APPEND targets -gencode=arch=compute_${architecture},code=sm_${architecture})
+        # 9.0 is one kind of GPU, Hopper, and all of them are 9.0a: that alone has the instructions of shift_gemm_hopper.h.
+        string(REGEX REPLACE "^90$" "90a" target ${architecture})
+        list(APPEND targets -gencode=arch=compute_${target},code=sm_${target})
       endif()
     endforeach()
     list(GET DEEPSIM_CUDA_ARCHITECTURES -1 newest)  # and as PTX, for what comes after

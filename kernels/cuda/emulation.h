@@ -49,7 +49,16 @@ enum class Rule {
   outside,              // beyond the shared memory that the launch asked for
   misaligned,           // not a multiple of what the operation wants
   divergent_barrier,    // some threads wait at a barrier that others do not reach
-  missing_lanes         // some lanes of a warp do not reach a collective, or are at another
+  missing_lanes,        // some lanes of a warp do not reach a collective, or are at another
+  // hopper.h:
+  no_such_barrier,      // used where none is, or none that the thread or a copy can see
+  surplus,              // more arrivals or bytes than a phase waits for
+  waits_for_ever,       // for a phase that will not be complete
+  operands_in_use,      // copied over what a multiplication may still read
+  unfenced,             // multiplied with no fence before
+  divergent_warpgroup,  // warps that multiply together disagree
+  unfinished,           // a block ends while copies or multiplications are under way
+  other_proxy           // what copies and multiplications use is loaded or stored too
 };
 
 // What a kernel did that a GPU does not promise to forgive. thread is -1 and offset no_offset where there is no such one.

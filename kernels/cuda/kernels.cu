@@ -2,6 +2,9 @@
 #include "passes.h"
 #include "shift_gemm.h"
 #include "variants.h"
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // compute capability 9.0a: other images lack these kernels
+#include "shift_gemm_hopper.h"
+#endif
 
 namespace deepsim::cuda {
 
@@ -17,6 +20,19 @@ DEEPSIM_CUDA_TILES(TILE)
     shift_gemm<tile##_tile, Store::kind>(layer, shared);                                       \
   }
 DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HOPPER_TILE(name, rows, columns, depth, stages) \
+  using name##_tile = HopperTile<Element, rows, columns, depth, stages>;
+DEEPSIM_CUDA_HOPPER_TILES(HOPPER_TILE)
+
+#define HOPPER_PRODUCT(tile, kind)                                                             \
+  extern "C" DEEPSIM_KERNEL(tile##_tile::threads) tile##_##kind(DEEPSIM_ARGUMENT ShiftGemm layer) { \
+    DEEPSIM_SHARED_MEMORY(shared);                                                             \
+    shift_gemm_hopper<tile##_tile, Store::kind>(layer, shared);                                \
+  }
+DEEPSIM_CUDA_HOPPER_PRODUCTS(HOPPER_PRODUCT)
+#endif
 
 extern "C" DEEPSIM_KERNEL(kPoolThreads) pool_and_normalise(DEEPSIM_ARGUMENT Pool layer) {
   DEEPSIM_SHARED_MEMORY(shared);

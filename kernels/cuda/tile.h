@@ -25,6 +25,28 @@ DEEPSIM_HOST_DEVICE constexpr int shared_bytes(int rows, int span, int planes, i
   return input_buffers(taps, stages) * planes * (rows + span) * 16 + stages * weight_bytes;
 }
 
+// A block's tile on Hopper: 64 rows for each warpgroup that multiplies, one warpgroup more that copies.
+template <class Element_, int Rows, int Columns, int Depth, int Stages>
+struct HopperTile {
+  using Element = Element_;
+  static constexpr int rows = Rows, columns = Columns, depth = Depth, stages = Stages, planes = Depth / kPlane;
+  static constexpr int consumers = Rows / 64, threads = (consumers + 1) * 128;
+  static constexpr int weight_bytes = Depth * Columns * 2;  // of one step
+  static_assert(Rows % 64 == 0 && Columns % kUnit == 0 && Depth % 16 == 0 && Stages >= 2 && Stages <= 8);
+};
+
+constexpr int kBarrierBytes = 256;  // at the start of shared memory: 4 x 8 barriers
+
+// Buffers for chunks of input there: what is being multiplied, and the chunks of as many steps as weights are ahead.
+DEEPSIM_HOST_DEVICE constexpr int hopper_input_buffers(int taps, int stages) {
+  const int ahead = (stages + taps - 1) / taps;
+  return ahead + 1 < stages ? ahead + 1 : stages;
+}
+
+DEEPSIM_HOST_DEVICE constexpr int hopper_shared_bytes(int rows, int span, int planes, int taps, int stages, int weight_bytes) {
+  return kBarrierBytes + hopper_input_buffers(taps, stages) * planes * (rows + span) * 16 + stages * weight_bytes;
+}
+
 // Threads and pixels of the kernels without a product (passes.h).
 constexpr int kPassThreads = 128, kPoolThreads = 128;
 

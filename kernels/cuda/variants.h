@@ -31,3 +31,22 @@
   PRODUCT(skinny16, partial)           \
   PRODUCT(image, pixels)               \
   PRODUCT(image16, pixels)
+
+// Products with the instructions of Hopper; compute capability 9.0a alone.
+//   tile, rows, columns, depth, stages
+#define DEEPSIM_CUDA_HOPPER_TILES(TILE) \
+  TILE(wgmma_wide, 128, 256, 32, 6)     \
+  TILE(wgmma, 128, 128, 32, 8)          \
+  TILE(wgmma16, 128, 128, 16, 8)
+
+//   tile, store
+#define DEEPSIM_CUDA_HOPPER_PRODUCTS(PRODUCT) \
+  PRODUCT(wgmma_wide, blocks)                 \
+  PRODUCT(wgmma_wide, shuffle)                \
+  PRODUCT(wgmma_wide, connected)              \
+  PRODUCT(wgmma, blocks)                      \
+  PRODUCT(wgmma, shuffle)                     \
+  PRODUCT(wgmma, connected)                   \
+  PRODUCT(wgmma16, blocks)                    \
+  PRODUCT(wgmma16, shuffle)                   \
+  PRODUCT(wgmma16, connected)

@@ -22,6 +22,7 @@ RUNS = {
         "deepsim_cuda_engine_tests": [],
         "deepsim_cuda_absent_tests": [],
         "deepsim_cuda_kernel_tests": [],
+        "deepsim_cuda_hopper_tests": [],
         "deepsim_cuda_tests": [],
         "deepsim_cuda_tests_portable": [],
     },
@@ -29,6 +30,7 @@ RUNS = {
         "deepsim_tests": [],
         "deepsim_cuda_engine_tests": ["--test-case-exclude=threads that share*,with `stable`*"],
         "deepsim_cuda_kernel_tests": [],
+        "deepsim_cuda_hopper_tests": [],
         "deepsim_cuda_tests": [],
     },
     "thread": {

@@ -56,11 +56,17 @@ void Block::run(Grid at, int threads, std::size_t shared_bytes, const std::funct
                 const Schedule& schedule) {
   prepare(static_cast<std::size_t>(threads));
   memory_.start_block(shared_bytes, interval_);
+  async_.start_block(&memory_, threads, shared_bytes);
+  warpgroups_.start_block(&async_, static_cast<int>(warps_.size()));
   position = {-1, at, memory_.data()};
   body_ = &body;
   try {
     take_turns(schedule);
-    memory_.end_block();
+    if (!failure_) {
+      memory_.end_block();
+      warpgroups_.end_block();
+      async_.end_block();
+    }
   } catch (...) {
     failure_ = std::current_exception();
   }
@@ -100,7 +106,7 @@ void Block::take_turns(const Schedule& schedule) {
       resume(thread);
       if (failure_) return;
     }
-    if (!advanced) report_deadlock();
+    if (!advanced && !finish_awaited_copies()) report_deadlock();
     if (schedule.threads == Order::shuffled) order = ordered(threads, schedule.threads, schedule.seed, turn);
   }
 }
@@ -127,7 +133,41 @@ void Block::sync() {
   }
   at_barrier_ = 0;
   ++interval_;
+  async_.meet_all();
   for (Thread& thread : threads_) thread.state = State::ready;
+}
+
+void Block::wake_waiting_for_phases() {
+  for (Thread& thread : threads_)
+    if (thread.state == State::at_phase) thread.state = State::ready;
+}
+
+// Nobody can go on: the copies that one of those who wait for a phase waits for come now.
+bool Block::finish_awaited_copies() {
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    if (threads_[i].state != State::at_phase) continue;
+    if (!async_.finish_copies(threads_[i].barrier, actor_of(static_cast<int>(i), false))) continue;
+    wake_waiting_for_phases();
+    return true;
+  }
+  return false;
+}
+
+void Block::arrive(const void* barrier, int bytes) {
+  if (async_.arrive(barrier, bytes, actor())) wake_waiting_for_phases();
+}
+
+void Block::wait_phase(const void* barrier, unsigned parity) {
+  while (!async_.try_wait(barrier, parity, actor())) {
+    if (async_.finish_copies(barrier, actor())) {
+      wake_waiting_for_phases();
+      continue;
+    }
+    Thread& thread = threads_[static_cast<std::size_t>(position.thread)];
+    thread.barrier = barrier;
+    thread.parity = parity;
+    wait(State::at_phase);
+  }
 }
 
 void Block::meet(Collective collective, const Operands& operands,
@@ -195,11 +235,16 @@ int Block::first(State state) const {
 
 std::string Block::census() const {
   return std::to_string(count(State::at_barrier)) + " threads wait at sync_block, " +
-         std::to_string(count(State::at_collective)) + " at a collective, " + std::to_string(count(State::finished)) +
-         " have ended";
+         std::to_string(count(State::at_collective)) + " at a collective, " +
+         (count(State::at_phase) > 0 ? std::to_string(count(State::at_phase)) + " for a phase, " : "") +
+         std::to_string(count(State::finished)) + " have ended";
 }
 
 void Block::report_deadlock() const {
+  if (const int thread = first(State::at_phase); thread >= 0) {
+    const Thread& waiting = threads_[static_cast<std::size_t>(thread)];
+    async_.report_deadlock(waiting.barrier, waiting.parity, thread, census());
+  }
   if (const int thread = first(State::at_barrier); thread >= 0) {
     violate(Rule::divergent_barrier, thread, Violation::no_offset,
             "waits for ever: " + census() + ". Let all threads reach the barrier.");

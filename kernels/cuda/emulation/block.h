@@ -5,8 +5,10 @@
 #include <memory>
 #include <vector>
 
+#include "async.h"
 #include "fiber.h"
 #include "shared_memory.h"
+#include "warpgroup.h"
 
 namespace deepsim::cuda::emulation {
 
@@ -15,7 +17,7 @@ constexpr int lanes = 32;
 // 0 ... count - 1 in this order. turn: a shuffle differs from one to the next.
 std::vector<int> ordered(int count, Order order, std::uint64_t seed, std::uint64_t turn);
 
-enum class Collective { load_matrices, multiply_add };
+enum class Collective { load_matrices, multiply_add, fence_multiplies, start_multiply, commit_multiplies, wait_multiplies };
 
 // What the lanes of a warp bring to a collective.
 struct Operands {
@@ -24,6 +26,7 @@ struct Operands {
   float* sums;                 // multiply_add
   const std::uint32_t* left;   // multiply_add
   std::uint32_t right[2];      // multiply_add
+  const void* call = nullptr;  // hopper.h: a Multiplication, or how many groups may be pending
 };
 
 struct Warp {
@@ -46,12 +49,16 @@ class Block {
   void start_copy(void* shared, const void* global);
   void commit_copies();
   void wait_copies(int pending);
+  void arrive(const void* barrier, int bytes);
+  void wait_phase(const void* barrier, unsigned parity);
   Actor actor() const { return actor_of(position.thread, false); }
   Actor actor_of(int thread, bool whole_warp) const;
   SharedMemory& memory() { return memory_; }
+  Async& async() { return async_; }
+  Warpgroups& warpgroups() { return warpgroups_; }
 
  private:
-  enum class State { ready, at_barrier, at_collective, finished };
+  enum class State { ready, at_barrier, at_collective, at_phase, finished };
 
   struct Copy {
     std::size_t to;
@@ -63,6 +70,8 @@ class Block {
     State state = State::ready;
     std::vector<Copy> copies;  // under way, in the order of their start
     int groups = 0;            // committed
+    const void* barrier = nullptr;  // at_phase
+    unsigned parity = 0;
   };
 
   void prepare(std::size_t threads);
@@ -71,6 +80,8 @@ class Block {
   void resume(int thread);
   void unwind();
   void wait(State state);
+  void wake_waiting_for_phases();
+  bool finish_awaited_copies();
   void finish_copies(Thread& thread, int groups);
   [[noreturn]] void report_deadlock() const;
   int count(State state) const;
@@ -81,6 +92,8 @@ class Block {
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
   SharedMemory memory_;
+  Async async_;
+  Warpgroups warpgroups_;
   const std::function<void()>* body_ = nullptr;
   const std::function<void()> fiber_body_ = [this] { run_thread(); };
   std::exception_ptr failure_;

@@ -79,6 +79,7 @@ void SharedMemory::read(std::size_t offset, std::size_t bytes, const Actor& acto
     if (!is_written(write)) {
       violate(Rule::unwritten, actor.thread, i, "read, but never written. Write it first.");
     }
+    check_unclaimed(i, actor, "read");
     if (write.state == State::in_flight) {
       violate(Rule::in_flight, actor.thread, i,
               "read while a copy of " + thread_name(write.thread) + " to it is under way. Wait for it there, then sync_block.");
@@ -92,7 +93,21 @@ void SharedMemory::read(std::size_t offset, std::size_t bytes, const Actor& acto
   }
 }
 
+void SharedMemory::check_unclaimed(std::size_t i, const Actor& actor, const char* does) const {
+  if (!is_written(writes_[i]) || writes_[i].state != State::claimed) return;
+  violate(Rule::other_proxy, actor.thread, i, does + std::string(", but bulk copies or a barrier use it. Use other memory."));
+}
+
+void SharedMemory::claim(std::size_t offset, std::size_t bytes, const Actor& actor) {
+  for (std::size_t i = offset; i < offset + bytes; ++i) {
+    if (!is_written(writes_[i]) || writes_[i].state == State::claimed) continue;
+    violate(Rule::other_proxy, actor.thread, i, "given to a bulk copy or a barrier, but a thread has written it. Use other memory.");
+  }
+  mark(offset, bytes, actor, State::claimed);
+}
+
 void SharedMemory::check_free(std::size_t i, const Actor& actor, const char* does) const {
+  check_unclaimed(i, actor, does);
   const Write& write = writes_[i];
   if (is_written(write) && write.state == State::in_flight) {
     violate(Rule::in_flight, actor.thread, i,

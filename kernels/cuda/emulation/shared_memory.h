@@ -29,9 +29,11 @@ class SharedMemory {
   void write(std::size_t offset, std::size_t bytes, const Actor& actor);
   void start_copy(std::size_t offset, std::size_t bytes, const Actor& actor);
   void finish_copy(std::size_t offset, std::size_t bytes, const Actor& actor);
+  // From here on barriers, bulk copies and warpgroups use these bytes: not threads, and no thread has.
+  void claim(std::size_t offset, std::size_t bytes, const Actor& actor);
 
  private:
-  enum class State : std::uint8_t { stored, copied, in_flight };
+  enum class State : std::uint8_t { stored, copied, in_flight, claimed };
 
   struct Write {
     std::uint32_t interval = 0, phase = 0;
@@ -50,6 +52,7 @@ class SharedMemory {
   bool comes_after(const Actor& actor, const Write& write) const;
   bool comes_after(const Actor& actor, const Read& read) const;
   void note(Read& read, const Actor& actor) const;
+  void check_unclaimed(std::size_t offset, const Actor& actor, const char* does) const;
   void check_free(std::size_t offset, const Actor& actor, const char* does) const;
   void mark(std::size_t offset, std::size_t bytes, const Actor& actor, State state);
 

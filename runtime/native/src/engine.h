@@ -19,6 +19,7 @@ struct EngineOptions {
   std::string isa;              // "" for the best; "avx512", "avx2", "baseline"
   std::string device;           // "" or "cpu"; "cuda:0" ... for a GPU
   std::string precision;        // of a GPU: "" or "fp16"; "bf16"
+  std::string kernels;          // of a GPU: "mma", "wgmma", or "" for DEEPSIM_CUDA_KERNELS, else mma; see cuda/products.h
   bool stable = false;          // on a GPU: an image's result has the same bits in every batch
 };
 

@@ -4,6 +4,7 @@
 
 #include "passes.h"
 #include "shift_gemm.h"
+#include "shift_gemm_hopper.h"
 #include "variants.h"
 
 namespace deepsim::tests {
@@ -31,6 +32,14 @@ Kernels kernels_for() {
   kernels[#tile "_" #kind] = kernel<ShiftGemm>( \
       [](const ShiftGemm& layer) { shift_gemm<tile##_tile, Store::kind>(layer, shared()); });
   DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+#undef PRODUCT
+#define TILE(name, rows, columns, depth, stages) using name##_tile = HopperTile<Element, rows, columns, depth, stages>;
+  DEEPSIM_CUDA_HOPPER_TILES(TILE)
+#undef TILE
+#define PRODUCT(tile, kind)              \
+  kernels[#tile "_" #kind] = kernel<ShiftGemm>( \
+      [](const ShiftGemm& layer) { shift_gemm_hopper<tile##_tile, Store::kind>(layer, shared()); });
+  DEEPSIM_CUDA_HOPPER_PRODUCTS(PRODUCT)
 #undef PRODUCT
   kernels["pool_and_normalise"] = kernel<Pool>([](const Pool& layer) { pool<Element>(layer, shared()); });
   kernels["read_pixels"] = kernel<PixelsIn>([](const PixelsIn& layer) { pixels_in<Element>(layer); });

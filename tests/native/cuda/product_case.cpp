@@ -245,7 +245,8 @@ Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, 
 
 void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) const {
   const int taps = product_.kernel * product_.kernel;
-  const int shared = shared_bytes(tile.rows, product_.span, tile.depth / 8, taps, tile.stages, tile.depth * tile.columns * 2);
+  const auto bytes_of = tile.hopper ? hopper_shared_bytes : shared_bytes;
+  const int shared = bytes_of(tile.rows, product_.span, tile.depth / 8, taps, tile.stages, tile.depth * tile.columns * 2);
   const emulation::Grid grid{divide_up(product_.rows, tile.rows), divide_up(product_.columns, tile.columns),
                              layer_.groups * product_.splits};
   const auto bytes = static_cast<std::size_t>(shared);

@@ -35,6 +35,7 @@ struct ProductCase {
 struct TileFacts {
   std::string name;
   int rows, columns, depth, stages, threads;
+  bool hopper = false;
 };
 
 // The tiles that have a kernel with this store and serve this many channels of a group.

@@ -50,8 +50,11 @@ int cuDeviceGetName(char* name, int size, int) {
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   COUNTED(cuDeviceGetAttribute);
   const std::string text = setting("DEEPSIM_STAND_IN_ARCHITECTURE");
+  const std::string multiprocessors = setting("DEEPSIM_STAND_IN_MULTIPROCESSORS");
   const int architecture = text.empty() ? 80 : std::stoi(text);
-  const std::map<int, int> values = {{75, architecture / 10}, {76, architecture % 10}, {16, 4}, {97, 101376}};
+  const int count = multiprocessors.empty() ? 4 : std::stoi(multiprocessors);
+  const std::map<int, int> values = {
+      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {97, architecture == 90 ? 232448 : 101376}};
   *value = values.at(attribute);
   return kSuccess;
 }

@@ -2,7 +2,7 @@
 // the emulation, and what a stream records is replayed. What breaks the driver's rules (a copy beyond an allocation, a
 // graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
 // these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
-// ("75"), DEEPSIM_STAND_IN_IDLE leaves out what kernels compute.
+// ("75"), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of these it has, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute.
 #pragma once
 
 #include <cstdint>

@@ -177,7 +177,8 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   const Network &encoder = bundle.manifest().encoder, &generator = bundle.manifest().generator;
   encoder_ = Plan::encoder(gpu_, stream_.get(), encoder, tensors, &limit, &pool);
   generator_ = Plan::generator(gpu_, stream_.get(), generator, tensors, &limit, &pool);
-  for (Plan* plan : {&encoder_, &generator_}) plan->prepare(chunk_, options.stable, stream_.get());
+  const Instructions instructions = instructions_of(options.kernels, gpu_->facts());
+  for (Plan* plan : {&encoder_, &generator_}) plan->prepare(chunk_, options.stable, stream_.get(), instructions);
   const auto side = static_cast<std::size_t>(generator.shapes().back().height);
   feature_bytes_ = static_cast<std::size_t>(generator.input.elements()) * sizeof(float);
   whole_bytes_ = side * side * 3;

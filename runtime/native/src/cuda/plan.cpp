@@ -75,8 +75,9 @@ int Plan::splits_for(const Step& step, int images) const {
   return std::clamp(divide_up(2 * gpu_->facts().multiprocessors, blocks), 1, std::max(1, chunks / 8));
 }
 
-void Plan::prepare(int images, bool stable, Stream stream) {
+void Plan::prepare(int images, bool stable, Stream stream, Instructions instructions) {
   stable_ = stable;
+  instructions_ = instructions;
   activations_.clear();
   std::size_t partial = 0;
   for (std::size_t i = 0; i + 1 < steps_.size(); ++i) {
@@ -166,7 +167,8 @@ void Plan::start(Stream stream, std::size_t index, Address in, Address out, cons
 
 void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const char* store, int groups) const {
   const int taps = product.kernel * product.kernel;
-  const Product chosen = product_for(gpu_->facts(), store, step.depth, product.rows, product.columns, groups, product.span, taps);
+  const Product chosen = product_for(gpu_->facts(), store, step.depth, product.rows, product.columns, groups, product.span, taps,
+                                     instructions_);
   const GridSize grid{divide_up(product.rows, chosen.rows), divide_up(product.columns, chosen.columns), groups * product.splits};
   gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, chosen.shared_bytes(product.span, taps), stream, product);
 }

@@ -8,6 +8,7 @@
 #include "../bundle.h"
 #include "../planner.h"
 #include "gpu.h"
+#include "products.h"
 
 namespace deepsim::runtime::detail::cuda {
 
@@ -61,7 +62,7 @@ class Plan {
                         WeightLimit* limit, ThreadPool* pool);
 
   // Take memory for up to `images` images at once. `stable`: an image's result has the same bits in every batch.
-  void prepare(int images, bool stable, Stream stream);
+  void prepare(int images, bool stable, Stream stream, Instructions instructions = Instructions::mma);
   // Start all kernels on the stream. in, out: device memory of what the network reads and writes.
   void run(Stream stream, Address in, Address out, int images, Area area) const;
 
@@ -89,6 +90,7 @@ class Plan {
   std::vector<Activation> activations_;  // [i] lies between step i and step i + 1
   DeviceMemory partial_;                 // sums of splits
   bool stable_ = false;
+  Instructions instructions_ = Instructions::mma;
 };
 
 }  // namespace deepsim::runtime::detail::cuda

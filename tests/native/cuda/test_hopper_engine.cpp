@@ -1,0 +1,98 @@
+// The engine on a Hopper GPU (stood in for, its kernels emulated): which products it takes, and that they are right.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <string>
+
+#include "../random_bundle.h"
+#include "cuda/products.h"
+#include "deepsim/inverter.h"
+#include "error.h"
+#include "stand_in.h"
+
+using deepsim::runtime::Inverter;
+using deepsim::runtime::detail::Failure;
+using namespace deepsim::runtime::detail::cuda;
+using namespace deepsim::tests;
+
+namespace {
+
+// Set for as long as it lives.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Variable() { unsetenv(name_); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+};
+
+DeviceFacts hopper() { return {"a Hopper", 90, 132, 232448}; }
+
+std::string chosen(const std::string& store, int depth, int rows, int columns, Instructions instructions) {
+  return product_for(hopper(), store, depth, rows, columns, 1, 130, store == "connected" ? 1 : 9, instructions).kernel;
+}
+
+// The image of these features; with one multiprocessor, which the smallest product fills.
+std::vector<std::uint8_t> image_with(const RandomBundle& bundle, const std::vector<float>& features, const char* kernels) {
+  const StandIn architecture("ARCHITECTURE", "90"), few("MULTIPROCESSORS", "1");
+  const Variable wanted("DEEPSIM_CUDA_KERNELS", kernels);
+  Inverter inverter(bundle.path(), on_gpu(1));
+  CHECK(inverter.isa() == "sm_90");
+  const auto side = static_cast<std::size_t>(inverter.full_image_size());
+  std::vector<std::uint8_t> image(side * side * 3);
+  inverter.decode(features.data(), 1, image.data(), true);
+  return image;
+}
+
+double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(int{a[i]} - int{b[i]});
+  return sum / static_cast<double>(a.size());
+}
+
+}  // namespace
+
+TEST_CASE("wgmma is taken where it was asked for and a layer fills the GPU; mma.sync otherwise") {
+  const Instructions mma = Instructions::mma, wgmma = Instructions::wgmma;
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, mma) == "large_blocks");
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma) == "wgmma_blocks");
+  CHECK(chosen("shuffle", 32, 32 * 33 * 33, 512, wgmma) == "wgmma_wide_shuffle");
+  CHECK(chosen("shuffle", 32, 32 * 33 * 33, 384, wgmma) == "wgmma_shuffle");
+  CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma16_connected");
+  CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "small_blocks");
+  CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma) == "image_pixels");
+  const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376};  // too little for the widest tile
+  CHECK(product_for(small, "blocks", 32, 32 * 33 * 33, 256, 1, 70, 9, wgmma).kernel == "wgmma_blocks");
+}
+
+TEST_CASE("the choice of instructions by name") {
+  DeviceFacts ampere{"an A100", 80, 108, 166912};
+  CHECK(instructions_of("", hopper()) == Instructions::mma);
+  CHECK(instructions_of("wgmma", hopper()) == Instructions::wgmma);
+  CHECK(instructions_of("mma", ampere) == Instructions::mma);
+  CHECK_THROWS_WITH_AS(instructions_of("wgmma", ampere),
+                       "kernels 'wgmma': an A100 is sm_80, expected sm_90. Use mma.", Failure);
+  CHECK_THROWS_WITH_AS(instructions_of("hmma", hopper()),
+                       "kernels 'hmma': unknown, expected mma or wgmma. Choose one of these.", Failure);
+  const Variable variable("DEEPSIM_CUDA_KERNELS", "wgmma");
+  CHECK(instructions_of("", hopper()) == Instructions::wgmma);
+  CHECK(instructions_of("mma", hopper()) == Instructions::mma);
+  CHECK_THROWS_AS(instructions_of("", ampere), Failure);
+}
+
+TEST_CASE("images by wgmma are as close to float64 as those by mma.sync, and not the same") {
+  const RandomBundle bundle(false);
+  const auto features = reference_encode(bundle, random_images(1, 3).data());
+  const auto wanted = reference_decode(bundle, features);
+  const std::vector<float> exact(features.values.begin(), features.values.end());
+  const auto mma = image_with(bundle, exact, "mma"), wgmma = image_with(bundle, exact, "wgmma");
+  MESSAGE("levels off: mma " << mean_difference(mma, wanted) << ", wgmma " << mean_difference(wgmma, wanted));
+  CHECK(mean_difference(mma, wanted) < 0.2);
+  CHECK(mean_difference(wgmma, wanted) < 0.2);
+  CHECK(mma != wgmma);
+}

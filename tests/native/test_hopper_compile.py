@@ -1,0 +1,98 @@
+"""What nvcc and ptxas make of the kernels for Hopper: no GPU is needed to see that multiplications are not serialised,
+that nothing is spilled and that the instructions meant are there."""
+
+import re
+import subprocess
+from collections import Counter
+from shutil import which
+
+import pytest
+
+from tests.native.test_cuda_compile import KERNELS as SOURCES
+from tests.native.test_cuda_compile import VARIANTS, disassembler
+
+TILES = {
+    name: {"columns": int(columns), "depth": int(depth)}
+    for name, columns, depth in re.findall(r"TILE\((wgmma\w*), \d+, (\d+), (\d+), \d+\)", VARIANTS)
+}
+KERNELS = re.findall(r"PRODUCT\((wgmma\w*), (\w+)\)", VARIANTS)
+
+
+def nvcc(*arguments):
+    """Run nvcc on the kernels and return what it said."""
+    if which("nvcc") is None:
+        pytest.skip("no nvcc here")
+    command = ["nvcc", "-std=c++17", "-O3", *map(str, arguments), SOURCES / "kernels.cu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module", params=["Half", "Brain"])
+def compiled(request, tmp_path_factory):
+    """The kernels for sm_90a: element, path of the cubin, and the report of ptxas."""
+    cubin = tmp_path_factory.mktemp("hopper") / f"{request.param}.cubin"
+    target = "-gencode=arch=compute_90a,code=sm_90a"
+    said = nvcc(f"-DDEEPSIM_ELEMENT={request.param}", target, "-Xptxas", "-v", "-cubin", "-o", cubin)
+    return request.param, cubin, said
+
+
+def instructions(cubin):
+    """Return for each kernel its instructions in order, with their operands."""
+    if (tool := disassembler()) is None:
+        pytest.skip("no nvdisasm here; pip install nvidia-cuda-nvdisasm")
+    listing = subprocess.run([tool, "-c", cubin], capture_output=True, text=True, check=True).stdout
+    kernels = {}
+    for line in listing.splitlines():
+        if (label := re.match(r"\.text\.(\w+):", line)) is not None:
+            kernel = kernels.setdefault(label[1], [])
+        elif (code := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z].*?) ?;", line)) is not None:
+            kernel.append(code[1])
+    return kernels
+
+
+@pytest.mark.slow
+def test_nothing_is_spilled_or_serialised(compiled):
+    _, _, said = compiled
+    assert not re.search(r"warning|C75\d\d|serializ", said), said
+    reports = re.findall(r"Function properties for (\w+)\n\s+(.*)\nptxas info\s+: Used (\d+) registers", said)
+    properties = {name: (memory, int(registers)) for name, memory, registers in reports}
+    assert len(KERNELS) == 9 and all(f"{tile}_{store}" in properties for tile, store in KERNELS)
+    for name, (memory, registers) in properties.items():
+        assert memory == "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", name
+        if name.startswith("wgmma"):
+            assert registers == 168, name  # of 65536 for 3 x 128 threads; the warpgroups share them out anew
+
+
+@pytest.mark.slow
+def test_the_instructions_are_there(compiled):
+    element, cubin, _ = compiled
+    kernels = instructions(cubin)
+    for tile, store in KERNELS:
+        columns, depth = TILES[tile]["columns"], TILES[tile]["depth"]
+        listing = kernels[f"{tile}_{store}"]
+        count = Counter(re.split(r"[. ]", code)[0] for code in listing)
+        multiplies = [code for code in listing if code.startswith("HGMMA")]
+        shape = f"HGMMA.64x{columns}x16.F32" + (".BF16" if element == "Brain" else "")
+        assert len(multiplies) == depth // 16 and all(code.startswith(shape + " ") for code in multiplies), multiplies
+        assert sum("gsb0" in code for code in multiplies) == 1  # one group of a step
+        assert [code for code in listing if "DEPBAR" in code and "WARPGROUP" in code] == [
+            "WARPGROUP.DEPBAR.LE gsb0, 0x1",  # of the step before, while this step's multiplies
+            "WARPGROUP.DEPBAR.LE gsb0, 0x0",
+        ]
+        assert count["UBLKCP"] >= depth // 8 * (columns // 64) + 1  # weights, unrolled, and a plane of input
+        assert [code.split(",")[-1].strip() for code in listing if "USETMAXREG" in code] in (
+            ["0xe8", "USETMAXREG.DEALLOC.CTAPOOL 0x28"],
+            ["USETMAXREG.DEALLOC.CTAPOOL 0x28", "0xe8"],
+        )
+        assert not {"LDL", "STL", "HMMA", "LDSM", "LDGSTS"} & set(count), count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["80", "90", "100"])
+def test_other_images_lack_them(architecture, tmp_path):
+    """Also plain 9.0: only the build for 9.0a has the instructions."""
+    ptx = tmp_path / "kernels.ptx"
+    nvcc("-DDEEPSIM_ELEMENT=Half", f"-arch=compute_{architecture}", "-ptx", "-o", ptx)
+    entries = re.findall(r"\.entry (\w+)\(", ptx.read_text())
+    assert "large_blocks" in entries and not any(name.startswith("wgmma") for name in entries)
