@@ -110,7 +110,7 @@ def host_array(value: Any, subject: str) -> Any:
     if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
         return _from_dlpack(value, subject)
     if hasattr(value, "__cuda_array_interface__"):
-        raise on_gpu(subject)
+        raise _on_gpu(subject)
     return value
 
 
@@ -122,7 +122,7 @@ def _shown(value: Any) -> str:
 def _from_dlpack(value: Any, subject: str) -> NDArray[Any]:
     try:
         if value.__dlpack_device__()[0] not in _DLPACK_CPU:
-            raise on_gpu(subject)
+            raise _on_gpu(subject)
         return np.from_dlpack(value)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -131,8 +131,7 @@ def _from_dlpack(value: Any, subject: str) -> NDArray[Any]:
         ) from error
 
 
-def on_gpu(subject: str) -> DeviceError:
-    """Return the error for a tensor on a GPU where the backend reads host memory."""
+def _on_gpu(subject: str) -> DeviceError:
     return DeviceError(f"{subject}: a tensor on a GPU, expected one in host memory. Move it first, as with .cpu().")
 
 

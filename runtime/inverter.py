@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,6 @@ from deepsim.runtime.inputs import (
     feature_rows,
     host_array,
     is_features,
-    on_gpu,
     whole_number,
 )
 from deepsim.runtime.native_inverter import NativeInverter
@@ -113,7 +112,7 @@ class Inverter:
 
     def encode(self, photos: Photos, stream: int | None = None) -> NDArray[np.float32]:
         """Compute the layer's features of photographs: float32 (N, *feature_shape)."""
-        view = view_of(photos, "photos")
+        view = self._view(photos, "photos")
         if view is not None:
             features: NDArray[np.float32] = self._on_device(
                 view, "photos", stream, lambda gpu, queue: gpu.encode_on_device(view, queue)
@@ -127,7 +126,7 @@ class Inverter:
         Returns the central crop, uint8 RGB (N, 227, 227, 3), with ``full`` the whole (N, S, S, 3), whose outer ring no
         training loss has seen. Raises DataError when a feature is NaN or infinite.
         """
-        view = view_of(features, "features")
+        view = self._view(features, "features")
         if view is not None:
             generated: Pixels = self._on_device(
                 view, "features", stream, lambda gpu, queue: gpu.decode_on_device(view, bool(full), queue)
@@ -143,7 +142,7 @@ class Inverter:
 
     def reconstruct(self, photos: Photos, stream: int | None = None) -> Pixels:
         """Encode and decode photographs without leaving the device: uint8 RGB (N, 227, 227, 3)."""
-        view = view_of(photos, "photos")
+        view = self._view(photos, "photos")
         if view is not None:
             images: Pixels = self._on_device(
                 view, "photos", stream, lambda gpu, queue: gpu.reconstruct_on_device(view, queue)
@@ -165,7 +164,7 @@ class Inverter:
         does not increase within 1..iterations.
         """
         kept = check_keep(iterations, keep)
-        view = view_of(photos, "photos")
+        view = self._view(photos, "photos")
         if view is not None:
             strips: Pixels = self._on_device(
                 view, "photos", stream, lambda gpu, queue: gpu.reencode_on_device(view, int(iterations), kept, queue)
@@ -244,6 +243,12 @@ class Inverter:
             raise UsageError("inverter: closed, expected an open one. Make a new Inverter.")
         return self._backend
 
+    def _view(self, value: object, subject: str) -> DeviceView | None:
+        """Return how an array on the backend's GPU lies in memory; None for all else, or without such a backend."""
+        backend = self._ready()
+        on_gpu = isinstance(backend, NativeInverter) and backend.device != "cpu"
+        return view_of(value, subject) if on_gpu else None
+
     def _on_device(
         self, view: DeviceView, subject: str, stream: int | None, function: Callable[[NativeInverter, int], DeviceArray]
     ) -> Any:
@@ -251,12 +256,10 @@ class Inverter:
 
         The DeviceArray that comes back has an array's shape and type; static types call it by the host's.
         """
-        backend = self._ready()
-        if not isinstance(backend, NativeInverter) or backend.device == "cpu":
-            raise on_gpu(subject)
         shape, dtype = (self.feature_shape, np.float32) if subject == "features" else ((CROP, CROP, 3), np.uint8)
         check_view(view, subject, shape, dtype)
-        return function(backend, view.stream if stream is None else whole_number("stream", stream, 0, 1 << 63))
+        queue = view.stream if stream is None else whole_number("stream", stream, 0, 1 << 63)
+        return function(cast(NativeInverter, self._ready()), queue)
 
     def _chunks(self, count: int) -> Iterator[slice]:
         return (slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch))
