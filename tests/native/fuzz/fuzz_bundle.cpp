@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <memory>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -68,7 +69,8 @@ void open_and_run(const std::string& manifest, const std::string& tensors, const
     options.half_fc_weights = drawn.half;
     options.isa = isa_of(drawn.isa);
     options.spare_bytes = kSpareBytes;
-    Engine engine(bundle, options);
+    const std::unique_ptr<Engine> made = make_engine(bundle, options);
+    Engine& engine = *made;
     const double work = work_of(bundle.manifest().encoder) + 2 * work_of(bundle.manifest().generator);
     if (work <= kMaxWork) run(engine, bundle.manifest());
   } catch (const Failure& failure) {
