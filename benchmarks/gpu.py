@@ -31,12 +31,12 @@ from deepsim.export.sources import Source, random_source
 from deepsim.kernels.layers import Layer, macs
 from deepsim.kernels.torch_layers import apply_layer
 from deepsim.runtime import Inverter
-from deepsim.runtime.backends.torch import to_network
+from deepsim.runtime.backends.torch import to_network, to_pixels
 from deepsim.runtime.bench import environment
+from deepsim.runtime.pixels import CROP, crop_offset
 
 BATCHES = (1, 8, 64, 256, 1024)
 ROUNDS, REPEATS = 7, 250
-CROP = slice(14, 241)
 Call = Callable[[], Tensor]
 
 
@@ -163,10 +163,9 @@ class Peer:
         """Return uint8 (n, 227, 227, 3) of fp32 features."""
         with torch.inference_mode():
             image = self.generator(features.half())
-            margin = (image.shape[-1] - 227) // 2
-            image = image[:, :, margin : margin + 227, margin : margin + 227].permute(0, 2, 3, 1).float()
-            mean = image.new_tensor(self.source.generator.pixels.mean)
-            return (image + mean).round().clamp(0, 255).byte().flip(-1).contiguous()
+            start = crop_offset(image.shape[-1])
+            image = image[:, :, start : start + CROP, start : start + CROP].float()
+            return to_pixels(image, self.source.generator.pixels)
 
     def reencode(self, images: Tensor) -> Tensor:
         """Return decode(encode(images))."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, view_of
+from deepsim.runtime.device_arrays import DeviceArray, check_view, view_of
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
 from deepsim.runtime.images import Photo, prepare_batch
 from deepsim.runtime.inputs import (
@@ -112,12 +112,9 @@ class Inverter:
 
     def encode(self, photos: Photos, stream: int | None = None) -> NDArray[np.float32]:
         """Compute the layer's features of photographs: float32 (N, *feature_shape)."""
-        view = self._view(photos, "photos")
-        if view is not None:
-            features: NDArray[np.float32] = self._on_device(
-                view, "photos", stream, lambda gpu, queue: gpu.encode_on_device(view, queue)
-            )
-            return features
+        made = self._on_device(photos, "photos", stream, NativeInverter.encode_on_device)
+        if made is not None:
+            return made
         return self._over_photos(photos, self.feature_shape, np.float32, self._ready().encode)
 
     def decode(self, features: Features, full: bool = False, stream: int | None = None) -> Pixels:
@@ -126,12 +123,9 @@ class Inverter:
         Returns the central crop, uint8 RGB (N, 227, 227, 3), with ``full`` the whole (N, S, S, 3), whose outer ring no
         training loss has seen. Raises DataError when a feature is NaN or infinite.
         """
-        view = self._view(features, "features")
-        if view is not None:
-            generated: Pixels = self._on_device(
-                view, "features", stream, lambda gpu, queue: gpu.decode_on_device(view, bool(full), queue)
-            )
-            return generated
+        made = self._on_device(features, "features", stream, NativeInverter.decode_on_device, bool(full))
+        if made is not None:
+            return made
         backend = self._ready()
         array = check_features(features, self.feature_shape)
         side = self.full_image_size if full else CROP
@@ -142,12 +136,9 @@ class Inverter:
 
     def reconstruct(self, photos: Photos, stream: int | None = None) -> Pixels:
         """Encode and decode photographs without leaving the device: uint8 RGB (N, 227, 227, 3)."""
-        view = self._view(photos, "photos")
-        if view is not None:
-            images: Pixels = self._on_device(
-                view, "photos", stream, lambda gpu, queue: gpu.reconstruct_on_device(view, queue)
-            )
-            return images
+        made = self._on_device(photos, "photos", stream, NativeInverter.reconstruct_on_device)
+        if made is not None:
+            return made
         return self._over_photos(photos, (CROP, CROP, 3), np.uint8, self._reconstruct_chunk)
 
     def reencode(
@@ -164,12 +155,9 @@ class Inverter:
         does not increase within 1..iterations.
         """
         kept = check_keep(iterations, keep)
-        view = self._view(photos, "photos")
-        if view is not None:
-            strips: Pixels = self._on_device(
-                view, "photos", stream, lambda gpu, queue: gpu.reencode_on_device(view, int(iterations), kept, queue)
-            )
-            return strips
+        made = self._on_device(photos, "photos", stream, NativeInverter.reencode_on_device, int(iterations), kept)
+        if made is not None:
+            return made
         backend = self._ready()
         shape = (len(kept), CROP, CROP, 3)
         return self._over_photos(
@@ -243,23 +231,23 @@ class Inverter:
             raise UsageError("inverter: closed, expected an open one. Make a new Inverter.")
         return self._backend
 
-    def _view(self, value: object, subject: str) -> DeviceView | None:
-        """Return how an array on the backend's GPU lies in memory; None for all else, or without such a backend."""
+    def _on_device(
+        self, value: object, subject: str, stream: int | None, method: Callable[..., DeviceArray], *arguments: Any
+    ) -> NDArray[Any] | None:
+        """Apply a method of the native inverter to an array on the backend's GPU, in the order of ``stream``.
+
+        None for anything else, and where the backend is on no GPU. Without a stream it is the one that the array is
+        ready on. The DeviceArray that comes back has an array's shape and type; static types call it by the host's.
+        """
         backend = self._ready()
         on_gpu = isinstance(backend, NativeInverter) and backend.device != "cpu"
-        return view_of(value, subject) if on_gpu else None
-
-    def _on_device(
-        self, view: DeviceView, subject: str, stream: int | None, function: Callable[[NativeInverter, int], DeviceArray]
-    ) -> Any:
-        """Apply ``function`` to an array on a GPU, on ``stream`` or the one that the array is ready on.
-
-        The DeviceArray that comes back has an array's shape and type; static types call it by the host's.
-        """
+        view = view_of(value, subject) if on_gpu else None
+        if view is None:
+            return None
         shape, dtype = (self.feature_shape, np.float32) if subject == "features" else ((CROP, CROP, 3), np.uint8)
         check_view(view, subject, shape, dtype)
         queue = view.stream if stream is None else whole_number("stream", stream, 0, 1 << 63)
-        return function(cast(NativeInverter, self._ready()), queue)
+        return cast(NDArray[Any], method(backend, view, *arguments, queue))
 
     def _chunks(self, count: int) -> Iterator[slice]:
         return (slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch))

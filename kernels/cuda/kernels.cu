@@ -14,23 +14,19 @@ using Element = DEEPSIM_ELEMENT;
   using name##_tile = Tile<Element, rows, columns, depth, warp_rows, warp_columns, stages>;
 DEEPSIM_CUDA_TILES(TILE)
 
-#define PRODUCT(tile, kind)                                                                    \
+#define ENTRY(product, tile, kind)                                                                  \
   extern "C" DEEPSIM_KERNEL(tile##_tile::threads) tile##_##kind(DEEPSIM_ARGUMENT ShiftGemm layer) { \
-    DEEPSIM_SHARED_MEMORY(shared);                                                             \
-    shift_gemm<tile##_tile, Store::kind>(layer, shared);                                       \
+    DEEPSIM_SHARED_MEMORY(shared);                                                                  \
+    product<tile##_tile, Store::kind>(layer, shared);                                               \
   }
+#define PRODUCT(tile, kind) ENTRY(shift_gemm, tile, kind)
 DEEPSIM_CUDA_PRODUCTS(PRODUCT)
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define HOPPER_TILE(name, rows, columns, depth, stages) \
   using name##_tile = HopperTile<Element, rows, columns, depth, stages>;
 DEEPSIM_CUDA_HOPPER_TILES(HOPPER_TILE)
-
-#define HOPPER_PRODUCT(tile, kind)                                                             \
-  extern "C" DEEPSIM_KERNEL(tile##_tile::threads) tile##_##kind(DEEPSIM_ARGUMENT ShiftGemm layer) { \
-    DEEPSIM_SHARED_MEMORY(shared);                                                             \
-    shift_gemm_hopper<tile##_tile, Store::kind>(layer, shared);                                \
-  }
+#define HOPPER_PRODUCT(tile, kind) ENTRY(shift_gemm_hopper, tile, kind)
 DEEPSIM_CUDA_HOPPER_PRODUCTS(HOPPER_PRODUCT)
 #endif
 

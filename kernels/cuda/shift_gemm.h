@@ -149,10 +149,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
   const int column = product.column_tile * T::columns + warp / T::warps_down * T::warp_columns + lane % 4 * 2;
-  if (kStore == Store::pixels) {
-    wait_copies<0>();
-    if (Policy::barrier_before_staging) sync_block();
-  }
+  if (kStore == Store::pixels && Policy::barrier_before_staging) sync_block();  // no copy is under way any more
   DEEPSIM_UNROLL
   for (int i = 0; i < T::warp_rows / 16; ++i)
     DEEPSIM_UNROLL

@@ -107,7 +107,7 @@ class TorchBackend:
         if not full:
             start = crop_offset(output.shape[-1])
             output = output[:, :, start : start + CROP, start : start + CROP]
-        return _to_pixels(output, self._generator.pixels)
+        return to_pixels(output, self._generator.pixels)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -165,7 +165,7 @@ def to_network(images: Tensor, pixels: PixelConvention) -> Tensor:
     return values.permute(0, 3, 1, 2)
 
 
-def _to_pixels(output: Tensor, pixels: PixelConvention) -> Tensor:
+def to_pixels(output: Tensor, pixels: PixelConvention) -> Tensor:
     """Do what :meth:`PixelConvention.to_pixels` does, on the device: float32 NCHW -> uint8 NHWC."""
     values = output.permute(0, 2, 3, 1) / output.new_tensor(pixels.scale) + output.new_tensor(pixels.mean)
     rounded = values.round().clamp(0, 255).byte()  # half to even

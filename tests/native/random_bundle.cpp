@@ -137,6 +137,21 @@ RandomBundle::RandomBundle(std::vector<Layer> encoder_layers, std::vector<Layer>
   write(folder / "manifest.json", manifest_bytes(encoder, generator, tensors));
 }
 
+double relative_error(const float* found, const std::vector<double>& wanted) {
+  double difference = 0, norm = 0;
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    difference += std::pow(static_cast<double>(found[i]) - wanted[i], 2);
+    norm += wanted[i] * wanted[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {
+  double sum = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(int{a[i]} - int{b[i]});
+  return sum / static_cast<double>(a.size());
+}
+
 std::vector<std::uint8_t> random_images(int n, unsigned seed) {
   std::mt19937 random(seed);
   std::vector<std::uint8_t> images;

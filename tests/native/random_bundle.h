@@ -35,6 +35,10 @@ struct RandomBundle {
   Weights weights;  // "encoder.conv1.weight" ...
 };
 
+// |found - wanted| / |wanted| over all values, and the mean difference of two images in grey levels.
+double relative_error(const float* found, const std::vector<double>& wanted);
+double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b);
+
 // n images of smooth random blobs, uint8 RGB (n, 227, 227, 3).
 std::vector<std::uint8_t> random_images(int n, unsigned seed);
 

@@ -4,26 +4,20 @@
 #include <string>
 #include <vector>
 
-#include "bundle_bytes.h"
 #include "error.h"
 #include "plan.h"
+#include "random_bundle.h"
 
 using namespace deepsim::runtime::detail;
 using namespace deepsim::tests;
 
 namespace {
 
-Layer layer(const std::string& name, Kind kind, int inputs = 0, int outputs = 0, int kernel = 1, int stride = 1,
+// Without an activation, and pools whose extent is rounded down.
+Layer plain(const std::string& name, Kind kind, int inputs = 0, int outputs = 0, int kernel = 1, int stride = 1,
             int padding = 0, int groups = 1) {
-  Layer made;
-  made.name = name;
-  made.kind = kind;
-  made.inputs = inputs;
-  made.outputs = outputs;
-  made.kernel = kernel;
-  made.stride = stride;
-  made.padding = padding;
-  made.groups = groups;
+  Layer made = layer(name, kind, inputs, outputs, kernel, stride, padding, Activation::none, groups);
+  made.ceil_mode = false;
   return made;
 }
 
@@ -73,22 +67,22 @@ bool contains(const std::string& text, const char* part) { return text.find(part
 }  // namespace
 
 TEST_CASE("a stride whose square overflows is refused before anything is allocated") {
-  const Network first = network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 65536)});
+  const Network first = network(kPhoto, {plain("conv1", Kind::conv, 3, 16, 8, 65536)});
   CHECK(answer(first, true) ==
         "encoder layer conv1: activations take 51,539,607,552 bytes, expected at most 268,435,456. "
         "Use backend onnxruntime or torch.");
   const Network later =
-      network(kPhoto, {layer("conv1", Kind::conv, 3, 16, 8, 8), layer("conv2", Kind::conv, 16, 16, 1, 60000)});
+      network(kPhoto, {plain("conv1", Kind::conv, 3, 16, 8, 8), plain("conv2", Kind::conv, 16, 16, 1, 60000)});
   CHECK(contains(answer(later, true), "encoder layer conv2: activations take "));
 }
 
 TEST_CASE("a few weights that become many are refused, also when layers share them") {
-  const Network depthwise = network(kPhoto, {layer("conv1", Kind::conv, 3, 32767, 1, 16),
-                                             layer("conv2", Kind::conv, 32767, 32767, 1, 1, 0, 32767)});
+  const Network depthwise = network(kPhoto, {plain("conv1", Kind::conv, 3, 32767, 1, 16),
+                                             plain("conv2", Kind::conv, 32767, 32767, 1, 1, 0, 32767)});
   CHECK(contains(answer(depthwise, true), "encoder layer conv2: weights up to it take 4,"));
-  std::vector<Layer> same(42, layer("fc", Kind::fc, 512, 512));
-  same[0] = layer("conv1", Kind::conv, 3, 16, 3, 16);
-  same[1] = layer("fc1", Kind::fc, 15 * 15 * 16, 512);
+  std::vector<Layer> same(42, plain("fc", Kind::fc, 512, 512));
+  same[0] = plain("conv1", Kind::conv, 3, 16, 3, 16);
+  same[1] = plain("fc1", Kind::fc, 15 * 15 * 16, 512);
   CHECK(answer(network(kPhoto, same), true) == "planned");
   CHECK(contains(answer(network(kPhoto, same), true, 0), "encoder layer fc: weights up to it take "));
   const std::size_t little = std::size_t{16} << 20;
@@ -96,28 +90,28 @@ TEST_CASE("a few weights that become many are refused, also when layers share th
 }
 
 TEST_CASE("activations of a hostile shape are refused") {
-  const Network large = network({1, 4096, 4096, false}, {layer("norm", Kind::lrn), layer("conv", Kind::conv, 1, 3)});
+  const Network large = network({1, 4096, 4096, false}, {plain("norm", Kind::lrn), plain("conv", Kind::conv, 1, 3)});
   CHECK(contains(answer(large, false), "generator layer norm: activations take 1,073,741,824 bytes"));
 }
 
 // Pooling took the normalisation after it along; as the last layer it wrote floats into an image of bytes.
 TEST_CASE("only a convolution may make the image") {
-  const Network pooled = network({3, 230, 230, false}, {layer("pool", Kind::pool), layer("norm", Kind::lrn)});
+  const Network pooled = network({3, 230, 230, false}, {plain("pool", Kind::pool), plain("norm", Kind::lrn)});
   CHECK(contains(answer(pooled, false), "generator layer norm: the cpu backend has no kernel for this last layer"));
 }
 
 TEST_CASE("what a layer says is done or refused") {
-  Layer pool = layer("pool", Kind::pool, 0, 0, 1, 4);
+  Layer pool = plain("pool", Kind::pool, 0, 0, 1, 4);
   pool.ceil_mode = true;  // of 13 pixels its last window begins at the last one, of 14 beyond
   const auto pooled = [&](int kernel) {
-    return answer(network(kPhoto, {layer("conv1", Kind::conv, 3, 16, kernel, 16), pool}), true);
+    return answer(network(kPhoto, {plain("conv1", Kind::conv, 3, 16, kernel, 16), pool}), true);
   };
   CHECK(pooled(16) == "encoder layer pool: the cpu backend has no kernel for this pooling, whose last windows are empty. "
                       "Use backend onnxruntime or torch.");
   CHECK(pooled(20) == "planned");
   pool.activation = Activation::relu;
   CHECK(contains(pooled(20), "no kernel for this activation"));
-  Layer reshape = layer("reshape", Kind::reshape);
+  Layer reshape = plain("reshape", Kind::reshape);
   reshape.shape = {32, 1, 1, false};
-  CHECK(answer(network({32, 1, 1, true}, {reshape, layer("conv", Kind::conv, 32, 3)}), false) == "planned");
+  CHECK(answer(network({32, 1, 1, true}, {reshape, plain("conv", Kind::conv, 32, 3)}), false) == "planned");
 }

@@ -81,7 +81,7 @@ void check_buffers(deepsim_inverter* inverter, const void* in, std::int64_t n, c
 
 // The same for memory of a GPU.
 void check_memory(deepsim_inverter* inverter, std::uint64_t in, std::int64_t n, std::uint64_t out) {
-  check_buffers(inverter, in == 0 ? nullptr : inverter, n, out == 0 ? nullptr : inverter);
+  check_buffers(inverter, reinterpret_cast<const void*>(in), n, reinterpret_cast<const void*>(out));
 }
 
 std::int64_t feature_size(const deepsim_inverter* inverter) {
@@ -135,7 +135,7 @@ int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inv
     *inverter = nullptr;
     require(bundle, "bundle");
     *inverter = new deepsim_inverter(bundle, engine_options(options));
-    log(Level::information, std::string(bundle) + ": loaded, instruction set " + (*inverter)->engine->isa());
+    log(Level::information, std::string(bundle) + ": loaded, kernels for " + (*inverter)->engine->isa());
   });
 }
 

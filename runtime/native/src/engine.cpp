@@ -82,11 +82,7 @@ CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
 }
 
 void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
-  if (getpid() != process_) {
-    throw Failure(ErrorKind::device,
-                  "inverter: made before this process was forked, which no backend survives. Make it after the fork, "
-                  "or start processes with the spawn method.");
-  }
+  refuse_after_fork(process_);
   const std::lock_guard<std::mutex> lock(Process::current().calls);
   for (std::int64_t begin = 0; begin < n; begin += chunk_)
     body(begin, static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));

@@ -111,6 +111,13 @@ ThreadPool& Process::pool(int threads) {
   return *pool;
 }
 
+void refuse_after_fork(pid_t made_in) {
+  if (getpid() == made_in) return;
+  throw Failure(ErrorKind::device,
+                "inverter: made before this process was forked, which no backend survives. Make it after the fork, "
+                "or start processes with the spawn method.");
+}
+
 int thread_count(int asked) {
   if (asked > 0) return asked;
   const char* variable = std::getenv("DEEPSIM_NUM_THREADS");

@@ -58,6 +58,9 @@ class Process {
   std::map<int, std::unique_ptr<ThreadPool>> pools_;
 };
 
+// Raises DeviceError unless this is the process in which what is used was made: neither threads nor GPUs survive a fork.
+void refuse_after_fork(pid_t made_in);
+
 // The number of threads: `asked` if positive, else DEEPSIM_NUM_THREADS, else the CPUs that this process may use.
 // Raises UsageError when the variable is not a number from 1 to 4096.
 int thread_count(int asked);

@@ -170,18 +170,6 @@ int cuPointerGetAttribute(void* value, int attribute, Address address) {
   return kSuccess;
 }
 
-int cuMemAllocHost_v2(void** memory, std::size_t bytes) {
-  COUNTED(cuMemAllocHost_v2);
-  *memory = std::malloc(bytes);
-  return kSuccess;
-}
-
-int cuMemFreeHost(void* memory) {
-  GIVES_BACK(cuMemFreeHost);
-  std::free(memory);
-  return result;
-}
-
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, void* stream) {
   COUNTED(cuMemcpyHtoDAsync_v2);
   return inside(to, bytes) ? copy(stream, pointer(to), from, bytes) : kInvalid;

@@ -17,25 +17,6 @@ using deepsim::runtime::detail::Activation;
 using deepsim::runtime::detail::Kind;
 using namespace deepsim::tests;
 
-namespace {
-
-double relative_error(const float* found, const std::vector<double>& wanted) {
-  double difference = 0, norm = 0;
-  for (std::size_t i = 0; i < wanted.size(); ++i) {
-    difference += std::pow(static_cast<double>(found[i]) - wanted[i], 2);
-    norm += wanted[i] * wanted[i];
-  }
-  return std::sqrt(difference / norm);
-}
-
-double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(int{a[i]} - int{b[i]});
-  return sum / static_cast<double>(a.size());
-}
-
-}  // namespace
-
 TEST_CASE("the emulated GPU agrees with float64, in both precisions and for both kinds of last layer") {
   for (const bool tanh : {false, true}) {
     const RandomBundle bundle(tanh);

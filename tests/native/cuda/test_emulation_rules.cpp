@@ -4,13 +4,14 @@
 
 #include <algorithm>
 #include <functional>
-#include <optional>
 #include <set>
 #include <string>
 
+#include "broken_rule.h"
 #include "device.h"
 
 using namespace deepsim::cuda;
+using deepsim::tests::broken;
 using emulation::launch;
 using emulation::Rule;
 using emulation::schedules;
@@ -21,24 +22,15 @@ namespace {
 constexpr std::size_t shared_bytes = 4096;
 alignas(16) const unsigned char global[8192] = {};
 
-std::optional<Rule> broken(int threads, const std::function<void()>& body, const emulation::Schedule& schedule) {
-  try {
-    launch({}, threads, shared_bytes, body, schedule);
-  } catch (const Violation& violation) {
-    return violation.rule;
-  }
-  return {};
-}
-
 // body(true) breaks the rule; body(false) is the twin. Which of two threads comes first may give it another name: a read
 // too early, or a store too early, but never none.
 void check_twins(Rule rule, int threads, const std::function<void(bool wrong)>& body, std::set<Rule> or_in_other_orders = {}) {
   std::set<Rule> found;
   for (const auto& schedule : schedules) {
-    const auto first = broken(threads, [&] { body(true); }, schedule);
+    const auto first = broken(threads, shared_bytes, [&] { body(true); }, schedule);
     CHECK(first.has_value());
     if (first) found.insert(*first);
-    CHECK(!broken(threads, [&] { body(false); }, schedule).has_value());
+    CHECK(!broken(threads, shared_bytes, [&] { body(false); }, schedule).has_value());
   }
   CHECK(found.count(rule) == 1);
   or_in_other_orders.insert(rule);
@@ -241,7 +233,7 @@ TEST_CASE("a buffer is filled again before all have read it") {
 
 TEST_CASE("the lanes of one warp may fill a buffer again after their collective") {
   for (const auto& schedule : schedules) {
-    CHECK(broken(32, [] {
+    CHECK(broken(32, shared_bytes, [] {
       for (int step = 0; step < 3; ++step) {
         copy(thread_index());
         wait_copies<0>();
@@ -328,7 +320,7 @@ TEST_CASE("a collective that some lanes do not reach") {
   check_twins(Rule::missing_lanes, 64, [](bool wrong) {
     if (thread_index() < (wrong ? 40 : 64)) any_collective();
   });
-  for (const auto& schedule : schedules) CHECK(broken(48, any_collective, schedule) == Rule::missing_lanes);
+  for (const auto& schedule : schedules) CHECK(broken(48, shared_bytes, any_collective, schedule) == Rule::missing_lanes);
 }
 
 TEST_CASE("lanes of a warp at different collectives") {
@@ -390,9 +382,9 @@ TEST_CASE("what a body throws leaves launch after all stacks are unwound, and th
     CHECK_THROWS_AS(launch({2, 1, 1}, 64, 0, body, schedule), std::string);
     CHECK(begun == 64);
     CHECK(alive == 0);
-    CHECK(broken(64, [] { sync_block(); }, schedule) == std::nullopt);
-    CHECK(broken(1, [] { copy(0), load(0); }, schedule) == Rule::in_flight);
-    CHECK(broken(1, [] { store(0), load(0); }, schedule) == std::nullopt);
+    CHECK(broken(64, shared_bytes, [] { sync_block(); }, schedule) == std::nullopt);
+    CHECK(broken(1, shared_bytes, [] { copy(0), load(0); }, schedule) == Rule::in_flight);
+    CHECK(broken(1, shared_bytes, [] { store(0), load(0); }, schedule) == std::nullopt);
   }
 }
 

@@ -48,12 +48,6 @@ std::vector<std::uint8_t> image_with(const RandomBundle& bundle, const std::vect
   return image;
 }
 
-double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {
-  double sum = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) sum += std::abs(int{a[i]} - int{b[i]});
-  return sum / static_cast<double>(a.size());
-}
-
 }  // namespace
 
 TEST_CASE("wgmma is taken where it was asked for and a layer fills the GPU; mma.sync otherwise") {

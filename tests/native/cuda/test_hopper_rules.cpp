@@ -3,13 +3,14 @@
 #include <doctest/doctest.h>
 
 #include <functional>
-#include <optional>
 #include <set>
 #include <vector>
 
+#include "broken_rule.h"
 #include "hopper.h"
 
 using namespace deepsim::cuda;
+using deepsim::tests::broken;
 using emulation::launch;
 using emulation::Rule;
 using emulation::schedules;
@@ -22,22 +23,13 @@ constexpr int left_at = 256, left_bytes = 2 * 64 * 16, right_at = left_at + left
 constexpr std::size_t shared_bytes = right_at + right_bytes;
 alignas(16) const unsigned char global[4096] = {};
 
-std::optional<Rule> broken(int threads, const std::function<void()>& body, const emulation::Schedule& schedule) {
-  try {
-    launch({}, threads, shared_bytes, body, schedule);
-  } catch (const Violation& violation) {
-    return violation.rule;
-  }
-  return {};
-}
-
 // body(true) breaks one of the rules in every order; body(false) breaks none.
 void check_twins(const std::set<Rule>& rules, int threads, const std::function<void(bool wrong)>& body) {
   for (const auto& schedule : schedules) {
-    const auto found = broken(threads, [&] { body(true); }, schedule);
+    const auto found = broken(threads, shared_bytes, [&] { body(true); }, schedule);
     REQUIRE(found.has_value());
     CHECK(rules.count(*found) == 1);
-    CHECK(!broken(threads, [&] { body(false); }, schedule).has_value());
+    CHECK(!broken(threads, shared_bytes, [&] { body(false); }, schedule).has_value());
   }
 }
 
@@ -169,7 +161,7 @@ TEST_CASE("multiplied before the copies have come, or by lanes that cannot know"
 
 TEST_CASE("what one thread waited for, those know who then wait for it") {
   for (const auto& schedule : schedules) {
-    CHECK(broken(160, [] {
+    CHECK(broken(160, shared_bytes, [] {
       make_barriers({1, 1});
       copy_operands();
       if (thread_index() == 159) wait_phase(barrier(0), 0);

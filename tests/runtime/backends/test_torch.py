@@ -45,9 +45,9 @@ def test_pixels_on_the_device_are_the_pixels_on_the_host(pixels):
     rgb = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
     network = pixels.to_network(rgb)
     np.testing.assert_allclose(backend.to_network(torch.tensor(rgb), pixels).numpy(), network, rtol=0, atol=1e-6)
-    np.testing.assert_array_equal(backend._to_pixels(torch.tensor(network), pixels).numpy(), rgb)
+    np.testing.assert_array_equal(backend.to_pixels(torch.tensor(network), pixels).numpy(), rgb)
     beyond = np.float32([-1e6, 0.5, 1e6]).repeat(4).reshape(1, 3, 2, 2)  # clipped at both ends, a tie in the middle
-    np.testing.assert_array_equal(backend._to_pixels(torch.tensor(beyond), pixels).numpy(), pixels.to_pixels(beyond))
+    np.testing.assert_array_equal(backend.to_pixels(torch.tensor(beyond), pixels).numpy(), pixels.to_pixels(beyond))
 
 
 def test_vendor_errors_are_typed(bundle_of):

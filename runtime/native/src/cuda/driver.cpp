@@ -2,8 +2,6 @@
 
 #include <dlfcn.h>
 
-#include <algorithm>
-
 #include "../error.h"
 
 namespace deepsim::runtime::detail::cuda {
@@ -53,6 +51,12 @@ int attribute(Device device, int which) {
   return value;
 }
 
+int device_count() {
+  int count = 0;
+  check(Driver::get().device_count(&count), "count the GPUs");
+  return count;
+}
+
 }  // namespace
 
 const Driver& Driver::get() {
@@ -72,12 +76,6 @@ void check(Result result, const std::string& what) {
   }
   throw Failure(ErrorKind::device, "cuda: could not " + what + " (" + text_of(result) +
                                        "). After a fault of the GPU start a new process; see deepsim doctor.");
-}
-
-int device_count() {
-  int count = 0;
-  check(Driver::get().device_count(&count), "count the GPUs");
-  return count;
 }
 
 DeviceFacts device_facts(int ordinal) {

@@ -30,7 +30,6 @@ constexpr int kThreadLocalCapture = 1;                                          
 //   member, exported name, parameters
 #define DEEPSIM_CUDA_DRIVER(CALL)                                                                                        \
   CALL(init, "cuInit", (unsigned))                                                                                       \
-  CALL(driver_version, "cuDriverGetVersion", (int*))                                                                     \
   CALL(device_count, "cuDeviceGetCount", (int*))                                                                         \
   CALL(device_get, "cuDeviceGet", (Device*, int))                                                                        \
   CALL(device_name, "cuDeviceGetName", (char*, int, Device))                                                             \
@@ -51,8 +50,6 @@ constexpr int kThreadLocalCapture = 1;                                          
   CALL(pool_take, "cuMemAllocAsync", (Address*, std::size_t, Stream))                                                    \
   CALL(pool_free, "cuMemFreeAsync", (Address, Stream))                                                                   \
   CALL(pointer_attribute, "cuPointerGetAttribute", (void*, int, Address))                                                \
-  CALL(host_take, "cuMemAllocHost_v2", (void**, std::size_t))                                                            \
-  CALL(host_free, "cuMemFreeHost", (void*))                                                                              \
   CALL(copy_to_device, "cuMemcpyHtoDAsync_v2", (Address, const void*, std::size_t, Stream))                              \
   CALL(copy_to_host, "cuMemcpyDtoHAsync_v2", (void*, Address, std::size_t, Stream))                                      \
   CALL(copy_on_device, "cuMemcpyDtoDAsync_v2", (Address, Address, std::size_t, Stream))                                  \
@@ -93,7 +90,6 @@ struct DeviceFacts {
   int shared_bytes = 0;  // that a block may use
 };
 
-int device_count();
 // Raises DeviceError for an ordinal that the driver does not see.
 DeviceFacts device_facts(int ordinal);
 

@@ -143,6 +143,7 @@ class CudaEngine final : public Engine {
   template <class Body>
   void between(Stream theirs, const Body& body);
   void check_place(Address memory, const char* what) const;
+  Gpu::Current enter() const;  // the context, made current for a call; not in a forked child
   void to_host(void* to, Address from, std::size_t bytes);
   void from_host(Address to, const void* from, std::size_t bytes);
   void on_device(Address to, Address from, std::size_t bytes);
@@ -190,13 +191,8 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
 
 template <class Body>
 void CudaEngine::over_chunks(std::int64_t n, const Body& body) {
-  if (getpid() != process_) {
-    throw Failure(ErrorKind::device,
-                  "inverter: made before this process was forked, which no backend survives. Make it after the fork, "
-                  "or start processes with the spawn method.");
-  }
+  const Gpu::Current context = enter();
   const std::lock_guard<std::mutex> lock(calls_);
-  const Gpu::Current context(*gpu_);
   try {
     for (std::int64_t begin = 0; begin < n; begin += chunk_)
       body(static_cast<std::size_t>(begin), static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
@@ -204,6 +200,11 @@ void CudaEngine::over_chunks(std::int64_t n, const Body& body) {
     (void)Driver::get().stream_synchronize(stream_.get());
     throw;
   }
+}
+
+Gpu::Current CudaEngine::enter() const {
+  refuse_after_fork(process_);
+  return Gpu::Current(*gpu_);
 }
 
 void CudaEngine::to_host(void* to, Address from, std::size_t bytes) {
@@ -290,7 +291,7 @@ void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iteration
                 },
                 [&](std::size_t at, Address from, std::size_t bytes) { to_host(rgb_out + at, from, bytes); });
   if (n > 0) {
-    const Gpu::Current context(*gpu_);
+    const Gpu::Current context = enter();
     finish();
   }
 }
@@ -307,7 +308,7 @@ void CudaEngine::check_place(Address memory, const char* what) const {
 // Run `body`, which queues work on our stream, after what the caller's stream holds and before what it is given next.
 template <class Body>
 void CudaEngine::between(Stream theirs, const Body& body) {
-  const Gpu::Current context(*gpu_);
+  const Gpu::Current context = enter();
   const Driver& driver = Driver::get();
   Event event = nullptr;
   check(driver.event_create(&event, kNoTiming), "create an event");
@@ -354,19 +355,19 @@ void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int itera
 }
 
 std::uint64_t CudaEngine::take_on_device(std::size_t bytes, void* stream) {
-  const Gpu::Current context(*gpu_);
+  const Gpu::Current context = enter();
   Address memory = 0;
   check(Driver::get().pool_take(&memory, std::max<std::size_t>(bytes, 1), stream), "take " + std::to_string(bytes) + " bytes of GPU memory");
   return memory;
 }
 
 void CudaEngine::free_on_device(std::uint64_t memory, void* stream) {
-  const Gpu::Current context(*gpu_);
+  const Gpu::Current context = enter();
   check(Driver::get().pool_free(memory, stream), "give GPU memory back");
 }
 
 void CudaEngine::copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) {
-  const Gpu::Current context(*gpu_);
+  const Gpu::Current context = enter();
   check_place(memory, "array");
   check(Driver::get().copy_to_host(to, memory, bytes, stream), "copy from the GPU");
   check(Driver::get().stream_synchronize(stream), "compute");

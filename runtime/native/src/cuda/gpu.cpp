@@ -99,23 +99,4 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
   return *this;
 }
 
-PinnedMemory::PinnedMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes) : gpu_(std::move(gpu)) {
-  const Gpu::Current current(*gpu_);
-  check(Driver::get().host_take(&data_, bytes), "pin " + std::to_string(bytes) + " bytes of host memory");
-}
-
-PinnedMemory::~PinnedMemory() {
-  if (data_ == nullptr) return;
-  gpu_->quietly([&](const Driver& driver) { (void)driver.host_free(data_); });
-}
-
-PinnedMemory::PinnedMemory(PinnedMemory&& other) noexcept
-    : gpu_(std::move(other.gpu_)), data_(std::exchange(other.data_, nullptr)) {}
-
-PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
-  std::swap(gpu_, other.gpu_);
-  std::swap(data_, other.data_);
-  return *this;
-}
-
 }  // namespace deepsim::runtime::detail::cuda

@@ -99,21 +99,6 @@ class DeviceMemory {
   std::size_t bytes_ = 0;
 };
 
-// Memory of the host that the device copies from and to directly.
-class PinnedMemory {
- public:
-  PinnedMemory() = default;
-  PinnedMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes);
-  ~PinnedMemory();
-  PinnedMemory(PinnedMemory&& other) noexcept;
-  PinnedMemory& operator=(PinnedMemory&& other) noexcept;
-  void* data() const { return data_; }
-
- private:
-  std::shared_ptr<const Gpu> gpu_;
-  void* data_ = nullptr;
-};
-
 // Raises DeviceError when the library has no kernels for such a GPU in this precision.
 void require_kernels(const DeviceFacts& facts, Precision precision);
 

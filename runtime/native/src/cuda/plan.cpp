@@ -28,6 +28,17 @@ void set_levels(const kernels::Pixels& pixels, Area area, kernel::Levels* levels
   levels->crop_left = (pixels.width - levels->crop_side) / 2;
 }
 
+// What every product is told of its step.
+kernel::ShiftGemm product_of(const Step& step, const kernel::Place& in, const kernel::Place& out) {
+  kernel::ShiftGemm product;
+  product.in = in.base;
+  product.weights = step.weights.as<std::uint16_t>();
+  product.bias = step.bias.as<float>();
+  product.out = out;
+  product.in_plane = in.odd;
+  return product;
+}
+
 // The first of the images is `first`.
 kernel::Place moved(kernel::Place place, int first) {
   place.base += static_cast<std::ptrdiff_t>(first) * place.image * kernel::kPlane;
@@ -176,12 +187,7 @@ void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm prod
 void Plan::start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                              Address pixels, const Part& part, Area area) const {
   const kernels::Convolution& layer = step.layer;
-  kernel::ShiftGemm product;
-  product.in = in.base;
-  product.weights = step.weights.as<std::uint16_t>();
-  product.bias = step.bias.as<float>();
-  product.out = out;
-  product.in_plane = in.odd;
+  kernel::ShiftGemm product = product_of(step, in, out);
   product.group_planes = layer.in_blocks * 2;
   product.rows = part.count * step.in.image_rows();
   product.pitch = step.in.pitch();
@@ -206,12 +212,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
 
 void Plan::start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                            const Part& part) const {
-  kernel::ShiftGemm product;
-  product.in = in.base;
-  product.weights = step.weights.as<std::uint16_t>();
-  product.bias = step.bias.as<float>();
-  product.out = out;
-  product.in_plane = in.odd;
+  kernel::ShiftGemm product = product_of(step, in, out);
   product.rows = part.count;
   product.windows_down = product.windows_across = 1;
   product.chunks = step.in.planes() * kernel::kPlane / step.depth;
