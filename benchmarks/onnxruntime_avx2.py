@@ -26,6 +26,8 @@ def main() -> None:
     if spec is None or spec.origin is None:
         sys.exit("onnxruntime: not installed. Install deepsim[bench].")
     target = Path(sys.argv[1]) / "onnxruntime"
+    if target.exists():
+        sys.exit(f"{target}: exists, expected a new folder. Remove it, or use it as it is.")
     shutil.copytree(Path(spec.origin).parent, target)
     changed = sum(_change(path) for path in target.rglob("*.so*"))
     if changed == 0:
