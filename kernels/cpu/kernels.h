@@ -14,6 +14,10 @@ constexpr int kBlock = 16;      // channels that lie together
 constexpr int kDepthBlocks = 16;  // blocks of inputs in a piece of a fully connected layer
 constexpr int kMaxWinograd = 6;  // side of the largest Winograd tile
 
+// Winograd's algorithm with tiles of 6 interpolates at 0, these two with either sign, and infinity. Their squares and the
+// squares' products are exact in float32, and the error is less than half of that of the customary 1 and 2.
+constexpr float kWinogradPoints[2] = {0.625f, 1.5f};
+
 inline int blocks_of(int channels) { return (channels + kBlock - 1) / kBlock; }
 
 // How the columns of a convolution's matrix product become an output.

@@ -51,10 +51,7 @@ DEEPSIM_INLINE Vector load(const std::uint16_t* from) {
 #endif
 }
 
-// max(v, 0) + slope min(v, 0)
-DEEPSIM_INLINE Vector activate(Vector v, float slope) {
-  const Vector above = v > 0.0f ? v : Vector{}, below = v < 0.0f ? v : Vector{};
-  return above + slope * below;
-}
+// max(v, 0) + slope min(v, 0); NaN stays NaN
+DEEPSIM_INLINE Vector activate(Vector v, float slope) { return v > 0.0f ? v : v * slope; }
 
 }  // namespace deepsim::kernels::DEEPSIM_ISA

@@ -27,26 +27,27 @@ struct Winograd32 {
   }
 };
 
-// F(4, 3), points 0, 1, -1, 2, -2, infinity.
+// F(4, 3) at the points 0, a, -a, b, -b and infinity, a and b being kWinogradPoints.
 struct Winograd43 {
   static constexpr int tile = 6, outputs = 4;
+  static constexpr float a = kWinogradPoints[0], b = kWinogradPoints[1], a2 = a * a, b2 = b * b;
   DEEPSIM_INLINE static void input(const Vector* d, Vector* o) {
-    const Vector even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1];
-    const Vector half_even = d[4] - d[2], half_odd = 2.0f * (d[3] - d[1]);
-    o[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
-    o[1] = even + odd;
-    o[2] = even - odd;
-    o[3] = half_even + half_odd;
-    o[4] = half_even - half_odd;
-    o[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
+    const Vector even_a = d[4] - b2 * d[2], odd_a = a * (d[3] - b2 * d[1]);
+    const Vector even_b = d[4] - a2 * d[2], odd_b = b * (d[3] - a2 * d[1]);
+    o[0] = a2 * b2 * d[0] - (a2 + b2) * d[2] + d[4];
+    o[1] = even_a + odd_a;
+    o[2] = even_a - odd_a;
+    o[3] = even_b + odd_b;
+    o[4] = even_b - odd_b;
+    o[5] = a2 * b2 * d[1] - (a2 + b2) * d[3] + d[5];
   }
   DEEPSIM_INLINE static void output(const Vector* m, Vector* y) {
-    const Vector sum1 = m[1] + m[2], difference1 = m[1] - m[2];
-    const Vector sum2 = m[3] + m[4], difference2 = m[3] - m[4];
-    y[0] = m[0] + sum1 + sum2;
-    y[1] = difference1 + 2.0f * difference2;
-    y[2] = sum1 + 4.0f * sum2;
-    y[3] = difference1 + 8.0f * difference2 + m[5];
+    const Vector sum_a = m[1] + m[2], difference_a = m[1] - m[2];
+    const Vector sum_b = m[3] + m[4], difference_b = m[3] - m[4];
+    y[0] = m[0] + sum_a + sum_b;
+    y[1] = a * difference_a + b * difference_b;
+    y[2] = a2 * sum_a + b2 * sum_b;
+    y[3] = a * a2 * difference_a + b * b2 * difference_b + m[5];
   }
 };
 
@@ -55,7 +56,7 @@ struct Winograd25 : Winograd43 {
   static constexpr int outputs = 2;
   DEEPSIM_INLINE static void output(const Vector* m, Vector* y) {
     y[0] = m[0] + (m[1] + m[2]) + (m[3] + m[4]);
-    y[1] = (m[1] - m[2]) + 2.0f * (m[3] - m[4]) + m[5];
+    y[1] = a * (m[1] - m[2]) + b * (m[3] - m[4]) + m[5];
   }
 };
 

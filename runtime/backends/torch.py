@@ -153,6 +153,10 @@ def _parameters(
         found = f"{weights[name].dtype} {tuple(weights[name].shape)}" if name in weights else "missing"
         if found != f"torch.float32 {shape}":
             raise BundleError(f"{WEIGHTS}: {name} is {found}, expected float32 {shape}. Export the bundle again.")
+        if not weights[name].isfinite().all():
+            raise BundleError(
+                f"{WEIGHTS}: {name} holds NaN or infinity, expected finite float32. Train or export it again."
+            )
     weight, bias = (weights[name].to(device) for name in wanted)
     return weight, bias
 

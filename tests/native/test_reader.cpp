@@ -1,7 +1,9 @@
 // The readers of a bundle: every damage has a name and is refused.
 #include <doctest/doctest.h>
 
+#include <cstring>
 #include <fstream>
+#include <limits>
 #include <sstream>
 
 #include "bundle.h"
@@ -188,4 +190,30 @@ TEST_CASE("safetensors: the published rules") {
   CHECK_FALSE(parses(tensor_file("{}" + std::string((1 << 20) - 1, ' '), 0)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
                                  R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4)));
+}
+
+TEST_CASE("safetensors: weights that are not finite are refused by name") {
+  const std::string header = R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}})";
+  const auto refusal_of = [&](float value) -> std::string {
+    std::string bytes = tensor_file(header, 12);
+    std::memcpy(&bytes[bytes.size() - 4], &value, sizeof value);
+    const auto data = std::make_shared<Bytes>(bytes.data(), bytes.size(), false);
+    try {
+      const Tensors tensors = Tensors::parse(data, "weights.safetensors");
+      const float found = tensors.find("a", {3})[2];
+      CHECK(found == value);
+      return "accepted";
+    } catch (const Failure& failure) {
+      CHECK(failure.kind() == ErrorKind::bundle);
+      return failure.what();
+    }
+  };
+  const std::string refused =
+      "weights.safetensors: a holds NaN or infinity, expected finite float32. Train or export it again.";
+  CHECK(refusal_of(std::numeric_limits<float>::max()) == "accepted");
+  CHECK(refusal_of(-std::numeric_limits<float>::denorm_min()) == "accepted");
+  CHECK(refusal_of(std::numeric_limits<float>::infinity()) == refused);
+  CHECK(refusal_of(-std::numeric_limits<float>::infinity()) == refused);
+  CHECK(refusal_of(std::numeric_limits<float>::quiet_NaN()) == refused);
+  CHECK(refusal_of(-std::numeric_limits<float>::signaling_NaN()) == refused);
 }

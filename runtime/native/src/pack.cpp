@@ -24,20 +24,24 @@ struct Transform {
 };
 
 constexpr Transform kF32 = {4, {{1, 0, 0}, {0.5, 0.5, 0}, {0.5, -0.5, 0}, {0, 1, 0}}};
-constexpr Transform kF43 = {6,
-                            {{1.0 / 4, 0, 0},
-                             {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-                             {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-                             {1.0 / 24, 1.0 / 12, 1.0 / 6},
-                             {1.0 / 24, -1.0 / 12, 1.0 / 6},
-                             {0, 0, 1}}};
-constexpr Transform kF25 = {6,
-                            {{1.0 / 4, 0, 0, 0, 0},
-                             {-1.0 / 6, -1.0 / 6, -1.0 / 6, -1.0 / 6, -1.0 / 6},
-                             {-1.0 / 6, 1.0 / 6, -1.0 / 6, 1.0 / 6, -1.0 / 6},
-                             {1.0 / 24, 1.0 / 12, 1.0 / 6, 1.0 / 3, 2.0 / 3},
-                             {1.0 / 24, -1.0 / 12, 1.0 / 6, -1.0 / 3, 2.0 / 3},
-                             {0, 0, 0, 0, 1}}};
+
+// F(4, 3) and F(2, 5): a row for each point p holds p^i / product of (p - q) over the other points q; the last one is
+// that of infinity.
+constexpr Transform transform_of(int kernel) {
+  constexpr double a = kernels::kWinogradPoints[0], b = kernels::kWinogradPoints[1];
+  constexpr double points[] = {0, a, -a, b, -b};
+  Transform transform = {kernels::kMaxWinograd, {}};
+  for (int row = 0; row < kernels::kMaxWinograd - 1; ++row) {
+    double value = 1;
+    for (int other = 0; other < kernels::kMaxWinograd - 1; ++other)
+      if (other != row) value /= points[row] - points[other];
+    for (int i = 0; i < kernel; ++i, value *= points[row]) transform.matrix[row][i] = value;
+  }
+  transform.matrix[kernels::kMaxWinograd - 1][kernel - 1] = 1;
+  return transform;
+}
+
+constexpr Transform kF43 = transform_of(3), kF25 = transform_of(5);
 
 // G g G^T of one kernel in float64, rounded once: result[position * step].
 void transform_kernel(const Transform& t, const DenseWeights& weights, int group, int column, int channel,

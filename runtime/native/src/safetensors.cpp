@@ -44,6 +44,17 @@ std::string text_of(const std::vector<std::int64_t>& shape) {
   return "(" + text + (shape.size() == 1 ? ",)" : ")");
 }
 
+// Whether no value is NaN or infinite: their exponents have all bits set.
+bool all_finite(const float* values, std::uint64_t count) {
+  std::uint32_t highest = 0;
+  for (std::uint64_t i = 0; i < count; ++i) {
+    std::uint32_t bits;
+    std::memcpy(&bits, values + i, sizeof bits);
+    highest = std::max(highest, bits & 0x7fffffffu);
+  }
+  return highest < 0x7f800000u;
+}
+
 }  // namespace
 
 Tensors Tensors::parse(std::shared_ptr<const Bytes> data, const std::string& source) {
@@ -109,7 +120,12 @@ const float* Tensors::find(const std::string& name, const std::vector<std::int64
     throw Failure(ErrorKind::bundle, source_ + ": " + name + " is " + what + ", expected F32 " + text_of(shape) +
                                          ". Export the bundle again.");
   }
-  return reinterpret_cast<const float*>(data_ + entry->second.begin);
+  const auto* values = reinterpret_cast<const float*>(data_ + entry->second.begin);
+  if (!all_finite(values, (entry->second.end - entry->second.begin) / sizeof(float))) {
+    throw Failure(ErrorKind::bundle, source_ + ": " + name + " holds NaN or infinity, expected finite float32. "
+                                         "Train or export it again.");
+  }
+  return values;
 }
 
 }  // namespace deepsim::runtime::detail

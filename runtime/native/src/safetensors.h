@@ -17,8 +17,8 @@ class Tensors {
   // Check the whole header against the size of the data. Raises BundleError naming `source`.
   static Tensors parse(std::shared_ptr<const Bytes> data, const std::string& source);
 
-  // The values of a float32 tensor, valid for as long as this or a copy of it. Raises BundleError when it is missing
-  // or of another type or shape.
+  // The values of a float32 tensor, valid for as long as this or a copy of it. Raises BundleError when it is missing,
+  // of another type or shape, or not finite.
   const float* find(const std::string& name, const std::vector<std::int64_t>& shape) const;
 
   // Bytes of the whole file.

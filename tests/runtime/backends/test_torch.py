@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from deepsim.runtime.backends import cpu
 from deepsim.runtime.backends import torch as backend
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory
@@ -32,6 +33,17 @@ def test_missing_misshapen_and_mistyped_weights_are_named(tmp_path):
     ):
         with pytest.raises(BundleError, match=f"{name} is .*{found}"):
             backend.create(bundle(tmp_path, damaged), "cpu", 3)
+
+
+@pytest.mark.parametrize("create", [backend.create, cpu.create], ids=["torch", "cpu"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["encoder.conv1.weight", "generator.deconv4.bias"])
+def test_weights_that_are_not_finite_are_named(tmp_path, create, value, name):
+    damaged = weights()
+    damaged[name] = damaged[name].copy()
+    damaged[name].flat[-1] = value
+    with pytest.raises(BundleError, match=f"^weights.safetensors: {name} holds NaN or infinity, expected finite"):
+        create(bundle(tmp_path, damaged), "cpu", 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"not safetensors", b"\xff" * 64, (1 << 62).to_bytes(8, "little") + b"{}"])
