@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.device_arrays import DeviceArray, check_view, view_of
+from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, view_of
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
 from deepsim.runtime.images import Photo, prepare_batch
 from deepsim.runtime.inputs import (
@@ -31,7 +31,7 @@ from deepsim.runtime.inputs import (
 )
 from deepsim.runtime.native_inverter import NativeInverter
 from deepsim.runtime.pixels import CROP, Pixels
-from deepsim.runtime.prefetch import prefetch
+from deepsim.runtime.prefetch import map_ahead, prefetch
 
 
 def available_backends() -> dict[str, str | None]:
@@ -164,13 +164,19 @@ class Inverter:
             photos, shape, np.uint8, lambda images: backend.reencode(images, int(iterations), kept)
         )
 
-    def interpolate(self, photo_a: Photo | Features, photo_b: Photo | Features, steps: int = 8) -> Pixels:
+    def interpolate(
+        self, photo_a: Photo | Features, photo_b: Photo | Features, steps: int = 8, stream: int | None = None
+    ) -> Pixels:
         """Decode ``steps`` features on the straight line from one photograph's to the other's (paper, Figure 7).
 
         Both ends are included: uint8 RGB (steps, 227, 227, 3). A floating-point array of shape ``feature_shape`` is
-        taken as a feature itself.
+        taken as a feature itself. Arrays on the GPU are (1, 227, 227, 3) or (1, *feature_shape), both ends there:
+        UsageError when one is not.
         """
-        weights = np.linspace(0, 1, whole_number("steps", steps, 2), dtype=np.float32)
+        made = self._line_on_device(photo_a, photo_b, whole_number("steps", steps, 2, 1 << 20), stream)
+        if made is not None:
+            return made
+        weights = np.linspace(0, 1, int(steps), dtype=np.float32)
         start, end = self._feature(photo_a), self._feature(photo_b)
         weights = weights.reshape(-1, *[1] * start.ndim)
         return self.decode((1 - weights) * start + weights * end)
@@ -178,8 +184,9 @@ class Inverter:
     def stream(self, paths: Iterable[Photo], batch: int = 64) -> Iterator[Pixels]:
         """Reconstruct any number of photographs, ``batch`` at a time: yields uint8 RGB (batch, 227, 227, 3) in order.
 
-        Photographs are read in one background thread and computed in another, two batches ahead at most, so that
-        reading, computing and what the caller does with a batch overlap. Closing the generator stops both.
+        Photographs are read in one background thread and computed in others, a few batches ahead at most, so that
+        reading, computing and what the caller does with a batch overlap; with a GPU two batches are under way, so that
+        one is copied while the other is computed. Closing the generator stops all.
         """
         whole_number("batch", batch, 1)
         self._ready()
@@ -196,8 +203,7 @@ class Inverter:
 
     def _reconstruct_all(self, batches: Generator[Pixels, None, None]) -> Iterator[Pixels]:
         try:
-            for images in batches:
-                yield self.reconstruct(images)
+            yield from map_ahead(self.reconstruct, batches, 1 if self.device == "cpu" else 2)
         finally:
             batches.close()
 
@@ -248,6 +254,32 @@ class Inverter:
         check_view(view, subject, shape, dtype)
         queue = view.stream if stream is None else whole_number("stream", stream, 0, 1 << 63)
         return cast(NDArray[Any], method(backend, view, *arguments, queue))
+
+    def _line_on_device(self, photo_a: object, photo_b: object, steps: int, stream: int | None) -> NDArray[Any] | None:
+        """Interpolate between arrays on the backend's GPU; None when neither is there."""
+        ends = [self._end_on_device(photo_a, "photo_a", stream), self._end_on_device(photo_b, "photo_b", stream)]
+        start, end = ends
+        if start is None and end is None:
+            return None
+        if start is None or end is None:
+            raise UsageError("photo_a, photo_b: one is on the GPU, the other is not. Put both there.")
+        backend = cast(NativeInverter, self._ready())
+        queue = start.stream if stream is None else stream
+        return cast(NDArray[Any], backend.interpolate_on_device(start, end, steps, queue))
+
+    def _end_on_device(self, value: object, subject: str, stream: int | None) -> DeviceView | None:
+        """Return one end of an interpolation as a feature on the GPU, encoded there where it is a photograph."""
+        backend = self._ready()
+        view = view_of(value, subject) if isinstance(backend, NativeInverter) and backend.device != "cpu" else None
+        if view is None:
+            return None
+        if view.dtype == np.float32:
+            count = check_view(view, subject, self.feature_shape, np.float32)
+        else:
+            count = check_view(view, subject, (CROP, CROP, 3), np.uint8)
+        if count != 1:
+            raise ShapeError(f"{subject}: {count} on the GPU, expected one. Pass them one by one.")
+        return view if view.dtype == np.float32 else view_of(self.encode(value, stream=stream), subject)  # type: ignore[arg-type]
 
     def _chunks(self, count: int) -> Iterator[slice]:
         return (slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch))

@@ -89,6 +89,15 @@ class NativeInverter:
         result.shape = (images.shape[0], CROP, CROP, 3)
         return result
 
+    def interpolate_on_device(self, start: DeviceView, end: DeviceView, steps: int, stream: int) -> DeviceArray:
+        """Generate images of ``steps`` features on the line from one to another: (steps, 227, 227, 3)."""
+        images = DeviceArray(self, (steps, CROP, CROP, 3), np.uint8, stream)
+        native_library.call(
+            *("deepsim_interpolate_on_device", self.handle, start.address, end.address, steps),
+            *(images.address, stream),
+        )
+        return images
+
     def reencode_on_device(
         self, images: DeviceView, iterations: int, keep: tuple[int, ...], stream: int
     ) -> DeviceArray:

@@ -70,6 +70,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_reencode_on_device": (
         *(_POINTER, _ADDRESS, _LONG, _INT, ctypes.POINTER(_INT), _INT, _ADDRESS, _POINTER, _ERROR),
     ),
+    "deepsim_interpolate_on_device": (_POINTER, _ADDRESS, _ADDRESS, _INT, _ADDRESS, _POINTER, _ERROR),
     "deepsim_take_on_device": (_POINTER, _ADDRESS, _POINTER, ctypes.POINTER(_ADDRESS), _ERROR),
     "deepsim_free_on_device": (_POINTER, _ADDRESS, _POINTER, _ERROR),
     "deepsim_copy_from_device": (_POINTER, _ADDRESS, _ADDRESS, _POINTER, _POINTER, _ERROR),

@@ -1,13 +1,16 @@
-"""Run an iterator ahead of its consumer in a background thread."""
+"""Run iterators and functions ahead of their consumer in background threads."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 class _End:
@@ -61,3 +64,28 @@ def prefetch(source: Iterator[_T], depth: int = 2) -> Generator[_T, None, None]:
         producer.stopped.set()
         producer.free.release()
         thread.join()
+
+
+def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], width: int) -> Iterator[_R]:
+    """Yield ``function(item)`` in the order of the items, ``width`` of them under way at once in threads of their own.
+
+    What ``function`` or ``items`` raises is raised here, after the results before it. Closing this generator early
+    waits for what is under way.
+    """
+    source, failure = iter(items), None
+    pending: deque[Future[_R]] = deque()
+    with ThreadPoolExecutor(width, "deepsim-map") as pool:
+        while True:
+            try:
+                pending.append(pool.submit(function, next(source)))
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
+            if len(pending) == width:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    if failure is not None:
+        raise failure

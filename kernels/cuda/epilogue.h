@@ -74,19 +74,41 @@ DEEPSIM_DEVICE void keep_levels(const ShiftGemm& layer, int tile_row, int column
                static_cast<std::uint16_t>(low | high << 8));
 }
 
+// What the encoder makes of grey level `level` of colour c of a photograph.
+DEEPSIM_DEVICE float value_of_level(const PixelsIn& layer, int c, float level) { return (level - layer.mean[c]) * layer.scale[c]; }
+
+// Hand a pixel of the crop to the encoder, as pixels_in does (passes.h). colour: 0 red, 1 green, 2 blue.
+template <class Element>
+DEEPSIM_DEVICE void hand_over(const PixelsIn& reader, Divisor stride, int image, int down, int across, int colour, std::uint8_t level) {
+  const int c = reader.bgr ? 2 - colour : colour;
+  const int y = divide(down + reader.pad, stride), x = divide(across + reader.pad, stride);
+  if (y >= reader.out.height || x >= reader.out.width) return;  // pixels that no window of its first layer reaches
+  const int phase = (down + reader.pad - y * stride.value) * stride.value + across + reader.pad - x * stride.value;
+  const int channel = phase * 3 + c;
+  const std::ptrdiff_t row = row_of(reader.out, image, channel / kPlane, y, x);
+  const std::uint32_t bits = pack<Element>(value_of_level(reader, c, level), 0.0f);
+  reader.out.base[row * kPlane + channel % kPlane] = static_cast<std::uint16_t>(bits);
+}
+
 // Write one byte of a pixel that lies in the crop.
+template <class Element>
 DEEPSIM_DEVICE void write_level(const ShiftGemm& layer, int image, int y, int x, int channel, std::uint8_t level) {
   const Levels& levels = layer.levels;
   const int down = y - levels.crop_top, across = x - levels.crop_left;
   const bool inside = y >= 0 && y < levels.height && x >= 0 && x < levels.width && down >= 0 &&
                       down < levels.crop_side && across >= 0 && across < levels.crop_side;
   if (!inside) return;
+  const int colour = levels.red == 0 ? channel : 2 - channel;
+  if (layer.reader.out.base != nullptr) {
+    hand_over<Element>(layer.reader, layer.reader_stride, image, down, across, colour, level);
+    return;
+  }
   const std::ptrdiff_t pixel = (static_cast<std::ptrdiff_t>(image) * levels.crop_side + down) * levels.crop_side + across;
-  layer.pixels[pixel * 3 + (levels.red == 0 ? channel : 2 - channel)] = level;
+  layer.pixels[pixel * 3 + colour] = level;
 }
 
 // Write the bytes that keep_levels left: neighbouring threads write neighbouring windows of one row of pixels.
-template <int Rows, int Threads>
+template <class Element, int Rows, int Threads>
 DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* shared, int first_row) {
   const int half = layer.phases == 4 ? 2 : 1;  // rows of pixels, and pixels of a row, that a window gives
   for (int i = thread_index(); i < Rows * half; i += Threads) {
@@ -96,7 +118,7 @@ DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* sh
     for (int pair = half * 3 - 1; pair >= 0; --pair) {  // phase b = 1 lies to the left of b = 0
       const int b = pair / 3, channel = pair % 3;
       const std::uint8_t level = shared_load(shared + tile_row * kColumns + (a * half + b) * 3 + channel);
-      write_level(layer, window.image, half * window.p - a, half * window.q - b, channel, level);
+      write_level<Element>(layer, window.image, half * window.p - a, half * window.q - b, channel, level);
     }
   }
 }

@@ -39,5 +39,6 @@ extern "C" DEEPSIM_KERNEL(kPassThreads) to_depth(DEEPSIM_ARGUMENT SpaceToDepth l
 extern "C" DEEPSIM_KERNEL(kPassThreads) read_features(DEEPSIM_ARGUMENT Features layer) { features<Element, true>(layer); }
 extern "C" DEEPSIM_KERNEL(kPassThreads) write_features(DEEPSIM_ARGUMENT Features layer) { features<Element, false>(layer); }
 extern "C" DEEPSIM_KERNEL(kPassThreads) add_splits(DEEPSIM_ARGUMENT Reduction layer) { reduce<Element>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads) lay_line(DEEPSIM_ARGUMENT Line line) { interpolate(line); }
 
 }  // namespace deepsim::cuda

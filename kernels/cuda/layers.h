@@ -32,6 +32,14 @@ struct Levels {
   int crop_top = 0, crop_left = 0, crop_side = 0;
 };
 
+// uint8 RGB (n, side, side, 3) to network values after space-to-depth by `stride`: channel (dy stride + dx) 3 + c.
+struct PixelsIn {
+  const std::uint8_t* in = nullptr;
+  Place out;
+  int images = 0, side = 0, stride = 1, pad = 0, bgr = 0;
+  float mean[3] = {}, scale[3] = {};
+};
+
 // A matrix product: rows are windows of the padded grid (or images), columns are outputs, summed over
 // chunks of channels and the taps of each.
 struct ShiftGemm {
@@ -40,6 +48,8 @@ struct ShiftGemm {
   const float* bias = nullptr;             // [group][columns]
   Place out;                               // Store::blocks, shuffle, connected
   std::uint8_t* pixels = nullptr;          // Store::pixels
+  PixelsIn reader;                         // Store::pixels: where out.base is set, who reads the crop's grey levels instead
+  Divisor reader_stride;
   float* partial = nullptr;                // Store::partial: [split][rows][columns]
   Levels levels;
   int in_plane = 0;      // rows of a plane
@@ -77,14 +87,6 @@ struct Pool {
   int normalise = 0;
 };
 
-// uint8 RGB (n, side, side, 3) to network values after space-to-depth by `stride`: channel (dy stride + dx) 3 + c.
-struct PixelsIn {
-  const std::uint8_t* in = nullptr;
-  Place out;
-  int images = 0, side = 0, stride = 1, pad = 0, bgr = 0;
-  float mean[3] = {}, scale[3] = {};
-};
-
 // Space-to-depth by `stride`: channel (dy stride + dx) C + c, C a multiple of 16.
 struct SpaceToDepth {
   Place in, out;
@@ -96,6 +98,13 @@ struct Features {
   float* plain = nullptr;
   Place place;
   int images = 0, channels = 0;
+};
+
+// Features on the straight line from one to another: out[i] is that of step first + i.
+struct Line {
+  const float *start = nullptr, *end = nullptr;
+  float* out = nullptr;
+  int size = 0, first = 0, count = 0, steps = 2;
 };
 
 }  // namespace deepsim::cuda

@@ -99,7 +99,7 @@ DEEPSIM_DEVICE float value_of(const PixelsIn& layer, int image, int y, int x, in
   if (y < 0 || y >= layer.side || x < 0 || x >= layer.side) return 0.0f;
   const std::ptrdiff_t at = ((static_cast<std::ptrdiff_t>(image) * layer.side + y) * layer.side + x) * 3;
   const float level = layer.in[at + (layer.bgr ? 2 - c : c)];
-  return (level - layer.mean[c]) * layer.scale[c];
+  return value_of_level(layer, c, level);
 }
 
 // One thread for each pixel of the result; its channels in order.
@@ -153,6 +153,18 @@ DEEPSIM_DEVICE void features(const Features& layer) {
     if (!In && real) plain[static_cast<std::ptrdiff_t>(i) * area] = values[i];
   }
   if (In) store_eight(layer.place, image, c8, y, x, narrow<Element>(values));
+}
+
+// One thread for each value of a feature, for all steps.
+DEEPSIM_DEVICE void interpolate(const Line& line) {
+  const int index = block_x() * kPassThreads + thread_index();
+  if (index >= line.size) return;
+  const float start = line.start[index], end = line.end[index];
+  for (int i = 0; i < line.count; ++i) {
+    const int step = line.first + i;
+    const float weight = step + 1 == line.steps ? 1.0f : static_cast<float>(step * (1.0 / (line.steps - 1)));
+    line.out[static_cast<std::ptrdiff_t>(i) * line.size + index] = (1.0f - weight) * start + weight * end;
+  }
 }
 
 // One thread for every two columns; the splits are added in order.

@@ -164,7 +164,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
     }
   if (kStore == Store::pixels) {
     if (Policy::barrier_after_staging) sync_block();
-    write_pixels<T::rows, T::threads>(layer, shared, product.first_row);
+    write_pixels<typename T::Element, T::rows, T::threads>(layer, shared, product.first_row);
   }
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -112,8 +113,11 @@ class CompiledBackend(ChannelsLastBackend):
     def __init__(self, bundle: Bundle, device: str) -> None:
         super().__init__(bundle, device)
         options = {**self.options, "cpp.simdlen": _vector_bits()}
-        self._compiled_features = self._torch.compile(super()._features, dynamic=False, options=options)
-        self._compiled_image = self._torch.compile(super()._image, dynamic=False, options=options)
+        # PyTorch counts the forms of both contenders together, and beyond its limit goes on without compiling; with
+        # fullgraph it would be an error.
+        self._torch._dynamo.config.recompile_limit = 64
+        compiled = partial(self._torch.compile, dynamic=False, fullgraph=True, options=options)
+        self._compiled_features, self._compiled_image = compiled(super()._features), compiled(super()._image)
 
     def _features(self, images: Tensor) -> Tensor:
         result: Tensor = self._compiled_features(images)

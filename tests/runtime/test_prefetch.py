@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from deepsim.runtime.prefetch import prefetch
+from deepsim.runtime.prefetch import map_ahead, prefetch
 
 
 def test_order_and_end():
@@ -61,3 +61,46 @@ def test_closing_stops_the_thread_and_closes_the_source():
 def test_closing_before_the_start_starts_nothing():
     prefetch(iter(int, 1)).close()
     assert not [thread for thread in threading.enumerate() if thread.name == "deepsim-prefetch"]
+
+
+def test_map_keeps_the_order_and_runs_as_many_at_once_as_it_is_told():
+    meeting = threading.Barrier(2, timeout=30)  # passes only when two calls are under way
+
+    def work(index):
+        meeting.wait()
+        return index * 10
+
+    assert list(map_ahead(work, iter(range(6)), 2)) == [0, 10, 20, 30, 40, 50]
+    assert list(map_ahead(str, iter([]), 2)) == []
+    assert list(map_ahead(str, [1, 2, 3], 1)) == ["1", "2", "3"]
+
+
+def test_map_raises_after_the_results_before_it():
+    def source():
+        yield from (1, 2, 3)
+        raise ValueError("third party")
+
+    items = map_ahead(str, source(), 2)
+    assert [next(items) for _ in range(3)] == ["1", "2", "3"]
+    with pytest.raises(ValueError, match="third party"):
+        next(items)
+
+    items = map_ahead(lambda value: 6 // value, [3, 2, 0, 1], 2)
+    assert [next(items), next(items)] == [2, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(items)
+
+
+def test_closing_a_map_waits_for_what_is_under_way():
+    started, done = threading.Event(), []
+
+    def work(index):
+        if index == 1:
+            started.set()
+        done.append(index)
+        return index
+
+    items = map_ahead(work, iter(range(100)), 2)
+    assert next(items) == 0
+    items.close()
+    assert started.is_set() and done == [0, 1]

@@ -88,6 +88,12 @@ std::int64_t feature_size(const deepsim_inverter* inverter) {
   return inverter->bundle.manifest().generator.input.elements();
 }
 
+void check_steps(std::int32_t steps) {
+  if (steps >= 2 && steps <= (1 << 20)) return;
+  throw Failure(ErrorKind::usage, "steps: " + std::to_string(steps) +
+                                      ", expected a whole number from 2 to 1,048,576. Correct it.");
+}
+
 void check_finite(const float* features, std::int64_t count) {
   if (std::all_of(features, features + count, [](float value) { return std::isfinite(value); })) return;
   const bool nan = std::any_of(features, features + count, [](float value) { return std::isnan(value); });
@@ -202,10 +208,7 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
   return guarded(error, [&] {
     check_buffers(inverter, start, 1, images);
     require(end, "end");
-    if (steps < 2 || steps > (1 << 20)) {
-      throw Failure(ErrorKind::usage, "steps: " + std::to_string(steps) +
-                                          ", expected a whole number from 2 to 1,048,576. Correct it.");
-    }
+    check_steps(steps);
     const auto size = static_cast<std::size_t>(feature_size(inverter));
     std::vector<float> line(static_cast<std::size_t>(steps) * size);
     for (std::int32_t step = 0; step < steps; ++step) {
@@ -242,6 +245,16 @@ int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int6
     require(keep, "keep");
     check_keep(iterations, keep, keep_count);
     inverter->engine->reencode_on_device(images, n, iterations, keep, keep_count, result, stream);
+  });
+}
+
+int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, uint64_t end, int32_t steps, uint64_t images,
+                                  void* stream, deepsim_error* error) {
+  return guarded(error, [&] {
+    check_memory(inverter, start, 1, images);
+    check_memory(inverter, end, 1, images);
+    check_steps(steps);
+    inverter->engine->interpolate_on_device(start, end, steps, images, stream);
   });
 }
 

@@ -43,6 +43,8 @@ class Engine {
   virtual void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream);
   virtual void reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                                   std::uint64_t rgb_out, void* stream);
+  // Images of `steps` features on the line from one to another, both included -> (steps, 227, 227, 3).
+  virtual void interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream);
   // Memory of the engine's GPU, from a pool, for use on `stream`.
   virtual std::uint64_t take_on_device(std::size_t bytes, void* stream);
   virtual void free_on_device(std::uint64_t memory, void* stream);

@@ -47,6 +47,7 @@ Kernels kernels_for() {
   kernels["read_features"] = kernel<Features>([](const Features& layer) { features<Element, true>(layer); });
   kernels["write_features"] = kernel<Features>([](const Features& layer) { features<Element, false>(layer); });
   kernels["add_splits"] = kernel<Reduction>([](const Reduction& layer) { reduce<Element>(layer); });
+  kernels["lay_line"] = kernel<Line>([](const Line& line) { interpolate(line); });
   return kernels;
 }
 

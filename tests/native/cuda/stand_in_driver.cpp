@@ -8,9 +8,12 @@
 #include <string>
 #include <vector>
 
+#include "cuda/driver.h"
 #include "stand_in_state.h"
 
 using namespace deepsim::tests::stand_in;
+using deepsim::runtime::detail::cuda::RowCopy;
+using deepsim::runtime::detail::cuda::RowEnd;
 using deepsim::tests::EmulatedKernel;
 using deepsim::tests::emulated_kernel;
 
@@ -151,6 +154,7 @@ int cuMemAlloc_v2(Address* address, std::size_t bytes) {
 
 int cuMemFree_v2(Address address) {
   GIVES_BACK(cuMemFree_v2);
+  (void)drain_all();
   const std::lock_guard<std::mutex> lock(state().mutex);
   const auto found = state().memory.find(address);
   if (found == state().memory.end()) return kInvalid;
@@ -163,6 +167,24 @@ int cuMemFree_v2(Address address) {
 int cuMemAllocAsync(Address* address, std::size_t bytes, void*) { return cuMemAlloc_v2(address, bytes); }
 int cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
 
+int cuMemAllocHost_v2(void** memory, std::size_t bytes) {
+  if (fails("cuMemAllocHost_v2")) return kOutOfMemory;
+  *memory = std::malloc(bytes);
+  std::memset(*memory, 0xff, bytes);
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().pinned[static_cast<const char*>(*memory)] = bytes;
+  return kSuccess;
+}
+
+int cuMemFreeHost(void* memory) {
+  GIVES_BACK(cuMemFreeHost);
+  (void)drain_all();
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  if (state().pinned.erase(static_cast<const char*>(memory)) == 0) return kInvalid;
+  std::free(memory);
+  return result;
+}
+
 int cuPointerGetAttribute(void* value, int attribute, Address address) {
   COUNTED(cuPointerGetAttribute);
   if (attribute != 9 || !inside(address, 1)) return kInvalid;
@@ -170,14 +192,38 @@ int cuPointerGetAttribute(void* value, int attribute, Address address) {
   return kSuccess;
 }
 
+// From pageable memory, the driver takes a copy before it returns.
 int cuMemcpyHtoDAsync_v2(Address to, const void* from, std::size_t bytes, void* stream) {
   COUNTED(cuMemcpyHtoDAsync_v2);
-  return inside(to, bytes) ? copy(stream, pointer(to), from, bytes) : kInvalid;
+  if (!inside(to, bytes)) return kInvalid;
+  if (is_pinned(from, bytes)) return copy(stream, pointer(to), from, bytes);
+  const auto* first = static_cast<const char*>(from);
+  return enqueue(stream, [to, bytes, own = std::vector<char>(first, first + bytes)]() -> int {
+    std::memcpy(pointer(to), own.data(), bytes);
+    return kSuccess;
+  });
 }
 
+// To pageable memory, it returns when the copy is done.
 int cuMemcpyDtoHAsync_v2(void* to, Address from, std::size_t bytes, void* stream) {
   COUNTED(cuMemcpyDtoHAsync_v2);
-  return inside(from, bytes) ? copy(stream, to, pointer(from), bytes) : kInvalid;
+  if (!inside(from, bytes)) return kInvalid;
+  const int result = copy(stream, to, pointer(from), bytes);
+  return result != kSuccess || is_pinned(to, bytes) ? result : drain(static_cast<Stream*>(stream));
+}
+
+int cuMemcpy2DAsync_v2(const RowCopy* rows, void* stream) {
+  COUNTED(cuMemcpy2DAsync_v2);
+  const RowCopy own = *rows;
+  const auto reach = [&](const RowEnd& end) { return (own.height - 1) * end.pitch + own.width; };
+  const bool plain = own.from.memory_type == 2 && own.to.memory_type == 2 && own.from.x + own.from.y + own.to.x + own.to.y == 0;
+  if (!plain || own.height == 0 || own.width > own.from.pitch || own.width > own.to.pitch) return kInvalid;
+  if (!inside(own.from.device, reach(own.from)) || !inside(own.to.device, reach(own.to))) return kInvalid;
+  return enqueue(stream, [own]() -> int {
+    for (std::size_t row = 0; row < own.height; ++row)
+      std::memcpy(pointer(own.to.device + row * own.to.pitch), pointer(own.from.device + row * own.from.pitch), own.width);
+    return kSuccess;
+  });
 }
 
 int cuMemcpyDtoDAsync_v2(Address to, Address from, std::size_t bytes, void* stream) {
@@ -197,22 +243,33 @@ int cuMemsetD8Async(Address to, unsigned char value, std::size_t bytes, void* st
 int cuStreamCreate(void** stream, unsigned) {
   COUNTED(cuStreamCreate);
   *stream = make(Stream{});
+  const std::lock_guard<std::recursive_mutex> lock(state().work);
+  state().streams.insert(static_cast<Stream*>(*stream));
   return kSuccess;
 }
 
 int cuStreamDestroy_v2(void* stream) {
   GIVES_BACK(cuStreamDestroy_v2);
+  (void)drain_all();  // who waits for its events would look for it
+  {
+    const std::lock_guard<std::recursive_mutex> lock(state().work);
+    state().streams.erase(static_cast<Stream*>(stream));
+  }
   end(stream);
   return result;
 }
 
 int cuStreamSynchronize(void* stream) {
   COUNTED(cuStreamSynchronize);
-  const auto* known = static_cast<Stream*>(stream);  // null: the default stream
-  return known != nullptr && known->recording ? kCapturing : kSuccess;
+  auto* known = static_cast<Stream*>(stream);  // null: the default stream
+  return known != nullptr && known->recording ? kCapturing : drain(known);
 }
 
-int cuStreamWaitEvent(void*, void*, unsigned) { return kSuccess; }
+int cuStreamWaitEvent(void* stream, void* event, unsigned) {
+  COUNTED(cuStreamWaitEvent);
+  const Event point = *static_cast<Event*>(event);
+  return enqueue(stream, [point] { return drain(point.stream, point.position); });
+}
 
 int cuStreamBeginCapture_v2(void* stream, int) {
   COUNTED(cuStreamBeginCapture_v2);
@@ -263,12 +320,30 @@ int cuGraphDestroy(void* graph) {
 }
 
 int cuEventCreate(void** event, unsigned) {
-  *event = &state();
+  COUNTED(cuEventCreate);
+  *event = make(Event{});
   return kSuccess;
 }
 
-int cuEventRecord(void*, void*) { return kSuccess; }
-int cuEventDestroy_v2(void*) { return kSuccess; }
+int cuEventRecord(void* event, void* stream) {
+  COUNTED(cuEventRecord);
+  const std::lock_guard<std::recursive_mutex> lock(state().work);
+  auto* known = static_cast<Stream*>(stream);
+  *static_cast<Event*>(event) = {known, known == nullptr ? 0 : known->queued};
+  return kSuccess;
+}
+
+int cuEventSynchronize(void* event) {
+  COUNTED(cuEventSynchronize);
+  const Event point = *static_cast<Event*>(event);
+  return drain(point.stream, point.position);
+}
+
+int cuEventDestroy_v2(void* event) {
+  GIVES_BACK(cuEventDestroy_v2);
+  end(event);
+  return result;
+}
 
 int cuGetErrorName(int, const char** name) {
   *name = "CUDA_ERROR_STAND_IN";
@@ -283,11 +358,11 @@ int cuGetErrorString(int result, const char** text) {
   return kSuccess;
 }
 
-// For tests of leaks: bytes of the GPU that are taken; graphs, modules, streams, contexts that live, and this thread's
-// stack of contexts.
+// For tests of leaks: bytes of the GPU that are taken; graphs, modules, streams, events, contexts and pinned memory that
+// live, and this thread's stack of contexts.
 std::size_t deepsim_stand_in_memory(void) { return state().used; }
 int deepsim_stand_in_objects(void) {
-  return static_cast<int>(state().graphs.size() + state().objects.size()) + state().retained + contexts;
+  return static_cast<int>(state().graphs.size() + state().objects.size() + state().pinned.size()) + state().retained + contexts;
 }
 std::size_t deepsim_stand_in_graphs(void) { return state().graphs.size(); }
 // Calls of a function, all or since they were counted anew.
@@ -300,6 +375,9 @@ void deepsim_stand_in_forget(void) {
   state().used = 0;
   for (const void* graph : state().graphs) delete static_cast<const Recording*>(graph);
   state().graphs.clear();
+  for (const auto& [memory, bytes] : state().pinned) std::free(const_cast<char*>(memory));
+  state().pinned.clear();
+  state().streams.clear();
   state().objects.clear();
   state().retained = 0;
 }

@@ -3,11 +3,15 @@
 // graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
 // these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
 // ("75"), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of these it has, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute.
+// A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules allow, when somebody waits for it; with
+// another number sometimes early, sometimes late, as chance has it for that number. What an engine gets wrong about the order
+// of streams shows in one of them.
 #pragma once
 
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -50,6 +54,12 @@ struct Module {
 };
 struct Stream {
   std::unique_ptr<Recording> recording;  // while it captures
+  std::deque<Work> late;                 // work that nobody has waited for yet
+  long queued = 0;                       // work that it was ever given
+};
+struct Event {
+  Stream* stream = nullptr;
+  long position = 0;  // in the work of the stream
 };
 
 struct State {
@@ -57,7 +67,12 @@ struct State {
   std::map<Address, std::size_t> memory;
   std::size_t used = 0;
   std::set<const void*> graphs;
-  std::map<void*, std::shared_ptr<void>> objects;  // modules and streams that live
+  std::map<void*, std::shared_ptr<void>> objects;  // modules, streams, events that live
+  std::map<const char*, std::size_t> pinned;       // memory of the host
+  std::recursive_mutex work;                       // held while late work is queued or done
+  std::set<Stream*> streams;
+  int fault = kSuccess;                            // of late work, until somebody asks
+  std::uint32_t chance = 1;
   int retained = 0;                                // contexts
   std::map<std::string, long> calls;
   std::string violation;  // what the last kernel did wrong
@@ -99,10 +114,49 @@ inline bool inside(Address address, std::size_t bytes) {
   return address + bytes <= after->first + after->second;
 }
 
+inline bool late() { return !setting("DEEPSIM_STAND_IN_LATE").empty(); }
+
+// Do a stream's late work up to a position.
+inline int drain(Stream* stream, long position) {
+  const std::lock_guard<std::recursive_mutex> lock(state().work);
+  while (stream != nullptr && !stream->late.empty() && stream->queued - static_cast<long>(stream->late.size()) < position) {
+    const Work work = std::move(stream->late.front());
+    stream->late.pop_front();
+    if (const int result = work()) state().fault = result;
+  }
+  return std::exchange(state().fault, kSuccess);
+}
+
+inline int drain(Stream* stream) { return drain(stream, stream == nullptr ? 0 : stream->queued); }
+
+inline int drain_all() {
+  const std::lock_guard<std::recursive_mutex> lock(state().work);
+  for (Stream* stream : state().streams)
+    if (const int result = drain(stream)) return result;
+  return kSuccess;
+}
+
+// Whether a stream that was given work does all that it has now.
+inline bool early() {
+  const std::string seed = setting("DEEPSIM_STAND_IN_LATE");
+  if (seed == "0") return false;
+  std::uint32_t& chance = state().chance;
+  chance = chance * 1664525u + 1013904223u + static_cast<std::uint32_t>(std::stoul(seed));
+  return chance >> 30 == 0;
+}
+
+// The caller's stream, where it is the default one, has its work done at once.
 inline int enqueue(void* stream, const Work& work) {
   auto* known = static_cast<Stream*>(stream);
-  if (known == nullptr || !known->recording) return work();
-  known->recording->push_back(work);
+  if (known != nullptr && known->recording) {
+    known->recording->push_back(work);
+    return kSuccess;
+  }
+  if (known == nullptr || !late()) return work();
+  const std::lock_guard<std::recursive_mutex> lock(state().work);
+  known->late.push_back(work);
+  ++known->queued;
+  if (early()) state().fault = drain(known);
   return kSuccess;
 }
 
@@ -127,6 +181,15 @@ inline int copy(void* stream, void* to, const void* from, std::size_t bytes) {
 }
 
 inline void* pointer(Address address) { return reinterpret_cast<void*>(address); }
+
+inline bool is_pinned(const void* memory, std::size_t bytes) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  const auto* at = static_cast<const char*>(memory);
+  auto after = state().pinned.upper_bound(at);
+  if (after == state().pinned.begin()) return false;
+  --after;
+  return at + bytes <= after->first + after->second;
+}
 
 inline int destroy(void* graph) {
   const std::lock_guard<std::mutex> lock(state().mutex);

@@ -40,9 +40,9 @@ def test_cuda_precisions_differ_and_are_near(bundle_of):
 
 
 def test_cuda_stable_bits_depend_on_neither_batch_nor_position(bundle_of):
-    photos = photographs(5, seed=32)
+    photos = photographs(3, seed=32)
     whole = Inverter(bundle_of("tiny"), "cuda", stable=True).reconstruct(photos)
-    for max_batch in (1, 2, 4):
+    for max_batch in (1, 2):
         inverter = Inverter(bundle_of("tiny"), "cuda", max_batch=max_batch, stable=True)
         np.testing.assert_array_equal(inverter.reconstruct(photos), whole)
 
@@ -92,18 +92,19 @@ def taken():
     return driver.deepsim_stand_in_memory()
 
 
-@pytest.mark.parametrize("wrap", [lambda array: array, OnlyDlpack, WithInterface])
-def test_cuda_arrays_on_the_gpu_give_what_host_arrays_give(bundle_of, wrap):
+def test_cuda_arrays_on_the_gpu_give_what_host_arrays_give(bundle_of):
     inverter = Inverter(bundle_of("tiny"), "cuda", 0, max_batch=2)
     photos = photographs(3, seed=33)
     features = inverter.encode(photos)
-    given = wrap(uploaded(inverter, photos))
+    given = uploaded(inverter, photos)
+    strips = inverter.reencode(photos, 3, (1, 3))
     results = (
         (inverter.encode(given), features),
-        (inverter.reconstruct(given), inverter.reconstruct(photos)),
-        (inverter.reencode(given, 3, (1, 3)), inverter.reencode(photos, 3, (1, 3))),
-        (inverter.decode(wrap(uploaded(inverter, features))), inverter.decode(features)),
-        (inverter.decode(wrap(uploaded(inverter, features)), full=True), inverter.decode(features, full=True)),
+        (inverter.encode(OnlyDlpack(given)), features),
+        (inverter.encode(WithInterface(given)), features),
+        (inverter.reconstruct(given), strips[:, 0]),
+        (inverter.reencode(given, 3, (1, 3)), strips),
+        (inverter.decode(uploaded(inverter, features), full=True), inverter.decode(features, full=True)),
     )
     for found, wanted in results:
         assert isinstance(found, DeviceArray) and found.device == "cuda:0" and len(found) == 3
@@ -111,6 +112,35 @@ def test_cuda_arrays_on_the_gpu_give_what_host_arrays_give(bundle_of, wrap):
         interface = found.__cuda_array_interface__
         assert interface["shape"] == wanted.shape and np.dtype(interface["typestr"]) == wanted.dtype
         assert interface["version"] == 3 and interface["stream"] == 1
+
+
+def test_cuda_interpolates_between_arrays_on_the_gpu(bundle_of):
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0, max_batch=2, stable=True)
+    photos = photographs(2, seed=35)
+    ends = photos[:1], photos[1:]
+    features = [inverter.encode(end) for end in ends]
+    wanted = inverter.interpolate(*features, steps=3)
+    for start, end in ((ends[0], ends[1]), (features[0], ends[1]), (features[0], features[1])):
+        found = inverter.interpolate(uploaded(inverter, start), OnlyDlpack(uploaded(inverter, end)), 3, stream=0)
+        assert isinstance(found, DeviceArray) and found.shape == (3, 227, 227, 3)
+        np.testing.assert_array_equal(found.numpy(), wanted)
+    with pytest.raises(UsageError, match=r"photo_a, photo_b: one is on the GPU, the other is not\. Put both there"):
+        inverter.interpolate(uploaded(inverter, ends[0]), ends[1])
+    with pytest.raises(ShapeError, match="photo_b: 2 on the GPU, expected one"):
+        inverter.interpolate(uploaded(inverter, ends[0]), uploaded(inverter, photos))
+    with pytest.raises(UsageError, match="steps"):
+        inverter.interpolate(uploaded(inverter, ends[0]), uploaded(inverter, ends[1]), steps=1)
+
+
+def test_cuda_streams_batches_two_at_a_time(bundle_of, monkeypatch):
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0, max_batch=2, stable=True)
+    photos = photographs(5, seed=36)
+    wanted = inverter.reconstruct(photos)
+    for late in ("", "0", "1"):
+        monkeypatch.setenv("DEEPSIM_STAND_IN_LATE", late)
+        batches = list(inverter.stream(iter(photos), batch=2))
+        assert [len(batch) for batch in batches] == [2, 2, 1]
+        np.testing.assert_array_equal(np.concatenate(batches), wanted)
 
 
 def test_cuda_arrays_give_their_memory_back(bundle_of):

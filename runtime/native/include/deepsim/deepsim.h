@@ -79,6 +79,8 @@ int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int6
 int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations,
                                const int32_t* keep, int32_t keep_count, uint64_t result, void* stream,
                                deepsim_error* error);
+int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, uint64_t end, int32_t steps, uint64_t images,
+                                  void* stream, deepsim_error* error);
 /* Memory of the inverter's GPU, from a pool that the driver keeps; taken and freed in the order of `stream`. */
 int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory, deepsim_error* error);
 int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* stream, deepsim_error* error);

@@ -124,6 +124,10 @@ class Inverter {
                                      stream, &error),
           error);
   }
+  void interpolate(DeviceMemory start, DeviceMemory end, int steps, DeviceMemory images, void* stream) {
+    deepsim_error error;
+    check(deepsim_interpolate_on_device(inverter_.get(), start.address, end.address, steps, images.address, stream, &error), error);
+  }
 
   std::string layer() const { return info_.layer; }      // of the encoder, that is inverted: "fc6"
   std::string encoder() const { return info_.encoder; }  // "caffenet"

@@ -19,6 +19,20 @@ using Event = void*;
 using Graph = void*;
 using GraphExecutable = void*;
 
+// CUDA_MEMCPY2D: `height` rows of `width` bytes each.
+struct RowEnd {
+  std::size_t x = 0, y = 0;
+  int memory_type = 2;  // CU_MEMORYTYPE_DEVICE
+  const void* host = nullptr;
+  Address device = 0;
+  void* array = nullptr;
+  std::size_t pitch = 0;  // bytes from row to row
+};
+struct RowCopy {
+  RowEnd from, to;
+  std::size_t width = 0, height = 0;
+};
+
 constexpr Result kOutOfMemory = 2;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kSharedOptin = 97;  // CUdevice_attribute
 constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
@@ -47,12 +61,15 @@ constexpr int kThreadLocalCapture = 1;                                          
   CALL(memory_info, "cuMemGetInfo_v2", (std::size_t*, std::size_t*))                                                     \
   CALL(memory_take, "cuMemAlloc_v2", (Address*, std::size_t))                                                            \
   CALL(memory_free, "cuMemFree_v2", (Address))                                                                           \
+  CALL(pinned_take, "cuMemAllocHost_v2", (void**, std::size_t))                                                          \
+  CALL(pinned_free, "cuMemFreeHost", (void*))                                                                            \
   CALL(pool_take, "cuMemAllocAsync", (Address*, std::size_t, Stream))                                                    \
   CALL(pool_free, "cuMemFreeAsync", (Address, Stream))                                                                   \
   CALL(pointer_attribute, "cuPointerGetAttribute", (void*, int, Address))                                                \
   CALL(copy_to_device, "cuMemcpyHtoDAsync_v2", (Address, const void*, std::size_t, Stream))                              \
   CALL(copy_to_host, "cuMemcpyDtoHAsync_v2", (void*, Address, std::size_t, Stream))                                      \
   CALL(copy_on_device, "cuMemcpyDtoDAsync_v2", (Address, Address, std::size_t, Stream))                                  \
+  CALL(copy_rows, "cuMemcpy2DAsync_v2", (const RowCopy*, Stream))                                                        \
   CALL(fill, "cuMemsetD8Async", (Address, unsigned char, std::size_t, Stream))                                           \
   CALL(stream_create, "cuStreamCreate", (Stream*, unsigned))                                                             \
   CALL(stream_destroy, "cuStreamDestroy_v2", (Stream))                                                                   \
@@ -66,6 +83,7 @@ constexpr int kThreadLocalCapture = 1;                                          
   CALL(graph_destroy, "cuGraphDestroy", (Graph))                                                                         \
   CALL(event_create, "cuEventCreate", (Event*, unsigned))                                                                \
   CALL(event_record, "cuEventRecord", (Event, Stream))                                                                   \
+  CALL(event_synchronize, "cuEventSynchronize", (Event))                                                                 \
   CALL(event_destroy, "cuEventDestroy_v2", (Event))                                                                      \
   CALL(error_name, "cuGetErrorName", (Result, const char**))                                                             \
   CALL(error_text, "cuGetErrorString", (Result, const char**))

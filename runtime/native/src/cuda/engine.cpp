@@ -3,20 +3,22 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <map>
 #include <mutex>
-#include <tuple>
+#include <optional>
 #include <utility>
 
+#include "../../../../kernels/cuda/tile.h"
 #include "../error.h"
+#include "graphs.h"
 #include "plan.h"
+#include "slots.h"
 
 namespace deepsim::runtime::detail::cuda {
 
 namespace {
 
 constexpr int kMaxChunk = 1024;
-constexpr std::size_t kGraphs = 32;  // kept, of the batch sizes used last
+constexpr int kIterations = 16;  // of re-encoding that one graph holds, at most
 constexpr std::size_t kImageBytes = static_cast<std::size_t>(kCropSide) * kCropSide * 3;
 
 Precision precision_of(const std::string& name) {
@@ -24,91 +26,6 @@ Precision precision_of(const std::string& name) {
   if (name == "bf16") return Precision::brain;
   throw Failure(ErrorKind::usage, "precision '" + name + "': unknown on a GPU, expected fp16 or bf16. Choose one of these.");
 }
-
-class StreamOwner {
- public:
-  explicit StreamOwner(std::shared_ptr<const Gpu> gpu) : gpu_(std::move(gpu)) {
-    const Gpu::Current current(*gpu_);
-    check(Driver::get().stream_create(&stream_, kNonBlocking), "create a stream");
-  }
-  ~StreamOwner() {
-    gpu_->quietly([&](const Driver& driver) { (void)driver.stream_destroy(stream_); });
-  }
-  StreamOwner(const StreamOwner&) = delete;
-  StreamOwner& operator=(const StreamOwner&) = delete;
-  Stream get() const { return stream_; }
-
- private:
-  std::shared_ptr<const Gpu> gpu_;
-  Stream stream_ = nullptr;
-};
-
-// What a call starts for one batch size: the first time as it is, which loads its kernels (a stream that records may not),
-// the second time recorded as a graph, and from then on replayed with a single launch.
-class Graphs {
- public:
-  enum class Work { encode, decode_whole, decode_crop, reencode };
-  using Key = std::pair<Work, int>;
-
-  explicit Graphs(std::shared_ptr<const Gpu> gpu) : gpu_(std::move(gpu)) {}
-  ~Graphs() {
-    gpu_->quietly([&](const Driver& driver) {
-      for (const auto& [key, graph] : graphs_)
-        if (graph.first != nullptr) (void)driver.graph_executable_destroy(graph.first);
-    });
-  }
-  Graphs(const Graphs&) = delete;
-  Graphs& operator=(const Graphs&) = delete;
-
-  // Run `record()`, which starts kernels on the stream, or what it started the last time. The context must be current.
-  template <class Record>
-  void run(const Key& key, Stream stream, const Record& record) {
-    const auto found = graphs_.find(key);
-    if (found == graphs_.end()) {
-      record();
-      graphs_[key] = {nullptr, ++uses_};
-      if (graphs_.size() > kGraphs) drop_oldest();
-      return;
-    }
-    GraphExecutable& graph = found->second.first;
-    found->second.second = ++uses_;
-    if (graph == nullptr) graph = capture(stream, record);
-    check(Driver::get().graph_launch(graph, stream), "launch a graph");
-  }
-
- private:
-  template <class Record>
-  GraphExecutable capture(Stream stream, const Record& record) {
-    const Driver& driver = Driver::get();
-    check(driver.capture_begin(stream, kThreadLocalCapture), "record a graph");
-    Graph graph = nullptr;
-    try {
-      record();
-    } catch (...) {
-      if (driver.capture_end(stream, &graph) == 0 && graph != nullptr) (void)driver.graph_destroy(graph);
-      throw;
-    }
-    check(driver.capture_end(stream, &graph), "record a graph");
-    GraphExecutable executable = nullptr;
-    const Result made = driver.graph_instantiate(&executable, graph, 0);
-    (void)driver.graph_destroy(graph);
-    check(made, "prepare a graph");
-    return executable;
-  }
-
-  void drop_oldest() {
-    const auto oldest = std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
-      return a.second.second < b.second.second;
-    });
-    const GraphExecutable graph = oldest->second.first;
-    graphs_.erase(oldest);
-    if (graph != nullptr) check(Driver::get().graph_executable_destroy(graph), "forget a graph");
-  }
-
-  std::shared_ptr<const Gpu> gpu_;
-  std::map<Key, std::pair<GraphExecutable, long>> graphs_;  // null after one use; with the number of the last use
-  long uses_ = 0;
-};
 
 class CudaEngine final : public Engine {
  public:
@@ -122,6 +39,7 @@ class CudaEngine final : public Engine {
   void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) override;
   void reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                           std::uint64_t rgb_out, void* stream) override;
+  void interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) override;
   std::uint64_t take_on_device(std::size_t bytes, void* stream) override;
   void free_on_device(std::uint64_t memory, void* stream) override;
   void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) override;
@@ -129,34 +47,28 @@ class CudaEngine final : public Engine {
   const std::string& isa() const override { return isa_; }
 
  private:
-  // Run `body` on chunks of at most chunk_ images with the context current; one call at a time. What fails leaves no work
-  // under way.
+  // Run a call whose input and results are on the host: chunk by chunk, the next one copied in before the last one's
+  // results are out where a second slot is free.
+  void over_chunks(std::int64_t n, const HostCall& call);
+  // Queue body(slot, first image, images) for chunks of a call on the GPU's memory, after what the caller's stream holds and
+  // before what it is given next. What fails leaves no work under way. The context must be current.
   template <class Body>
-  void over_chunks(std::int64_t n, const Body& body);
-  // The calls, whatever memory their input and output are in: in(device, offset, bytes), out(offset, device, bytes).
-  template <class In, class Out>
-  void encode_with(std::int64_t n, const In& in, const Out& out);
-  template <class In, class Out>
-  void decode_with(std::int64_t n, bool full, const In& in, const Out& out);
-  template <class In, class Out>
-  void reencode_with(std::int64_t n, int iterations, const int* keep, int keep_count, const In& in, const Out& out);
-  template <class Body>
-  void between(Stream theirs, const Body& body);
+  void between(Stream theirs, std::int64_t n, const Body& body);
+  void encode_in(const Slot& slot, int images);
+  void decode_in(const Slot& slot, int images, bool full);
+  void reencode_in(const Slot& slot, int images, int iterations);
   void check_place(Address memory, const char* what) const;
   Gpu::Current enter() const;  // the context, made current for a call; not in a forked child
-  void to_host(void* to, Address from, std::size_t bytes);
-  void from_host(Address to, const void* from, std::size_t bytes);
   void on_device(Address to, Address from, std::size_t bytes);
-  void finish();
 
   pid_t process_;
   int ordinal_, chunk_;
-  std::mutex calls_;
   std::shared_ptr<const Gpu> gpu_;
   StreamOwner stream_;
+  std::mutex launching_;  // held while work is queued on the stream
   Plan encoder_, generator_;
   std::size_t feature_bytes_, whole_bytes_;
-  DeviceMemory images_, features_;  // photographs or what was made of them; between encoder and generator
+  std::optional<Slots> slots_;
   Graphs graphs_;
   std::string isa_;
 };
@@ -170,6 +82,8 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
       graphs_(gpu_),
       isa_("sm_" + std::to_string(gpu_->facts().architecture)) {
   const Tensors tensors = bundle.weights();
+  const Gpu::Current context(*gpu_);
+  require_memory(tensors.bytes() / sizeof(float) * sizeof(std::uint16_t), "the weights need", "Use another GPU, or free memory.");
   Process& current = Process::current();
   ThreadPool& pool = current.pool(thread_count(options.threads));
   const std::lock_guard<std::mutex> lock(current.calls);
@@ -178,28 +92,37 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   const Network &encoder = bundle.manifest().encoder, &generator = bundle.manifest().generator;
   encoder_ = Plan::encoder(gpu_, stream_.get(), encoder, tensors, &limit, &pool);
   generator_ = Plan::generator(gpu_, stream_.get(), generator, tensors, &limit, &pool);
-  const Instructions instructions = instructions_of(options.kernels, gpu_->facts());
-  for (Plan* plan : {&encoder_, &generator_}) plan->prepare(chunk_, options.stable, stream_.get(), instructions);
-  const auto side = static_cast<std::size_t>(generator.shapes().back().height);
+  const auto side = static_cast<std::size_t>(generator.shapes().back().height), images = static_cast<std::size_t>(chunk_);
   feature_bytes_ = static_cast<std::size_t>(generator.input.elements()) * sizeof(float);
   whole_bytes_ = side * side * 3;
-  images_ = DeviceMemory(gpu_, static_cast<std::size_t>(chunk_) * std::max(whole_bytes_, kImageBytes), stream_.get());
-  features_ = DeviceMemory(gpu_, static_cast<std::size_t>(chunk_) * feature_bytes_, stream_.get());
-  const Gpu::Current context(*gpu_);
-  check(Driver::get().stream_synchronize(stream_.get()), "prepare the GPU");
+  const SlotSizes sizes{images * std::max(whole_bytes_, kImageBytes), images * feature_bytes_, images * kImageBytes};
+  std::size_t need = kSlots * sizes.device();
+  const Plan::Settings settings{chunk_, options.stable, instructions_of(options.kernels, gpu_->facts())};
+  for (Plan* plan : {&encoder_, &generator_}) need += plan->configure(settings);
+  require_memory(need, "max_batch " + std::to_string(chunk_) + " needs", "Use a smaller max_batch, or free memory.");
+  for (Plan* plan : {&encoder_, &generator_}) plan->prepare(stream_.get());
+  slots_.emplace(gpu_, sizes, stream_.get());
+  stream_.wait();
 }
 
-template <class Body>
-void CudaEngine::over_chunks(std::int64_t n, const Body& body) {
+void CudaEngine::over_chunks(std::int64_t n, const HostCall& call) {
   const Gpu::Current context = enter();
-  const std::lock_guard<std::mutex> lock(calls_);
-  try {
-    for (std::int64_t begin = 0; begin < n; begin += chunk_)
-      body(static_cast<std::size_t>(begin), static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
-  } catch (...) {
-    (void)Driver::get().stream_synchronize(stream_.get());
-    throw;
+  std::optional<Flight> flights[2];  // of the chunk before, and of this one
+  for (std::int64_t begin = 0, chunk = 0; begin < n; begin += chunk_, ++chunk) {
+    std::optional<Flight>&last = flights[(chunk + 1) % 2], &next = flights[chunk % 2];
+    Slots::Lease slot = last ? slots_->try_take() : slots_->take();
+    if (!slot) {
+      slot = last->finish();
+      last.reset();
+    }
+    next.emplace(call, std::move(slot), stream_.get(), &launching_, static_cast<std::size_t>(begin),
+                 static_cast<std::size_t>(std::min<std::int64_t>(chunk_, n - begin)));
+    next->start();
+    if (last) last->finish();
+    last.reset();
   }
+  for (std::optional<Flight>& flight : flights)
+    if (flight) flight->finish();
 }
 
 Gpu::Current CudaEngine::enter() const {
@@ -207,93 +130,61 @@ Gpu::Current CudaEngine::enter() const {
   return Gpu::Current(*gpu_);
 }
 
-void CudaEngine::to_host(void* to, Address from, std::size_t bytes) {
-  check(Driver::get().copy_to_host(to, from, bytes, stream_.get()), "copy from the GPU");
-}
-
-void CudaEngine::from_host(Address to, const void* from, std::size_t bytes) {
-  check(Driver::get().copy_to_device(to, from, bytes, stream_.get()), "copy to the GPU");
-}
-
 void CudaEngine::on_device(Address to, Address from, std::size_t bytes) {
   check(Driver::get().copy_on_device(to, from, bytes, stream_.get()), "copy on the GPU");
 }
 
-void CudaEngine::finish() { check(Driver::get().stream_synchronize(stream_.get()), "compute"); }
-
-template <class In, class Out>
-void CudaEngine::encode_with(std::int64_t n, const In& in, const Out& out) {
-  over_chunks(n, [&](std::size_t at, int images) {
-    const auto count = static_cast<std::size_t>(images);
-    in(images_.address(), at * kImageBytes, count * kImageBytes);
-    graphs_.run({Graphs::Work::encode, images}, stream_.get(), [&] {
-      encoder_.run(stream_.get(), images_.address(), features_.address(), images, Area::crop);
-    });
-    out(at * feature_bytes_, features_.address(), count * feature_bytes_);
+void CudaEngine::encode_in(const Slot& slot, int images) {
+  graphs_.run({Work::encode, images, slot.index, 1}, stream_.get(), [&] {
+    encoder_.run(stream_.get(), slot.images.address(), slot.features.address(), images, Area::crop);
   });
 }
 
-template <class In, class Out>
-void CudaEngine::decode_with(std::int64_t n, bool full, const In& in, const Out& out) {
-  const std::size_t bytes = full ? whole_bytes_ : kImageBytes;
-  over_chunks(n, [&](std::size_t at, int images) {
-    const auto count = static_cast<std::size_t>(images);
-    in(features_.address(), at * feature_bytes_, count * feature_bytes_);
-    graphs_.run({full ? Graphs::Work::decode_whole : Graphs::Work::decode_crop, images}, stream_.get(), [&] {
-      generator_.run(stream_.get(), features_.address(), images_.address(), images, full ? Area::whole : Area::crop);
-    });
-    out(at * bytes, images_.address(), count * bytes);
+void CudaEngine::decode_in(const Slot& slot, int images, bool full) {
+  graphs_.run({full ? Work::decode_whole : Work::decode_crop, images, slot.index, 1}, stream_.get(), [&] {
+    generator_.run(stream_.get(), slot.features.address(), slot.images.address(), images, full ? Area::whole : Area::crop);
   });
 }
 
-template <class In, class Out>
-void CudaEngine::reencode_with(std::int64_t n, int iterations, const int* keep, int keep_count, const In& in, const Out& out) {
-  const auto slots = static_cast<std::size_t>(keep_count);
-  over_chunks(n, [&](std::size_t at, int images) {
-    const auto count = static_cast<std::size_t>(images);
-    in(images_.address(), at * kImageBytes, count * kImageBytes);
-    for (int iteration = 1, kept = 0; iteration <= iterations && kept < keep_count; ++iteration) {
-      graphs_.run({Graphs::Work::reencode, images}, stream_.get(), [&] {
-        encoder_.run(stream_.get(), images_.address(), features_.address(), images, Area::crop);
-        generator_.run(stream_.get(), features_.address(), images_.address(), images, Area::crop);
-      });
-      if (iteration != keep[kept]) continue;
-      for (std::size_t image = 0; image < count; ++image)
-        out(((at + image) * slots + static_cast<std::size_t>(kept)) * kImageBytes, images_.address() + image * kImageBytes, kImageBytes);
-      ++kept;
-    }
-  });
+void CudaEngine::reencode_in(const Slot& slot, int images, int iterations) {
+  for (; iterations > 0; iterations -= kIterations) {
+    const int several = std::min(iterations, kIterations);
+    graphs_.run({Work::reencode, images, slot.index, several}, stream_.get(), [&] {
+      Plan::run_loop(stream_.get(), encoder_, generator_, slot.images.address(), slot.features.address(), images, several);
+    });
+  }
 }
 
 void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
-  encode_with(n, [&](Address to, std::size_t at, std::size_t bytes) { from_host(to, rgb + at, bytes); },
-              [&](std::size_t at, Address from, std::size_t bytes) {
-                to_host(reinterpret_cast<char*>(features) + at, from, bytes);
-                finish();
-              });
+  HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(features), kImageBytes, feature_bytes_};
+  call.source = &Slot::images;
+  call.result = &Slot::features;
+  call.compute = [&](Slot& slot, int images, std::size_t) { encode_in(slot, images); };
+  over_chunks(n, call);
 }
 
 void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
-  const char* bytes_in = reinterpret_cast<const char*>(features);
-  decode_with(n, full, [&](Address to, std::size_t at, std::size_t bytes) { from_host(to, bytes_in + at, bytes); },
-              [&](std::size_t at, Address from, std::size_t bytes) {
-                to_host(rgb + at, from, bytes);
-                finish();
-              });
+  HostCall call{reinterpret_cast<const char*>(features), reinterpret_cast<char*>(rgb), feature_bytes_,
+                full ? whole_bytes_ : kImageBytes};
+  call.source = &Slot::features;
+  call.result = &Slot::images;
+  call.compute = [&](Slot& slot, int images, std::size_t) { decode_in(slot, images, full); };
+  over_chunks(n, call);
 }
 
-void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const int* keep, int keep_count,
                           std::uint8_t* rgb_out) {
-  reencode_with(n, iterations, keep, keep_count,
-                [&](Address to, std::size_t at, std::size_t bytes) {
-                  finish();  // what the chunk before still copies out
-                  from_host(to, rgb + at, bytes);
-                },
-                [&](std::size_t at, Address from, std::size_t bytes) { to_host(rgb_out + at, from, bytes); });
-  if (n > 0) {
-    const Gpu::Current context = enter();
-    finish();
-  }
+  if (keep_count == 0) return;
+  HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(rgb_out), kImageBytes, kImageBytes,
+                static_cast<std::size_t>(keep_count)};
+  call.source = &Slot::images;
+  call.result = &Slot::kept;
+  call.compute = [&](Slot& slot, int images, std::size_t number) {
+    reencode_in(slot, images, keep[number] - (number > 0 ? keep[number - 1] : 0));
+    if (number > 0) slot.downloaded.hold(stream_.get());
+    on_device(slot.kept.address(), slot.images.address(), static_cast<std::size_t>(images) * kImageBytes);
+  };
+  over_chunks(n, call);
 }
 
 void CudaEngine::check_place(Address memory, const char* what) const {
@@ -305,52 +196,90 @@ void CudaEngine::check_place(Address memory, const char* what) const {
                                       ", expected GPU " + std::to_string(ordinal_) + ". Copy it there.");
 }
 
-// Run `body`, which queues work on our stream, after what the caller's stream holds and before what it is given next.
 template <class Body>
-void CudaEngine::between(Stream theirs, const Body& body) {
-  const Gpu::Current context = enter();
-  const Driver& driver = Driver::get();
-  Event event = nullptr;
-  check(driver.event_create(&event, kNoTiming), "create an event");
-  try {
-    check(driver.event_record(event, theirs), "wait for the caller's stream");
-    check(driver.stream_wait(stream_.get(), event, 0), "wait for the caller's stream");
-    body();
-    check(driver.event_record(event, stream_.get()), "let the caller's stream wait");
-    check(driver.stream_wait(theirs, event, 0), "let the caller's stream wait");
-  } catch (...) {
-    (void)driver.event_destroy(event);
-    throw;
+void CudaEngine::between(Stream theirs, std::int64_t n, const Body& body) {
+  const EventOwner reached(gpu_);
+  reached.record(theirs);
+  for (std::int64_t begin = 0; begin < n; begin += chunk_) {
+    const Slots::Lease slot = slots_->take();
+    const std::lock_guard<std::mutex> lock(launching_);
+    try {
+      reached.hold(stream_.get());
+      body(*slot, static_cast<std::size_t>(begin), static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
+      slot->computed.record(stream_.get());
+      slot->computed.hold(theirs);
+    } catch (...) {
+      (void)Driver::get().stream_synchronize(stream_.get());
+      throw;
+    }
   }
-  check(driver.event_destroy(event), "give an event back");
 }
 
 void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) {
-  between(stream, [&] {
-    check_place(rgb, "images");
-    check_place(features, "features");
-    encode_with(n, [&](Address to, std::size_t at, std::size_t bytes) { on_device(to, rgb + at, bytes); },
-                [&](std::size_t at, Address from, std::size_t bytes) { on_device(features + at, from, bytes); });
+  const Gpu::Current context = enter();
+  check_place(rgb, "images");
+  check_place(features, "features");
+  between(stream, n, [&](const Slot& slot, std::size_t first, int images) {
+    const auto count = static_cast<std::size_t>(images);
+    on_device(slot.images.address(), rgb + first * kImageBytes, count * kImageBytes);
+    encode_in(slot, images);
+    on_device(features + first * feature_bytes_, slot.features.address(), count * feature_bytes_);
   });
 }
 
 void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
-  between(stream, [&] {
-    check_place(features, "features");
-    check_place(rgb, "images");
-    decode_with(n, full, [&](Address to, std::size_t at, std::size_t bytes) { on_device(to, features + at, bytes); },
-                [&](std::size_t at, Address from, std::size_t bytes) { on_device(rgb + at, from, bytes); });
+  const Gpu::Current context = enter();
+  check_place(features, "features");
+  check_place(rgb, "images");
+  const std::size_t bytes = full ? whole_bytes_ : kImageBytes;
+  between(stream, n, [&](const Slot& slot, std::size_t first, int images) {
+    const auto count = static_cast<std::size_t>(images);
+    on_device(slot.features.address(), features + first * feature_bytes_, count * feature_bytes_);
+    decode_in(slot, images, full);
+    on_device(rgb + first * bytes, slot.images.address(), count * bytes);
   });
 }
 
-void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, const int* keep, int keep_count,
                                     std::uint64_t rgb_out, void* stream) {
-  between(stream, [&] {
-    check_place(rgb, "images");
-    check_place(rgb_out, "result");
-    reencode_with(n, iterations, keep, keep_count,
-                  [&](Address to, std::size_t at, std::size_t bytes) { on_device(to, rgb + at, bytes); },
-                  [&](std::size_t at, Address from, std::size_t bytes) { on_device(rgb_out + at, from, bytes); });
+  const Gpu::Current context = enter();
+  check_place(rgb, "images");
+  check_place(rgb_out, "result");
+  const std::size_t strip = static_cast<std::size_t>(keep_count) * kImageBytes;
+  between(stream, n, [&](const Slot& slot, std::size_t first, int images) {
+    const auto count = static_cast<std::size_t>(images);
+    on_device(slot.images.address(), rgb + first * kImageBytes, count * kImageBytes);
+    for (int kept = 0; kept < keep_count; ++kept) {
+      reencode_in(slot, images, keep[kept] - (kept > 0 ? keep[kept - 1] : 0));
+      RowCopy copy;
+      copy.from.device = slot.images.address();
+      copy.from.pitch = copy.width = kImageBytes;
+      copy.to.device = rgb_out + first * strip + static_cast<std::size_t>(kept) * kImageBytes;
+      copy.to.pitch = strip;
+      copy.height = count;
+      check(Driver::get().copy_rows(&copy, stream_.get()), "copy on the GPU");
+    }
+  });
+}
+
+void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) {
+  const Gpu::Current context = enter();
+  check_place(start, "start");
+  check_place(end, "end");
+  check_place(rgb, "images");
+  between(stream, steps, [&](const Slot& slot, std::size_t first, int images) {
+    deepsim::cuda::Line line;
+    line.start = reinterpret_cast<const float*>(start);
+    line.end = reinterpret_cast<const float*>(end);
+    line.out = slot.features.as<float>();
+    line.size = static_cast<int>(feature_bytes_ / sizeof(float));
+    line.first = static_cast<int>(first);
+    line.count = images;
+    line.steps = steps;
+    const int threads = deepsim::cuda::kPassThreads;
+    gpu_->launch("lay_line", {(line.size + threads - 1) / threads}, threads, 0, stream_.get(), line);
+    decode_in(slot, images, false);
+    on_device(rgb + first * kImageBytes, slot.images.address(), static_cast<std::size_t>(images) * kImageBytes);
   });
 }
 

@@ -26,6 +26,15 @@ void require_kernels(const DeviceFacts& facts, Precision precision) {
   }
 }
 
+void require_memory(std::size_t bytes, const std::string& what, const char* advice) {
+  std::size_t free = 0, total = 0;
+  check(Driver::get().memory_info(&free, &total), "ask for the GPU's free memory");
+  if (bytes <= free) return;
+  const auto mebibytes = [](std::size_t count) { return std::to_string((count + (1 << 20) - 1) >> 20); };
+  throw Failure(ErrorKind::out_of_memory, "cuda: " + what + " " + mebibytes(bytes) + " MiB of GPU memory, " +
+                                              std::to_string(free >> 20) + " MiB are free. " + advice);
+}
+
 Gpu::Gpu(int ordinal, Precision precision) : facts_(device_facts(ordinal)), precision_(precision) {
   require_kernels(facts_, precision);
   const Driver& driver = Driver::get();

@@ -99,6 +99,9 @@ class DeviceMemory {
   std::size_t bytes_ = 0;
 };
 
+// Raise OutOfMemory when less than `bytes` of the current context's GPU are free: "cuda: <what> N MiB ... <advice>".
+void require_memory(std::size_t bytes, const std::string& what, const char* advice);
+
 // Raises DeviceError when the library has no kernels for such a GPU in this precision.
 void require_kernels(const DeviceFacts& facts, Precision precision);
 

@@ -80,63 +80,107 @@ kernel::Place Plan::after(std::size_t step, int first) const {
 // Split a product's sum where few images leave the GPU idle: about two blocks for each multiprocessor, at least eight
 // chunks each.
 int Plan::splits_for(const Step& step, int images) const {
-  if (stable_ || images > kFewImages) return 1;
+  if (settings_.stable || images > kFewImages) return 1;
   const int chunks = step.in.planes() * kernel::kPlane / step.depth;
   const int blocks = divide_up(step.columns, kernel::kUnit);
   return std::clamp(divide_up(2 * gpu_->facts().multiprocessors, blocks), 1, std::max(1, chunks / 8));
 }
 
-void Plan::prepare(int images, bool stable, Stream stream, Instructions instructions) {
-  stable_ = stable;
-  instructions_ = instructions;
+std::size_t Plan::configure(const Settings& settings) {
+  settings_ = settings;
   activations_.clear();
-  std::size_t partial = 0;
+  partial_bytes_ = 0;
   for (std::size_t i = 0; i + 1 < steps_.size(); ++i) {
     const bool all = steps_[i].wide() || steps_[i + 1].wide();
-    const int capacity = all ? images : std::min(images, kGroup);
-    activations_.push_back({capacity, DeviceMemory(gpu_, steps_[i].out.bytes(capacity), stream)});
+    const int capacity = all ? settings.images : std::min(settings.images, kGroup);
+    activations_.push_back({capacity, steps_[i].out.bytes(capacity), {}});
   }
   for (const Step& step : steps_) {
     if (step.kind != Step::Kind::connected) continue;
-    const int few = std::min(images, kFewImages);
+    const int few = std::min(settings.images, kFewImages);
     const int splits = splits_for(step, few);
-    if (splits > 1) partial = std::max(partial, static_cast<std::size_t>(splits) * static_cast<std::size_t>(few * step.columns));
+    if (splits == 1) continue;
+    partial_bytes_ = std::max(partial_bytes_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(few * step.columns) * sizeof(float));
   }
-  partial_ = partial > 0 ? DeviceMemory(gpu_, partial * sizeof(float), stream) : DeviceMemory();
+  std::size_t bytes = partial_bytes_;
+  for (const Activation& activation : activations_) bytes += activation.bytes;
+  return bytes;
+}
+
+void Plan::prepare(Stream stream) {
+  for (Activation& activation : activations_) activation.memory = DeviceMemory(gpu_, activation.bytes, stream);
+  if (partial_bytes_ > 0) partial_ = DeviceMemory(gpu_, partial_bytes_, stream);
+}
+
+std::vector<Plan::Section> Plan::sections(int images) const {
+  std::vector<Section> found;
+  for (std::size_t begin = 0, end = 0; begin < steps_.size(); begin = end) {
+    while (end < steps_.size() && steps_[end].wide() == steps_[begin].wide()) ++end;
+    found.push_back({begin, end, steps_[begin].wide() ? images : kGroup});
+  }
+  return found;
+}
+
+// Steps [from, section.end) for images [first, first + count); between them lie activations that hold one group.
+void Plan::run_group(Stream stream, const Section& section, std::size_t from, const Ends& ends, int first, int count) const {
+  for (std::size_t step = from; step < section.end; ++step) {
+    const bool from_all = step == section.begin, to_all = step + 1 == section.end;
+    start(stream, step, ends, {from_all ? first : 0, to_all ? first : 0, count});
+  }
+}
+
+void Plan::run_section(Stream stream, const Section& section, const Ends& ends, int images) const {
+  for (int first = 0; first < images; first += section.group)
+    run_group(stream, section, section.begin, ends, first, std::min(section.group, images - first));
 }
 
 void Plan::run(Stream stream, Address in, Address out, int images, Area area) const {
-  for (std::size_t begin = 0; begin < steps_.size();) {
-    std::size_t end = begin + 1;
-    while (end < steps_.size() && steps_[end].wide() == steps_[begin].wide()) ++end;
-    const int group = steps_[begin].wide() ? images : kGroup;
-    for (int first = 0; first < images; first += group)
-      for (std::size_t step = begin; step < end; ++step) {
-        const bool from_all = step == begin, to_all = step + 1 == end;  // else an activation that holds one group
-        start(stream, step, in, out, {from_all ? first : 0, to_all ? first : 0, std::min(group, images - first)}, area);
-      }
-    begin = end;
+  for (const Section& section : sections(images)) run_section(stream, section, {in, out, area, nullptr}, images);
+}
+
+void Plan::run_loop(Stream stream, const Plan& encoder, const Plan& generator, Address images, Address features, int count,
+                    int iterations) {
+  const std::vector<Section> encoding = encoder.sections(count), decoding = generator.sections(count);
+  const Ends to_features{images, features, Area::crop, nullptr};
+  encoder.run(stream, images, features, count, Area::crop);
+  for (int iteration = 1; iteration <= iterations; ++iteration) {
+    const bool last = iteration == iterations;
+    const Ends to_images{features, images, Area::crop, last ? nullptr : &encoder};
+    for (std::size_t i = 0; i + 1 < decoding.size(); ++i) generator.run_section(stream, decoding[i], to_images, count);
+    for (int first = 0; first < count; first += kGroup) {  // both ends of the networks are convolutions, in groups
+      const int group = std::min(kGroup, count - first);
+      generator.run_group(stream, decoding.back(), decoding.back().begin, to_images, first, group);
+      if (!last) encoder.run_group(stream, encoding.front(), 1, to_features, first, group);
+    }
+    for (std::size_t i = 1; !last && i < encoding.size(); ++i) encoder.run_section(stream, encoding[i], to_features, count);
   }
 }
 
-void Plan::start(Stream stream, std::size_t index, Address in, Address out, const Part& part, Area area) const {
+kernel::PixelsIn Plan::first_layer() const {
+  const PixelsIn& record = steps_.front().pixels;
+  kernel::PixelsIn layer;
+  layer.out = after(0, 0);
+  layer.side = record.side;
+  layer.stride = record.stride;
+  layer.pad = record.pad;
+  layer.bgr = record.bgr ? 1 : 0;
+  std::copy(record.mean, record.mean + 3, layer.mean);
+  std::copy(record.scale, record.scale + 3, layer.scale);
+  return layer;
+}
+
+void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part& part) const {
   const Step& step = steps_[index];
   const kernel::Place from = index > 0 ? before(index, part.first_in) : kernel::Place();
   const kernel::Place to = index + 1 < steps_.size() ? after(index, part.first_out) : kernel::Place();
   const auto blocks = [&](int work) { return GridSize{divide_up(work, kernel::kPassThreads)}; };
   switch (step.kind) {
     case Step::Kind::pixels_in: {
-      kernel::PixelsIn layer;
-      const PixelsIn& record = step.pixels;
+      kernel::PixelsIn layer = first_layer();
       layer.out = to;
       layer.images = part.count;
-      layer.side = record.side;
-      layer.stride = record.stride;
-      layer.pad = record.pad;
-      layer.bgr = record.bgr ? 1 : 0;
-      layer.in = reinterpret_cast<const std::uint8_t*>(in) + static_cast<std::ptrdiff_t>(part.first_in) * record.side * record.side * 3;
-      std::copy(record.mean, record.mean + 3, layer.mean);
-      std::copy(record.scale, record.scale + 3, layer.scale);
+      layer.in = reinterpret_cast<const std::uint8_t*>(ends.in) +
+                 static_cast<std::ptrdiff_t>(part.first_in) * layer.side * layer.side * 3;
       gpu_->launch("read_pixels", blocks(part.count * to.height * to.width), kernel::kPassThreads, 0, stream, layer);
       return;
     }
@@ -151,7 +195,7 @@ void Plan::start(Stream stream, std::size_t index, Address in, Address out, cons
       const bool reads = step.kind == Step::Kind::features_in;
       const FeatureLayout& shape = step.features;
       const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(shape.channels) * shape.pixels();
-      float* plain = reinterpret_cast<float*>(reads ? in : out) + size * (reads ? part.first_in : part.first_out);
+      float* plain = reinterpret_cast<float*>(reads ? ends.in : ends.out) + size * (reads ? part.first_in : part.first_out);
       const kernel::Features layer{plain, reads ? to : from, part.count, shape.channels};
       const int planes = kernels::blocks_of(shape.channels) * 2;
       gpu_->launch(reads ? "read_features" : "write_features", blocks(part.count * planes * shape.pixels()),
@@ -168,24 +212,21 @@ void Plan::start(Stream stream, std::size_t index, Address in, Address out, cons
     case Step::Kind::connected:
       start_connected(stream, step, from, to, part);
       return;
-    case Step::Kind::convolution: {
-      const int side = area == Area::crop ? kCropSide : step.layer.pixels.height;
-      const Address pixels = out + static_cast<Address>(part.first_out) * static_cast<Address>(side * side * 3);
-      start_convolution(stream, step, from, to, pixels, part, area);
-    }
+    case Step::Kind::convolution:
+      start_convolution(stream, step, from, to, ends, part);
   }
 }
 
 void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const char* store, int groups) const {
   const int taps = product.kernel * product.kernel;
   const Product chosen = product_for(gpu_->facts(), store, step.depth, product.rows, product.columns, groups, product.span, taps,
-                                     instructions_);
+                                     settings_.instructions);
   const GridSize grid{divide_up(product.rows, chosen.rows), divide_up(product.columns, chosen.columns), groups * product.splits};
   gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, chosen.shared_bytes(product.span, taps), stream, product);
 }
 
 void Plan::start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
-                             Address pixels, const Part& part, Area area) const {
+                             const Ends& ends, const Part& part) const {
   const kernels::Convolution& layer = step.layer;
   kernel::ShiftGemm product = product_of(step, in, out);
   product.group_planes = layer.in_blocks * 2;
@@ -202,9 +243,14 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
   product.image_rows = kernel::Divisor(step.in.image_rows());
   product.grid_pitch = kernel::Divisor(product.pitch);
   if (layer.store == kernels::Store::pixels) {
-    product.pixels = reinterpret_cast<std::uint8_t*>(pixels);
     product.phases = layer.pixels.sign < 0 ? 4 : 1;
-    set_levels(layer.pixels, area, &product.levels);
+    set_levels(layer.pixels, ends.area, &product.levels);
+    const int side = product.levels.crop_side;
+    product.pixels = reinterpret_cast<std::uint8_t*>(ends.out) + static_cast<std::ptrdiff_t>(part.first_out) * side * side * 3;
+    if (ends.reader != nullptr) {
+      product.reader = ends.reader->first_layer();
+      product.reader_stride = kernel::Divisor(product.reader.stride);
+    }
   }
   const char* store = layer.store == kernels::Store::pixels ? "pixels" : layer.store == kernels::Store::shuffle ? "shuffle" : "blocks";
   start_product(stream, step, product, store, layer.groups);

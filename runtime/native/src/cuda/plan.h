@@ -61,24 +61,50 @@ class Plan {
   static Plan generator(std::shared_ptr<const Gpu> gpu, Stream stream, const Network& network, const Tensors& tensors,
                         WeightLimit* limit, ThreadPool* pool);
 
-  // Take memory for up to `images` images at once. `stable`: an image's result has the same bits in every batch.
-  void prepare(int images, bool stable, Stream stream, Instructions instructions = Instructions::mma);
+  struct Settings {
+    int images = 1;       // at most, at once
+    bool stable = false;  // an image's result has the same bits in every batch
+    Instructions instructions = Instructions::mma;
+  };
+  // Choose how to run; the bytes of memory that prepare will take.
+  std::size_t configure(const Settings& settings);
+  void prepare(Stream stream);
   // Start all kernels on the stream. in, out: device memory of what the network reads and writes.
   void run(Stream stream, Address in, Address out, int images, Area area) const;
+  // The same for `iterations` of encoding and decoding. Between two of them no image is written: the generator's last layer
+  // hands its grey levels to the encoder, while they are in the cache.
+  static void run_loop(Stream stream, const Plan& encoder, const Plan& generator, Address images, Address features, int count,
+                       int iterations);
 
  private:
   friend class PlanBuilder;
   struct Activation {
     int capacity = 0;  // images
+    std::size_t bytes = 0;
     DeviceMemory memory;
   };
   struct Part {  // images [first, first + count) of a step's input and output
     int first_in = 0, first_out = 0, count = 0;
   };
-  void start(Stream stream, std::size_t step, Address in, Address out, const Part& part, Area area) const;
+  // Consecutive steps that take all images at once, or all of them group by group.
+  struct Section {
+    std::size_t begin = 0, end = 0;
+    int group = 0;  // images
+  };
+  // What a call reads and writes.
+  struct Ends {
+    Address in = 0, out = 0;
+    Area area = Area::crop;
+    const Plan* reader = nullptr;  // instead of `out`: whose encoder takes the generator's images
+  };
+  std::vector<Section> sections(int images) const;
+  void run_section(Stream stream, const Section& section, const Ends& ends, int images) const;
+  void run_group(Stream stream, const Section& section, std::size_t from, const Ends& ends, int first, int count) const;
+  void start(Stream stream, std::size_t step, const Ends& ends, const Part& part) const;
   void start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const char* store, int groups) const;
-  void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, Address pixels,
-                         const Part& part, Area area) const;
+  void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Ends& ends,
+                         const Part& part) const;
+  kernel::PixelsIn first_layer() const;  // as it is told to read one group of photographs, or to be handed them
   void start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                        const Part& part) const;
   int splits_for(const Step& step, int images) const;
@@ -88,9 +114,9 @@ class Plan {
   std::shared_ptr<const Gpu> gpu_;
   std::vector<Step> steps_;
   std::vector<Activation> activations_;  // [i] lies between step i and step i + 1
-  DeviceMemory partial_;                 // sums of splits
-  bool stable_ = false;
-  Instructions instructions_ = Instructions::mma;
+  std::size_t partial_bytes_ = 0;
+  DeviceMemory partial_;  // sums of splits
+  Settings settings_;
 };
 
 }  // namespace deepsim::runtime::detail::cuda

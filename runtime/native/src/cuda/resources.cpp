@@ -1,0 +1,52 @@
+#include "resources.h"
+
+#include <string>
+#include <utility>
+
+namespace deepsim::runtime::detail::cuda {
+
+StreamOwner::StreamOwner(std::shared_ptr<const Gpu> gpu) : gpu_(std::move(gpu)) {
+  const Gpu::Current current(*gpu_);
+  check(Driver::get().stream_create(&stream_, kNonBlocking), "create a stream");
+}
+
+StreamOwner::~StreamOwner() {
+  gpu_->quietly([&](const Driver& driver) { (void)driver.stream_destroy(stream_); });
+}
+
+void StreamOwner::wait() const { check(Driver::get().stream_synchronize(stream_), "compute"); }
+
+EventOwner::EventOwner(std::shared_ptr<const Gpu> gpu) : gpu_(std::move(gpu)) {
+  const Gpu::Current current(*gpu_);
+  check(Driver::get().event_create(&event_, kNoTiming), "create an event");
+}
+
+EventOwner::~EventOwner() {
+  gpu_->quietly([&](const Driver& driver) { (void)driver.event_destroy(event_); });
+}
+
+void EventOwner::record(Stream stream) const { check(Driver::get().event_record(event_, stream), "mark a point of a stream"); }
+
+void EventOwner::hold(Stream stream) const { check(Driver::get().stream_wait(stream, event_, 0), "let a stream wait"); }
+
+void EventOwner::wait() const { check(Driver::get().event_synchronize(event_), "compute"); }
+
+PinnedMemory::PinnedMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes) : gpu_(std::move(gpu)) {
+  check(Driver::get().pinned_take(&memory_, bytes), "pin " + std::to_string(bytes) + " bytes of the host's memory");
+}
+
+PinnedMemory::~PinnedMemory() {
+  if (memory_ == nullptr) return;
+  gpu_->quietly([&](const Driver& driver) { (void)driver.pinned_free(memory_); });
+}
+
+PinnedMemory::PinnedMemory(PinnedMemory&& other) noexcept
+    : gpu_(std::move(other.gpu_)), memory_(std::exchange(other.memory_, nullptr)) {}
+
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(gpu_, other.gpu_);
+  std::swap(memory_, other.memory_);
+  return *this;
+}
+
+}  // namespace deepsim::runtime::detail::cuda

@@ -1,0 +1,60 @@
+// Streams, events and pinned memory of a GPU, given back with their owners. Everything raises as Gpu; unless said otherwise
+// the context must be current.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "gpu.h"
+
+namespace deepsim::runtime::detail::cuda {
+
+class StreamOwner {
+ public:
+  explicit StreamOwner(std::shared_ptr<const Gpu> gpu);  // makes the context current itself
+  ~StreamOwner();
+  StreamOwner(const StreamOwner&) = delete;
+  StreamOwner& operator=(const StreamOwner&) = delete;
+
+  Stream get() const { return stream_; }
+  void wait() const;  // until all of its work is done
+
+ private:
+  std::shared_ptr<const Gpu> gpu_;
+  Stream stream_ = nullptr;
+};
+
+// A point in the work of a stream. One that was never recorded lies before all work.
+class EventOwner {
+ public:
+  explicit EventOwner(std::shared_ptr<const Gpu> gpu);  // makes the context current itself
+  ~EventOwner();
+  EventOwner(const EventOwner&) = delete;
+  EventOwner& operator=(const EventOwner&) = delete;
+
+  void record(Stream stream) const;  // after what the stream holds now
+  void hold(Stream stream) const;    // what the stream is given from now on begins after the point
+  void wait() const;                 // this thread
+
+ private:
+  std::shared_ptr<const Gpu> gpu_;
+  Event event_ = nullptr;
+};
+
+// Memory of the host that the GPU copies from and to by itself, while the host does something else.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  PinnedMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes);  // Raises OutOfMemory
+  ~PinnedMemory();
+  PinnedMemory(PinnedMemory&& other) noexcept;
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept;
+
+  char* get() const { return static_cast<char*>(memory_); }
+
+ private:
+  std::shared_ptr<const Gpu> gpu_;
+  void* memory_ = nullptr;
+};
+
+}  // namespace deepsim::runtime::detail::cuda
