@@ -73,7 +73,7 @@ def gpu():
 @pytest.fixture
 def short(monkeypatch):
     """Make everything as short as it can be."""
-    values = {"ROUNDS": 1, "LOOP": 2, "LATENCIES": 1, "PROFILED": 2, "WARM_UP": 1, "PRODUCTS": (32,), "COPIED": 1 << 12}
+    values = {"ROUNDS": 1, "LOOP": 2, "LATENCIES": 1, "PROFILED": 2, "WARM_UP": 0, "PRODUCTS": (32,), "COPIED": 1 << 12}
     for name, value in values.items():
         monkeypatch.setattr(timing, name, value)
     monkeypatch.setattr(checks, "FEW", (1,))
