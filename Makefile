@@ -25,7 +25,8 @@ help:
 	@echo "make check   formatter, linter, types"
 	@echo "make bench   benchmarks: training step, runtime throughput"
 	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
-	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against PyTorch's forms"
+	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against their peers;"
+	@echo "             OPTIONS=--quick for a first look, CUTLASS_PATH=... for one more peer"
 	@echo "make clean   remove what the above made, .venv included"
 
 $(BIN)/python:
@@ -86,7 +87,7 @@ fuzz:
 		$(FUZZ_OPTIONS) $(FUZZ_MEMORY_$(target));)
 
 bench-gpu: .venv/dev.stamp
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
 
 clean:
 	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

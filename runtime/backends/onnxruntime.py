@@ -89,7 +89,7 @@ class OnnxRuntimeBackend:
     def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
         """Re-encode images (see :class:`deepsim.runtime.backends.Backend`)."""
         kept = np.empty((len(images), len(keep), CROP, CROP, 3), np.uint8)
-        with _vendor_errors("re-encoding"), self._buffers() as buffers:
+        with vendor_errors("re-encoding"), self._buffers() as buffers:
             first, encode, decode = self._bindings(buffers, images)
             for iteration in range(1, iterations + 1):
                 self._encoder.run_with_iobinding(first if iteration == 1 else encode)
@@ -115,7 +115,7 @@ class OnnxRuntimeBackend:
     def _run(self, session: Any, source: tuple[str, NDArray[Any]], result: tuple[str, NDArray[Any]]) -> None:
         """Run a session from one host array into another."""
         name, array = result
-        with _vendor_errors(name):
+        with vendor_errors(name):
             binding = session.io_binding()
             binding.bind_cpu_input(*source)
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
@@ -143,7 +143,7 @@ class OnnxRuntimeBackend:
         if self.device != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
             provider = (_CUDA, {"device_id": str(gpu_ordinal(self.device)), **_CUDA_OPTIONS})
-        with _vendor_errors(name):
+        with vendor_errors(name):
             session = self._onnxruntime.InferenceSession(data, options, providers=[provider], enable_fallback=0)
         wanted = _CPU if self.device == "cpu" else _CUDA
         if session.get_providers()[0] != wanted:
@@ -196,7 +196,7 @@ def _import() -> Any:
 
 
 @contextmanager
-def _vendor_errors(subject: str) -> Iterator[None]:
+def vendor_errors(subject: str) -> Iterator[None]:
     """Turn ONNX Runtime's exceptions, which share no base class, into typed ones with its own text."""
     from onnxruntime.capi import onnxruntime_pybind11_state as vendor
 

@@ -14,14 +14,14 @@ from deepsim.runtime.manifest import Manifest
 
 
 class Work(NamedTuple):
-    """Multiply-adds of one image, convolving directly and without the zeros of upsampling; bytes of fp32 weights."""
+    """Multiply-adds of one image, convolving directly and without the zeros of upsampling; bytes of weights."""
 
     multiply_adds: int
     weight_bytes: int
 
 
 class Roofs(NamedTuple):
-    """1e9 fp32 multiply-adds and 1e9 bytes read per second, of all threads."""
+    """1e9 multiply-adds and 1e9 bytes per second: fp32 and read, of all threads; of a GPU fp16, read and written."""
 
     multiply_adds: float
     bytes: float
@@ -51,7 +51,7 @@ def rate(rows: list[dict[str, Any]], own: Collection[str], work: Mapping[str, Wo
     """Add to each row "ratio", its rate over the best peer's, and its shares of the roofs; None where there is none.
 
     "multiply_add_share" is above 1 where an algorithm gets by with fewer multiplications than direct convolution.
-    "memory_share" counts fp32 weights, read once for each call.
+    "memory_share" counts weights, read once for each call.
     """
     for row in rows:
         peers = [

@@ -18,6 +18,7 @@ from deepsim.runtime.report.wording import significant
 MARGIN, BETWEEN, HEAD, CAPTION, FOOT = 24, 28, 84, 14, 46  # pixels around and between the charts
 NARROWEST = 700  # so that the head and the foot have room
 
+# Of deepsim bench; another record tells its own.
 METHOD = "Whole calls, results compared before they were timed, from host memory to host memory; median of five rounds."
 
 
@@ -51,7 +52,7 @@ def plot_svg(record: Mapping[str, Any]) -> str:
         text(_heading(measured), MARGIN, 30, "start", "heading"),
         text(_conditions(measured), MARGIN, 50, "start", "small"),
         *marks,
-        text(METHOD, MARGIN, height - 14, "start", "small"),
+        text(measured.method or METHOD, MARGIN, height - 14, "start", "small"),
         xmlns="http://www.w3.org/2000/svg",
         width=width,
         height=height,
@@ -78,8 +79,8 @@ def _conditions(measured: Throughput) -> str:
     cores = told.get("cpus")
     parts = [
         f"layer {measured.layer}" if measured.layer else None,
-        told.get("cpu"),
-        f"{cores} {'core' if cores == 1 else 'cores'}" if cores else None,
+        measured.gpu or told.get("cpu"),
+        f"{cores} {'core' if cores == 1 else 'cores'}" if cores and not measured.gpu else None,
         measured.instruction_set,
         "whole images" if measured.whole_images else None,
         f"FMA roof {significant(measured.roofs['multiply_adds'])}e9/s" if "multiply_adds" in measured.roofs else None,

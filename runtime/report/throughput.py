@@ -40,7 +40,8 @@ class Throughput:
 
     ``devices`` maps each contender to its device. ``roofs`` are 1e9 "multiply_adds" and 1e9 "bytes" per second.
     ``memory`` maps contenders to {"load_seconds", "peak_bytes", "batch"}, ``left_out`` to why their results are
-    missing. What a record does not tell is None or empty.
+    missing. ``gpu`` ran it all; ``method`` says how, where it is not as ``deepsim bench`` does. What a record does not
+    tell is None or empty.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -53,6 +54,8 @@ class Throughput:
     roofs: dict[str, float] = field(default_factory=dict)
     memory: dict[str, dict[str, Any]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    gpu: str | None = None
+    method: str | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Throughput:
@@ -72,6 +75,8 @@ class Throughput:
             {name: float(value) for name, value in _of_type(record.get("roofs"), object).items() if is_number(value)},
             _of_type(record.get("memory"), dict),
             _of_type(record.get("left_out"), str),
+            _text(record.get("gpu")),
+            _text(record.get("method")),
         )
 
     def best(self, what: str = "decode") -> dict[str, Any] | None:

@@ -105,7 +105,7 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
   auto* loaded = static_cast<Module*>(module);
   try {
     std::unique_ptr<Entry>& entry = loaded->functions[name];
-    if (!entry) entry = std::make_unique<Entry>(Entry{&emulated_kernel(loaded->element, name)});
+    if (!entry) entry = std::make_unique<Entry>(Entry{&emulated_kernel(loaded->element, name), name});
     *function = entry.get();
     return kSuccess;
   } catch (const std::out_of_range&) {
@@ -123,11 +123,16 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   COUNTED(cuLaunchKernel);
   if (contexts <= 0) return kNoContext;
   if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || threads > 1024) return kInvalid;
-  const EmulatedKernel* kernel = static_cast<Entry*>(function)->kernel;
+  const auto* entry = static_cast<Entry*>(function);
+  const EmulatedKernel* kernel = entry->kernel;
+  const std::string name = entry->name;
   const auto* argument = static_cast<const char*>(arguments[0]);
   const std::vector<char> own(argument, argument + kernel->argument_bytes);
   const Grid grid{static_cast<int>(x), static_cast<int>(y), static_cast<int>(z)};
-  return enqueue(stream, [=] { return run_kernel(*kernel, grid, static_cast<int>(threads), shared, own); });
+  return enqueue(stream, [=] {
+    note(name);
+    return run_kernel(*kernel, grid, static_cast<int>(threads), shared, own);
+  });
 }
 
 int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
@@ -368,6 +373,13 @@ std::size_t deepsim_stand_in_graphs(void) { return state().graphs.size(); }
 // Calls of a function, all or since they were counted anew.
 long deepsim_stand_in_calls(const char* name) { return state().calls[name]; }
 void deepsim_stand_in_count_anew(void) { state().calls.clear(); }
+// Names of the kernels that ran since they were asked for the last time, with a space behind each.
+const char* deepsim_stand_in_launched(void) {
+  static std::string told;
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  told = std::exchange(state().launched, "");
+  return told.c_str();
+}
 // Give back what nobody will.
 void deepsim_stand_in_forget(void) {
   for (const auto& [address, bytes] : state().memory) std::free(pointer(address));

@@ -47,6 +47,7 @@ using Recording = std::vector<Work>;
 
 struct Entry {
   const EmulatedKernel* kernel;
+  std::string name;
 };
 struct Module {
   std::string element;
@@ -76,6 +77,7 @@ struct State {
   int retained = 0;                                // contexts
   std::map<std::string, long> calls;
   std::string violation;  // what the last kernel did wrong
+  std::string launched;   // names of the kernels that ran, with a space behind each
 };
 
 inline State& state() {
@@ -158,6 +160,11 @@ inline int enqueue(void* stream, const Work& work) {
   ++known->queued;
   if (early()) state().fault = drain(known);
   return kSuccess;
+}
+
+inline void note(const std::string& name) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().launched += name + " ";
 }
 
 inline int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std::size_t shared,

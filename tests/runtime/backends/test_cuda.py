@@ -1,25 +1,16 @@
 """The backend cuda without a GPU: tests of every backend run once more, in a process of their own, on a library whose
 kernels are emulated behind what stands in for NVIDIA's driver."""
 
-import os
 import subprocess
 import sys
 
 import pytest
 
 from deepsim.runtime.backends import cuda
-from tests.native.test_native import ROOT, build
+from tests.native.test_native import ROOT
 
 CHOSEN = "(cuda or emulated) and not norm2 and not sixteen"  # emulated, the others take minutes
 SUITE = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", "backends/cuda_on_an_emulated_gpu.py")
-
-
-@pytest.fixture(scope="session")
-def emulated():
-    """Return the environment in which the library and the driver are the emulated ones."""
-    folder = build("plain", "deepsim", "stand_in_driver")
-    emulated = {"DEEPSIM_LIBRARY": str(folder / "libdeepsim.so"), "LD_LIBRARY_PATH": str(folder / "tests/native")}
-    return {**os.environ, **emulated, "DEEPSIM_TEST_EMULATED": "1"}
 
 
 @pytest.mark.slow

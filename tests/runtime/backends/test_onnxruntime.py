@@ -88,7 +88,7 @@ def test_bundle_without_graphs(tmp_path):
     [("Failed to allocate memory for 9 bytes", OutOfMemory), ("BFCArena: no room", OutOfMemory), ("odd", DeviceError)],
 )
 def test_vendor_errors_are_typed(text, kind):
-    with pytest.raises(kind, match="encode") as caught, backend._vendor_errors("encode"):
+    with pytest.raises(kind, match="encode") as caught, backend.vendor_errors("encode"):
         raise onnxruntime.capi.onnxruntime_pybind11_state.RuntimeException(text)
     assert type(caught.value) is kind
 

@@ -1,0 +1,129 @@
+"""The backend cuda on the GPU of this machine: checked, then timed against its peers, beside the measured roofs.
+
+    python -m benchmarks.gpu                    # from the checkout: everything
+    python -m benchmarks.gpu --quick            # a first look
+    python -m benchmarks.gpu --check            # errors, gaps, repeats and compute-sanitizer alone
+
+Checked before anything is timed: the error of every layer and of both networks against float64, beside that of
+PyTorch's own fp16 (at most twice as large is asked); outputs without a gap; repeats with equal bits; compute-sanitizer
+where it is found. A generator that fails is not timed. Timed, all in memory of the GPU: encode, decode and a loop of
+re-encoding against PyTorch in fp16 channels-last (eager; as a CUDA graph; compiled, as a CUDA graph) and ONNX Runtime;
+single layers against PyTorch's and, with --cutlass, CUTLASS's strided dgrad. Writes JSON, tables and plots to
+benchmarks/results/ and ends with what is asked beside what was measured.
+
+Exit codes: 0 done, 4 no GPU or no kernels for it, 5 a check failed. A speed that was missed changes none.
+"""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from benchmarks.gpu import cutlass, results, summary
+from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.measurement import Plan, measure
+from deepsim.export.sources import random_source
+from deepsim.runtime.cli.exits import run
+from deepsim.runtime.errors import NumericError, UsageError
+from deepsim.runtime.networks import CAFFENET, invertible_layers
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+LARGEST = 1024  # images that the backend cuda computes together
+REPEATS = 250  # of a call that have to give the same bits
+QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1, "repeats": 25}
+
+
+@click.command(help=(__doc__ or "").split("\n\n", 1)[0])
+@click.option("--generators", default="fc6,pool5", show_default=True, help="Layers, with commas between.")
+@click.option("--batches", default="1,8,64,256,1024", show_default=True, help="Batch sizes, with commas between.")
+@click.option("--seconds", type=click.FloatRange(0.001), default=0.5, show_default=True, help="Per contender and row.")
+@click.option("--quick", is_flag=True, help="fc6 at batch 1 and 256, short; compiles no single layers.")
+@click.option("--check", "check_only", is_flag=True, help="Time nothing.")
+@click.option("--single-layers/--no-single-layers", default=True, help="Time every layer by itself too.")
+@click.option("--compile/--no-compile", "compiled", default=True, help="torch.compile takes part.")
+@click.option(
+    "--cutlass",
+    "headers",
+    envvar="CUTLASS_PATH",
+    type=click.Path(path_type=Path),
+    help="A checkout of CUTLASS, whose strided dgrad then takes part; also CUTLASS_PATH.",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Folder.")
+@click.pass_context
+def main(
+    context: click.Context,
+    generators: str,
+    batches: str,
+    seconds: float,
+    quick: bool,
+    check_only: bool,
+    single_layers: bool,
+    compiled: bool,
+    headers: Path | None,
+    output: Path,
+) -> None:
+    """Check, measure, write."""
+    if quick:
+        generators, batches, seconds = (
+            QUICK[name] if context.get_parameter_source(name) is ParameterSource.DEFAULT else context.params[name]
+            for name in ("generators", "batches", "seconds")
+        )
+    layers, sizes = layers_of(generators), sizes_of(batches)
+    gpu = Gpu()
+    with tempfile.TemporaryDirectory() as folder:
+        peer = None
+        if headers is not None and single_layers and not check_only:
+            cutlass.check_headers(headers, gpu.architecture)
+            say("compiling CUTLASS's strided dgrad")
+            peer = cutlass.compile_peer(headers, gpu.architecture, Path(folder))
+        repeats = QUICK["repeats"] if quick else REPEATS
+        each_compiled = compiled and not quick
+        plan = Plan(sizes, seconds, repeats, not check_only, single_layers, compiled, each_compiled, peer)
+        record = measure(gpu, {layer: random_source(layer) for layer in layers}, plan, say)
+    if headers is None:
+        record["left_out"].append("cutlass: no headers named with --cutlass or CUTLASS_PATH")
+    finish(record, None if check_only else output)
+
+
+def finish(record: dict[str, Any], output: Path | None) -> None:
+    """Write the record where a folder is given, print what is asked; raise NumericError where a check failed."""
+    click.echo(results.text_of(summary.figures(record["generators"])))
+    if output is not None:
+        for path in results.save(record, output, datetime.date.today()):
+            click.echo(path)
+    failed = [f"{name}, {reason}" for name, found in record["generators"].items() for reason in found["failures"]]
+    if failed:
+        more = f" (and {len(failed) - 1} more, above)" if len(failed) > 1 else ""
+        raise NumericError(f"checks: {failed[0]}{more}. It was not timed; repair the kernels.")
+
+
+def say(line: str) -> None:
+    """Tell on stderr what is done next."""
+    click.echo(line, err=True)
+
+
+def sizes_of(text: str) -> tuple[int, ...]:
+    """Read batch sizes. Raises UsageError."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= LARGEST for part in parts):
+        raise UsageError(f"--batches {text}: expected sizes from 1 to {LARGEST}, such as 1,256. Correct it.")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def layers_of(text: str) -> tuple[str, ...]:
+    """Read names of layers that CaffeNet has a generator for. Raises UsageError."""
+    valid = invertible_layers(CAFFENET)
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    unknown = [name for name in names if name not in valid]
+    if unknown:
+        raise UsageError(f"--generators {text}: no {unknown[0]!r}, expected of {', '.join(valid)}. Choose of these.")
+    return names
+
+
+if __name__ == "__main__":
+    run(main, "python -m benchmarks.gpu")

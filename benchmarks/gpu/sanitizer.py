@@ -1,0 +1,69 @@
+"""compute-sanitizer on our kernels. ``python -m benchmarks.gpu.sanitizer BUNDLE`` is what runs below it.
+
+That program reads and writes host memory and imports no PyTorch, whose kernels are not what is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import which
+
+import numpy as np
+
+from deepsim.runtime import Inverter
+from deepsim.runtime.bench.timing import photographs
+
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+FOUND = 77  # exit code for findings
+BATCHES = (1, 3, 17, 33)  # split sums, ragged tiles, two groups of convolutions
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def find() -> str | None:
+    """Return the path of compute-sanitizer: on PATH, or beside nvcc; None without it."""
+    beside = Path(which("nvcc") or "/nowhere").resolve().parent / "compute-sanitizer"
+    return which("compute-sanitizer") or (str(beside) if beside.is_file() else None)
+
+
+def findings(sanitizer: str, bundle: Path, tools: Sequence[str] = TOOLS) -> dict[str, str | None]:
+    """Run our calls below every tool; return for each None, or the last line of what it found or of why it failed."""
+    found: dict[str, str | None] = {}
+    for tool in tools:
+        command = [
+            sanitizer,
+            "--tool",
+            tool,
+            "--error-exitcode",
+            str(FOUND),
+            sys.executable,
+            "-m",
+            __name__,
+            str(bundle),
+        ]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+        lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
+        found[tool] = None if done.returncode == 0 else lines[-1]
+    return found
+
+
+def main() -> None:
+    """Call everything that the backend cuda has, at batches that take different kernels."""
+    inverter = Inverter(sys.argv[1], "cuda", 0)
+    for batch in BATCHES:
+        photos = photographs(batch)
+        for _ in range(3):  # as it is, recorded, replayed
+            features = inverter.encode(photos)
+            for full in (False, True):
+                inverter.decode(features, full=full)
+        inverter.reencode(photos, 2, (1, 2))
+        if not np.isfinite(features).all():
+            sys.exit(f"batch {batch}: features that are not finite")
+
+
+if __name__ == "__main__":
+    main()

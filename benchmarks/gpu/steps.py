@@ -1,0 +1,168 @@
+"""What our kernels do in one: the steps of a network, their least work, and whose each kernel of a profile is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from math import prod
+
+from deepsim.kernels.layers import Layer, Shape, macs, parameters, shapes
+from deepsim.runtime.bench.work import Roofs
+from deepsim.runtime.errors import DeviceError
+from deepsim.runtime.pixels import CROP
+
+HALF, SINGLE, BYTE = 2, 4, 1  # bytes of an activation or weight, of a feature, of a pixel's channel
+
+# What the name of a kernel ends in (kernels/cuda/variants.h): the kind of the step that it begins.
+_BEGINS = {
+    "blocks": "conv",
+    "shuffle": "conv",
+    "pixels": "conv",
+    "connected": "fc",
+    "partial": "fc",
+    "normalise": "pool",
+}
+INPUT, OUTPUT = "input", "output"
+_BETWEEN = {"read_pixels": INPUT, "read_features": INPUT, "write_features": OUTPUT}
+
+
+@dataclass(frozen=True)
+class Step:
+    """Layers that are run, verified and timed together: a reshape with what follows it, an LRN with its pooling.
+
+    ``input_bytes`` and ``output_bytes`` are those of one image, in the types that a network begins and ends with.
+    """
+
+    layers: tuple[Layer, ...]
+    input_shape: Shape
+    output_shape: Shape
+    input_bytes: int
+    output_bytes: int
+
+    @property
+    def name(self) -> str:
+        """Return the layers' names, but for a reshape's."""
+        return "+".join(layer.name for layer in self.layers if layer.kind != "reshape")
+
+    @property
+    def kind(self) -> str:
+        """Return "fc", "conv" (a deconvolution too) or "pool" (an LRN alone too)."""
+        kind = next(layer.kind for layer in self.layers if layer.kind != "reshape")
+        return {"fc": "fc", "conv": "conv", "deconv": "conv"}.get(kind, "pool")
+
+    @property
+    def without_reshape(self) -> tuple[tuple[Layer, ...], Shape]:
+        """Return the layers without a reshape before them, and the shape that they then read."""
+        first = self.layers[0]
+        return (self.layers[1:], first.shape) if first.kind == "reshape" else (self.layers, self.input_shape)
+
+    @property
+    def upconvolution(self) -> Layer | None:
+        """Return the layer if it is a deconvolution of kernel 4, stride 2, padding 1."""
+        last = self.layers[-1]
+        return last if last.kind == "deconv" and (last.kernel, last.stride, last.padding) == (4, 2, 1) else None
+
+    @property
+    def multiply_adds(self) -> int:
+        """Count multiply-adds of one image."""
+        return macs(self.layers, self.input_shape)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Count bytes of weights and biases."""
+        return HALF * parameters(self.layers)
+
+    def floor_seconds(self, batch: int, roofs: Roofs) -> float:
+        """Return the least time for a batch: of the multiply-adds, or of reading weights and input and writing output.
+
+        Neither activations that stay in the GPU's cache nor several layers in one kernel are counted on.
+        """
+        multiply_adds = batch * self.multiply_adds
+        moved = self.weight_bytes + batch * (self.input_bytes + self.output_bytes)
+        return max(multiply_adds / roofs.multiply_adds, moved / roofs.bytes) / 1e9
+
+
+def steps_of(layers: Sequence[Layer], input_shape: Shape, input_size: int, output_size: int) -> list[Step]:
+    """Cut a network into steps; an element of its input and output has ``input_size`` and ``output_size`` bytes."""
+    groups: list[list[Layer]] = []
+    for layer in layers:
+        before = groups[-1][-1].kind if groups else ""
+        joins = before == "reshape" or (before == "pool" and layer.kind == "lrn")
+        groups[-1].append(layer) if joins else groups.append([layer])
+    steps: list[Step] = []
+    for index, group in enumerate(groups):
+        output = shapes(tuple(group), input_shape)[-1]
+        sizes = (HALF if index else input_size, output_size if index == len(groups) - 1 else HALF)
+        counts = (size * prod(shape) for size, shape in zip(sizes, (input_shape, output), strict=True))
+        steps.append(Step(tuple(group), input_shape, output, *counts))
+        input_shape = output
+    return steps
+
+
+def encoder_steps(layers: Sequence[Layer], input_shape: Shape) -> list[Step]:
+    """Cut an encoder, from uint8 pixels to fp32 features."""
+    return steps_of(layers, input_shape, BYTE, SINGLE)
+
+
+def generator_steps(layers: Sequence[Layer], input_shape: Shape) -> list[Step]:
+    """Cut a generator, from fp32 features to uint8 pixels: of the crop, though whole images are computed."""
+    steps = steps_of(layers, input_shape, SINGLE, BYTE)
+    return [*steps[:-1], replace(steps[-1], output_bytes=3 * BYTE * CROP * CROP)]
+
+
+def floor_seconds(steps: Iterable[Step], batch: int, roofs: Roofs) -> float:
+    """Return the least time of a network, layer by layer."""
+    return sum(step.floor_seconds(batch, roofs) for step in steps)
+
+
+def attribute(kernels: Sequence[str], steps: Sequence[Step]) -> list[str]:
+    """Return for each kernel of one call, in order, the name of its step, or "input" or "output" for conversions.
+
+    Fully connected steps take all images at once; what lies between them takes one group of images after the other
+    (runtime/native/src/cuda/plan.cpp). Raises DeviceError where the kernels are not those of the network.
+    """
+    runs = [list(run) for _, run in groupby(steps, lambda step: step.kind == "fc")]
+    run, at = 0, -1  # the step that the last kernel belongs to
+    found: list[str] = []
+    for kernel in kernels:
+        kind = _BEGINS.get(kernel.rsplit("_", 1)[-1])
+        if kernel in _BETWEEN:
+            found.append(_BETWEEN[kernel])
+        elif kind is None and kernel not in ("to_depth", "add_splits"):
+            raise _unknown(kernel, "one of ours")
+        elif kernel == "add_splits":
+            found.append(runs[run][at].name)
+        else:
+            following = _next(runs, run, at, kind)
+            if kind is None:  # to_depth: it prepares the step that begins next
+                found.append(runs[following[0]][following[1]].name)
+                continue
+            run, at = following
+            if runs[run][at].kind != kind:
+                raise _unknown(kernel, f"one for {runs[run][at].name}")
+            found.append(runs[run][at].name)
+    _check_whole(found, runs, kernels)
+    return found
+
+
+def _next(runs: Sequence[Sequence[Step]], run: int, at: int, kind: str | None) -> tuple[int, int]:
+    """Return run and place of the step after the one at hand: the next group of images, or the next run, at an end."""
+    if at + 1 < len(runs[run]):
+        return run, at + 1
+    connected = runs[run][0].kind == "fc"
+    leaves = run + 1 < len(runs) and (connected or kind == "fc")
+    return (run + 1, 0) if leaves else (run, 0)
+
+
+def _check_whole(found: Sequence[str], runs: Sequence[Sequence[Step]], kernels: Sequence[str]) -> None:
+    """Refuse a call in which a step is missing, or one of a run has fewer kernels than its neighbours."""
+    begun = [name for name, kernel in zip(found, kernels, strict=True) if kernel.rsplit("_", 1)[-1] in _BEGINS]
+    for run in runs:
+        counts = {begun.count(step.name) for step in run}
+        if len(counts) != 1 or 0 in counts:
+            raise _unknown(f"{len(kernels)} kernels", f"the same number for each of {', '.join(s.name for s in run)}")
+
+
+def _unknown(found: str, expected: str) -> DeviceError:
+    return DeviceError(f"profile: {found}, expected {expected}. Leave single layers out with --no-single-layers.")

@@ -1,0 +1,200 @@
+"""Times on the GPU: whole calls of every contender in alternating rounds, and single layers kernel by kernel."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu.checks import DISTINCT, exact, photographs, relative, weights_of
+from benchmarks.gpu.device import WARM_UP, Call, Gpu
+from benchmarks.gpu.ours import Ours
+from benchmarks.gpu.peers import TorchLayers, captured_layers
+from benchmarks.gpu.steps import INPUT, OUTPUT, Step, attribute, encoder_steps, floor_seconds, generator_steps
+from deepsim.export.sources import Source
+from deepsim.runtime.bench.work import Roofs
+from deepsim.runtime.errors import DeepsimError, NumericError
+
+OWN = "cuda"
+CALLS = {"encode": ("encoder",), "decode": ("generator",), "reencode": ("encoder", "generator")}
+LOOP = 8  # iterations of a timed call to reencode
+ROUNDS = 7
+LATENCIES = 200  # calls whose latency is taken
+PROFILED = 10  # calls whose kernels are timed
+MOST_CALLS = 1000  # of one round
+AGREES = 5e-3  # mean difference from ours, of the largest value; relative error of a layer against float64
+PRODUCTS = (4096, 8192)  # sides of the matrices of the product that shows the roof
+COPIED = 1 << 28  # fp32 values of the copy that shows the memory's
+Contender = Callable[..., Call]  # (what, argument, iterations) -> call
+Refuse = Callable[[str], None]
+
+
+def measure_roofs(gpu: Gpu, seconds: float = 1.0) -> Roofs:
+    """Measure fp16 multiply-adds of the better of two matrix products, and bytes read and written by a copy."""
+    rates = []
+    for side in PRODUCTS:
+        a, b = (gpu.empty((side, side), torch.half).normal_() for _ in range(2))
+        rates.append(side**3 / median_seconds(gpu, {"": partial(torch.matmul, a, b)}, seconds)[""])
+    source, target = (gpu.empty((COPIED,), torch.float32).zero_() for _ in range(2))
+    copy = median_seconds(gpu, {"": lambda: target.copy_(source)}, seconds)[""]
+    return Roofs(max(rates) / 1e9, 2 * source.nbytes / copy / 1e9)
+
+
+def median_seconds(gpu: Gpu, calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
+    """Return seconds for each call: the median of alternating rounds, each of as many calls as ``seconds`` allow."""
+    rounds: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        for _ in range(WARM_UP):
+            call()
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            once = gpu.seconds(call, 1)
+            count = max(1, min(MOST_CALLS, int(seconds / ROUNDS / max(once, 1e-6))))
+            rounds[name].append(gpu.seconds(call, count))
+    return {name: statistics.median(values) for name, values in rounds.items()}
+
+
+def time_calls(
+    gpu: Gpu,
+    source: Source,
+    contenders: Mapping[str, Contender],
+    batch: int,
+    seconds: float,
+    roofs: Roofs,
+    refuse: Refuse,
+) -> list[dict[str, Any]]:
+    """Return a row for each call and contender, ours first: {"what", "batch", "backend", "images_per_second" ...}.
+
+    "microseconds" is for one of many calls that are queued one after the other, "latency_us" the median of single
+    calls on an idle GPU by the host's clock; "roof_share" the least time, layer by layer, over the first. A call to
+    reencode makes eight iterations, and its images count once for each. Whoever differs from ours is not timed.
+    """
+    rows = []
+    images = gpu.tensor(photographs(batch, seed=7))
+    features = contenders[OWN]("encode", images)()
+    for what in CALLS:
+        argument = features if what == "decode" else images
+        iterations = LOOP if what == "reencode" else 1
+        calls = {}
+        for name in agreeing(contenders, what, argument, batch, refuse):
+            with left_out(f"{name}: {what} at batch {batch}", refuse):
+                calls[name] = contenders[name](what, argument, iterations)
+        floor = iterations * least_seconds(source, what, batch, roofs)
+        for name, each in median_seconds(gpu, calls, seconds).items():
+            latency = statistics.median(gpu.latency(calls[name]) for _ in range(_latencies(each, seconds)))
+            row = {"what": what, "batch": batch, "backend": name, "images_per_second": batch * iterations / each}
+            rows.append({**row, "microseconds": each * 1e6, "latency_us": latency * 1e6, "roof_share": floor / each})
+    return rows
+
+
+def agreeing(contenders: Mapping[str, Contender], what: str, argument: Tensor, batch: int, refuse: Refuse) -> list[str]:
+    """Return those whose result is near ours, the first; ``refuse`` is told of the others."""
+    wanted = contenders[OWN](what, argument, 1)().float()
+    scale = wanted.abs().max().clamp(min=1e-30)
+    found = [OWN]
+    for name, make in contenders.items():
+        if name == OWN:
+            continue
+        with left_out(f"{name}: {what} at batch {batch}", refuse):
+            result = make(what, argument, 1)()
+            near = result.shape == wanted.shape
+            difference = float((result.float() - wanted).abs().mean() / scale) if near else float("inf")
+            if not difference <= AGREES:
+                raise NumericError(f"differs from ours by {difference:.2g}, expected at most {AGREES}.")
+            found.append(name)
+    return found
+
+
+@contextmanager
+def left_out(what: str, refuse: Refuse) -> Iterator[None]:
+    """Tell ``refuse`` of what fails or is wrong inside, which is a peer's, and go on."""
+    try:
+        yield
+    except (DeepsimError, RuntimeError) as error:  # RuntimeError: PyTorch's, out of memory and compilers included
+        refuse(f"{what}: {' '.join(str(error).split())[:300]}")
+
+
+def least_seconds(source: Source, what: str, batch: int, roofs: Roofs) -> float:
+    """Return the least time of a call, layer by layer (of whole images), at the roofs."""
+    steps = networks(source)
+    return sum(floor_seconds(steps[network], batch, roofs) for network in CALLS[what])
+
+
+def networks(source: Source) -> dict[str, list[Step]]:
+    """Return the steps of both networks."""
+    encoder, generator = source.encoder, source.generator
+    return {
+        "encoder": encoder_steps(encoder.layers, encoder.input_shape),
+        "generator": generator_steps(generator.layers, generator.input_shape),
+    }
+
+
+def time_steps(
+    gpu: Gpu, source: Source, ours: Ours, batch: int, compiled: bool, roofs: Roofs, refuse: Refuse
+) -> list[dict[str, Any]]:
+    """Return a row for each step and contender: {"network", "step", "batch", "backend", "microseconds", "roof_share"}.
+
+    All times are those of kernels alone, as the profiler has them from the GPU, without what lies between them. Ours
+    run as they do in a whole call; "input" and "output" are what converts pixels and features. PyTorch's run the one
+    layer again and again as a CUDA graph, and so find in the cache what fits there.
+    """
+    rows = []
+    images = gpu.tensor(photographs(batch, seed=7))
+    arguments = {"encoder": ("encode", images), "generator": ("decode", ours.result("encode", images))}
+    for network, steps in networks(source).items():
+        what, argument = arguments[network]
+        call = ours.call(what, argument, ours.output(what, batch))
+        own = by_step(gpu.kernels(call, PROFILED), steps)
+        for step in steps:
+            times = {OWN: own.pop(step.name)}
+            times |= _torch_times(gpu, step, weights_of(source), batch, compiled, refuse)
+            floor = step.floor_seconds(batch, roofs)
+            for name, each in times.items():
+                row = {"network": network, "step": step.name, "batch": batch, "backend": name}
+                rows.append({**row, "microseconds": each * 1e6, "roof_share": floor / each})
+        for name, each in own.items():
+            row = {"network": network, "step": name, "batch": batch, "backend": OWN}
+            rows.append({**row, "microseconds": each * 1e6, "roof_share": None})
+    return rows
+
+
+def by_step(calls: Sequence[Sequence[Any]], steps: Sequence[Step]) -> dict[str, float]:
+    """Sum the median times of the kernels of equal calls for each step, and for "input" and "output"."""
+    names = [kernel.name for kernel in calls[0]]
+    medians = [statistics.median(call[at].seconds for call in calls) for at in range(len(names))]
+    sums = dict.fromkeys([*(step.name for step in steps), INPUT, OUTPUT], 0.0)
+    for name, seconds in zip(attribute(names, steps), medians, strict=True):
+        sums[name] += seconds
+    return {name: seconds for name, seconds in sums.items() if seconds > 0}
+
+
+def _latencies(each: float, seconds: float) -> int:
+    return max(1, min(LATENCIES, int(seconds / each)))
+
+
+def _torch_times(
+    gpu: Gpu, step: Step, weights: Mapping[str, Any], batch: int, compiled: bool, refuse: Refuse
+) -> dict[str, float]:
+    """Return seconds of a step's kernels in PyTorch, by name of the form, each verified against float64."""
+    table, shape = step.without_reshape
+    layers = TorchLayers(gpu, table, weights)
+    distinct = gpu.empty((min(batch, DISTINCT), *shape), torch.half).normal_()
+    x = distinct[torch.arange(batch) % len(distinct)]
+    if step.kind != "fc":
+        x = x.contiguous(memory_format=torch.channels_last)
+    wanted = exact(gpu, table, weights, distinct)
+    found = {}
+    for name in ("torch-graph", "torch-compile-graph")[: 2 if compiled else 1]:
+        with left_out(f"{name}: {step.name} at batch {batch}", refuse):
+            call = captured_layers(gpu, layers, x, name == "torch-compile-graph")
+            error = relative(call(), wanted)
+            if not error <= AGREES:
+                raise NumericError(f"differs from float64 by {error:.2g}, expected at most {AGREES}.")
+            calls = gpu.kernels(call, PROFILED)
+            found[name] = statistics.median(sum(kernel.seconds for kernel in each) for each in calls)
+    return found

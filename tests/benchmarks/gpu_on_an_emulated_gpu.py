@@ -1,0 +1,192 @@
+"""benchmarks.gpu from end to end; run by test_gpu_command.py, where a GPU is emulated. PyTorch and ONNX Runtime run on
+the CPU, on memory that the emulated driver knows; every figure is that of an emulation and means nothing."""
+
+import ctypes
+import json
+import time
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.float64_error import write
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import checks, measurement, sanitizer, steps, timing
+from benchmarks.gpu.device import Gpu, Kernel, split
+from benchmarks.gpu.ours import Ours
+from deepsim.export.sources import Source, random_source
+from tests.bundles import NETWORKS, random_weights
+
+PEERS = ("cuda", "torch-graph", "cutlass")
+SIZES = {torch.uint8: np.uint8, torch.float32: np.float32, torch.half: np.float16}
+
+
+class StandIn(Gpu):
+    """The emulated GPU, whose memory is the host's; kernels are those that its driver ran, each a microsecond long."""
+
+    device, provider, name, architecture, stream = "cpu", "CPUExecutionProvider", "Emulated GPU", 80, 0
+
+    def __init__(self):
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        self._driver.deepsim_stand_in_launched.restype = ctypes.c_char_p
+        context = ctypes.c_void_p()
+        self._driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+        self._driver.cuCtxPushCurrent_v2(context)
+
+    def empty(self, shape, dtype):
+        address, bytes_ = ctypes.c_uint64(), max(1, prod(shape) * np.dtype(SIZES[dtype]).itemsize)
+        assert self._driver.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(bytes_)) == 0
+        memory = (ctypes.c_uint8 * bytes_).from_address(address.value)
+        return torch.from_numpy(np.frombuffer(memory, SIZES[dtype]).reshape(shape))
+
+    def tensor(self, array):
+        given = torch.from_numpy(np.ascontiguousarray(array))
+        return given if given.dtype not in SIZES else self.empty(given.shape, given.dtype).copy_(given)
+
+    def synchronize(self):
+        """Nothing is ever under way."""
+
+    def seconds(self, call, count):
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - start) / count
+
+    def captured(self, function, argument):
+        return lambda: function(argument)
+
+    def kernels(self, call, calls):
+        self._driver.deepsim_stand_in_launched()
+        for _ in range(calls):
+            call()
+        names = self._driver.deepsim_stand_in_launched().decode().split() or ["torch"] * calls
+        return split([Kernel(name, 1e-6) for name in names], calls)
+
+
+@pytest.fixture
+def gpu():
+    return StandIn()
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Make everything as short as it can be."""
+    values = {"ROUNDS": 1, "LOOP": 2, "LATENCIES": 1, "PROFILED": 2, "WARM_UP": 0, "PRODUCTS": (32,), "COPIED": 1 << 12}
+    for name, value in values.items():
+        monkeypatch.setattr(timing, name, value)
+    monkeypatch.setattr(checks, "FEW", (1,))
+    monkeypatch.setattr(sanitizer, "find", lambda: None)
+
+
+def tiny_source():
+    (encoder, generator), weights = NETWORKS["tiny"], random_weights("tiny")
+    return Source(encoder, generator, *weights, np.zeros((0, 227, 227, 3), np.uint8), {})
+
+
+# Stands in for the compiled peer: every layer takes 20 us.
+CUTLASS = """#!/bin/sh
+while [ $# -gt 0 ]; do
+  printf '{"batch": %d, "height": %d, "inputs": %d, "outputs": %d, ' $1 $2 $3 $4
+  printf '"tile": "a", "seconds": 2e-5, "error": 0}\\n'
+  shift 4
+done
+"""
+
+
+@pytest.fixture
+def commanded(short, monkeypatch, tmp_path):
+    """Run the command with some options, on the tiny network; return its record and the folder of its results."""
+    peer = tmp_path / "cutlass_dgrad"
+    peer.write_text(CUTLASS)
+    peer.chmod(0o755)
+    monkeypatch.setattr(command, "Gpu", StandIn)
+    monkeypatch.setattr(command, "random_source", lambda layer: tiny_source())
+    monkeypatch.setattr(command, "REPEATS", 2)
+    monkeypatch.setattr(command.cutlass, "check_headers", lambda headers, architecture: None)
+    monkeypatch.setattr(command.cutlass, "compile_peer", lambda headers, architecture, folder: peer)
+
+    def run(*options):
+        folder = tmp_path / "results"
+        given = ["--generators", "fc6", "--seconds", "0.001", "--no-compile", "-o", str(folder), *options]
+        command.main(given, standalone_mode=False)
+        (record,) = folder.glob("*.json")
+        return json.loads(record.read_text()), folder
+
+    return run
+
+
+def test_a_whole_run(commanded, capsys):
+    record, folder = commanded("--batches", "1,2", "--cutlass", "headers")
+    found = record["generators"]["fc6"]
+    told = capsys.readouterr()
+    assert found["failures"] == found["left_out"] == [] and "FAILED" not in told.err
+    network = found["checks"]["network"]
+    assert 0 < network["fp16"]["image"] < 4 * network["torch_fp16"]["image"] < network["bf16"]["image"] < 0.1
+    errors = {(row["network"], row["step"]): row["error"] for row in found["checks"]["steps"]}
+    assert len(errors) == 12 and all(0 < error < 2e-3 for error in errors.values())
+    assert {(row["what"], row["batch"], row["backend"]) for row in found["rows"]} == {
+        (what, batch, backend)
+        for what in ("encode", "decode", "reencode")
+        for batch in (1, 2)
+        for backend in ("cuda", "torch", "torch-graph", "onnxruntime")
+    }
+    layers = {
+        name: {(r["network"], r["step"]) for r in found["single_layers"] if r["backend"] == name} for name in PEERS
+    }
+    ends = {("encoder", steps.INPUT), ("encoder", steps.OUTPUT), ("generator", steps.INPUT)}
+    assert layers["cuda"] == {*errors, *ends} and layers["torch-graph"] == set(errors)
+    assert layers["cutlass"] == {("generator", f"deconv{index}") for index in range(6)}
+    assert record["left_out"] == ["compute-sanitizer: not found, expected it on PATH or beside nvcc"]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".json", ".md", ".svg"]
+    assert "worst layer: error over that of PyTorch's fp16" in told.out and str(folder) in told.out
+
+
+def test_a_wrong_layer_is_found_and_nothing_timed(gpu, short, monkeypatch):
+    whole = checks.write_beginning
+
+    def wrong(path, source, layers):
+        weights = {**source.generator_weights}
+        weights["conv5_1.weight"] = 1.01 * weights["conv5_1.weight"]
+        return whole(path, replace(source, generator_weights=weights), layers)
+
+    monkeypatch.setattr(checks, "write_beginning", wrong)
+    plan = measurement.Plan((1,), 1e-6, repeats=2)
+    found = measurement.measure(gpu, {"fc6": tiny_source()}, plan, lambda line: None)["generators"]["fc6"]
+    assert [failure.split(":")[0] for failure in found["failures"]] == ["conv5_1 at batch 1", "image of the network"]
+    assert found["failures"][0].startswith("conv5_1 at batch 1: error 0.0")
+    assert found["rows"] == found["single_layers"] == []
+
+
+def test_the_sanitizers_program_runs(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(sanitizer, "BATCHES", (1,))
+    monkeypatch.setattr("sys.argv", ["sanitizer", str(write(tmp_path / "tiny", tiny_source()))])
+    sanitizer.main()
+
+
+@pytest.mark.parametrize("layer", ["fc6", "norm1"])
+def test_kernels_of_the_real_networks_are_attributed(gpu, monkeypatch, tmp_path, layer):
+    """What kernels compute is left out here; which ones run is not."""
+    monkeypatch.setenv("DEEPSIM_STAND_IN_IDLE", "1")
+    monkeypatch.setenv("DEEPSIM_STAND_IN_MULTIPROCESSORS", "132")
+    source = random_source(layer)
+    bundle = write(tmp_path / layer, source)
+    for batch in (1, 33):
+        ours = Ours(gpu, bundle, batch)
+        arguments = {"encoder": ("encode", gpu.empty((batch, 227, 227, 3), torch.uint8))}
+        arguments["generator"] = ("decode", gpu.empty((batch, *source.generator.input_shape), torch.float32))
+        for network, parts in timing.networks(source).items():
+            what, argument = arguments[network]
+            call = ours.call(what, argument, ours.output(what, batch))
+            found = timing.by_step(gpu.kernels(call, 2), parts)
+            groups = {part.name: 1 if part.kind == "fc" or batch == 1 else 2 for part in parts}
+            seconds = {name: found[name] for name in groups}
+            own = {part.name: part for part in parts}
+            for name, each in seconds.items():
+                split_sum = own[name].kind == "fc" and batch == 1
+                strided = (
+                    network == "generator" and own[name].layers[-1].stride == 2 and own[name].upconvolution is None
+                )
+                assert each == pytest.approx(1e-6 * groups[name] * (1 + split_sum + strided)), name
+            assert set(found) - set(groups) == {steps.INPUT} | ({steps.OUTPUT} if network == "encoder" else set())

@@ -1,0 +1,98 @@
+"""python -m benchmarks.gpu: what fails early, its exit codes, and a whole run where a GPU is emulated."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from shutil import which
+
+import pytest
+import torch
+
+from benchmarks.gpu import __main__ as command
+from benchmarks.gpu import cutlass, device, sanitizer
+from deepsim.runtime.errors import DeviceError, NumericError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_command(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.gpu", *arguments],
+        **{"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+    )
+
+
+def test_without_a_gpu_it_is_one_line_and_exit_code_4():
+    done = run_command("--quick")
+    assert done.returncode == 4 and done.stdout == ""
+    assert done.stderr.startswith("Error: gpu: PyTorch sees none, expected") and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--batches", "1,2000"], "--batches 1,2000: expected sizes from 1 to 1024"),
+        (["--generators", "fc6,fc9"], "no 'fc9', expected of norm1, norm2"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_first(arguments, words):
+    done = run_command(*arguments)
+    assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_options_are_read_as_they_are_meant():
+    assert command.sizes_of("64, 1,8,8") == (1, 8, 64)
+    assert command.layers_of("pool5,fc6,pool5") == ("pool5", "fc6")
+    for text in ("", "0", "x", "1,,2"):
+        with pytest.raises(UsageError, match="--batches"):
+            command.sizes_of(text)
+
+
+def test_a_library_without_kernels_is_exit_code_4(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(device.cuda, "reason_unavailable", lambda name: "the library was built without CUDA kernels.")
+    with pytest.raises(
+        DeviceError, match=r"^gpu: the backend cuda cannot run \(the library was built .* kernels\)\. See"
+    ):
+        device.Gpu()
+    assert DeviceError.exit_code == 4
+
+
+def test_a_failed_check_is_exit_code_5_and_a_missed_speed_is_none(tmp_path, capsys):
+    found = {"checks": {}, "failures": [], "rows": [], "single_layers": [], "left_out": []}
+    command.finish({"generators": {"fc6": found}}, None)
+    assert "not measured" in capsys.readouterr().out
+    wrong = {**found, "failures": ["deconv3 at batch 1: error 0.1", "another"]}
+    with pytest.raises(NumericError, match=r"^checks: fc6, deconv3 at batch 1: error 0.1 \(and 1 more, above\)"):
+        command.finish({"generators": {"fc6": wrong}}, None)
+    assert NumericError.exit_code == 5
+
+
+def test_compute_sanitizers_findings_are_its_last_line(tmp_path):
+    script = tmp_path / "compute-sanitizer"
+    script.write_text('#!/bin/sh\ncase "$2" in racecheck) echo "========= 1 hazard" >&2; exit 77;; esac\nexit 0\n')
+    script.chmod(0o755)
+    found = sanitizer.findings(str(script), tmp_path / "bundle", ("memcheck", "racecheck"))
+    assert found == {"memcheck": None, "racecheck": "========= 1 hazard"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_the_peer_of_cutlass_compiles(tmp_path, architecture):
+    headers = os.environ.get("CUTLASS_PATH")
+    if not headers or which("nvcc") is None:
+        pytest.skip("no nvcc, or no CUTLASS (CUTLASS_PATH)")
+    cutlass.check_headers(Path(headers), architecture)
+    assert cutlass.compile_peer(Path(headers), architecture, tmp_path).is_file()
+
+
+@pytest.mark.slow
+def test_it_runs_where_a_gpu_is_emulated(emulated):
+    file = Path(__file__).with_name("gpu_on_an_emulated_gpu.py")
+    options = ["-q", "-p", "no:cacheprovider", "--show-capture=no", "--durations=5"]
+    command_line = [sys.executable, "-m", "pytest", *options, str(file)]
+    done = subprocess.run(command_line, capture_output=True, text=True, timeout=1200, env=emulated, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert "5 passed" in done.stdout

@@ -1,0 +1,119 @@
+import pytest
+
+from benchmarks.gpu.device import Kernel, kernels_of, split
+from benchmarks.gpu.steps import attribute, encoder_steps, floor_seconds, generator_steps
+from benchmarks.gpu.timing import by_step
+from deepsim.kernels.layers import macs
+from deepsim.runtime.bench.work import Roofs
+from deepsim.runtime.errors import DeviceError
+from deepsim.runtime.networks import CAFFENET, generator_spec
+
+FC6 = generator_spec("fc6")
+GENERATOR = generator_steps(FC6.layers, FC6.input_shape)
+ENCODER = encoder_steps(CAFFENET.up_to("pool5"), CAFFENET.input_shape)
+ROOFS = Roofs(395_000.0, 4_300.0)  # of an H200, about
+
+
+def test_steps_are_what_is_computed_together():
+    assert [step.name for step in ENCODER] == [
+        *("conv1", "pool1+norm1", "conv2", "pool2+norm2", "conv3", "conv4", "conv5", "pool5")
+    ]
+    assert [step.kind for step in ENCODER] == ["conv", "pool", "conv", "pool", "conv", "conv", "conv", "pool"]
+    names = [step.name for step in GENERATOR]
+    assert names[:4] == ["defc7", "defc6", "defc5", "deconv5"] and len(names) == 12
+    first = GENERATOR[3]
+    assert [layer.name for layer in first.layers] == ["reshape", "deconv5"] and first.input_shape == (4096,)
+    assert first.without_reshape == (first.layers[1:], (256, 4, 4))
+    assert [step.name for step in GENERATOR if step.upconvolution] == [f"deconv{i}" for i in (5, 4, 3, 2, 1, 0)]
+
+
+def test_bytes_are_those_of_the_types_at_each_border():
+    assert (ENCODER[0].input_bytes, ENCODER[0].output_bytes) == (3 * 227 * 227, 2 * 96 * 55 * 55)
+    assert (ENCODER[-1].input_bytes, ENCODER[-1].output_bytes) == (2 * 256 * 13 * 13, 4 * 256 * 6 * 6)
+    assert (GENERATOR[0].input_bytes, GENERATOR[-1].output_bytes) == (4 * 4096, 3 * 227 * 227)
+
+
+def test_the_floor_is_the_later_of_both_roofs():
+    connected, uconv3, uconv1 = GENERATOR[0], GENERATOR[7], GENERATOR[10]
+    assert (uconv3.name, uconv1.name) == ("deconv3", "deconv1")
+    weights = 2 * (4096 * 4096 + 4096)
+    assert connected.floor_seconds(1, ROOFS) == pytest.approx((weights + 6 * 4096) / 4300e9)
+    assert uconv3.floor_seconds(256, ROOFS) == pytest.approx(256 * 134_217_728 / 395e12)
+    moved = 2 * (64 * 32 * 16 + 32) + 256 * 2 * (64 * 64 * 64 + 32 * 128 * 128)
+    assert uconv1.floor_seconds(256, ROOFS) == pytest.approx(moved / 4300e9)
+    # the design's estimate for this GPU: 27.7 us at batch 1 of which 23.4 for connected weights, 2.85 us each at 256
+    assert floor_seconds(GENERATOR, 1, ROOFS) * 1e6 == pytest.approx(27.7, rel=0.04)
+    assert floor_seconds(GENERATOR[:3], 1, ROOFS) * 1e6 == pytest.approx(23.4, rel=0.01)
+    assert floor_seconds(GENERATOR, 256, ROOFS) / 256 * 1e6 == pytest.approx(2.85, rel=0.04)
+    assert sum(step.multiply_adds for step in GENERATOR) == macs(FC6.layers, FC6.input_shape)
+
+
+CONVOLUTIONS = ["shuffle", "blocks"] * 3 + ["shuffle", "shuffle", "pixels"]  # of the generator, by what they store
+
+
+def kernels(groups, split_sums):
+    """The kernels of a call to decode, as the engine starts them."""
+    connected = ["skinny_partial", "add_splits"] if split_sums else ["large_connected"]
+    return ["read_features"] * groups + connected * 3 + [f"large_{kind}" for kind in CONVOLUTIONS] * groups
+
+
+@pytest.mark.parametrize(("groups", "split_sums"), [(1, True), (1, False), (3, False)])
+def test_kernels_find_their_steps(groups, split_sums):
+    found = attribute(kernels(groups, split_sums), GENERATOR)
+    assert found.count("input") == groups
+    for step in GENERATOR:
+        assert found.count(step.name) == (1 + split_sums if step.kind == "fc" else groups)
+    assert found[-1] == "deconv0" and found[groups] == "defc7"
+
+
+def test_an_encoders_passes_belong_to_what_they_prepare():
+    once = ["read_pixels", "small_blocks", "pool_and_normalise", "large_blocks", "pool_and_normalise"]
+    once += ["large_blocks", "large_blocks", "large_blocks", "pool_and_normalise", "write_features"]
+    names = ["input", *(step.name for step in ENCODER), "output"]
+    assert attribute(once * 2, ENCODER) == names * 2
+    norm1 = generator_spec("norm1")
+    steps = generator_steps(norm1.layers, norm1.input_shape)
+    strided = attribute(["read_features", "to_depth", *["large_blocks"] * len(steps)], steps)
+    assert strided == ["input", "Rconv6", *(step.name for step in steps)]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (kernels(1, False)[:-1], "14|the same number for each"),
+        (["volta_gemm", *kernels(1, False)], "volta_gemm, expected one of ours"),
+        (["read_features", "large_blocks"], "large_blocks, expected one for defc7"),
+        (kernels(1, False)[:4], "the same number for each of deconv5"),
+    ],
+)
+def test_kernels_of_another_network_are_refused(names, words):
+    with pytest.raises(DeviceError, match=words):
+        attribute(names, GENERATOR)
+
+
+def test_times_are_medians_summed_for_each_step():
+    names = kernels(2, True)
+    calls = [[Kernel(name, seconds) for name in names] for seconds in (1.0, 5.0, 2.0)]
+    found = by_step(calls, GENERATOR)
+    assert found["input"] == 4.0 and found["defc6"] == 4.0 and found["deconv0"] == 4.0 and "output" not in found
+    assert sum(found.values()) == 2.0 * len(names)
+
+
+def test_a_trace_becomes_kernels_in_order_of_time():
+    events = [
+        {"cat": "kernel", "name": "second", "ts": 20.5, "dur": 3.0},
+        {"cat": "gpu_memcpy", "name": "copy", "ts": 19.0, "dur": 1.0},
+        {"cat": "kernel", "name": "first", "ts": 10.0, "dur": 1.5},
+        {"ph": "M", "name": "process_name"},
+    ]
+    found = kernels_of({"traceEvents": events})
+    assert [kernel.name for kernel in found] == ["first", "second"]
+    assert [kernel.seconds for kernel in found] == pytest.approx([1.5e-6, 3e-6])
+
+
+def test_calls_that_are_not_equal_are_refused():
+    a, b = Kernel("a", 1.0), Kernel("b", 2.0)
+    assert split([a, b, a, b], 2) == [[a, b], [a, b]]
+    for kernels_, calls in (([a, b, a], 2), ([a, b, b, a], 2), ([], 2)):
+        with pytest.raises(DeviceError, match=f"{len(kernels_)} kernels in 2 equal calls"):
+            split(kernels_, calls)
