@@ -22,7 +22,9 @@ constexpr std::size_t kImageBytes = static_cast<std::size_t>(kCropSide) * kCropS
 Precision precision_of(const std::string& name) {
   if (name.empty() || name == "fp16") return Precision::half;
   if (name == "bf16") return Precision::brain;
-  throw Failure(ErrorKind::usage, "precision '" + name + "': unknown on a GPU, expected fp16 or bf16. Choose one of these.");
+  if (name == "fp32") return Precision::single;
+  throw Failure(ErrorKind::usage,
+                "precision '" + name + "': unknown on a GPU, expected fp16, bf16 or fp32. Choose one of these.");
 }
 
 class StreamOwner {
@@ -178,7 +180,7 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   const Network &encoder = bundle.manifest().encoder, &generator = bundle.manifest().generator;
   encoder_ = Plan::encoder(gpu_, stream_.get(), encoder, tensors, &limit, &pool);
   generator_ = Plan::generator(gpu_, stream_.get(), generator, tensors, &limit, &pool);
-  const Instructions instructions = instructions_of(options.kernels, gpu_->facts());
+  const Instructions instructions = instructions_of(options.kernels, gpu_->facts(), gpu_->precision());
   for (Plan* plan : {&encoder_, &generator_}) plan->prepare(chunk_, options.stable, stream_.get(), instructions);
   const auto side = static_cast<std::size_t>(generator.shapes().back().height);
   feature_bytes_ = static_cast<std::size_t>(generator.input.elements()) * sizeof(float);

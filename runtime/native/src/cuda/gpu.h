@@ -13,7 +13,7 @@
 
 namespace deepsim::runtime::detail::cuda {
 
-enum class Precision { half, brain };  // fp16, bf16; sums are fp32
+enum class Precision { half, brain, single };  // fp16, bf16, fp32; sums are fp32
 
 struct GridSize {
   int x = 1, y = 1, z = 1;
