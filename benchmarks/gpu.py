@@ -87,7 +87,7 @@ def check(source: Source, folder: Path, photos: int = 4) -> dict[str, Any]:
     wanted = run(source.encoder.layers, source.encoder_weights, pixels, torch.float64)
     half = run_half(source.encoder.layers, source.encoder_weights, pixels)
     found: dict[str, Any] = {"torch_fp16": {"encoder": relative(half, wanted)}}
-    for precision in ("fp16", "bf16"):
+    for precision in ("fp16", "bf16", "fp32"):
         with Inverter(plain, "cuda", 0, precision=precision) as inverter:
             features = inverter.encode(images)
         with Inverter(chained, "cuda", 0, precision=precision) as inverter:
