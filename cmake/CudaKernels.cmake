@@ -1,9 +1,9 @@
-# Compiles the CUDA kernels, once for fp16 and once for bfloat16, and embeds them into the library. Nothing of CUDA is
+# Compiles the CUDA kernels, once each for fp16, bfloat16 and fp32, and embeds them into the library. Nothing of CUDA is
 # linked: the driver is opened at run time.
 #   DEEPSIM_CUDA=AUTO      where nvcc is found (default); ON: it must be; OFF: leave the kernels out
 #   DEEPSIM_CUDA=EMULATED  for tests: the kernels run in what stands in for the driver
 set(DEEPSIM_CUDA AUTO CACHE STRING "CUDA kernels: AUTO, ON, OFF or EMULATED")
-set(DEEPSIM_CUDA_ARCHITECTURES "75;80;86;89;90;100;120" CACHE STRING "Compute capabilities of the fp16 kernels; bfloat16 from 80")
+set(DEEPSIM_CUDA_ARCHITECTURES "75;80;86;89;90;100;120" CACHE STRING "Compute capabilities of the kernels; bfloat16 from 80")
 
 find_program(DEEPSIM_NVCC nvcc)
 if(DEEPSIM_CUDA STREQUAL "ON" AND NOT DEEPSIM_NVCC)
@@ -38,10 +38,14 @@ else()
   endfunction()
   add_cuda_kernels(Half 75)
   add_cuda_kernels(Brain 80)
+  add_cuda_kernels(Single 75)
   set(embedded kernels/cuda/embed.S)
-  set_source_files_properties(${embedded} PROPERTIES
-    OBJECT_DEPENDS "${CMAKE_CURRENT_BINARY_DIR}/cuda_Half.fatbin;${CMAKE_CURRENT_BINARY_DIR}/cuda_Brain.fatbin"
-    COMPILE_DEFINITIONS "DEEPSIM_CUDA_HALF=\"${CMAKE_CURRENT_BINARY_DIR}/cuda_Half.fatbin\";DEEPSIM_CUDA_BRAIN=\"${CMAKE_CURRENT_BINARY_DIR}/cuda_Brain.fatbin\"")
+  foreach(element Half Brain Single)
+    string(TOUPPER ${element} name)
+    set(image ${CMAKE_CURRENT_BINARY_DIR}/cuda_${element}.fatbin)
+    set_property(SOURCE ${embedded} APPEND PROPERTY OBJECT_DEPENDS ${image})
+    set_property(SOURCE ${embedded} APPEND PROPERTY COMPILE_DEFINITIONS "DEEPSIM_CUDA_${name}=\"${image}\"")
+  endforeach()
   target_sources(engine_objects PRIVATE ${embedded})
   string(REPLACE ";" "," listed "${DEEPSIM_CUDA_ARCHITECTURES}")
   target_compile_definitions(engine_objects PRIVATE DEEPSIM_CUDA_EMBEDDED DEEPSIM_CUDA_ARCHITECTURES="${listed}")

@@ -49,8 +49,9 @@ class Inverter:
     are the same in any batch, with others the last bits may depend on how a batch is cut. DEEPSIM_NUM_THREADS sets the
     number of CPU threads. ``half_fc_weights`` (backend cpu) stores fully connected weights as fp16, with fp32
     arithmetic: half the memory traffic that limits fc6 at batch 1, for a relative error of about 3e-4 in each layer.
-    ``precision`` (backend cuda) is "fp16", the default, or "bf16" for values beyond 65504, with fp32 sums; ``stable``
-    (backend cuda) gives an image the same bits in every batch, at some speed for few images.
+    ``precision`` (backend cuda) is "fp16", the default, or "bf16" for values beyond 65504, with fp32 sums, or "fp32", a
+    reference without tensor cores; ``stable`` (backend cuda) gives an image the same bits in every batch, at some speed
+    for few images.
 
     Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what is not 227x227 is warped to
     256x256 and cropped centrally. A lone photograph counts as a batch of one. Tensors of other libraries are read

@@ -85,7 +85,7 @@ def network_errors(gpu: Gpu, source: Source, whole: Path, folder: Path, photos: 
     ]
     given = gpu.tensor(images)
     found: dict[str, dict[str, float]] = {}
-    for precision in ("fp16", "bf16"):
+    for precision in ("fp16", "bf16", "fp32"):
         features, plain = (Ours(gpu, bundle, photos, precision).result("encode", given) for bundle in bundles)
         pixels = Ours(gpu, whole, photos, precision).result("reencode", given)
         found[precision] = _three(features, wanted, plain, image, pixels, levels)

@@ -9,6 +9,7 @@
 #define DEEPSIM_ARGUMENT const __grid_constant__
 #define DEEPSIM_SHARED_MEMORY(name) extern __shared__ __align__(128) unsigned char name[]
 #define DEEPSIM_UNROLL _Pragma("unroll")
+#define DEEPSIM_NO_UNROLL _Pragma("unroll 1")
 
 namespace deepsim::cuda {
 
@@ -96,8 +97,11 @@ DEEPSIM_DEVICE void multiply_add<Brain>(float (&c)[4], const std::uint32_t (&a)[
 #endif
 }
 
+// a b + c, rounded once.
+DEEPSIM_DEVICE float multiply_add(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
 template <class Element>
-DEEPSIM_DEVICE std::uint32_t pack(float low, float high);
+DEEPSIM_DEVICE typename Element::Two pack(float low, float high);
 template <>
 DEEPSIM_DEVICE std::uint32_t pack<Half>(float low, float high) {
   const __half2 packed = __floats2half2_rn(low, high);
@@ -108,9 +112,13 @@ DEEPSIM_DEVICE std::uint32_t pack<Brain>(float low, float high) {
   const __nv_bfloat162 packed = __floats2bfloat162_rn(low, high);
   return reinterpret_cast<const std::uint32_t&>(packed);
 }
+template <>
+DEEPSIM_DEVICE std::uint64_t pack<Single>(float low, float high) {
+  return __float_as_uint(low) | std::uint64_t{__float_as_uint(high)} << 32;
+}
 
 template <class Element>
-DEEPSIM_DEVICE Pair unpack(std::uint32_t packed);
+DEEPSIM_DEVICE Pair unpack(typename Element::Two packed);
 template <>
 DEEPSIM_DEVICE Pair unpack<Half>(std::uint32_t packed) {
   const float2 values = __half22float2(reinterpret_cast<const __half2&>(packed));
@@ -119,6 +127,10 @@ DEEPSIM_DEVICE Pair unpack<Half>(std::uint32_t packed) {
 template <>
 DEEPSIM_DEVICE Pair unpack<Brain>(std::uint32_t packed) {
   return {__uint_as_float(packed << 16), __uint_as_float(packed & 0xffff0000u)};
+}
+template <>
+DEEPSIM_DEVICE Pair unpack<Single>(std::uint64_t packed) {
+  return {__uint_as_float(static_cast<std::uint32_t>(packed)), __uint_as_float(static_cast<std::uint32_t>(packed >> 32))};
 }
 
 DEEPSIM_DEVICE float square_root(float x) { return __fsqrt_rn(x); }

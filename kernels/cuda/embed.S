@@ -8,4 +8,8 @@ deepsim_cuda_half:
   .balign 64
 deepsim_cuda_brain:
   .incbin DEEPSIM_CUDA_BRAIN
+  .global deepsim_cuda_single
+  .balign 64
+deepsim_cuda_single:
+  .incbin DEEPSIM_CUDA_SINGLE
   .section .note.GNU-stack,"",%progbits

@@ -18,6 +18,7 @@
 #define DEEPSIM_ARGUMENT const
 #define DEEPSIM_SHARED_MEMORY(name) unsigned char* const name = ::deepsim::cuda::emulation::position.shared
 #define DEEPSIM_UNROLL
+#define DEEPSIM_NO_UNROLL
 
 namespace deepsim::cuda::emulation {
 
@@ -132,14 +133,19 @@ void load_matrices(std::uint32_t (&values)[4], const void* row);
 template <class Element>
 void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
 
+DEEPSIM_DEVICE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
+
 template <class Element>
-DEEPSIM_DEVICE std::uint32_t pack(float low, float high) {
-  return emulation::to_bits(low, Element{}) | emulation::to_bits(high, Element{}) << 16;
+DEEPSIM_DEVICE typename Element::Two pack(float low, float high) {
+  using Two = typename Element::Two;
+  return emulation::to_bits(low, Element{}) | Two{emulation::to_bits(high, Element{})} << 8 * sizeof(typename Element::Bits);
 }
 
 template <class Element>
-DEEPSIM_DEVICE Pair unpack(std::uint32_t packed) {
-  return {emulation::from_bits(packed & 0xffffu, Element{}), emulation::from_bits(packed >> 16, Element{})};
+DEEPSIM_DEVICE Pair unpack(typename Element::Two packed) {
+  using Bits = typename Element::Bits;
+  const auto low = static_cast<Bits>(packed), high = static_cast<Bits>(packed >> 8 * sizeof(Bits));
+  return {emulation::from_bits(low, Element{}), emulation::from_bits(high, Element{})};
 }
 
 DEEPSIM_DEVICE float square_root(float x) { return std::sqrt(x); }

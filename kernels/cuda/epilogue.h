@@ -35,17 +35,20 @@ DEEPSIM_DEVICE Pair finish(const float* bias, float slope, Pair sum) {
   return {activate(sum.low + bias[0], slope), activate(sum.high + bias[1], slope)};
 }
 
-// The row of eight values that holds block c8 of a pixel.
-DEEPSIM_DEVICE std::ptrdiff_t row_of(const Place& place, int image, int c8, int y, int x) {
-  return static_cast<std::ptrdiff_t>(c8 / 2) * place.even + c8 % 2 * place.odd +
-         static_cast<std::ptrdiff_t>(image) * place.image + y * place.y + x * place.x;
+// Where the row that holds a channel of a pixel begins.
+template <class Element>
+DEEPSIM_DEVICE unsigned char* row_of(const Place& place, int image, int channel, int y, int x) {
+  const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(channel / kColumns) * place.sixteen +
+                             channel % kColumns / kPlane<Element> * place.plane +
+                             static_cast<std::ptrdiff_t>(image) * place.image + y * place.y + x * place.x;
+  return place.base + row * kRow;
 }
 
-// Store two neighbouring channels, the first even, of block c8 of a pixel.
+// Store two neighbouring channels of a pixel, the first even.
 template <class Element>
-DEEPSIM_DEVICE void put(const Place& place, int image, int c8, int y, int x, int channel, Pair values) {
-  const std::ptrdiff_t row = row_of(place, image, c8, y, x);
-  *reinterpret_cast<std::uint32_t*>(place.base + row * kPlane + channel) = pack<Element>(values.low, values.high);
+DEEPSIM_DEVICE void put(const Place& place, int image, int channel, int y, int x, Pair values) {
+  auto* row = reinterpret_cast<typename Element::Two*>(row_of<Element>(place, image, channel, y, x));
+  row[channel % kPlane<Element> / 2] = pack<Element>(values.low, values.high);
 }
 
 // Store two neighbouring columns of a fully connected layer: (channels / 16, pixel, channel % 16).
@@ -53,7 +56,7 @@ template <class Element>
 DEEPSIM_DEVICE void put_connected(const Place& place, Divisor pixels, Divisor width, int image, int column, Pair values) {
   const int sixteen = column / kColumns, block = divide(sixteen, pixels), pixel = sixteen - block * pixels.value;
   const int y = divide(pixel, width), x = pixel - y * width.value;
-  put<Element>(place, image, block * 2 + column / kPlane % 2, y, x, column % kPlane, values);
+  put<Element>(place, image, block * kColumns + column % kColumns, y, x, values);
 }
 
 // One network value as a grey level.
@@ -85,9 +88,8 @@ DEEPSIM_DEVICE void hand_over(const PixelsIn& reader, Divisor stride, int image,
   if (y >= reader.out.height || x >= reader.out.width) return;  // pixels that no window of its first layer reaches
   const int phase = (down + reader.pad - y * stride.value) * stride.value + across + reader.pad - x * stride.value;
   const int channel = phase * 3 + c;
-  const std::ptrdiff_t row = row_of(reader.out, image, channel / kPlane, y, x);
-  const std::uint32_t bits = pack<Element>(value_of_level(reader, c, level), 0.0f);
-  reader.out.base[row * kPlane + channel % kPlane] = static_cast<std::uint16_t>(bits);
+  auto* row = reinterpret_cast<typename Element::Bits*>(row_of<Element>(reader.out, image, channel, y, x));
+  row[channel % kPlane<Element>] = static_cast<typename Element::Bits>(pack<Element>(value_of_level(reader, c, level), 0.0f));
 }
 
 // Write one byte of a pixel that lies in the crop.
@@ -141,12 +143,12 @@ DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Window& window, int grou
   const int all = group * layer.columns + column;
   const Pair value = finish(layer.bias + all, layer.slope, sum);
   if (kStore == Store::blocks) {
-    put<Element>(layer.out, window.image, all / kPlane, window.p, window.q, all % kPlane, value);
+    put<Element>(layer.out, window.image, all, window.p, window.q, value);
   } else if (kStore == Store::shuffle) {
     const int phase = all / kColumns % 4, y = 2 * window.p - phase / 2, x = 2 * window.q - phase % 2;
     const bool inside = y >= 0 && y < layer.out.height && x >= 0 && x < layer.out.width;
-    const int c8 = all / (4 * kColumns) * 2 + all / kPlane % 2;
-    if (inside) put<Element>(layer.out, window.image, c8, y, x, all % kPlane, value);
+    const int channel = all / (4 * kColumns) * kColumns + all % kColumns;
+    if (inside) put<Element>(layer.out, window.image, channel, y, x, value);
   } else {
     put_connected<Element>(layer.out, layer.out_pixels, layer.out_width, window.row, all, value);
   }

@@ -1,8 +1,18 @@
-// The entry points for the GPU; compiled once for fp16 and once for bfloat16 (DEEPSIM_ELEMENT), for every architecture.
+// The entry points for the GPU; compiled once for each element (DEEPSIM_ELEMENT: Half, Brain, Single), for every
+// architecture.
 #include "passes.h"
 #include "shift_gemm.h"
 #include "variants.h"
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)  // compute capability 9.0a: other images lack these kernels
+
+// Whether the element has 16 bits, for the preprocessor.
+#define DEEPSIM_16_BITS_Half 1
+#define DEEPSIM_16_BITS_Brain 1
+#define DEEPSIM_16_BITS_Single 0
+#define DEEPSIM_JOIN(a, b) a##b
+#define DEEPSIM_16_BITS(element) DEEPSIM_JOIN(DEEPSIM_16_BITS_, element)
+
+#if DEEPSIM_16_BITS(DEEPSIM_ELEMENT) && defined(__CUDA_ARCH_FEAT_SM90_ALL)  // compute capability 9.0a: others lack these
+#define DEEPSIM_HOPPER
 #include "shift_gemm_hopper.h"
 #endif
 
@@ -21,8 +31,11 @@ DEEPSIM_CUDA_TILES(TILE)
   }
 #define PRODUCT(tile, kind) ENTRY(shift_gemm, tile, kind)
 DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+#if DEEPSIM_16_BITS(DEEPSIM_ELEMENT)
+DEEPSIM_CUDA_DEEP_PRODUCTS(PRODUCT)
+#endif
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#if defined(DEEPSIM_HOPPER)
 #define HOPPER_TILE(name, rows, columns, depth, stages) \
   using name##_tile = HopperTile<Element, rows, columns, depth, stages>;
 DEEPSIM_CUDA_HOPPER_TILES(HOPPER_TILE)
@@ -35,7 +48,7 @@ extern "C" DEEPSIM_KERNEL(kPoolThreads) pool_and_normalise(DEEPSIM_ARGUMENT Pool
   pool<Element>(layer, shared);
 }
 extern "C" DEEPSIM_KERNEL(kPassThreads) read_pixels(DEEPSIM_ARGUMENT PixelsIn layer) { pixels_in<Element>(layer); }
-extern "C" DEEPSIM_KERNEL(kPassThreads) to_depth(DEEPSIM_ARGUMENT SpaceToDepth layer) { space_to_depth(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads) to_depth(DEEPSIM_ARGUMENT SpaceToDepth layer) { space_to_depth<Element>(layer); }
 extern "C" DEEPSIM_KERNEL(kPassThreads) read_features(DEEPSIM_ARGUMENT Features layer) { features<Element, true>(layer); }
 extern "C" DEEPSIM_KERNEL(kPassThreads) write_features(DEEPSIM_ARGUMENT Features layer) { features<Element, false>(layer); }
 extern "C" DEEPSIM_KERNEL(kPassThreads) add_splits(DEEPSIM_ARGUMENT Reduction layer) { reduce<Element>(layer); }

@@ -1,24 +1,29 @@
 // What the CUDA kernels are told of a layer: plain structs, passed by value. Host and device share them.
 //
-// Activations are 16-bit, in planes of eight channels: [C/8][rows][8], a row for every pixel of the padded grids of all
-// images. A grid is (height + pad) x (width + pad) with its zeros below and to the right, so the zeros to the left are
-// the end of the row before; in front of the first image lies a guard of zero rows. Every tap of a convolution is then
-// the same matrix, read at a constant shift of rows. Where a layer reads its input as one vector ("flat"), the channels of
-// a pixel are planes too: plane ((C/16) pixels + pixel) 2 + C/8 % 2, one row for each image.
+// Activations are in planes of as many channels as take 16 bytes, eight of 16 bits or four of fp32: [C/8][rows][8] or
+// [C/4][rows][4], with a row for every pixel of the padded grids of all images. A grid is (height + pad) x (width + pad)
+// with its zeros below and to the right, so the zeros to the left are the end of the row before; in front of the first
+// image lies a guard of zero rows. Every tap of a convolution is then the same matrix, read at a constant shift of rows.
+// Where a layer reads its input as one vector ("flat"), the channels of a pixel are planes too: with p planes to 16
+// channels, plane ((C/16) pixels + pixel) p + C%16 / (16/p), one row for each image.
 #pragma once
 
 #include "types.h"
 
 namespace deepsim::cuda {
 
-constexpr int kPlane = 8;    // channels that lie together
+constexpr int kRow = 16;      // bytes of a row of a plane
 constexpr int kColumns = 16;  // columns come in multiples of this, as do channels
 constexpr int kUnit = 64;     // columns whose packed weights lie together, or the 16 of a last layer
 
-// Where channel block c8 of pixel (y, x) of an image lies, in rows of eight values from `base`.
+// Channels that lie together.
+template <class Element>
+constexpr int kPlane = kRow / static_cast<int>(sizeof(typename Element::Bits));
+
+// Where a plane of pixel (y, x) of an image lies, in rows from `base`.
 struct Place {
-  std::uint16_t* base = nullptr;
-  int even = 0, odd = 0;  // rows for every 16 channels; for the upper 8 of them
+  unsigned char* base = nullptr;
+  int sixteen = 0, plane = 0;  // rows for every 16 channels; for every plane of them
   int image = 0, y = 0, x = 0;
   int height = 0, width = 0;
 };
@@ -43,8 +48,8 @@ struct PixelsIn {
 // A matrix product: rows are windows of the padded grid (or images), columns are outputs, summed over
 // chunks of channels and the taps of each.
 struct ShiftGemm {
-  const std::uint16_t* in = nullptr;       // first row of image 0, plane 0
-  const std::uint16_t* weights = nullptr;  // [group][unit of columns][chunk][tap][chunk / 8][unit][8]
+  const unsigned char* in = nullptr;       // first row of image 0, plane 0
+  const unsigned char* weights = nullptr;  // [group][unit of columns][chunk][tap][plane of the chunk][unit][channel]
   const float* bias = nullptr;             // [group][columns]
   Place out;                               // Store::blocks, shuffle, connected
   std::uint8_t* pixels = nullptr;          // Store::pixels

@@ -7,56 +7,61 @@
 
 namespace deepsim::cuda {
 
-struct alignas(16) Eight {
-  std::uint32_t words[4];
+// What lies together of a pixel.
+template <class Element>
+struct alignas(kRow) Row {
+  typename Element::Two twos[kPlane<Element> / 2];
 };
-static_assert(sizeof(Eight) == 16);
+static_assert(sizeof(Row<Half>) == kRow && sizeof(Row<Single>) == kRow);
 
-DEEPSIM_DEVICE Eight load_eight(const Place& place, int image, int c8, int y, int x) {
-  const std::uint16_t* from = place.base + row_of(place, image, c8, y, x) * kPlane;
-  return *reinterpret_cast<const Eight*>(from);
-}
-
-DEEPSIM_DEVICE void store_eight(const Place& place, int image, int c8, int y, int x, const Eight& values) {
-  *reinterpret_cast<Eight*>(place.base + row_of(place, image, c8, y, x) * kPlane) = values;
+template <class Element>
+DEEPSIM_DEVICE Row<Element> load_row(const Place& place, int image, int channel, int y, int x) {
+  return *reinterpret_cast<const Row<Element>*>(row_of<Element>(place, image, channel, y, x));
 }
 
 template <class Element>
-DEEPSIM_DEVICE void widen(const Eight& eight, float (&values)[kPlane]) {
+DEEPSIM_DEVICE void store_row(const Place& place, int image, int channel, int y, int x, const Row<Element>& values) {
+  *reinterpret_cast<Row<Element>*>(row_of<Element>(place, image, channel, y, x)) = values;
+}
+
+template <class Element>
+DEEPSIM_DEVICE void widen(const Row<Element>& row, float (&values)[kPlane<Element>]) {
   DEEPSIM_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    const Pair pair = unpack<Element>(eight.words[i]);
+  for (int i = 0; i < kPlane<Element> / 2; ++i) {
+    const Pair pair = unpack<Element>(row.twos[i]);
     values[2 * i] = pair.low;
     values[2 * i + 1] = pair.high;
   }
 }
 
 template <class Element>
-DEEPSIM_DEVICE Eight narrow(const float (&values)[kPlane]) {
-  Eight eight;
+DEEPSIM_DEVICE Row<Element> narrow(const float (&values)[kPlane<Element>]) {
+  Row<Element> row;
   DEEPSIM_UNROLL
-  for (int i = 0; i < 4; ++i) eight.words[i] = pack<Element>(values[2 * i], values[2 * i + 1]);
-  return eight;
+  for (int i = 0; i < kPlane<Element> / 2; ++i) row.twos[i] = pack<Element>(values[2 * i], values[2 * i + 1]);
+  return row;
 }
 
-// The largest of the window of output pixel (y, x), eight channels at once; a window may end at the border.
+// The largest of the window of output pixel (y, x), a plane's channels at once; a window may end at the border.
 template <class Element>
-DEEPSIM_DEVICE void pool_window(const Pool& layer, int image, int c8, int y, int x, float (&most)[kPlane]) {
+DEEPSIM_DEVICE void pool_window(const Pool& layer, int image, int channel, int y, int x, float (&most)[kPlane<Element>]) {
+  constexpr int plane = kPlane<Element>;
   DEEPSIM_UNROLL
-  for (int i = 0; i < kPlane; ++i) most[i] = -3.4e38f;
+  for (int i = 0; i < plane; ++i) most[i] = -3.4e38f;
   for (int down = y * layer.stride; down < y * layer.stride + layer.kernel && down < layer.in.height; ++down)
     for (int across = x * layer.stride; across < x * layer.stride + layer.kernel && across < layer.in.width; ++across) {
-      float values[kPlane];
-      widen<Element>(load_eight(layer.in, image, c8, down, across), values);
+      float values[plane];
+      widen<Element>(load_row<Element>(layer.in, image, channel, down, across), values);
       DEEPSIM_UNROLL
-      for (int i = 0; i < kPlane; ++i) most[i] = values[i] > most[i] ? values[i] : most[i];
+      for (int i = 0; i < plane; ++i) most[i] = values[i] > most[i] ? values[i] : most[i];
     }
 }
 
 // x / (1 + 1e-4 / 5 sum of squares of five channels)^0.75 (Krizhevsky et al. 2012, 3.3); the squares are fp32, fp16 ones
-// would overflow above 256. `channels` points at the eight channels, two neighbours on each side.
-DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[kPlane]) {
-  for (int i = 0; i < kPlane; ++i) {
+// would overflow above 256. `channels` points at these channels, two neighbours on each side.
+template <int Count>
+DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[Count]) {
+  for (int i = 0; i < Count; ++i) {
     float sum = 0.0f;
     for (int near = -2; near <= 2; ++near) {
       const float value = shared_load(channels + i + near);
@@ -69,25 +74,26 @@ DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[kPlane]) {
 
 template <class Element>
 DEEPSIM_DEVICE void pool(const Pool& layer, unsigned char* shared) {
-  const int pixels = pool_pixels(layer.planes), pitch = layer.planes * kPlane + 8;
+  constexpr int plane = kPlane<Element>;
+  const int pixels = pool_pixels(layer.planes), pitch = layer.planes * plane + 8;
   const int area = layer.out.height * layer.out.width, count = layer.images * area;
   auto* channels = reinterpret_cast<float*>(shared);
   for (int i = thread_index(); i < pixels * 8; i += kPoolThreads)
     shared_store(channels + i / 8 * pitch + (i % 8 < 4 ? i % 8 : pitch - 8 + i % 8), 0.0f);
   for (int pass = 0; pass < 2; ++pass) {
     for (int i = thread_index(); i < pixels * layer.planes; i += kPoolThreads) {
-      const int index = block_x() * pixels + i / layer.planes, c8 = i % layer.planes;
+      const int index = block_x() * pixels + i / layer.planes, channel = i % layer.planes * plane;
       if (index >= count) continue;
       const int image = index / area, y = index % area / layer.out.width, x = index % layer.out.width;
-      float values[kPlane];
-      float* own = channels + i / layer.planes * pitch + 4 + c8 * kPlane;
-      if (pass == 0) pool_window<Element>(layer, image, c8, y, x, values);
+      float values[plane];
+      float* own = channels + i / layer.planes * pitch + 4 + channel;
+      if (pass == 0) pool_window<Element>(layer, image, channel, y, x, values);
       if (pass == 0 && layer.normalise) {
-        for (int j = 0; j < kPlane; ++j) shared_store(own + j, values[j]);
+        for (int j = 0; j < plane; ++j) shared_store(own + j, values[j]);
         continue;
       }
       if (pass == 1) normalise(own, values);
-      store_eight(layer.out, image, c8, y, x, narrow<Element>(values));
+      store_row<Element>(layer.out, image, channel, y, x, narrow<Element>(values));
     }
     if (!layer.normalise) return;
     sync_block();
@@ -108,51 +114,54 @@ DEEPSIM_DEVICE void pixels_in(const PixelsIn& layer) {
   const int area = layer.out.height * layer.out.width, index = block_x() * kPassThreads + thread_index();
   if (index >= layer.images * area) return;
   const int image = index / area, y = index % area / layer.out.width, x = index % layer.out.width;
-  const int channels = 3 * layer.stride * layer.stride, planes = (channels + kColumns - 1) / kColumns * 2;
-  for (int c8 = 0; c8 < planes; ++c8) {
-    float values[kPlane];
-    for (int i = 0; i < kPlane; ++i) {
-      const int channel = c8 * kPlane + i, phase = channel / 3;
+  const int channels = 3 * layer.stride * layer.stride, all = (channels + kColumns - 1) / kColumns * kColumns;
+  for (int first = 0; first < all; first += kPlane<Element>) {
+    float values[kPlane<Element>];
+    for (int i = 0; i < kPlane<Element>; ++i) {
+      const int channel = first + i, phase = channel / 3;
       const int down = y * layer.stride + phase / layer.stride - layer.pad;
       const int across = x * layer.stride + phase % layer.stride - layer.pad;
       values[i] = channel < channels ? value_of(layer, image, down, across, channel % 3) : 0.0f;
     }
-    store_eight(layer.out, image, c8, y, x, narrow<Element>(values));
+    store_row<Element>(layer.out, image, first, y, x, narrow<Element>(values));
   }
 }
 
-// One thread for each block of eight channels of the result.
+// One thread for each plane of a pixel of the result.
+template <class Element>
 DEEPSIM_DEVICE void space_to_depth(const SpaceToDepth& layer) {
   const int area = layer.out.height * layer.out.width, index = block_x() * kPassThreads + thread_index();
   const int planes = layer.planes * layer.stride * layer.stride;
   if (index >= layer.images * area * planes) return;
-  const int pixel = index / planes, c8 = index % planes, phase = c8 / layer.planes;
+  const int pixel = index / planes, plane = index % planes, phase = plane / layer.planes;
   const int image = pixel / area, y = pixel % area / layer.out.width, x = pixel % layer.out.width;
   const int down = y * layer.stride + phase / layer.stride - layer.pad;
   const int across = x * layer.stride + phase % layer.stride - layer.pad;
-  Eight values = {};
+  Row<Element> values = {};
   const bool inside = down >= 0 && down < layer.in.height && across >= 0 && across < layer.in.width;
-  if (inside) values = load_eight(layer.in, image, c8 % layer.planes, down, across);
-  store_eight(layer.out, image, c8, y, x, values);
+  if (inside) values = load_row<Element>(layer.in, image, plane % layer.planes * kPlane<Element>, down, across);
+  store_row<Element>(layer.out, image, plane * kPlane<Element>, y, x, values);
 }
 
-// One thread for each block of eight channels, pixels side by side.
+// One thread for each plane of a pixel, pixels side by side.
 template <class Element, bool In>
 DEEPSIM_DEVICE void features(const Features& layer) {
-  const int area = layer.place.height * layer.place.width, planes = (layer.channels + kColumns - 1) / kColumns * 2;
+  constexpr int plane = kPlane<Element>;
+  const int area = layer.place.height * layer.place.width;
+  const int planes = (layer.channels + kColumns - 1) / kColumns * (kColumns / plane);
   const int index = block_x() * kPassThreads + thread_index();
   if (index >= layer.images * planes * area) return;
-  const int image = index / (planes * area), c8 = index / area % planes, pixel = index % area;
+  const int image = index / (planes * area), channel = index / area % planes * plane, pixel = index % area;
   const int y = pixel / layer.place.width, x = pixel % layer.place.width;
-  float* plain = layer.plain + (static_cast<std::ptrdiff_t>(image) * layer.channels + c8 * kPlane) * area + pixel;
-  float values[kPlane];
-  if (!In) widen<Element>(load_eight(layer.place, image, c8, y, x), values);
-  for (int i = 0; i < kPlane; ++i) {
-    const bool real = c8 * kPlane + i < layer.channels;
+  float* plain = layer.plain + (static_cast<std::ptrdiff_t>(image) * layer.channels + channel) * area + pixel;
+  float values[plane];
+  if (!In) widen<Element>(load_row<Element>(layer.place, image, channel, y, x), values);
+  for (int i = 0; i < plane; ++i) {
+    const bool real = channel + i < layer.channels;
     if (In) values[i] = real ? plain[static_cast<std::ptrdiff_t>(i) * area] : 0.0f;
     if (!In && real) plain[static_cast<std::ptrdiff_t>(i) * area] = values[i];
   }
-  if (In) store_eight(layer.place, image, c8, y, x, narrow<Element>(values));
+  if (In) store_row<Element>(layer.place, image, channel, y, x, narrow<Element>(values));
 }
 
 // One thread for each value of a feature, for all steps.

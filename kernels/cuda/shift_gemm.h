@@ -8,6 +8,10 @@
 
 namespace deepsim::cuda {
 
+struct alignas(kRow) Four {
+  float values[4];
+};
+
 // What may be broken on purpose, to see that the checks notice.
 struct Correct {
   static constexpr bool barrier = true;
@@ -15,6 +19,59 @@ struct Correct {
   static constexpr int missing_buffers = 0;  // of the input
   static constexpr bool barrier_before_staging = true, barrier_after_staging = true;  // of pixels
 };
+
+// A thread's share of a warp's sums, as mma.m16n8k16 spreads them: sums[i][j][2 h + n] is row 16 i + 8 h + lane / 4, column
+// 8 j + lane % 4 * 2 + n.
+template <class T>
+using Sums = float[T::warp_rows / 16][T::warp_columns / 8][4];
+
+// sums += a b on tensor cores. a, b: a warp's first row and column in shared memory, plane by plane; a_rows: of a plane.
+template <class T>
+DEEPSIM_DEVICE void multiply_matrices(const unsigned char* a, int a_rows, const unsigned char* b, Sums<T>& sums) {
+  const int lane = thread_index() % 32;
+  a += (lane / 16 * a_rows + lane % 16) * kRow;
+  b += (lane / 8 % 2 * T::columns + lane % 8 + lane / 16 * 8) * kRow;
+  DEEPSIM_UNROLL
+  for (int k = 0; k < T::planes; k += 2) {
+    std::uint32_t left[T::warp_rows / 16][4], right[T::warp_columns / 16][4];
+    DEEPSIM_UNROLL
+    for (int i = 0; i < T::warp_rows / 16; ++i) load_matrices(left[i], a + (k * a_rows + i * 16) * kRow);
+    DEEPSIM_UNROLL
+    for (int j = 0; j < T::warp_columns / 16; ++j) load_matrices(right[j], b + (k * T::columns + j * 16) * kRow);
+    DEEPSIM_UNROLL
+    for (int i = 0; i < T::warp_rows / 16; ++i)
+      DEEPSIM_UNROLL
+      for (int j = 0; j < T::warp_columns / 8; ++j)
+        multiply_add<typename T::Element>(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+  }
+}
+
+// The same in fp32: each thread computes its own sums, channel by channel. Of eight lanes, which read 16 bytes each at once,
+// four read the same row of a, the others its neighbour; and two each the same column of b, every second one of eight: all
+// from different banks.
+template <class T>
+DEEPSIM_DEVICE void multiply_values(const unsigned char* a, int a_rows, const unsigned char* b, Sums<T>& sums) {
+  const int lane = thread_index() % 32;
+  a += lane / 4 * kRow;
+  b += lane % 4 * 2 * kRow;
+  DEEPSIM_NO_UNROLL  // or the operands of several planes fill the registers beside the sums
+  for (int k = 0; k < T::planes; ++k) {
+    Four left[T::warp_rows / 8];
+    DEEPSIM_UNROLL
+    for (int i = 0; i < T::warp_rows / 8; ++i)
+      left[i] = shared_load(reinterpret_cast<const Four*>(a + (k * a_rows + i * 8) * kRow));
+    DEEPSIM_UNROLL
+    for (int j = 0; j < T::warp_columns / 4; ++j) {
+      const Four right = shared_load(reinterpret_cast<const Four*>(b + (k * T::columns + j / 2 * 8 + j % 2) * kRow));
+      DEEPSIM_UNROLL
+      for (int i = 0; i < T::warp_rows / 8; ++i) {
+        float& sum = sums[i / 2][j / 2][i % 2 * 2 + j % 2];
+        DEEPSIM_UNROLL
+        for (int c = 0; c < 4; ++c) sum = multiply_add(left[i].values[c], right.values[c], sum);
+      }
+    }
+  }
+}
 
 // The steps of a product in order, chunk by chunk and tap by tap: where a step's input and weights are in shared memory.
 struct Cursor {
@@ -41,7 +98,7 @@ struct Product {
   unsigned char* shared;
   int first_row, column_tile, group, split;
   int input_rows, input_bytes, input_count;
-  const std::uint16_t* weights;  // of the next step, in the group's first unit of columns
+  const unsigned char* weights;  // of the next step, in the group's first unit of columns
   std::ptrdiff_t unit_size;
   int units;  // of a group
 
@@ -50,14 +107,14 @@ struct Product {
         group(block_z() / l.splits), split(block_z() % l.splits) {
     const int taps = l.kernel * l.kernel;
     input_rows = T::rows + l.span;
-    input_bytes = T::planes * input_rows * 16;
+    input_bytes = T::planes * input_rows * kRow;
     input_count = input_buffers(taps, T::stages) - Policy::missing_buffers;
     weights = l.weights + first_chunk() * taps * step_size();
     unit_size = static_cast<std::ptrdiff_t>(l.chunks) * taps * step_size();
     units = (l.columns + T::unit - 1) / T::unit;
   }
 
-  DEEPSIM_DEVICE static constexpr int step_size() { return T::depth * T::unit; }
+  DEEPSIM_DEVICE static constexpr int step_size() { return T::planes * T::unit * kRow; }
 
   DEEPSIM_DEVICE int first_chunk() const { return split * layer.chunks_per_split; }
   DEEPSIM_DEVICE int chunk_count() const {
@@ -74,21 +131,21 @@ struct Product {
 
   DEEPSIM_DEVICE void copy_input(int chunk, unsigned char* to) const {
     const std::ptrdiff_t plane = group * layer.group_planes + chunk * T::planes;
-    const std::uint16_t* from = layer.in + (plane * layer.in_plane + first_row + layer.first_shift) * kPlane;
+    const unsigned char* from = layer.in + (plane * layer.in_plane + first_row + layer.first_shift) * kRow;
     DEEPSIM_UNROLL
     for (int p = 0; p < T::planes; ++p)
       for (int row = thread_index(); row < input_rows; row += T::threads)
-        copy_async(to + (p * input_rows + row) * 16, from + (static_cast<std::ptrdiff_t>(p) * layer.in_plane + row) * kPlane);
+        copy_async(to + (p * input_rows + row) * kRow, from + (static_cast<std::ptrdiff_t>(p) * layer.in_plane + row) * kRow);
   }
 
   // A tile's columns are one or more units; where the layer has no more, the last one's are copied and never stored.
   DEEPSIM_DEVICE void copy_weights(unsigned char* to) const {
     DEEPSIM_UNROLL
-    for (int i = thread_index(); i < T::weight_bytes / 16; i += T::threads) {
+    for (int i = thread_index(); i < T::weight_bytes / kRow; i += T::threads) {
       const int plane = i / T::columns, column = i % T::columns;
       int unit = column_tile * (T::columns / T::unit) + column / T::unit;
       unit = group * units + (unit < units ? unit : units - 1);
-      copy_async(to + i * 16, weights + unit * unit_size + (plane * T::unit + column % T::unit) * kPlane);
+      copy_async(to + i * kRow, weights + unit * unit_size + (plane * T::unit + column % T::unit) * kRow);
     }
   }
 
@@ -104,24 +161,15 @@ struct Product {
   }
 
   // sums += the input at this step's shift times its weights.
-  DEEPSIM_DEVICE void multiply(const Cursor& step, float (&sums)[T::warp_rows / 16][T::warp_columns / 8][4]) const {
-    const int lane = thread_index() % 32, warp = thread_index() / 32;
-    const int row = warp % T::warps_down * T::warp_rows + lane % 16 + step.row * layer.pitch + step.column;
-    const int column = warp / T::warps_down * T::warp_columns + lane % 8 + lane / 16 * 8;
-    const unsigned char* a_from = input_at(step.input) + (lane / 16 * input_rows + row) * 16;
-    const unsigned char* b_from = weights_at(step.stage) + (lane / 8 % 2 * T::columns + column) * 16;
-    DEEPSIM_UNROLL
-    for (int k = 0; k < T::planes; k += 2) {
-      std::uint32_t a[T::warp_rows / 16][4], b[T::warp_columns / 16][4];
-      DEEPSIM_UNROLL
-      for (int i = 0; i < T::warp_rows / 16; ++i) load_matrices(a[i], a_from + (k * input_rows + i * 16) * 16);
-      DEEPSIM_UNROLL
-      for (int j = 0; j < T::warp_columns / 16; ++j) load_matrices(b[j], b_from + (k * T::columns + j * 16) * 16);
-      DEEPSIM_UNROLL
-      for (int i = 0; i < T::warp_rows / 16; ++i)
-        DEEPSIM_UNROLL
-        for (int j = 0; j < T::warp_columns / 8; ++j)
-          multiply_add<typename T::Element>(sums[i][j], a[i], b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
+  DEEPSIM_DEVICE void multiply(const Cursor& step, Sums<T>& sums) const {
+    const int warp = thread_index() / 32;
+    const int row = warp % T::warps_down * T::warp_rows + step.row * layer.pitch + step.column;
+    const int column = warp / T::warps_down * T::warp_columns;
+    const unsigned char *a = input_at(step.input) + row * kRow, *b = weights_at(step.stage) + column * kRow;
+    if constexpr (sizeof(typename T::Element::Bits) == 2) {
+      multiply_matrices<T>(a, input_rows, b, sums);
+    } else {
+      multiply_values<T>(a, input_rows, b, sums);
     }
   }
 };
@@ -129,7 +177,7 @@ struct Product {
 template <class T, Store kStore, class Policy = Correct>
 DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   Product<T, Policy> product(layer, shared);
-  float sums[T::warp_rows / 16][T::warp_columns / 8][4];
+  Sums<T> sums;
   DEEPSIM_UNROLL
   for (int i = 0; i < T::warp_rows / 16; ++i)
     DEEPSIM_UNROLL

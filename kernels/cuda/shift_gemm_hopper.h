@@ -59,7 +59,7 @@ struct HopperProduct {
   }
   DEEPSIM_DEVICE unsigned char* weights_at(int buffer) const { return shared + kBarrierBytes + buffer * T::weight_bytes; }
   DEEPSIM_DEVICE unsigned char* input_at(int buffer) const {
-    return weights_at(T::stages) + buffer * T::planes * input_rows * 16;
+    return weights_at(T::stages) + buffer * T::planes * input_rows * kRow;
   }
 
   DEEPSIM_DEVICE void make_barriers() const {
@@ -85,31 +85,31 @@ struct HopperProduct {
 
   // One lane: the input of every chunk. A plane's rows lie together in memory, and in shared memory.
   DEEPSIM_DEVICE void feed_input() const {
-    const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kPlane;
-    const std::uint16_t* from = layer.in + group * layer.group_planes * plane +
-                                static_cast<std::ptrdiff_t>(first_row + layer.first_shift) * kPlane;
+    const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kRow;
+    const unsigned char* from = layer.in + group * layer.group_planes * plane +
+                                static_cast<std::ptrdiff_t>(first_row + layer.first_shift) * kRow;
     Ring ring(input_count);
     for (int chunk = 0; chunk < layer.chunks; ++chunk, ring.advance()) {
-      start_filling(Signal::input_full, Signal::input_free, ring, T::planes * input_rows * 16);
+      start_filling(Signal::input_full, Signal::input_free, ring, T::planes * input_rows * kRow);
       for (int p = 0; p < T::planes; ++p, from += plane)
-        bulk_copy(input_at(ring.index) + p * input_rows * 16, from, input_rows * 16,
+        bulk_copy(input_at(ring.index) + p * input_rows * kRow, from, input_rows * kRow,
                   barrier(Signal::input_full, ring.index));
     }
   }
 
   // The packed weights of one of the tile's units of columns; where the layer has no more, of the last, never stored.
-  DEEPSIM_DEVICE const std::uint16_t* weights_of(int unit) const {
+  DEEPSIM_DEVICE const unsigned char* weights_of(int unit) const {
     const int units = (layer.columns + kUnit - 1) / kUnit, wanted = column_tile * (T::columns / kUnit) + unit;
     const int index = group * units + (wanted < units ? wanted : units - 1);
     const int steps = layer.chunks * layer.kernel * layer.kernel;
-    return layer.weights + static_cast<std::ptrdiff_t>(index) * steps * (T::depth * kUnit);
+    return layer.weights + static_cast<std::ptrdiff_t>(index) * steps * (T::planes * kUnit * kRow);
   }
 
   // One lane: the weights of every step. A unit's planes lie together in memory; in shared memory a plane's units do,
   // so that its columns follow each other at one stride.
   DEEPSIM_DEVICE void feed_weights() const {
     constexpr int units = T::columns / kUnit;
-    const std::uint16_t* from[units];
+    const unsigned char* from[units];
     DEEPSIM_UNROLL
     for (int unit = 0; unit < units; ++unit) from[unit] = weights_of(unit);
     Ring ring(T::stages);
@@ -118,8 +118,8 @@ struct HopperProduct {
       DEEPSIM_UNROLL
       for (int p = 0; p < T::planes; ++p)
         DEEPSIM_UNROLL
-        for (int unit = 0; unit < units; ++unit, from[unit - 1] += kUnit * kPlane)
-          bulk_copy(weights_at(ring.index) + (p * T::columns + unit * kUnit) * 16, from[unit], kUnit * 16,
+        for (int unit = 0; unit < units; ++unit, from[unit - 1] += kUnit * kRow)
+          bulk_copy(weights_at(ring.index) + (p * T::columns + unit * kUnit) * kRow, from[unit], kUnit * kRow,
                     barrier(Signal::weights_full, ring.index));
     }
   }
@@ -137,12 +137,12 @@ struct HopperProduct {
   // Start sums += the input, shifted by this tap, times the step's weights.
   DEEPSIM_DEVICE void multiply(int input, int stage, int tap_shift, bool first, float (&sums)[T::columns / 2]) const {
     const int row = thread_index() / kWarpgroup * 64 + tap_shift;
-    const unsigned left = shared_address(input_at(input)) + row * 16, right = shared_address(weights_at(stage));
+    const unsigned left = shared_address(input_at(input)) + row * kRow, right = shared_address(weights_at(stage));
     fence_multiplies();
     DEEPSIM_UNROLL
     for (int k = 0; k < T::planes; k += 2)
-      multiply_warpgroup<typename T::Element>(sums, describe_operand(left + k * input_rows * 16, input_rows * 16, 128),
-                                              describe_operand(right + k * T::columns * 16, T::columns * 16, 128),
+      multiply_warpgroup<typename T::Element>(sums, describe_operand(left + k * input_rows * kRow, input_rows * kRow, 128),
+                                              describe_operand(right + k * T::columns * kRow, T::columns * kRow, 128),
                                               !first || k > 0);
     commit_multiplies();
   }

@@ -12,9 +12,20 @@
 
 namespace deepsim::cuda {
 
-// How 16-bit values are stored: IEEE binary16, or bfloat16 for ranges beyond 65504. Memory holds their bits.
-struct Half {};
-struct Brain {};
+// How values are stored: IEEE binary16; bfloat16, for ranges beyond 65504; or IEEE binary32, the reference that rounds
+// nothing to 16 bits. Memory holds their Bits; Two are those of two neighbours, the first one's below the second's.
+struct Half {
+  using Bits = std::uint16_t;
+  using Two = std::uint32_t;
+};
+struct Brain {
+  using Bits = std::uint16_t;
+  using Two = std::uint32_t;
+};
+struct Single {
+  using Bits = std::uint32_t;
+  using Two = std::uint64_t;
+};
 
 struct Pair {
   float low, high;

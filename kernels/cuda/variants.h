@@ -13,26 +13,31 @@
   TILE(image, 128, 16, 32, 32, 16, 3)        \
   TILE(image16, 128, 16, 16, 32, 16, 4)
 
+// Products with chunks of 32 channels, of 16-bit values.
+//   tile, store
+#define DEEPSIM_CUDA_DEEP_PRODUCTS(PRODUCT) \
+  PRODUCT(large, blocks)                    \
+  PRODUCT(large, shuffle)                   \
+  PRODUCT(large, connected)                 \
+  PRODUCT(small, blocks)                    \
+  PRODUCT(small, shuffle)                   \
+  PRODUCT(small, connected)                 \
+  PRODUCT(skinny, partial)                  \
+  PRODUCT(image, pixels)
+
+// With chunks of 16, which take as many bytes in fp32.
 //   tile, store
 #define DEEPSIM_CUDA_PRODUCTS(PRODUCT) \
-  PRODUCT(large, blocks)               \
-  PRODUCT(large, shuffle)              \
-  PRODUCT(large, connected)            \
   PRODUCT(large16, blocks)             \
   PRODUCT(large16, shuffle)            \
   PRODUCT(large16, connected)          \
-  PRODUCT(small, blocks)               \
-  PRODUCT(small, shuffle)              \
-  PRODUCT(small, connected)            \
   PRODUCT(small16, blocks)             \
   PRODUCT(small16, shuffle)            \
   PRODUCT(small16, connected)          \
-  PRODUCT(skinny, partial)             \
   PRODUCT(skinny16, partial)           \
-  PRODUCT(image, pixels)               \
   PRODUCT(image16, pixels)
 
-// Products with the instructions of Hopper; compute capability 9.0a alone.
+// Products with the instructions of Hopper, of 16-bit values; compute capability 9.0a alone.
 //   tile, rows, columns, depth, stages
 #define DEEPSIM_CUDA_HOPPER_TILES(TILE) \
   TILE(wgmma_wide, 128, 256, 32, 6)     \

@@ -8,7 +8,7 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.native_inverter import NativeInverter
 
-PRECISIONS = ("fp16", "bf16")
+PRECISIONS = ("fp16", "bf16", "fp32")
 OPTIONS = ("precision", "stable")
 
 
@@ -34,8 +34,9 @@ def create(
 ) -> CudaBackend:
     """Load a bundle onto a GPU, "auto": the first.
 
-    ``precision`` is "fp16" or, for values beyond 65504, "bf16"; sums are fp32. With ``stable`` an image's result has
-    the same bits in every batch, which costs speed for few images.
+    ``precision`` is how activations and weights are stored: "fp16" or, for values beyond 65504, "bf16"; sums are fp32.
+    "fp32" stores and multiplies in fp32, without tensor cores or TF32, as a reference. With ``stable`` an image's
+    result has the same bits in every batch, which costs speed for few images.
 
     Raises BundleError and its kinds for the bundle, DeviceError for the GPU, OutOfMemory naming need and what is free,
     NumericError for weights that fp16 cannot hold, UsageError for another precision.

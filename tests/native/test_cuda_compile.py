@@ -52,15 +52,32 @@ class Tile:
         """ldmatrix.x4 of a warp in one step, with the input read once for all columns and the weights for all rows."""
         return (self.warp_rows // 16 + self.warp_columns // 16) * (self.depth // 16)
 
+    @property
+    def multiply_adds(self):
+        """Those of a thread in fp32, for four channels."""
+        return self.warp_rows // 8 * (self.warp_columns // 4) * 4
+
+    @property
+    def loads(self):
+        """16-byte loads of a thread in fp32, of the same channels."""
+        return self.warp_rows // 8 + self.warp_columns // 4
+
 
 VARIANTS = (KERNELS / "variants.h").read_text()
 TILES = {
     name: Tile(*map(int, numbers.split(",")))
     for name, numbers in re.findall(r"TILE\((\w+), ((?:\d+, ){5}\d+)\)", VARIANTS)
 }
-PRODUCTS = {
-    f"{tile}_{store}": TILES[tile] for tile, store in re.findall(r"PRODUCT\((\w+), (\w+)\)", VARIANTS) if tile in TILES
-}
+
+
+def products_of(element):
+    """Return {kernel: its tile} of an element's products."""
+    lists = "(?:DEEP_)?" if element != "Single" else ""
+    listed = re.findall(rf"#define DEEPSIM_CUDA_{lists}PRODUCTS\(PRODUCT\)((?:.*\\\n)+.*)", VARIANTS)
+    products = re.findall(r"PRODUCT\((\w+), (\w+)\)", "".join(listed))
+    return {f"{tile}_{store}": TILES[tile] for tile, store in products}
+
+
 PASSES = re.findall(r'^extern "C" DEEPSIM_KERNEL\(\w+\) (\w+)\(', (KERNELS / "kernels.cu").read_text(), re.MULTILINE)
 
 # Blocks that the 65536 registers of a multiprocessor hold at the least; shared memory may hold fewer. On 7.5, where a
@@ -123,11 +140,11 @@ def blocks_of(registers, threads):
 def test_kernels_need_no_stack_and_draw_no_warning(compiled):
     assert not re.findall(r".*(?:warning|C75\d\d).*", compiled.said)
     found = resources(compiled.said)
-    assert set(found) == {*PRODUCTS, *PASSES}
+    assert set(found) == {*products_of(compiled.element), *PASSES}
     assert {name: spilled for name, (_, spilled) in found.items() if spilled} == {}
     assert max(registers for registers, _ in found.values()) <= 255
     least = LEAST_BLOCKS if compiled.architecture >= 80 else LEAST_BLOCKS_75
-    for name, tile in PRODUCTS.items():
+    for name, tile in products_of(compiled.element).items():
         assert blocks_of(found[name][0], tile.threads) >= least[name.rpartition("_")[0]], (name, found[name])
 
 
@@ -160,17 +177,31 @@ def total(counts, prefix):
     return sum(count for name, count in counts.items() if name.split(".")[0] == prefix)
 
 
+def check_matrix_products(name, tile, counts, architecture):
+    shape, halves = ("HMMA.16816.F32", 1) if architecture >= 80 else ("HMMA.1688.F32", 2)
+    products = sum(count for code, count in counts.items() if code.startswith(shape))
+    assert products == total(counts, "HMMA") > 0, (name, counts)
+    # As often as the main loop is there: once, or unrolled.
+    assert products * tile.matrix_loads == counts["LDSM.16.M88.4"] * tile.matrix_products * halves, (name, counts)
+
+
+def check_multiply_adds(name, tile, counts, architecture):
+    """In fp32: no tensor cores; all operands come in loads of 16 bytes, each once for four channels."""
+    assert total(counts, "HMMA") == total(counts, "LDSM") == 0, (name, counts)
+    loops, rest = divmod(counts["LDS.128"] + counts["LDS.U.128"], tile.loads)
+    others = total(counts, "FFMA") - loops * tile.multiply_adds
+    assert loops > 0 and rest == 0, (name, counts)
+    assert others > 0 if name.endswith("_pixels") else others == 0, (name, counts)  # levels: a quotient, tanh
+
+
 def test_machine_code_is_what_the_tiles_are_made_for(compiled):
     found = instructions(compiled.cubin)
-    assert set(found) == {*PRODUCTS, *PASSES}
+    assert set(found) == {*products_of(compiled.element), *PASSES}
     assert all(total(counts, local) == 0 for counts in found.values() for local in ("LDL", "STL"))
-    shape, halves = ("HMMA.16816.F32", 1) if compiled.architecture >= 80 else ("HMMA.1688.F32", 2)
-    for name, tile in PRODUCTS.items():
+    check = check_multiply_adds if compiled.element == "Single" else check_matrix_products
+    for name, tile in products_of(compiled.element).items():
         counts = found[name]
-        products = sum(count for code, count in counts.items() if code.startswith(shape))
-        assert products == total(counts, "HMMA") > 0, (name, counts)
-        # As often as the main loop is there: once, or unrolled.
-        assert products * tile.matrix_loads == counts["LDSM.16.M88.4"] * tile.matrix_products * halves, (name, counts)
+        check(name, tile, counts, compiled.architecture)
         assert (total(counts, "LDGSTS") > 0) == (compiled.architecture >= 80), (name, counts)
         narrow = [code for code in counts if re.fullmatch(r"STG\..*[SU](8|16)", code)]
         assert not narrow or name.endswith("_pixels"), (name, narrow)

@@ -1,4 +1,4 @@
-// Binary16 and bfloat16 in 32-bit arithmetic, rounded to nearest even, as the conversions of a GPU do it.
+// Binary16 and bfloat16 in 32-bit arithmetic, rounded to nearest even, as the conversions of a GPU do it; binary32 as it is.
 // Included by device.h, which has the types.
 #pragma once
 
@@ -48,5 +48,8 @@ inline float from_bits(std::uint32_t half, Half) {
 }
 
 inline float from_bits(std::uint32_t brain, Brain) { return float_of(brain << 16); }
+
+inline std::uint32_t to_bits(float value, Single) { return bits_of(value); }
+inline float from_bits(std::uint32_t single, Single) { return float_of(single); }
 
 }  // namespace deepsim::cuda::emulation

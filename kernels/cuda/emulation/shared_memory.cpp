@@ -79,7 +79,7 @@ void SharedMemory::read(std::size_t offset, std::size_t bytes, const Actor& acto
     if (!is_written(write)) {
       violate(Rule::unwritten, actor.thread, i, "read, but never written. Write it first.");
     }
-    check_unclaimed(i, actor, "read");
+    if (write.state == State::claimed) check_unclaimed(i, actor, "read");
     if (write.state == State::in_flight) {
       violate(Rule::in_flight, actor.thread, i,
               "read while a copy of " + thread_name(write.thread) + " to it is under way. Wait for it there, then sync_block.");

@@ -18,8 +18,8 @@ struct EngineOptions {
   std::size_t spare_bytes = std::size_t{256} << 20;  // see WeightLimit
   std::string isa;              // "" for the best; "avx512", "avx2", "baseline"
   std::string device;           // "" or "cpu"; "cuda:0" ... for a GPU
-  std::string precision;        // of a GPU: "" or "fp16"; "bf16"
-  std::string kernels;          // of a GPU: "mma", "wgmma", or "" for DEEPSIM_CUDA_KERNELS, else mma; see cuda/products.h
+  std::string precision;        // of a GPU: "" or "fp16"; "bf16", "fp32"
+  std::string kernels;          // of a GPU: "mma", "wgmma", "" for DEEPSIM_CUDA_KERNELS or the default; see cuda/products.h
   bool stable = false;          // on a GPU: an image's result has the same bits in every batch
 };
 

@@ -12,7 +12,7 @@ struct EmulatedKernel {
   std::function<void(const void* argument)> body;  // of one thread
 };
 
-// The kernel for fp16 ("half") or bfloat16 ("brain"). Throws out_of_range for a name that there is none of.
+// The kernel for fp16 ("half"), bfloat16 ("brain") or fp32 ("single"). Throws out_of_range for a name that there is none of.
 const EmulatedKernel& emulated_kernel(const std::string& element, const std::string& name);
 
 }  // namespace deepsim::tests

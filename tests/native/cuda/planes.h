@@ -12,20 +12,20 @@
 
 namespace deepsim::tests {
 
-// A 16-bit type by its name in the module: "half" or "brain".
+// A type by its name in the module: "half", "brain" or "single". Its values' bits are in the lower half where it has 16.
 struct Precision {
   std::string name;
-  double unit() const { return name == "half" ? 0x1p-11 : 0x1p-8; }  // of rounding
-  std::uint16_t bits(double value) const;
-  double value(std::uint16_t bits) const;
+  double unit() const { return name == "half" ? 0x1p-11 : name == "brain" ? 0x1p-8 : 0x1p-24; }  // of rounding
+  int bytes() const { return name == "single" ? 4 : 2; }
+  int plane() const { return 16 / bytes(); }  // channels that lie together
+  std::uint32_t bits(double value) const;
+  double value(std::uint32_t bits) const;
+  std::uint32_t poison() const { return name == "single" ? 0xffe5a5a5u : 0xfe5au; }  // that no conversion or sum makes
   double rounded(double x) const { return value(bits(x)); }
 };
 
 // Normal values of this scale that the type holds, so that reading them adds no error.
 Tensor random_tensor(int n, int c, int h, int w, double scale, const Precision& precision, std::mt19937& random);
-
-// A NaN that no conversion makes.
-constexpr std::uint16_t kPoison = 0xfe5a;
 
 class Planes {
  public:
@@ -37,15 +37,14 @@ class Planes {
   };
 
   // All poison, the zeros of the padding too.
-  explicit Planes(const Shape& shape);
+  Planes(const Shape& shape, const Precision& precision);
   // The zeros of the padding, the values, and behind them poison that nobody may use.
   Planes(const Shape& shape, const Tensor& x, const Precision& precision);
 
   cuda::Place place();
   int plane_rows() const { return plane_rows_; }
-  const std::vector<std::uint16_t>& bits() const { return bits_; }
-  // Values of the images; poison where nobody wrote.
-  std::vector<std::uint16_t> interior() const;
+  // Bits of the images' values; poison where nobody wrote.
+  std::vector<std::uint32_t> interior() const;
   // How many elements that belong to no pixel are not poison any more.
   int touched_outside() const;
 
@@ -54,9 +53,15 @@ class Planes {
   template <class Body>
   void for_all(const Body& body) const;
 
+  std::size_t size() const { return memory_.size() / bytes_; }
+  std::uint32_t get(std::size_t index) const;
+  void set(std::size_t index, std::uint32_t bits);
+
   Shape shape_;
+  Precision precision_;
+  std::size_t bytes_;  // of a value
   int guard_, image_rows_, plane_rows_, planes_;
-  std::vector<std::uint16_t> bits_;
+  std::vector<unsigned char> memory_;
 };
 
 }  // namespace deepsim::tests

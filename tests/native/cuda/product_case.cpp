@@ -42,7 +42,7 @@ std::string ProductCase::text() const {
          (crop > 0 ? ", crop " + number(crop) : "") + (store == "partial" ? ", splits " + number(splits) : "");
 }
 
-std::vector<TileFacts> tiles_for(const std::string& store, int channels) {
+std::vector<TileFacts> tiles_for(const std::string& store, int channels, const Precision& precision) {
   std::vector<TileFacts> tiles;
 #define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
   const TileFacts name##_facts{#name, rows, columns, depth, stages, rows / warp_rows * (columns / warp_columns) * 32};
@@ -50,13 +50,17 @@ std::vector<TileFacts> tiles_for(const std::string& store, int channels) {
 #undef TILE
 #define PRODUCT(tile, kind) \
   if (store == #kind && channels % tile##_facts.depth == 0) tiles.push_back(tile##_facts);
+  if (precision.bytes() == 2) {
+    DEEPSIM_CUDA_DEEP_PRODUCTS(PRODUCT)
+  }
   DEEPSIM_CUDA_PRODUCTS(PRODUCT)
 #undef PRODUCT
   return tiles;
 }
 
-std::vector<std::string> product_names() {
+std::set<std::string> product_names(const Precision& precision) {
 #define PRODUCT(tile, kind) #tile "_" #kind,
+  if (precision.bytes() == 2) return {DEEPSIM_CUDA_DEEP_PRODUCTS(PRODUCT) DEEPSIM_CUDA_PRODUCTS(PRODUCT)};
   return {DEEPSIM_CUDA_PRODUCTS(PRODUCT)};
 #undef PRODUCT
 }
@@ -117,7 +121,7 @@ void ProductRun::describe() {
     product_.out_width = Divisor(layer.out_width);
     return;
   }
-  product_.group_planes = layer.channels / layer.groups / 8;
+  product_.group_planes = layer.channels / layer.groups / precision_.plane();
   product_.rows = layer.images * (layer.height + layer.pad) * pitch;
   product_.pitch = pitch;
   product_.kernel = layer.kernel;
@@ -173,18 +177,21 @@ double ProductRun::packed_weight(int group, int column, int channel, int tap) co
   return weight_.at(channel, output, 3 - phase / 2 - 2 * r, 3 - phase % 2 - 2 * s);
 }
 
-// [group][unit of columns][chunk][tap][depth / 8][unit][8]
-std::vector<std::uint16_t> ProductRun::packed(int unit, int depth) const {
+// [group][unit of columns][chunk][tap][depth / plane][unit][plane]
+std::vector<unsigned char> ProductRun::packed(int unit, int depth) const {
   const int channels = product_.chunks * depth, taps = layer_.connected() ? 1 : layer_.kernel * layer_.kernel;
-  std::vector<std::uint16_t> weights;
+  const int plane = precision_.plane();
+  std::vector<unsigned char> weights;
   for (int group = 0; group < layer_.groups; ++group)
     for (int first = 0; first < product_.columns; first += unit)
       for (int chunk = 0; chunk < channels; chunk += depth)
         for (int tap = 0; tap < taps; ++tap)
           for (int i = 0; i < depth * unit; ++i) {
-            const int column = first + i / 8 % unit, channel = chunk + i / (8 * unit) * 8 + i % 8;
+            const int column = first + i / plane % unit, channel = chunk + i / (plane * unit) * plane + i % plane;
             const double weight = column < product_.columns ? packed_weight(group, column, channel, tap) : 0.0;
-            weights.push_back(precision_.bits(weight));
+            const std::uint32_t bits = precision_.bits(weight);
+            for (int byte = 0; byte < precision_.bytes(); ++byte)
+              weights.push_back(static_cast<unsigned char>(bits >> 8 * byte));
           }
   return weights;
 }
@@ -199,7 +206,8 @@ std::vector<float> ProductRun::packed_bias() const {
 }
 
 Planes ProductRun::output() const {
-  return Planes({layer_.images, wanted_.channels, wanted_.height, wanted_.width, layer_.flat ? 0 : layer_.out_pad, layer_.flat});
+  return Planes({layer_.images, wanted_.channels, wanted_.height, wanted_.width, layer_.flat ? 0 : layer_.out_pad, layer_.flat},
+                precision_);
 }
 
 Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel* kernel) {
@@ -208,13 +216,13 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.chunks = channels / tile.depth;
   product_.chunks_per_split = divide_up(product_.chunks, layer_.splits);
   product_.splits = divide_up(product_.chunks, product_.chunks_per_split);
-  const std::vector<std::uint16_t> weights = packed(layer_.store == "pixels" ? 16 : 64, tile.depth);
+  const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 64, tile.depth);
   const std::vector<float> bias = packed_bias();
   Planes input({layer_.images, layer_.channels, layer_.height, layer_.width, layer_.connected() ? 0 : layer_.pad,
                 layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 128},
                input_, precision_);
   product_.in = input.place().base;
-  product_.in_plane = input.place().odd;
+  product_.in_plane = input.place().plane;
   product_.weights = weights.data();
   product_.bias = bias.data();
   const EmulatedKernel& used = kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.store);
@@ -246,7 +254,8 @@ Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, 
 void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) const {
   const int taps = product_.kernel * product_.kernel;
   const auto bytes_of = tile.hopper ? hopper_shared_bytes : shared_bytes;
-  const int shared = bytes_of(tile.rows, product_.span, tile.depth / 8, taps, tile.stages, tile.depth * tile.columns * 2);
+  const int weight_bytes = tile.depth * tile.columns * precision_.bytes();
+  const int shared = bytes_of(tile.rows, product_.span, tile.depth / precision_.plane(), taps, tile.stages, weight_bytes);
   const emulation::Grid grid{divide_up(product_.rows, tile.rows), divide_up(product_.columns, tile.columns),
                              layer_.groups * product_.splits};
   const auto bytes = static_cast<std::size_t>(shared);

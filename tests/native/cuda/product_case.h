@@ -1,6 +1,7 @@
 // Layers with weights, as the shift-GEMM computes them: inputs of one layer, its float64 result, and its runs on tiles.
 #pragma once
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -39,13 +40,13 @@ struct TileFacts {
 };
 
 // The tiles that have a kernel with this store and serve this many channels of a group.
-std::vector<TileFacts> tiles_for(const std::string& store, int channels);
+std::vector<TileFacts> tiles_for(const std::string& store, int channels, const Precision& precision);
 // All kernels with a product: "large_blocks" ...
-std::vector<std::string> product_names();
+std::set<std::string> product_names(const Precision& precision);
 
-// What a run wrote: bits of 16-bit values in (n, C, H, W), or bytes in (n, H, W, 3).
+// What a run wrote: bits of values in (n, C, H, W), or bytes in (n, H, W, 3).
 struct Written {
-  std::vector<std::uint16_t> values;
+  std::vector<std::uint32_t> values;
   int touched_outside = 0;  // elements that no result belongs to
   bool operator==(const Written& other) const { return values == other.values && touched_outside == other.touched_outside; }
 };
@@ -73,7 +74,7 @@ class ProductRun {
   void compute();
   void describe();
   void set_levels(cuda::Levels& levels) const;
-  std::vector<std::uint16_t> packed(int unit, int depth) const;
+  std::vector<unsigned char> packed(int unit, int depth) const;
   double packed_weight(int group, int column, int channel, int tap) const;
   int output_of(int column) const;
   int column_count() const;

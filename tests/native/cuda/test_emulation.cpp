@@ -218,6 +218,15 @@ TEST_CASE("what 16 bits cannot hold becomes infinite, and every NaN the same NaN
   }
 }
 
+TEST_CASE("fp32 keeps its bits") {
+  for (const float value : {1.f, -0.f, 0x1p-149f, 0x1.fffffep127f, std::numeric_limits<float>::infinity()}) {
+    const std::uint64_t packed = pack<Single>(value, -3.5f);
+    CHECK(static_cast<std::uint32_t>(packed) == emulation::bits_of(value));
+    CHECK(unpack<Single>(packed).low == value);
+    CHECK(unpack<Single>(packed).high == -3.5f);
+  }
+}
+
 TEST_CASE("division by a known number is exact up to 2^31 - 1") {
   constexpr std::int64_t most = std::numeric_limits<int>::max();
   std::minstd_rand random(1);  // below 2^31
@@ -246,6 +255,7 @@ TEST_CASE("division by a known number is exact up to 2^31 - 1") {
 }
 
 TEST_CASE("fp32 functions") {
+  CHECK(multiply_add(0x1.000002p0f, 0x1.000002p0f, -1.f) == 0x1.000001p-22f);  // 2^-22 + 2^-46; unfused: 2^-22
   CHECK(square_root(2.f) == 0x1.6a09e6p0f);
   CHECK(quotient(1.f, 3.f) == 0x1.555556p-2f);
   CHECK(hyperbolic_tangent(0.5f) == doctest::Approx(0.46211715726));

@@ -164,9 +164,9 @@ TEST_CASE("an image's bits do not depend on who is beside it") {
     ProductRun together(layer, {"half"});
     ProductRun last = together.alone(layer.images - 1);
     const TileFacts tile = hopper_tiles_for(layer.store, layer.channels / layer.groups).front();
-    const std::vector<std::uint16_t> all = together.run(tile).values;
+    const std::vector<std::uint32_t> all = together.run(tile).values;
     const auto size = static_cast<std::ptrdiff_t>(all.size()) / layer.images;
-    CHECK(last.run(tile).values == std::vector<std::uint16_t>(all.end() - size, all.end()));
+    CHECK(last.run(tile).values == std::vector<std::uint32_t>(all.end() - size, all.end()));
   }
 }
 

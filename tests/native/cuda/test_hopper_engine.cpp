@@ -60,23 +60,31 @@ TEST_CASE("wgmma is taken where it was asked for and a layer fills the GPU; mma.
   CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "small_blocks");
   CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma) == "image_pixels");
+  CHECK(chosen("blocks", 16, 32 * 33 * 33, 128, Instructions::fma) == "large16_blocks");
+  CHECK(chosen("connected", 16, 64, 4096, Instructions::fma) == "small16_connected");
   const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376};  // too little for the widest tile
   CHECK(product_for(small, "blocks", 32, 32 * 33 * 33, 256, 1, 70, 9, wgmma).kernel == "wgmma_blocks");
 }
 
 TEST_CASE("the choice of instructions by name") {
   DeviceFacts ampere{"an A100", 80, 108, 166912};
-  CHECK(instructions_of("", hopper()) == Instructions::mma);
-  CHECK(instructions_of("wgmma", hopper()) == Instructions::wgmma);
-  CHECK(instructions_of("mma", ampere) == Instructions::mma);
-  CHECK_THROWS_WITH_AS(instructions_of("wgmma", ampere),
+  CHECK(instructions_of("", hopper(), Precision::half) == Instructions::mma);
+  CHECK(instructions_of("wgmma", hopper(), Precision::half) == Instructions::wgmma);
+  CHECK(instructions_of("mma", ampere, Precision::half) == Instructions::mma);
+  CHECK_THROWS_WITH_AS(instructions_of("wgmma", ampere, Precision::half),
                        "kernels 'wgmma': an A100 is sm_80, expected sm_90. Use mma.", Failure);
-  CHECK_THROWS_WITH_AS(instructions_of("hmma", hopper()),
+  CHECK(instructions_of("", ampere, Precision::single) == Instructions::fma);
+  CHECK_THROWS_WITH_AS(instructions_of("wgmma", hopper(), Precision::single),
+                       "kernels 'wgmma': precision is fp32, expected fp16 or bf16, since they multiply 16-bit values. Choose one "
+                       "of these, or leave DEEPSIM_CUDA_KERNELS unset.", Failure);
+  CHECK_THROWS_AS(instructions_of("mma", hopper(), Precision::single), Failure);
+  CHECK_THROWS_WITH_AS(instructions_of("hmma", hopper(), Precision::half),
                        "kernels 'hmma': unknown, expected mma or wgmma. Choose one of these.", Failure);
   const Variable variable("DEEPSIM_CUDA_KERNELS", "wgmma");
-  CHECK(instructions_of("", hopper()) == Instructions::wgmma);
-  CHECK(instructions_of("mma", hopper()) == Instructions::mma);
-  CHECK_THROWS_AS(instructions_of("", ampere), Failure);
+  CHECK(instructions_of("", hopper(), Precision::half) == Instructions::wgmma);
+  CHECK(instructions_of("mma", hopper(), Precision::half) == Instructions::mma);
+  CHECK_THROWS_AS(instructions_of("", ampere, Precision::half), Failure);
+  CHECK_THROWS_AS(instructions_of("", hopper(), Precision::single), Failure);
 }
 
 TEST_CASE("images by wgmma are as close to float64 as those by mma.sync, and not the same") {

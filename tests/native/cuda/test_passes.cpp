@@ -20,11 +20,11 @@ int divide_up(int a, int b) { return (a + b - 1) / b; }
 
 // Run a kernel of `work` threads in every order on an output that was poison. All orders write the same, and that alone.
 template <class Layer>
-std::vector<std::uint16_t> run(const char* name, const Precision& precision, Layer layer, Place Layer::*to,
+std::vector<std::uint32_t> run(const char* name, const Precision& precision, Layer layer, Place Layer::*to,
                                const Planes::Shape& shape, int blocks, int threads, int shared = 0) {
-  std::vector<std::uint16_t> first;
+  std::vector<std::uint32_t> first;
   for (const auto& schedule : schedules) {
-    Planes out(shape);
+    Planes out(shape, precision);
     layer.*to = out.place();
     const EmulatedKernel& kernel = emulated_kernel(precision.name, name);
     emulation::launch({blocks, 1, 1}, threads, static_cast<std::size_t>(shared), [&] { kernel.body(&layer); }, schedule);
@@ -36,7 +36,7 @@ std::vector<std::uint16_t> run(const char* name, const Precision& precision, Lay
 }
 
 // The largest error of a value in units of rounding, beyond that of a subnormal.
-double largest_error(const std::vector<std::uint16_t>& found, const Tensor& wanted, const Precision& precision) {
+double largest_error(const std::vector<std::uint32_t>& found, const Tensor& wanted, const Precision& precision) {
   REQUIRE(found.size() == wanted.values.size());
   double largest = 0;
   for (std::size_t i = 0; i < found.size(); ++i) {
@@ -73,17 +73,18 @@ void check_pool(const PoolCase& layer, bool normalise, const Precision& precisio
   Pool pool;
   pool.in = in.place();
   pool.images = layer.images;
-  pool.planes = layer.channels / 8;
+  pool.planes = layer.channels / precision.plane();
   pool.kernel = layer.kernel;
   pool.stride = layer.stride;
   pool.normalise = normalise;
   const Planes::Shape shape{layer.images, layer.channels, layer.out_height, layer.out_width, layer.flat ? 0 : 2, layer.flat};
   const int blocks = divide_up(layer.images * layer.out_height * layer.out_width, pool_pixels(pool.planes));
-  const int shared = pool_shared_bytes(pool.planes);
+  const int shared = pool_shared_bytes(pool.planes, layer.channels);
   const auto found = run("pool_and_normalise", precision, pool, &Pool::out, shape, blocks, kPoolThreads, shared);
   const Tensor pooled = max_pool(x, layer.kernel, layer.stride, layer.out_height, layer.out_width);
   if (!normalise) CHECK(largest_error(found, pooled, precision) == 0);
-  if (normalise) CHECK(largest_error(found, local_response_norm(pooled), precision) < 1.01);  // rounding, some of fp32
+  const double allowed = precision.name == "single" ? 5 : 1.01;  // 4.1 measured, of fp32 operations; rounding, some of those
+  if (normalise) CHECK(largest_error(found, local_response_norm(pooled), precision) < allowed);
 }
 
 struct PixelsCase {
@@ -128,22 +129,21 @@ void check_pixels_in(const PixelsCase& layer, const Precision& precision) {
   const Planes::Shape shape{layer.images, wanted.channels, layer.height, layer.width, 1};
   const int blocks = divide_up(layer.images * layer.height * layer.width, kPassThreads);
   const auto found = run("read_pixels", precision, told, &PixelsIn::out, shape, blocks, kPassThreads);
-  CHECK(largest_error(found, wanted, precision) < 1.01);
+  CHECK(largest_error(found, wanted, precision) < (precision.name == "single" ? 2 : 1.01));  // two fp32 operations; rounding
 }
 
 struct DepthCase {
   int images, channels, height, width, stride, pad, out_height, out_width;
 };
 
-void check_space_to_depth(const DepthCase& layer) {
-  const Precision precision{"half"};
+void check_space_to_depth(const DepthCase& layer, const Precision& precision) {
   std::mt19937 random(3);
   const Tensor x = random_tensor(layer.images, layer.channels, layer.height, layer.width, 1.0, precision, random);
   Planes in({layer.images, layer.channels, layer.height, layer.width, 0}, x, precision);
-  const SpaceToDepth told{in.place(), {}, layer.images, layer.channels / 8, layer.stride, layer.pad};
+  const SpaceToDepth told{in.place(), {}, layer.images, layer.channels / precision.plane(), layer.stride, layer.pad};
   const int channels = layer.channels * layer.stride * layer.stride;
   const Planes::Shape shape{layer.images, channels, layer.out_height, layer.out_width, 1};
-  const int blocks = divide_up(layer.images * layer.out_height * layer.out_width * channels / 8, kPassThreads);
+  const int blocks = divide_up(layer.images * layer.out_height * layer.out_width * channels / precision.plane(), kPassThreads);
   const auto found = run("to_depth", precision, told, &SpaceToDepth::out, shape, blocks, kPassThreads);
   const Tensor wanted = space_to_depth(x, layer.stride, layer.pad, layer.out_height, layer.out_width);
   CHECK(largest_error(found, wanted, precision) == 0);
@@ -153,15 +153,16 @@ Planes::Shape features_shape(const Tensor& x, bool flat) {
   return {x.images, divide_up(x.channels, 16) * 16, x.height, x.width, flat ? 0 : 1, flat};
 }
 
-int features_blocks(const Tensor& x) {
-  return divide_up(x.images * divide_up(x.channels, 16) * 2 * x.height * x.width, kPassThreads);
+int features_blocks(const Tensor& x, const Precision& precision) {
+  const int planes = divide_up(x.channels, 16) * 16 / precision.plane();
+  return divide_up(x.images * planes * x.height * x.width, kPassThreads);
 }
 
 void check_features_in(const Tensor& x, bool flat, const Precision& precision) {
   std::vector<float> plain(x.values.begin(), x.values.end());
   const Features told{plain.data(), {}, x.images, x.channels};
   const Planes::Shape shape = features_shape(x, flat);
-  const auto found = run("read_features", precision, told, &Features::place, shape, features_blocks(x), kPassThreads);
+  const auto found = run("read_features", precision, told, &Features::place, shape, features_blocks(x, precision), kPassThreads);
   Tensor wanted(x.images, shape.channels, x.height, x.width);
   const std::ptrdiff_t size = x.channels * x.height * x.width, room = shape.channels * x.height * x.width;
   for (int n = 0; n < x.images; ++n) std::copy_n(x.values.begin() + n * size, size, wanted.values.begin() + n * room);
@@ -178,7 +179,7 @@ void check_features_out(const Tensor& x, bool flat, const Precision& precision) 
     std::vector<float> plain(x.values.size() + 2, NAN);
     const Features told{plain.data() + 1, from.place(), x.images, x.channels};
     const EmulatedKernel& kernel = emulated_kernel(precision.name, "write_features");
-    emulation::launch({features_blocks(x), 1, 1}, kPassThreads, 0, [&] { kernel.body(&told); }, schedule);
+    emulation::launch({features_blocks(x, precision), 1, 1}, kPassThreads, 0, [&] { kernel.body(&told); }, schedule);
     CHECK(std::isnan(plain.front()));
     CHECK(std::isnan(plain.back()));
     int wrong = 0;
@@ -194,6 +195,7 @@ TEST_CASE("pooling is exact, and normalisation right where fp16's squares would 
     for (const bool normalise : {false, true}) {
       CAPTURE(layer.channels);
       check_pool(layer, normalise, {"half"});
+      check_pool(layer, normalise, {"single"});
     }
   check_pool(POOLS[1], true, {"brain"});
 }
@@ -204,19 +206,20 @@ TEST_CASE("photographs become network values, in depth, with zeros beyond the bo
                                   PixelsCase{2, 11, 1, 1, 13, 13, false}}) {
     check_pixels_in(layer, {"half"});
     check_pixels_in(layer, {"brain"});
+    check_pixels_in(layer, {"single"});
   }
 }
 
 TEST_CASE("pixels become channels, with zeros beyond the border") {
   for (const DepthCase& layer : {DepthCase{1, 16, 1, 1, 1, 0, 1, 1}, DepthCase{2, 32, 7, 9, 2, 1, 4, 5},
                                  DepthCase{3, 48, 5, 3, 2, 0, 3, 2}, DepthCase{2, 16, 7, 7, 3, 2, 4, 3}})
-    check_space_to_depth(layer);
+    for (const Precision& precision : {Precision{"half"}, Precision{"single"}}) check_space_to_depth(layer, precision);
 }
 
 TEST_CASE("features go in rounded, and come out as they are") {
   std::mt19937 random(4);
   std::uniform_real_distribution<float> uniform(-2, 2);
-  for (const Precision& precision : {Precision{"half"}, Precision{"brain"}})
+  for (const Precision& precision : {Precision{"half"}, Precision{"brain"}, Precision{"single"}})
     for (const bool flat : {false, true})
       for (const auto& [n, c, h, w] :
            {std::array{1, 1, 1, 1}, std::array{3, 50, 1, 1}, std::array{2, 33, 3, 5}, std::array{2, 96, 7, 9}}) {

@@ -154,21 +154,26 @@ void check_values(const ProductRun& run, const Written& written, const Precision
   }
   REQUIRE(written.values.size() == run.wanted().values.size());
   const Errors errors = errors_of(run, written, precision);
+  CHECK(errors.relative > 0.2);
+  if (precision.name == "single") {  // the sums' errors alone, larger where the sum itself is
+    CHECK(errors.largest <= 3);      // 2.4 measured
+    CHECK(errors.relative <= 10);    // 0.6 to 5.7 measured, 3.4e-7
+    return;
+  }
   CHECK(errors.largest <= 1);
   // Rounding alone: uniform up to one unit at a mantissa of 1 (0.58 in the mean square), to half of it at 2.
   if (written.values.size() >= 100) CHECK(errors.relative <= 0.46);  // 0.39 to 0.44 measured
-  CHECK(errors.relative > 0.2);
 }
 
 void check_case(const ProductCase& layer, const Precision& precision, std::set<std::string>& done) {
   ProductRun run(layer, precision);
   std::vector<std::pair<int, Written>> first;  // of each depth
-  for (const TileFacts& tile : tiles_for(layer.store, layer.channels / layer.groups)) {
+  for (const TileFacts& tile : tiles_for(layer.store, layer.channels / layer.groups, precision)) {
     const std::string text = layer.text() + ", " + tile.name + ", " + precision.name;
     CAPTURE(text);
     const Written written = run.run(tile);
     check_values(run, written, precision);
-    for (const auto& schedule : schedules) CHECK(run.run(tile, schedule) == written);
+    for (int order = 1; order < 4; ++order) CHECK(run.run(tile, schedules[order]) == written);  // the first was taken
     for (const auto& [depth, other] : first)
       if (depth == tile.depth) CHECK(written == other);
     first.emplace_back(tile.depth, written);
@@ -181,8 +186,13 @@ void check_case(const ProductCase& layer, const Precision& precision, std::set<s
 TEST_CASE("every product agrees with float64, in every order, on every tile, and writes nothing else") {
   std::set<std::string> done;
   for (const ProductCase& layer : CASES) check_case(layer, {"half"}, done);
-  const std::vector<std::string> all = product_names();
-  CHECK(done == std::set<std::string>(all.begin(), all.end()));
+  CHECK(done == product_names({"half"}));
+}
+
+TEST_CASE("in fp32 every product agrees with float64, in every order, on every tile, and writes nothing else") {
+  std::set<std::string> done;
+  for (const ProductCase& layer : CASES) check_case(layer, {"single"}, done);
+  CHECK(done == product_names({"single"}));
 }
 
 TEST_CASE("bfloat16 products agree with float64") {
@@ -192,18 +202,19 @@ TEST_CASE("bfloat16 products agree with float64") {
 }
 
 TEST_CASE("an image's bits do not depend on its place in a batch, nor on who is beside it") {
-  for (const ProductCase& layer : CASES) {
-    if (layer.images == 1) continue;
-    const std::string text = layer.text();
-    CAPTURE(text);
-    ProductRun together(layer, {"half"});
-    ProductRun last = together.alone(layer.images - 1), first = together.alone(0);
-    const TileFacts tile = tiles_for(layer.store, layer.channels / layer.groups).front();
-    const std::vector<std::uint16_t> all = together.run(tile).values;
-    const auto size = static_cast<std::ptrdiff_t>(all.size()) / layer.images;
-    CHECK(first.run(tile).values == std::vector<std::uint16_t>(all.begin(), all.begin() + size));
-    CHECK(last.run(tile).values == std::vector<std::uint16_t>(all.end() - size, all.end()));
-  }
+  for (const Precision& precision : {Precision{"half"}, Precision{"single"}})
+    for (const ProductCase& layer : CASES) {
+      if (layer.images == 1) continue;
+      const std::string text = layer.text() + ", " + precision.name;
+      CAPTURE(text);
+      ProductRun together(layer, precision);
+      ProductRun last = together.alone(layer.images - 1), first = together.alone(0);
+      const TileFacts tile = tiles_for(layer.store, layer.channels / layer.groups, precision).front();
+      const std::vector<std::uint32_t> all = together.run(tile).values;
+      const auto size = static_cast<std::ptrdiff_t>(all.size()) / layer.images;
+      CHECK(first.run(tile).values == std::vector<std::uint32_t>(all.begin(), all.begin() + size));
+      CHECK(last.run(tile).values == std::vector<std::uint32_t>(all.end() - size, all.end()));
+    }
 }
 
 TEST_CASE("a product that is split into one part has the bits of one that is not") {
@@ -211,8 +222,9 @@ TEST_CASE("a product that is split into one part has the bits of one that is not
     if (whole.store != "connected") continue;
     ProductCase split = whole;
     split.store = "partial";
-    for (const TileFacts& tile : tiles_for("partial", whole.channels))
-      for (const TileFacts& other : tiles_for("connected", whole.channels))
-        if (tile.depth == other.depth) CHECK(ProductRun(split, {"half"}).run(tile) == ProductRun(whole, {"half"}).run(other));
+    for (const Precision& precision : {Precision{"half"}, Precision{"single"}})
+      for (const TileFacts& tile : tiles_for("partial", whole.channels, precision))
+        for (const TileFacts& other : tiles_for("connected", whole.channels, precision))
+          if (tile.depth == other.depth) CHECK(ProductRun(split, precision).run(tile) == ProductRun(whole, precision).run(other));
   }
 }

@@ -18,7 +18,8 @@ using emulation::schedules;
 namespace {
 
 #define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
-  using name##_tile = Tile<Half, rows, columns, depth, warp_rows, warp_columns, stages>;
+  template <class Element>                                                \
+  using name##_tile = Tile<Element, rows, columns, depth, warp_rows, warp_columns, stages>;
 DEEPSIM_CUDA_TILES(TILE)
 #undef TILE
 
@@ -45,8 +46,13 @@ EmulatedKernel kernel() {
           }};
 }
 
-TileFacts tile_named(const std::string& name, const ProductCase& layer) {
-  for (const TileFacts& tile : tiles_for(layer.store, layer.channels / layer.groups))
+const Precision kHalf{"half"}, kSingle{"single"};
+
+const Precision& precision_of(Half) { return kHalf; }
+const Precision& precision_of(Single) { return kSingle; }
+
+TileFacts tile_named(const std::string& name, const ProductCase& layer, const Precision& precision) {
+  for (const TileFacts& tile : tiles_for(layer.store, layer.channels / layer.groups, precision))
     if (tile.name == name) return tile;
   throw std::out_of_range(name);
 }
@@ -58,9 +64,9 @@ ProductCase convolution(int kernel, int channels) {
   return layer;
 }
 
-// The last of its three or six chunks is where pixels are staged.
-ProductCase last_layer() {
-  ProductCase layer{"pixels", 2, 96, 3, 7, 7};
+// The last of an odd number of chunks, three of 32 channels or five of 16, is where pixels are staged.
+ProductCase last_layer(int channels = 96) {
+  ProductCase layer{"pixels", 2, channels, 3, 7, 7};
   layer.up = true;
   layer.slope = 1.0f;
   return layer;
@@ -73,10 +79,10 @@ ProductCase fully_connected() {
 }
 
 // In how many orders the kernel breaks a rule (one of these) or gives another result.
-int orders_that_notice(const ProductCase& layer, const std::string& tile, const EmulatedKernel& broken,
-                       const std::set<Rule>& rules) {
-  ProductRun run(layer, {"half"});
-  const TileFacts facts = tile_named(tile, layer);
+int orders_that_notice(const ProductCase& layer, const std::string& tile, const Precision& precision,
+                       const EmulatedKernel& broken, const std::set<Rule>& rules) {
+  ProductRun run(layer, precision);
+  const TileFacts facts = tile_named(tile, layer, precision);
   const Written right = run.run(facts);
   int noticed = 0;
   for (const auto& schedule : schedules) {
@@ -94,29 +100,37 @@ int orders_that_notice(const ProductCase& layer, const std::string& tile, const 
 
 template <class T, Store kStore, class Policy>
 void check_on(const std::string& tile, const ProductCase& layer, const std::set<Rule>& rules) {
+  const Precision& precision = precision_of(typename T::Element{});
   CAPTURE(tile);
-  CHECK(orders_that_notice(layer, tile, kernel<T, kStore, Policy>(), rules) == 4);
-  CHECK(orders_that_notice(layer, tile, kernel<T, kStore, Correct>(), {}) == 0);
+  CAPTURE(precision.name);
+  CHECK(orders_that_notice(layer, tile, precision, kernel<T, kStore, Policy>(), rules) == 4);
+  CHECK(orders_that_notice(layer, tile, precision, kernel<T, kStore, Correct>(), {}) == 0);
+}
+
+template <class Element, class Policy>
+void check_deep_16(const std::set<Rule>& rules) {
+  check_on<large16_tile<Element>, Store::blocks, Policy>("large16", convolution(2, 48), rules);
+  check_on<small16_tile<Element>, Store::blocks, Policy>("small16", convolution(1, 144), rules);
+  check_on<skinny16_tile<Element>, Store::partial, Policy>("skinny16", fully_connected(), rules);
+  check_on<image16_tile<Element>, Store::pixels, Policy>("image16", last_layer(), rules);
 }
 
 // In every order, on each tile: what is broken is noticed, and the policy without faults is not.
 template <class Policy>
 void check_noticed(const std::set<Rule>& rules) {
-  check_on<large_tile, Store::blocks, Policy>("large", convolution(3, 64), rules);
-  check_on<small_tile, Store::blocks, Policy>("small", convolution(3, 64), rules);
-  check_on<large16_tile, Store::blocks, Policy>("large16", convolution(2, 48), rules);
-  check_on<small16_tile, Store::blocks, Policy>("small16", convolution(1, 144), rules);
-  check_on<skinny_tile, Store::partial, Policy>("skinny", fully_connected(), rules);
-  check_on<skinny16_tile, Store::partial, Policy>("skinny16", fully_connected(), rules);
-  check_on<image_tile, Store::pixels, Policy>("image", last_layer(), rules);
-  check_on<image16_tile, Store::pixels, Policy>("image16", last_layer(), rules);
+  check_on<large_tile<Half>, Store::blocks, Policy>("large", convolution(3, 64), rules);
+  check_on<small_tile<Half>, Store::blocks, Policy>("small", convolution(3, 64), rules);
+  check_on<skinny_tile<Half>, Store::partial, Policy>("skinny", fully_connected(), rules);
+  check_on<image_tile<Half>, Store::pixels, Policy>("image", last_layer(), rules);
+  check_deep_16<Half, Policy>(rules);
+  check_deep_16<Single, Policy>(rules);
 }
 
 // A run that is told something wrong of its layer gives another result, or reads what was never written.
-bool changes_result(const ProductCase& layer, const std::function<void(ProductRun&)>& fault) {
-  ProductRun right(layer, {"half"}), wrong(layer, {"half"});
+bool changes_result(const ProductCase& layer, const Precision& precision, const std::function<void(ProductRun&)>& fault) {
+  ProductRun right(layer, precision), wrong(layer, precision);
   fault(wrong);
-  const TileFacts tile = tiles_for(layer.store, layer.channels).front();
+  const TileFacts tile = tiles_for(layer.store, layer.channels, precision).front();
   return !(right.run(tile) == wrong.run(tile));
 }
 
@@ -133,38 +147,47 @@ TEST_CASE("one buffer of input too few is noticed in every order") {
 }
 
 TEST_CASE("bytes that are staged before all warps have read the last input are noticed in every order") {
-  const auto broken = kernel<image_tile, Store::pixels, NoBarrierBeforeStaging>();
-  CHECK(orders_that_notice(last_layer(), "image", broken, {Rule::overwritten_read}) == 4);
+  check_on<image_tile<Half>, Store::pixels, NoBarrierBeforeStaging>("image", last_layer(), {Rule::overwritten_read});
+  const std::set<Rule> rules = {Rule::overwritten_read, Rule::unsynchronised_read};  // lanes read on their own
+  check_on<image16_tile<Single>, Store::pixels, NoBarrierBeforeStaging>("image16", last_layer(80), rules);
 }
 
 TEST_CASE("bytes that are read before all warps have staged theirs are noticed in every order") {
-  const auto broken = kernel<image_tile, Store::pixels, NoBarrierAfterStaging>();
-  CHECK(orders_that_notice(last_layer(), "image", broken, {Rule::overwritten_read, Rule::unsynchronised_read}) == 4);
+  const std::set<Rule> rules = {Rule::overwritten_read, Rule::unsynchronised_read};
+  check_on<image_tile<Half>, Store::pixels, NoBarrierAfterStaging>("image", last_layer(), rules);
+  check_on<image16_tile<Single>, Store::pixels, NoBarrierAfterStaging>("image16", last_layer(), rules);
 }
 
 TEST_CASE("phases in the wrong order change the result") {
   ProductCase layer{"shuffle", 1, 16, 16, 3, 5};
-  CHECK(changes_result(layer, [](ProductRun& run) {
+  const auto swap_phases = [](ProductRun& run) {
     Tensor& weight = run.weight();
     for (int in = 0; in < weight.images; ++in)
       for (int out = 0; out < weight.channels; ++out)
         for (int r = 0; r < 4; ++r)
           for (int s = 0; s < r; ++s) std::swap(weight.at(in, out, r, s), weight.at(in, out, s, r));
-  }));
+  };
+  for (const Precision& precision : {kHalf, kSingle}) CHECK(changes_result(layer, precision, swap_phases));
 }
 
 TEST_CASE("a shift, a pitch, a plane or a count that is off by one changes the result") {
-  const ProductCase layer = convolution(3, 32);
-  CHECK(!changes_result(layer, [](ProductRun&) {}));
-  CHECK(changes_result(layer, [](ProductRun& run) { ++run.product().first_shift; }));
-  CHECK(changes_result(layer, [](ProductRun& run) { --run.product().pitch; }));
-  CHECK(changes_result(layer, [](ProductRun& run) { run.product().rows -= 2 * run.product().pitch; }));
-  CHECK(changes_result(layer, [](ProductRun& run) { ++run.product().windows_across; }));
-  CHECK(changes_result(layer, [](ProductRun& run) { --run.product().windows_down; }));
-  CHECK(changes_result(layer, [](ProductRun& run) { run.product().slope = 0.2f; }));
-  CHECK(changes_result(layer, [](ProductRun& run) { run.product().image_rows = Divisor(run.product().image_rows.value + 1); }));
+  const auto changes = [](const Precision& precision, const std::function<void(ShiftGemm&)>& fault) {
+    return changes_result(convolution(3, 32), precision, [&](ProductRun& run) { fault(run.product()); });
+  };
+  for (const Precision& precision : {kHalf, kSingle}) {
+    CHECK(!changes(precision, [](ShiftGemm&) {}));
+    CHECK(changes(precision, [](ShiftGemm& told) { ++told.first_shift; }));
+    CHECK(changes(precision, [](ShiftGemm& told) { --told.pitch; }));
+    CHECK(changes(precision, [](ShiftGemm& told) { told.rows -= 2 * told.pitch; }));
+    CHECK(changes(precision, [](ShiftGemm& told) { ++told.windows_across; }));
+    CHECK(changes(precision, [](ShiftGemm& told) { --told.windows_down; }));
+    CHECK(changes(precision, [](ShiftGemm& told) { told.slope = 0.2f; }));
+    CHECK(changes(precision, [](ShiftGemm& told) { told.image_rows = Divisor(told.image_rows.value + 1); }));
+  }
 }
 
 TEST_CASE("a span that is too short, and so shared memory, is noticed") {
-  CHECK_THROWS_AS(changes_result(convolution(3, 32), [](ProductRun& run) { run.product().span -= 16; }), emulation::Violation);
+  const auto shorten = [](ProductRun& run) { run.product().span -= 16; };
+  for (const Precision& precision : {kHalf, kSingle})
+    CHECK_THROWS_AS(changes_result(convolution(3, 32), precision, shorten), emulation::Violation);
 }

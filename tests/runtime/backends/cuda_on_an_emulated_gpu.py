@@ -27,16 +27,30 @@ def test_cuda_precisions_differ_and_are_near(bundle_of):
     photos = photographs(2, seed=31)
     exact = Inverter(bundle_of("tiny"), "cpu").encode(photos)
     errors = {}
-    for precision in ("fp16", "bf16"):
+    for precision in ("fp16", "bf16", "fp32"):
         found = Inverter(bundle_of("tiny"), "cuda", precision=precision).encode(photos)
         errors[precision] = np.linalg.norm(found - exact) / np.linalg.norm(exact)
     assert 1e-5 < errors["fp16"] < 2e-3 and 4 * errors["fp16"] < errors["bf16"] < 2e-2
-    with pytest.raises(UsageError, match="precision 'fp8': unknown on a GPU, expected fp16 or bf16"):
+    assert 0 < errors["fp32"] < 1e-5
+    with pytest.raises(UsageError, match="precision 'fp8': unknown on a GPU, expected fp16, bf16 or fp32"):
         Inverter(bundle_of("tiny"), "cuda", precision="fp8")
     with pytest.raises(UsageError, match="precision: backend cpu has no such option, only cuda has"):
         Inverter(bundle_of("tiny"), "cpu", precision="fp16")
     with pytest.raises(UsageError, match="half_fc_weights: backend cuda has no such option, only cpu has"):
         Inverter(bundle_of("tiny"), "cuda", half_fc_weights=True)
+
+
+def test_cuda_images_in_fp32_are_those_of_the_cpu_but_for_a_few_levels(bundle_of):
+    features = Inverter(bundle_of("tiny"), "cpu").encode(photographs(2, seed=35))
+    wanted = Inverter(bundle_of("tiny"), "cpu").decode(features, full=True).astype(int)
+    difference = abs(Inverter(bundle_of("tiny"), "cuda", precision="fp32").decode(features, full=True) - wanted)
+    assert difference.max() <= 1 and np.mean(difference) < 1e-3
+
+
+def test_cuda_fp32_has_kernels_of_its_own(bundle_of, monkeypatch):
+    monkeypatch.setenv("DEEPSIM_CUDA_KERNELS", "wgmma")
+    with pytest.raises(UsageError, match="kernels 'wgmma': precision is fp32, expected fp16 or bf16"):
+        Inverter(bundle_of("tiny"), "cuda", precision="fp32")
 
 
 def test_cuda_stable_bits_depend_on_neither_batch_nor_position(bundle_of):

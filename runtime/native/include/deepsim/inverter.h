@@ -41,7 +41,7 @@ struct Options {
   bool half_fc_weights = false;  // store fully connected weights as fp16 (arithmetic stays fp32)
   std::string isa;               // of the CPU: "": the best; "avx512", "avx2", "baseline"
   std::string device;            // "": "cpu"; or a GPU: "cuda:0" ...
-  std::string precision;         // of a GPU: "": "fp16"; "bf16" for values beyond 65504. Sums are fp32
+  std::string precision;         // of a GPU: "": "fp16"; "bf16" for values beyond 65504; "fp32". Sums are fp32
   bool stable = false;           // on a GPU: an image's result has the same bits in every batch; slower for few images
 };
 

@@ -24,7 +24,9 @@ constexpr std::size_t kImageBytes = static_cast<std::size_t>(kCropSide) * kCropS
 Precision precision_of(const std::string& name) {
   if (name.empty() || name == "fp16") return Precision::half;
   if (name == "bf16") return Precision::brain;
-  throw Failure(ErrorKind::usage, "precision '" + name + "': unknown on a GPU, expected fp16 or bf16. Choose one of these.");
+  if (name == "fp32") return Precision::single;
+  throw Failure(ErrorKind::usage,
+                "precision '" + name + "': unknown on a GPU, expected fp16, bf16 or fp32. Choose one of these.");
 }
 
 class CudaEngine final : public Engine {
@@ -83,7 +85,8 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
       isa_("sm_" + std::to_string(gpu_->facts().architecture)) {
   const Tensors tensors = bundle.weights();
   const Gpu::Current context(*gpu_);
-  require_memory(tensors.bytes() / sizeof(float) * sizeof(std::uint16_t), "the weights need", "Use another GPU, or free memory.");
+  require_memory(tensors.bytes() / sizeof(float) * bytes_of(gpu_->precision()), "the weights need",
+                 "Use another GPU, or free memory.");
   Process& current = Process::current();
   ThreadPool& pool = current.pool(thread_count(options.threads));
   const std::lock_guard<std::mutex> lock(current.calls);
@@ -97,7 +100,7 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   whole_bytes_ = side * side * 3;
   const SlotSizes sizes{images * std::max(whole_bytes_, kImageBytes), images * feature_bytes_, images * kImageBytes};
   std::size_t need = kSlots * sizes.device();
-  const Plan::Settings settings{chunk_, options.stable, instructions_of(options.kernels, gpu_->facts())};
+  const Plan::Settings settings{chunk_, options.stable, instructions_of(options.kernels, gpu_->facts(), gpu_->precision())};
   for (Plan* plan : {&encoder_, &generator_}) need += plan->configure(settings);
   require_memory(need, "max_batch " + std::to_string(chunk_) + " needs", "Use a smaller max_batch, or free memory.");
   for (Plan* plan : {&encoder_, &generator_}) plan->prepare(stream_.get());

@@ -13,7 +13,8 @@
 
 namespace deepsim::runtime::detail::cuda {
 
-enum class Precision { half, brain };  // fp16, bf16; sums are fp32
+enum class Precision { half, brain, single };  // fp16, bf16, fp32; sums are fp32
+constexpr std::size_t bytes_of(Precision precision) { return precision == Precision::single ? 4 : 2; }
 
 struct GridSize {
   int x = 1, y = 1, z = 1;

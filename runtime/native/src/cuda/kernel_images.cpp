@@ -2,21 +2,25 @@
 #include "gpu.h"
 
 #if defined(DEEPSIM_CUDA_EMBEDDED)
-extern "C" const unsigned char deepsim_cuda_half[], deepsim_cuda_brain[];
+extern "C" const unsigned char deepsim_cuda_half[], deepsim_cuda_brain[], deepsim_cuda_single[];
 #elif defined(DEEPSIM_CUDA_EMULATED)
 // For tests: what stands in for the driver knows the kernels by name and looks at no image.
-static const unsigned char deepsim_cuda_half[] = "half", deepsim_cuda_brain[] = "brain";
+static const unsigned char deepsim_cuda_half[] = "half", deepsim_cuda_brain[] = "brain", deepsim_cuda_single[] = "single";
 #endif
 
 namespace deepsim::runtime::detail::cuda {
 
 const void* kernel_image(Precision precision) {
 #if defined(DEEPSIM_CUDA_EMBEDDED) || defined(DEEPSIM_CUDA_EMULATED)
-  return precision == Precision::half ? deepsim_cuda_half : deepsim_cuda_brain;
+  switch (precision) {
+    case Precision::half: return deepsim_cuda_half;
+    case Precision::brain: return deepsim_cuda_brain;
+    case Precision::single: return deepsim_cuda_single;
+  }
 #else
   (void)precision;
-  return nullptr;
 #endif
+  return nullptr;
 }
 
 const char* kernel_architectures() {
@@ -27,6 +31,6 @@ const char* kernel_architectures() {
 #endif
 }
 
-int oldest_architecture(Precision precision) { return precision == Precision::half ? 75 : 80; }
+int oldest_architecture(Precision precision) { return precision == Precision::brain ? 80 : 75; }
 
 }  // namespace deepsim::runtime::detail::cuda

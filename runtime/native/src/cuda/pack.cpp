@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "../../../../kernels/cuda/layers.h"
 #include "../error.h"
 
 namespace deepsim::runtime::detail::cuda {
@@ -19,23 +20,31 @@ std::uint16_t to_brain(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-// Fill tiles [depth / 8][tile][8] one after the other: value(column, channel, tap) of one group, in parallel over tiles.
+// Write a value in this precision; where the next one goes.
+unsigned char* write(float value, Precision precision, unsigned char* to) {
+  if (precision == Precision::single) return std::copy_n(reinterpret_cast<const unsigned char*>(&value), sizeof value, to);
+  const std::uint16_t bits = precision == Precision::half ? to_half(value) : to_brain(value);
+  return std::copy_n(reinterpret_cast<const unsigned char*>(&bits), sizeof bits, to);
+}
+
+// Fill tiles [depth / plane][tile][plane] one after the other: value(column, channel, tap) of one group, in parallel over
+// tiles.
 template <class Value>
-void fill(std::uint16_t* to, int columns, int channels, int taps, int tile_columns, int depth, Precision precision,
+void fill(unsigned char* to, int columns, int channels, int taps, int tile_columns, int depth, Precision precision,
           ThreadPool& pool, const Value& value) {
   std::atomic<bool> too_large{false};
-  const int tiles = (columns + tile_columns - 1) / tile_columns;
-  const std::size_t tile_size = size(channels) * size(taps) * size(tile_columns);
+  const int tiles = (columns + tile_columns - 1) / tile_columns, plane_channels = plane_of(precision);
+  const std::size_t tile_bytes = size(channels) * size(taps) * size(tile_columns) * bytes_of(precision);
   pool.run(tiles, [&](int tile, int) {
-    std::uint16_t* next = to + size(tile) * tile_size;
+    unsigned char* next = to + size(tile) * tile_bytes;
     for (int chunk = 0; chunk < channels; chunk += depth)
       for (int tap = 0; tap < taps; ++tap)
-        for (int plane = 0; plane < depth; plane += 8)
+        for (int plane = 0; plane < depth; plane += plane_channels)
           for (int column = tile * tile_columns; column < (tile + 1) * tile_columns; ++column)
-            for (int k = 0; k < 8; ++k) {
+            for (int k = 0; k < plane_channels; ++k) {
               const float weight = column < columns ? value(column, chunk + plane + k, tap) : 0.0f;
               if (precision == Precision::half && !(std::fabs(weight) < 65520.0f)) too_large = true;
-              *next++ = to_bits(weight, precision);
+              next = write(weight, precision, next);
             }
   });
   if (too_large) {
@@ -47,15 +56,14 @@ std::size_t padded(int columns, int tile_columns) { return size((columns + tile_
 
 }  // namespace
 
-std::uint16_t to_bits(float value, Precision precision) {
-  return precision == Precision::half ? to_half(value) : to_brain(value);
-}
+int plane_of(Precision precision) { return deepsim::cuda::kRow / static_cast<int>(bytes_of(precision)); }
 
-std::vector<std::uint16_t> pack_convolution(const DenseWeights& weights, int tile_columns, int depth, Precision precision,
+std::vector<unsigned char> pack_convolution(const DenseWeights& weights, int tile_columns, int depth, Precision precision,
                                             ThreadPool& pool) {
   const int taps = weights.kernel * weights.kernel;
-  const std::size_t group_size = padded(weights.columns, tile_columns) * size(weights.channels) * size(taps);
-  std::vector<std::uint16_t> packed(size(weights.groups) * group_size);
+  const std::size_t row_bytes = size(weights.channels) * size(taps) * bytes_of(precision);
+  const std::size_t group_size = padded(weights.columns, tile_columns) * row_bytes;
+  std::vector<unsigned char> packed(size(weights.groups) * group_size);
   for (int group = 0; group < weights.groups; ++group)
     fill(packed.data() + size(group) * group_size, weights.columns, weights.channels, taps, tile_columns, depth, precision,
          pool, [&](int column, int channel, int tap) {
@@ -64,10 +72,10 @@ std::vector<std::uint16_t> pack_convolution(const DenseWeights& weights, int til
   return packed;
 }
 
-std::vector<std::uint16_t> pack_connected(const Connected& layer, int tile_columns, int depth, Precision precision,
+std::vector<unsigned char> pack_connected(const Connected& layer, int tile_columns, int depth, Precision precision,
                                           ThreadPool& pool) {
   const int columns = static_cast<int>(layer.row_of.size()), channels = static_cast<int>(layer.input_of.size());
-  std::vector<std::uint16_t> packed(padded(columns, tile_columns) * size(channels));
+  std::vector<unsigned char> packed(padded(columns, tile_columns) * size(channels) * bytes_of(precision));
   fill(packed.data(), columns, channels, 1, tile_columns, depth, precision, pool, [&](int column, int channel, int) {
     const int row = layer.row_of[size(column)], input = layer.input_of[size(channel)];
     return row < 0 || input < 0 ? 0.0f : layer.weight[row * layer.inputs + input];

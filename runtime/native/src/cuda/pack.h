@@ -1,7 +1,6 @@
-// Weights for the GPU: 16-bit, in the order in which the kernels read them.
+// Weights for the GPU, in the order in which the kernels read them.
 #pragma once
 
-#include <cstdint>
 #include <vector>
 
 #include "../pack.h"
@@ -10,15 +9,15 @@
 
 namespace deepsim::runtime::detail::cuda {
 
-// The bits of a value in fp16 or bf16, rounded half to even.
-std::uint16_t to_bits(float value, Precision precision);
+// Channels that lie together: as many as take the 16 bytes of a row.
+int plane_of(Precision precision);
 
-// [group][columns / tile][channels / depth][k k][depth / 8][tile][8]; columns that a tile lacks are zeros. Raises NumericError
-// when a weight is too large for the precision.
-std::vector<std::uint16_t> pack_convolution(const DenseWeights& weights, int tile_columns, int depth, Precision precision,
+// Bytes of [group][columns / tile][channels / depth][k k][depth / plane][tile][plane] values, rounded half to even where they
+// have 16 bits; columns that a tile lacks are zeros. Raises NumericError when a weight is too large for the precision.
+std::vector<unsigned char> pack_convolution(const DenseWeights& weights, int tile_columns, int depth, Precision precision,
                                             ThreadPool& pool);
 // The same for a fully connected layer: one group, one tap.
-std::vector<std::uint16_t> pack_connected(const Connected& layer, int tile_columns, int depth, Precision precision,
+std::vector<unsigned char> pack_connected(const Connected& layer, int tile_columns, int depth, Precision precision,
                                           ThreadPool& pool);
 
 }  // namespace deepsim::runtime::detail::cuda

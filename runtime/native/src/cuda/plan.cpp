@@ -32,16 +32,16 @@ void set_levels(const kernels::Pixels& pixels, Area area, kernel::Levels* levels
 kernel::ShiftGemm product_of(const Step& step, const kernel::Place& in, const kernel::Place& out) {
   kernel::ShiftGemm product;
   product.in = in.base;
-  product.weights = step.weights.as<std::uint16_t>();
+  product.weights = step.weights.as<unsigned char>();
   product.bias = step.bias.as<float>();
   product.out = out;
-  product.in_plane = in.odd;
+  product.in_plane = in.plane;
   return product;
 }
 
 // The first of the images is `first`.
 kernel::Place moved(kernel::Place place, int first) {
-  place.base += static_cast<std::ptrdiff_t>(first) * place.image * kernel::kPlane;
+  place.base += static_cast<std::ptrdiff_t>(first) * place.image * kernel::kRow;
   return place;
 }
 
@@ -50,18 +50,18 @@ kernel::Place moved(kernel::Place place, int first) {
 // Behind the last plane, the last tile may read on: what lies there counts only in rows that are not stored.
 std::size_t Layout::bytes(int images) const {
   const std::size_t rows = static_cast<std::size_t>(planes()) * static_cast<std::size_t>(plane_rows(images));
-  return (rows + static_cast<std::size_t>(reach + kMostRows)) * kernel::kPlane * sizeof(std::uint16_t);
+  return (rows + static_cast<std::size_t>(reach + kMostRows)) * kernel::kRow;
 }
 
 kernel::Place Layout::place(Address memory, int images) const {
-  const int rows = plane_rows(images);
+  const int rows = plane_rows(images), sixteen = kernel::kColumns / plane * rows;  // of 16 channels of a pixel, or of all
   kernel::Place place;
-  place.base = reinterpret_cast<std::uint16_t*>(memory) + static_cast<std::ptrdiff_t>(guard()) * kernel::kPlane;
-  place.even = 2 * rows * (flat ? pixels() : 1);
-  place.odd = rows;
+  place.base = reinterpret_cast<unsigned char*>(memory) + static_cast<std::ptrdiff_t>(guard()) * kernel::kRow;
+  place.sixteen = sixteen * (flat ? pixels() : 1);
+  place.plane = rows;
   place.image = image_rows();
-  place.y = flat ? 2 * width * rows : pitch();
-  place.x = flat ? 2 * rows : 1;
+  place.y = flat ? width * sixteen : pitch();
+  place.x = flat ? sixteen : 1;
   place.height = height;
   place.width = width;
   return place;
@@ -81,7 +81,7 @@ kernel::Place Plan::after(std::size_t step, int first) const {
 // chunks each.
 int Plan::splits_for(const Step& step, int images) const {
   if (settings_.stable || images > kFewImages) return 1;
-  const int chunks = step.in.planes() * kernel::kPlane / step.depth;
+  const int chunks = step.in.planes() * step.in.plane / step.depth;
   const int blocks = divide_up(step.columns, kernel::kUnit);
   return std::clamp(divide_up(2 * gpu_->facts().multiprocessors, blocks), 1, std::max(1, chunks / 8));
 }
@@ -185,7 +185,7 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
       return;
     }
     case Step::Kind::space_to_depth: {
-      const kernel::SpaceToDepth layer{from, to, part.count, step.in.channels / kernel::kPlane, step.depths.stride, step.depths.pad};
+      const kernel::SpaceToDepth layer{from, to, part.count, step.in.planes(), step.depths.stride, step.depths.pad};
       const int planes = layer.planes * layer.stride * layer.stride;
       gpu_->launch("to_depth", blocks(part.count * to.height * to.width * planes), kernel::kPassThreads, 0, stream, layer);
       return;
@@ -197,16 +197,16 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
       const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(shape.channels) * shape.pixels();
       float* plain = reinterpret_cast<float*>(reads ? ends.in : ends.out) + size * (reads ? part.first_in : part.first_out);
       const kernel::Features layer{plain, reads ? to : from, part.count, shape.channels};
-      const int planes = kernels::blocks_of(shape.channels) * 2;
+      const int planes = kernels::blocks_of(shape.channels) * kernels::kBlock / (reads ? step.out : step.in).plane;
       gpu_->launch(reads ? "read_features" : "write_features", blocks(part.count * planes * shape.pixels()),
                    kernel::kPassThreads, 0, stream, layer);
       return;
     }
     case Step::Kind::pool: {
-      const int planes = step.in.channels / kernel::kPlane;
+      const int planes = step.in.planes(), shared = kernel::pool_shared_bytes(planes, step.in.channels);
       const kernel::Pool layer{from, to, part.count, planes, step.pooling.kernel, step.pooling.stride, step.pooling.normalise ? 1 : 0};
       const GridSize grid{divide_up(part.count * to.height * to.width, kernel::pool_pixels(planes))};
-      gpu_->launch("pool_and_normalise", grid, kernel::kPoolThreads, kernel::pool_shared_bytes(planes), stream, layer);
+      gpu_->launch("pool_and_normalise", grid, kernel::kPoolThreads, shared, stream, layer);
       return;
     }
     case Step::Kind::connected:
@@ -229,7 +229,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
                              const Ends& ends, const Part& part) const {
   const kernels::Convolution& layer = step.layer;
   kernel::ShiftGemm product = product_of(step, in, out);
-  product.group_planes = layer.in_blocks * 2;
+  product.group_planes = layer.in_blocks * kernels::kBlock / step.in.plane;
   product.rows = part.count * step.in.image_rows();
   product.pitch = step.in.pitch();
   product.kernel = layer.kernel;
@@ -261,7 +261,7 @@ void Plan::start_connected(Stream stream, const Step& step, const kernel::Place&
   kernel::ShiftGemm product = product_of(step, in, out);
   product.rows = part.count;
   product.windows_down = product.windows_across = 1;
-  product.chunks = step.in.planes() * kernel::kPlane / step.depth;
+  product.chunks = step.in.planes() * step.in.plane / step.depth;
   product.columns = step.columns;
   product.slope = step.slope;
   product.splits = splits_for(step, part.count);

@@ -20,12 +20,13 @@ struct Layout {
   int pad = 0;        // rows and columns of zeros that the reader needs
   bool flat = false;  // the reader takes it as one vector
   int reach = 0;      // rows from the first tap of the reader's windows to the last
+  int plane = 8;      // channels that lie together, the 16 bytes of a row
 
   int pixels() const { return height * width; }
   int pitch() const { return width + pad; }
   int image_rows() const { return flat ? 1 : (height + pad) * pitch(); }
   int guard() const { return flat ? 0 : pad * pitch() + pad; }
-  int planes() const { return channels / kernel::kPlane * (flat ? pixels() : 1); }
+  int planes() const { return channels / plane * (flat ? pixels() : 1); }
   int plane_rows(int images) const { return guard() + images * image_rows(); }
   std::size_t bytes(int images) const;
   kernel::Place place(Address memory, int images) const;

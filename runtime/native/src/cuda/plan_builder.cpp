@@ -13,17 +13,12 @@ namespace {
 
 int channels_of(int channels) { return kernels::blocks_of(channels) * kernels::kBlock; }
 
-// Channels of a chunk: 32 where they come in 32s.
-int depth_for(int channels) { return channels % 32 == 0 ? 32 : 16; }
-
-Layout grid(int channels, int height, int width, int pad) { return {channels_of(channels), height, width, pad, false, 0}; }
-
 }  // namespace
 
 class PlanBuilder final : public Builder {
  public:
   PlanBuilder(std::shared_ptr<const Gpu> gpu, Stream stream, ThreadPool* pool)
-      : gpu_(std::move(gpu)), stream_(stream), pool_(pool) {}
+      : gpu_(std::move(gpu)), stream_(stream), pool_(pool), plane_(plane_of(gpu_->precision())) {}
 
   Plan take() {
     for (std::size_t i = 0; i + 1 < steps_.size(); ++i) steps_[i].out = steps_[i + 1].in;
@@ -78,6 +73,13 @@ class PlanBuilder final : public Builder {
   }
 
  private:
+  // Channels of a chunk: 32 where they come in 32s and have 16 bits.
+  int depth_for(int channels) const { return plane_ == 8 && channels % 32 == 0 ? 32 : 16; }
+
+  Layout grid(int channels, int height, int width, int pad) const {
+    return {channels_of(channels), height, width, pad, false, 0, plane_};
+  }
+
   Step& add(Step::Kind kind, const Layout& in) {
     steps_.emplace_back();
     steps_.back().kind = kind;
@@ -98,6 +100,7 @@ class PlanBuilder final : public Builder {
   std::shared_ptr<const Gpu> gpu_;
   Stream stream_;
   ThreadPool* pool_;
+  int plane_;
   std::vector<Step> steps_;
 };
 
