@@ -123,7 +123,15 @@ def test_a_whole_run(commanded, capsys):
     told = capsys.readouterr()
     assert found["failures"] == found["left_out"] == [] and "FAILED" not in told.err
     network = found["checks"]["network"]
-    assert 0 < network["fp32"]["image"] < 1e-5 < network["fp16"]["image"] < 4 * network["torch_fp16"]["image"] < network["bf16"]["image"] < 0.1
+    assert (
+        0
+        < network["fp32"]["image"]
+        < 1e-5
+        < network["fp16"]["image"]
+        < 4 * network["torch_fp16"]["image"]
+        < network["bf16"]["image"]
+        < 0.1
+    )
     errors = {(row["network"], row["step"]): row["error"] for row in found["checks"]["steps"]}
     assert len(errors) == 12 and all(0 < error < 2e-3 for error in errors.values())
     assert {(row["what"], row["batch"], row["backend"]) for row in found["rows"]} == {
