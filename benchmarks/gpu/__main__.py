@@ -17,6 +17,7 @@ Exit codes: 0 done, 4 no GPU or no kernels for it, 5 a check failed. A speed tha
 from __future__ import annotations
 
 import datetime
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from benchmarks.gpu.device import Gpu
 from benchmarks.gpu.measurement import Plan, measure
 from deepsim.export.sources import random_source
 from deepsim.runtime.cli.exits import run
-from deepsim.runtime.errors import NumericError, UsageError
+from deepsim.runtime.errors import DeviceError, NumericError, UsageError
+from deepsim.runtime.files import disk_errors
 from deepsim.runtime.networks import CAFFENET, invertible_layers
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -53,7 +55,9 @@ QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1
     type=click.Path(path_type=Path),
     help="A checkout of CUTLASS, whose strided dgrad then takes part; also CUTLASS_PATH.",
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Folder.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Folder of results."
+)
 @click.pass_context
 def main(
     context: click.Context,
@@ -75,6 +79,8 @@ def main(
         )
     layers, sizes = layers_of(generators), sizes_of(batches)
     gpu = Gpu()
+    if not check_only:
+        check_folder(output)
     with tempfile.TemporaryDirectory() as folder:
         peer = None
         if headers is not None and single_layers and not check_only:
@@ -88,6 +94,14 @@ def main(
     if headers is None:
         record["left_out"].append("cutlass: no headers named with --cutlass or CUTLASS_PATH")
     finish(record, None if check_only else output)
+
+
+def check_folder(output: Path) -> None:
+    """Make the folder of the results. Raises DeviceError, before any work, where nothing can be written there."""
+    with disk_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+    if not os.access(output, os.W_OK):
+        raise DeviceError(f"{output}: no permission to write, expected a folder for the results. Name one with -o.")
 
 
 def finish(record: dict[str, Any], output: Path | None) -> None:

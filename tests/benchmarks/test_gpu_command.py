@@ -60,6 +60,14 @@ def test_a_library_without_kernels_is_exit_code_4(monkeypatch):
     assert DeviceError.exit_code == 4
 
 
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch):
+    command.check_folder(tmp_path / "new" / "folder")
+    assert (tmp_path / "new" / "folder").is_dir()
+    monkeypatch.setattr(command.os, "access", lambda path, mode: False)
+    with pytest.raises(DeviceError, match="no permission to write"):
+        command.check_folder(tmp_path)
+
+
 def test_a_failed_check_is_exit_code_5_and_a_missed_speed_is_none(tmp_path, capsys):
     found = {"checks": {}, "failures": [], "rows": [], "single_layers": [], "left_out": []}
     command.finish({"generators": {"fc6": found}}, None)

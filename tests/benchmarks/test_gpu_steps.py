@@ -71,6 +71,10 @@ def test_an_encoders_passes_belong_to_what_they_prepare():
     once += ["large_blocks", "large_blocks", "large_blocks", "pool_and_normalise", "write_features"]
     names = ["input", *(step.name for step in ENCODER), "output"]
     assert attribute(once * 2, ENCODER) == names * 2
+    deeper = encoder_steps(CAFFENET.up_to("fc7"), CAFFENET.input_shape)
+    connected = ["skinny_partial", "add_splits", "large_connected", "write_features", "write_features"]
+    ends = ["fc6", "fc6", "fc7", "output", "output"]
+    assert attribute([*once[:-1] * 2, *connected], deeper) == names[:-1] * 2 + ends
     norm1 = generator_spec("norm1")
     steps = generator_steps(norm1.layers, norm1.input_shape)
     strided = attribute(["read_features", "to_depth", *["large_blocks"] * len(steps)], steps)
@@ -81,6 +85,7 @@ def test_an_encoders_passes_belong_to_what_they_prepare():
     ("names", "words"),
     [
         (kernels(1, False)[:-1], "14|the same number for each"),
+        (kernels(2, False)[:-1], "the same number for each of deconv5"),
         (["volta_gemm", *kernels(1, False)], "volta_gemm, expected one of ours"),
         (["read_features", "large_blocks"], "large_blocks, expected one for defc7"),
         (kernels(1, False)[:4], "the same number for each of deconv5"),
