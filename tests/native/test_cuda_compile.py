@@ -8,10 +8,13 @@ import subprocess
 import sysconfig
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from shutil import which
 
 import pytest
+
+from tests.native.test_native import alone_in
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "kernels/cuda"
@@ -105,17 +108,29 @@ class Compiled:
     said: str
 
 
-@pytest.fixture(scope="module", params=targets(), ids=lambda target: f"{target[0]}-sm_{target[1]}")
-def compiled(request, tmp_path_factory):
-    element, architecture = request.param
-    cubin = tmp_path_factory.mktemp("cuda") / "kernels.cubin"
+def compile_kernels(element, architecture):
+    """Compile the kernels for one target; what was compiled from the same sources before is taken from ``build/``."""
     flags = ["-std=c++17", "-O3", f"-DDEEPSIM_ELEMENT={element}", "-Xptxas", "-v"]
     built = "90a" if architecture == 90 else architecture  # as CudaKernels.cmake does; wgmma: test_hopper_compile.py
     target = f"-gencode=arch=compute_{built},code=sm_{built}"
-    command = ["nvcc", *flags, target, "--cubin", "-o", cubin, KERNELS / "kernels.cu"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Compiled(element, architecture, cubin, done.stdout + done.stderr)
+    version = subprocess.run(["nvcc", "--version"], check=True, capture_output=True).stdout
+    sources = b"".join(path.read_bytes() for path in (*sorted(KERNELS.glob("*.h")), KERNELS / "kernels.cu"))
+    folder = ROOT / "build/tests-cuda" / f"{element}-sm_{built}"
+    cubin, said = folder / "kernels.cubin", folder / "said.txt"
+    stamp, made_from = folder / "made-from", sha256(version + " ".join(flags).encode() + sources).hexdigest()
+    with alone_in(folder):
+        if not stamp.exists() or stamp.read_text() != made_from:
+            command = ["nvcc", *flags, target, "--cubin", "-o", cubin, KERNELS / "kernels.cu"]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            said.write_text(done.stdout + done.stderr)
+            stamp.write_text(made_from)
+    return Compiled(element, architecture, cubin, said.read_text())
+
+
+@pytest.fixture(scope="module", params=targets(), ids=lambda target: f"{target[0]}-sm_{target[1]}")
+def compiled(request):
+    return compile_kernels(*request.param)
 
 
 def resources(said):

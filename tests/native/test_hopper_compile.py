@@ -9,7 +9,7 @@ from shutil import which
 import pytest
 
 from tests.native.test_cuda_compile import KERNELS as SOURCES
-from tests.native.test_cuda_compile import VARIANTS, disassembler
+from tests.native.test_cuda_compile import VARIANTS, compile_kernels, disassembler
 
 TILES = {
     name: {"columns": int(columns), "depth": int(depth)}
@@ -18,23 +18,13 @@ TILES = {
 KERNELS = re.findall(r"PRODUCT\((wgmma\w*), (\w+)\)", VARIANTS)
 
 
-def nvcc(*arguments):
-    """Run nvcc on the kernels and return what it said."""
+@pytest.fixture(scope="module", params=["Half", "Brain"])
+def compiled(request):
+    """The kernels for sm_90a: element, path of the cubin, and the report of ptxas."""
     if which("nvcc") is None:
         pytest.skip("no nvcc here")
-    command = ["nvcc", "-std=c++17", "-O3", *map(str, arguments), SOURCES / "kernels.cu"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module", params=["Half", "Brain"])
-def compiled(request, tmp_path_factory):
-    """The kernels for sm_90a: element, path of the cubin, and the report of ptxas."""
-    cubin = tmp_path_factory.mktemp("hopper") / f"{request.param}.cubin"
-    target = "-gencode=arch=compute_90a,code=sm_90a"
-    said = nvcc(f"-DDEEPSIM_ELEMENT={request.param}", target, "-Xptxas", "-v", "-cubin", "-o", cubin)
-    return request.param, cubin, said
+    done = compile_kernels(request.param, 90)
+    return request.param, done.cubin, done.said
 
 
 def instructions(cubin):
@@ -89,10 +79,12 @@ def test_the_instructions_are_there(compiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["80", "90", "100"])
+@pytest.mark.skipif(which("nvcc") is None, reason="no nvcc here")
+@pytest.mark.parametrize("architecture", ["80", "90"])
 def test_other_images_lack_them(architecture, tmp_path):
     """Also plain 9.0: only the build for 9.0a has the instructions."""
     ptx = tmp_path / "kernels.ptx"
-    nvcc("-DDEEPSIM_ELEMENT=Half", f"-arch=compute_{architecture}", "-ptx", "-o", ptx)
+    command = ["nvcc", "-std=c++17", "-DDEEPSIM_ELEMENT=Half", f"-arch=compute_{architecture}", "-ptx", "-o", ptx]
+    subprocess.run([*command, SOURCES / "kernels.cu"], check=True, capture_output=True)
     entries = re.findall(r"\.entry (\w+)\(", ptx.read_text())
     assert "large_blocks" in entries and not any(name.startswith("wgmma") for name in entries)
