@@ -1,8 +1,8 @@
 """Time the operator ``deepsim::upconv_lrelu`` beside PyTorch's forms of it, on the up-convolutions of a generator.
 
-Every contender's output and gradients are compared with float64 first; one that is further off than 1e-5 is an error.
-Then the contenders alternate, and medians are compared: of the forward pass alone, and of forward and backward with the
-gradients of input, weight and bias. Runs on the GPU where there is one, else on the CPU, in fp32 (TF32 stays off).
+Every contender's output and gradients are compared with float64 first; one that is further off than TOLERANCES is an
+error. Then the contenders alternate, and medians are compared: of the forward pass alone, and of forward and backward
+with the gradients of input, weight and bias. Runs on the GPU where there is one, else on the CPU, in fp32 without TF32.
 
     python benchmarks/upconv_lrelu.py [--layer fc6] [--batch 8 --batch 64] [--threads 1] [-o result.json]
 """
@@ -33,7 +33,9 @@ from deepsim.runtime.errors import NumericError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.networks import generator_spec
 
-TOLERANCE = 1e-5  # relative error of fp32 against float64: |found - wanted| / |wanted|
+# Relative errors of fp32 against float64, |found - wanted| / |wanted|: of the output, and of the gradients of input,
+# weight and bias, of which the last two are sums over the batch (PyTorch's own lose 7e-5 at batch 64).
+TOLERANCES = (1e-5, 2e-4, 2e-4, 2e-4)
 OPERATOR = "operator"
 Upconvolution = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -49,13 +51,10 @@ class Case(NamedTuple):
     slope: float
 
     def to(self, **options: Any) -> Case:
-        """Return the case with converted tensors, contiguous ones channels-last if memory_format says so."""
-        tensors = (self.x, self.weight, self.bias, self.grad)
-        x, weight, bias, grad = (
-            each.to(**(options if each.dim() == 4 else {k: v for k, v in options.items() if k != "memory_format"}))
-            for each in tensors
-        )
-        return Case(self.name, x, weight, bias, grad, self.slope)
+        """Return the case with its tensors converted as by :meth:`torch.Tensor.to`."""
+        of_vectors = {name: value for name, value in options.items() if name != "memory_format"}
+        x, weight, grad = (each.to(**options) for each in (self.x, self.weight, self.grad))
+        return Case(self.name, x, weight, self.bias.to(**of_vectors), grad, self.slope)
 
 
 def plain(x: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
@@ -93,8 +92,8 @@ def is_upconv(layer: Layer) -> bool:
 
 def forward_and_backward(upconvolution: Upconvolution, case: Case) -> list[Tensor]:
     """Return the output and the gradients of input, weight and bias."""
-    inputs = [each.requires_grad_() for each in (case.x, case.weight, case.bias)]
-    y = upconvolution(case.x, case.weight, case.bias, case.slope)
+    inputs = [each.detach().requires_grad_() for each in (case.x, case.weight, case.bias)]
+    y = upconvolution(*inputs, case.slope)
     return [y.detach(), *torch.autograd.grad(y, inputs, case.grad)]
 
 
@@ -116,9 +115,10 @@ def verify(case: Case) -> dict[str, float]:
     for name, (upconvolution, memory_format) in CONTENDERS.items():
         found = forward_and_backward(upconvolution, case.to(memory_format=memory_format))
         pairs = zip(found, exact(case, found[0]), strict=True)
-        errors[name] = max(float((a.double() - b).norm() / b.norm()) for a, b in pairs)
-        if not errors[name] <= TOLERANCE:
-            raise NumericError(f"{case.name}, {name}: off by {errors[name]:.1e}, expected {TOLERANCE}. Not timed.")
+        each = [float((a.double() - b).norm() / b.norm()) for a, b in pairs]
+        if not all(error <= limit for error, limit in zip(each, TOLERANCES, strict=True)):
+            raise NumericError(f"{case.name}, {name}: errors {each}, expected at most {TOLERANCES}. Not timed.")
+        errors[name] = max(each)
     return errors
 
 
@@ -135,37 +135,40 @@ def calls(case: Case, backward: bool) -> dict[str, Callable[[], object]]:
     return {name: call(function, case.to(memory_format=order)) for name, (function, order) in CONTENDERS.items()}
 
 
-def measure(contenders: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
-    """Return the median milliseconds of each contender over alternating calls, after two rounds to warm up."""
+def measure(contenders: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Return the milliseconds of each contender's calls, after two rounds to warm up.
+
+    Every round begins with another contender: what runs first finds caches and memory as another left them.
+    """
     times: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
     for number in range(repeats + 2):
-        for name, call in contenders.items():
+        for name in names[number % len(names) :] + names[: number % len(names)]:
             began = time.perf_counter()
-            call()
+            contenders[name]()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             if number >= 2:
                 times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(each) for name, each in times.items()}
+    return times
 
 
 def compare(layer: str, batch: int, repeats: int, device: torch.device) -> Iterator[dict[str, Any]]:
-    """Yield a row for each layer and pass: {"layer", "batch", "pass", "milliseconds", "relative_errors"}."""
+    """Yield a row for each layer and pass: {"layer", "batch", "pass", "median_ms", "ms", "relative_errors"}."""
     for case in cases(layer, batch, device):
         errors = verify(case)
         for backward in (False, True):
-            medians = measure(calls(case, backward), repeats, device)
-            label = "forward and backward" if backward else "forward"
-            row = {"layer": case.name, "batch": batch, "pass": label}
-            yield {**row, "milliseconds": medians, "relative_errors": errors}
+            times = measure(calls(case, backward), repeats, device)
+            medians = {name: statistics.median(each) for name, each in times.items()}
+            row = {"layer": case.name, "batch": batch, "pass": "forward and backward" if backward else "forward"}
+            yield {**row, "median_ms": medians, "ms": times, "relative_errors": errors}
 
 
 def show(row: dict[str, Any]) -> None:
-    """Print one row: the operator's time, and the others' with how many times as fast the operator is."""
-    ours = row["milliseconds"][OPERATOR]
-    others = (
-        f"{name} {time:.2f} ({time / ours:.2f}x)" for name, time in row["milliseconds"].items() if name != OPERATOR
-    )
+    """Print one row: the operator's median, and the others' with how many times as fast the operator is."""
+    medians = row["median_ms"]
+    ours = medians[OPERATOR]
+    others = (f"{name} {each:.2f} ({each / ours:.2f}x)" for name, each in medians.items() if name != OPERATOR)
     click.echo(f"{row['layer']:8} {row['batch']:3} {row['pass']:20} {ours:8.2f} ms   {'   '.join(others)}")
 
 
@@ -178,6 +181,7 @@ def show(row: dict[str, Any]) -> None:
 def main(layer: str, batches: tuple[int, ...], repeats: int, threads: int | None, output: Path | None) -> None:
     """Compare the operator with PyTorch's forms of it, verified against float64 first."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.backends.cudnn.allow_tf32 = False
     if threads:
         torch.set_num_threads(threads)
     click.echo(f"{layer}, {device.type}, {torch.get_num_threads()} threads, fp32, torch {torch.__version__}")

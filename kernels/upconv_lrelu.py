@@ -4,9 +4,10 @@ Importing this module registers the operator, its gradient (an operator too, ``d
 shapes for torch.compile, and autocast. The twin is :func:`deepsim.kernels.reference.upconv_lrelu`.
 
 The output is activated in place, and the gradient needs only the input, the weight and the output, whose sign tells on
-which side of the LeakyReLU a value was. PyTorch's transposed convolution is close to the roof of multiply-adds on a CPU
-unless there are few output channels; for these the four phases are stacked into one 2x2 convolution.
-``benchmarks/upconv_lrelu.py`` times both. It has not been run on a GPU.
+which side of the LeakyReLU a value was. On a CPU PyTorch's transposed convolution is the fastest form unless there are
+few output channels; for these the four phases are stacked into one 2x2 convolution. ``benchmarks/upconv_lrelu.py``
+times both. Training uses PyTorch's two operators: one layer of a generator gains, too little to show in a step. The
+operator has not been run on a GPU.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: flo
 
 
 def transposed(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> Tensor:
-    """Compute the operator's result, without a gradient, by PyTorch's transposed convolution."""
+    """Compute the same as :func:`upconv_lrelu` by PyTorch's transposed convolution."""
     y = functional.conv_transpose2d(x, weight, bias, stride=2, padding=1)
     return _activate(y.contiguous(memory_format=_memory_format(x, weight)), negative_slope)
 
 
 def stacked(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> Tensor:
-    """Compute the operator's result, without a gradient, by one 2x2 convolution with 4 Co output channels.
+    """Compute the same as :func:`upconv_lrelu` by one 2x2 convolution with 4 Co output channels.
 
     The four outputs of a 2x2 block read the same 2x2 window. Phase (a, b) of window (p, q) is output
     (2p - a, 2q - b); its tap (r, s) is kernel element (3 - a - 2r, 3 - b - 2s).
@@ -95,23 +96,21 @@ def _backward(
     two, one, none = [2, 2], [1, 1], [0, 0]  # stride; padding and dilation; output padding
     outputs = [weight.shape[1]]
     found = torch.ops.aten.convolution_backward(grad, x, weight, outputs, two, one, one, True, none, 1, wanted)
-    asked = [each for each, is_wanted in zip(found, wanted, strict=True) if is_wanted]
-    formats = _gradient_formats(x, weight, wanted)
-    return [each.contiguous(memory_format=memory_format) for each, memory_format in zip(asked, formats, strict=True)]
+    kept = zip(found, _gradient_formats(x, weight), wanted, strict=True)
+    return [each.contiguous(memory_format=memory_format) for each, memory_format, asked in kept if asked]
 
 
 @_backward.register_fake
 def _backward_shapes(
     grad: Tensor, output: Tensor, x: Tensor, weight: Tensor, negative_slope: float, wanted: Sequence[bool]
 ) -> list[Tensor]:
-    shapes = [shape for shape, asked in zip((x.shape, weight.shape, weight.shape[1:2]), wanted, strict=True) if asked]
-    formats = _gradient_formats(x, weight, wanted)
-    return [_empty(shape, x, memory_format) for shape, memory_format in zip(shapes, formats, strict=True)]
+    shapes = (x.shape, weight.shape, weight.shape[1:2])
+    kept = zip(shapes, _gradient_formats(x, weight), wanted, strict=True)
+    return [_empty(shape, x, memory_format) for shape, memory_format, asked in kept if asked]
 
 
-def _gradient_formats(x: Tensor, weight: Tensor, wanted: Sequence[bool]) -> list[torch.memory_format]:
-    formats = (_memory_format(x, weight), _memory_format(weight), torch.contiguous_format)
-    return [memory_format for memory_format, asked in zip(formats, wanted, strict=True) if asked]
+def _gradient_formats(x: Tensor, weight: Tensor) -> tuple[torch.memory_format, ...]:
+    return _memory_format(x, weight), _memory_format(weight), torch.contiguous_format
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
