@@ -88,6 +88,7 @@ fuzz:
 
 bench-gpu: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
+	$(BIN)/python benchmarks/upconv_lrelu.py
 
 clean:
 	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
