@@ -119,6 +119,8 @@ TEST_CASE("too little memory says what is needed and what is free, and a smaller
   CHECK(text.find(" MiB of GPU memory, 2 MiB are free. Use a smaller max_batch, or free memory.") != std::string::npos);
   CHECK(text_with("MEMORY", "30000", on_gpu(1), bundle.path()) ==
         "cuda: the weights need 1 MiB of GPU memory, 0 MiB are free. Use another GPU, or free memory.");
+  deepsim_stand_in_count_anew();
+  CHECK(text_with("FAILS", "cuMemAllocHost_v2 1", on_gpu(1), bundle.path()).find("cuda: could not pin ") == 0);
   const StandIn memory("MEMORY", "3000000"), idle("IDLE", "1");
   CHECK(kind_of_all(bundle.path(), on_gpu(64)) == "OutOfMemory");
   CHECK(deepsim_stand_in_memory() == 0);

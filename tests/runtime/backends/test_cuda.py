@@ -9,7 +9,8 @@ import pytest
 from deepsim.runtime.backends import cuda
 from tests.native.test_native import ROOT
 
-CHOSEN = "(cuda or emulated) and not norm2 and not sixteen and not chunks and not number_of_threads"  # emulated, the others take minutes
+# Emulated, the others take minutes.
+CHOSEN = "(cuda or emulated) and not norm2 and not sixteen and not chunks and not number_of_threads"
 SUITE = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", "backends/cuda_on_an_emulated_gpu.py")
 
 

@@ -3,6 +3,8 @@
 #include <string>
 #include <utility>
 
+#include "../error.h"
+
 namespace deepsim::runtime::detail::cuda {
 
 StreamOwner::StreamOwner(std::shared_ptr<const Gpu> gpu) : gpu_(std::move(gpu)) {
@@ -32,7 +34,12 @@ void EventOwner::hold(Stream stream) const { check(Driver::get().stream_wait(str
 void EventOwner::wait() const { check(Driver::get().event_synchronize(event_), "compute"); }
 
 PinnedMemory::PinnedMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes) : gpu_(std::move(gpu)) {
-  check(Driver::get().pinned_take(&memory_, bytes), "pin " + std::to_string(bytes) + " bytes of the host's memory");
+  const std::string what = "pin " + std::to_string(bytes) + " bytes of the host's memory";
+  const Result taken = Driver::get().pinned_take(&memory_, bytes);
+  if (taken == kOutOfMemory) {
+    throw Failure(ErrorKind::out_of_memory, "cuda: could not " + what + ". Use a smaller max_batch, or free memory.");
+  }
+  check(taken, what);
 }
 
 PinnedMemory::~PinnedMemory() {
