@@ -16,13 +16,13 @@ from torch import Tensor
 from benchmarks.float64_error import write
 from benchmarks.gpu import checks, cutlass, peers, sanitizer, timing
 from benchmarks.gpu.device import Call, Gpu, clocks
-from benchmarks.gpu.ours import Ours
+from benchmarks.gpu.ours import KERNELS_VARIABLE, Ours
 from deepsim.export.sources import Source
 from deepsim.runtime.bench import environment
 from deepsim.runtime.bench.work import Roofs, Work, rate
 from deepsim.runtime.errors import DeepsimError, OutOfMemory
 
-KERNELS_VARIABLE, DEFAULT_KERNELS = "DEEPSIM_CUDA_KERNELS", "mma"
+DEFAULT_KERNELS = "mma"
 Say = Callable[[str], None]
 
 

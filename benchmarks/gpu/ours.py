@@ -22,6 +22,7 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
 from deepsim.runtime.pixels import CROP
 
+KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
 WAY_OUT = 16  # channels of the generator that a bundle needs and that nobody runs
 
 

@@ -167,6 +167,13 @@ def test_a_wrong_layer_is_found_and_nothing_timed(gpu, short, monkeypatch):
     assert found["rows"] == found["single_layers"] == []
 
 
+def test_fp32_is_left_out_where_kernels_for_16_bits_are_named(gpu, monkeypatch, tmp_path):
+    monkeypatch.setenv("DEEPSIM_CUDA_KERNELS", "mma")
+    source = tiny_source()
+    found = checks.network_errors(gpu, source, write(tmp_path / "whole", source), tmp_path, photos=1)
+    assert list(found) == ["fp16", "bf16", "torch_fp16"]
+
+
 def test_the_sanitizers_program_runs(gpu, monkeypatch, tmp_path):
     monkeypatch.setattr(sanitizer, "BATCHES", (1,))
     monkeypatch.setattr("sys.argv", ["sanitizer", str(write(tmp_path / "tiny", tiny_source()))])
