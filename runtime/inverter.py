@@ -246,20 +246,25 @@ class Inverter:
         None for anything else, and where the backend is on no GPU. Without a stream it is the one that the array is
         ready on. The DeviceArray that comes back has an array's shape and type; static types call it by the host's.
         """
-        backend = self._ready()
-        on_gpu = isinstance(backend, NativeInverter) and backend.device != "cpu"
-        view = view_of(value, subject) if on_gpu else None
+        view = self._view(value, subject)
         if view is None:
             return None
         shape, dtype = (self.feature_shape, np.float32) if subject == "features" else ((CROP, CROP, 3), np.uint8)
         check_view(view, subject, shape, dtype)
         queue = view.stream if stream is None else whole_number("stream", stream, 0, 1 << 63)
-        return cast(NDArray[Any], method(backend, view, *arguments, queue))
+        return cast(NDArray[Any], method(cast(NativeInverter, self._ready()), view, *arguments, queue))
+
+    def _view(self, value: object, subject: str) -> DeviceView | None:
+        """Return how an array on a GPU lies there, where the backend is on one too; else None."""
+        backend = self._ready()
+        return view_of(value, subject) if isinstance(backend, NativeInverter) and backend.device != "cpu" else None
 
     def _line_on_device(self, photo_a: object, photo_b: object, steps: int, stream: int | None) -> NDArray[Any] | None:
         """Interpolate between arrays on the backend's GPU; None when neither is there."""
-        ends = [self._end_on_device(photo_a, "photo_a", stream), self._end_on_device(photo_b, "photo_b", stream)]
-        start, end = ends
+        start, end = (
+            self._end_on_device(photo, subject, stream)
+            for photo, subject in ((photo_a, "photo_a"), (photo_b, "photo_b"))
+        )
         if start is None and end is None:
             return None
         if start is None or end is None:
@@ -270,8 +275,7 @@ class Inverter:
 
     def _end_on_device(self, value: object, subject: str, stream: int | None) -> DeviceView | None:
         """Return one end of an interpolation as a feature on the GPU, encoded there where it is a photograph."""
-        backend = self._ready()
-        view = view_of(value, subject) if isinstance(backend, NativeInverter) and backend.device != "cpu" else None
+        view = self._view(value, subject)
         if view is None:
             return None
         if view.dtype == np.float32:

@@ -31,14 +31,15 @@ Slots::Slots(const std::shared_ptr<const Gpu>& gpu, const SlotSizes& sizes, Stre
 Slots::Lease Slots::take() {
   std::unique_lock<std::mutex> lock(mutex_);
   given_back_.wait(lock, [&] { return !free_.empty(); });
-  Slot* const slot = free_.back();
-  free_.pop_back();
-  return {this, slot};
+  return lease();
 }
 
 Slots::Lease Slots::try_take() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (free_.empty()) return {};
+  return free_.empty() ? Lease() : lease();
+}
+
+Slots::Lease Slots::lease() {
   Slot* const slot = free_.back();
   free_.pop_back();
   return {this, slot};

@@ -70,6 +70,7 @@ class Slots {
   Lease try_take();  // empty when both are taken
 
  private:
+  Lease lease();  // of a free one; the mutex is held
   void give_back(Slot* slot);
 
   std::mutex mutex_;
