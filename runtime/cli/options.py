@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from deepsim.runtime.backends import BACKENDS
+from deepsim.runtime.backends import AUTO_ORDER, BACKENDS
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.inverter import Inverter
 
@@ -33,7 +33,7 @@ def backend_options(command: _F) -> _F:
             type=click.Choice(["auto", *BACKENDS]),
             default="auto",
             show_default=True,
-            help="What runs the bundle; auto is the first usable of onnxruntime, torch (see deepsim doctor).",
+            help=f"What runs the bundle; auto is the first usable of {', '.join(AUTO_ORDER)} (see deepsim doctor).",
         ),
         click.option(
             "--device",
