@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -54,21 +54,18 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file's content so that readers and crashes see the old or the new, never a part."""
+    """Replace a file's content so that readers and crashes see the old or the new, never a part.
+
+    What a killed process left beside it is removed first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = data.encode() if isinstance(data, str) else data
-    with disk_errors(path):
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}{_STAGING}", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    _sweep(path)
+    with disk_errors(path), _locked_staging(path, _new_file) as staging:
+        staging.write_bytes(content)
+        sync(staging)
+        staging.chmod(0o644)
+        staging.replace(path)
         sync(path.parent)
 
 
@@ -83,7 +80,8 @@ def publish_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
         raise UsageError(f"{target}: exists already. Choose another name, or pass --overwrite to replace it.")
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
-    with disk_errors(target), _locked_staging(target) as staging:
+    with disk_errors(target), _locked_staging(target, tempfile.mkdtemp) as staging:
+        staging.chmod(0o755)
         yield staging
         for path in sorted(staging.rglob("*")):
             sync(path)
@@ -92,17 +90,33 @@ def publish_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
         sync(target.parent)
 
 
+def _new_file(prefix: str, dir: Path) -> str:
+    descriptor, name = tempfile.mkstemp(prefix=prefix, dir=dir)
+    os.close(descriptor)
+    return name
+
+
 @contextmanager
-def _locked_staging(target: Path) -> Iterator[Path]:
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}{_STAGING}", dir=target.parent))
-    descriptor = os.open(staging, os.O_RDONLY)
+def _locked_staging(target: Path, create: Callable[..., str]) -> Iterator[Path]:
+    """Yield a new file or folder beside ``target``; what is left of it vanishes."""
+    staging, descriptor = _create_locked(target, create)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # tells _sweep in other processes that this one is alive
-        staging.chmod(0o755)
         yield staging
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True) if staging.is_dir() else staging.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _create_locked(target: Path, create: Callable[..., str]) -> tuple[Path, int]:
+    """Create it and lock it, which tells _sweep in other processes that this one is alive; again if one was faster."""
+    while True:
+        staging = Path(create(prefix=f".{target.name}{_STAGING}", dir=target.parent))
+        with suppress(FileNotFoundError):
+            descriptor = os.open(staging, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if staging.exists():
+                return staging, descriptor
+            os.close(descriptor)
 
 
 def _rename(staging: Path, target: Path) -> None:
