@@ -20,9 +20,9 @@ _BEGINS = {
     "shuffle": "conv",
     "pixels": "conv",
     "connected": "fc",
-    "partial": "fc",
     "normalise": "pool",
 }
+_PART, _SUM = "partial", "add_splits_"  # a sum in parts ends as the kernel after it says: add_splits_blocks ...
 INPUT, OUTPUT = "input", "output"
 _BETWEEN = {"read_pixels": INPUT, "read_features": INPUT, "write_features": OUTPUT}
 
@@ -125,14 +125,14 @@ def attribute(kernels: Sequence[str], steps: Sequence[Step]) -> list[str]:
     runs = [list(run) for _, run in groupby(steps, lambda step: step.kind == "fc")]
     run, at = 0, -1  # the step that the last kernel belongs to
     found: list[str] = []
-    for kernel in kernels:
-        kind = _BEGINS.get(kernel.rsplit("_", 1)[-1])
+    for kernel, after in zip(kernels, (*kernels[1:], ""), strict=True):
+        kind = _kind(kernel, after)
         if kernel in _BETWEEN:
             found.append(_BETWEEN[kernel])
-        elif kind is None and kernel not in ("to_depth", "add_splits"):
-            raise _unknown(kernel, "one of ours")
-        elif kernel == "add_splits":
+        elif kernel.startswith(_SUM):
             found.append(runs[run][at].name)
+        elif kind is None and kernel != "to_depth":
+            raise _unknown(kernel, "one of ours")
         else:
             following = _next(runs, run, at, kind)
             if kind is None:  # to_depth: it prepares the step that begins next
@@ -146,6 +146,14 @@ def attribute(kernels: Sequence[str], steps: Sequence[Step]) -> list[str]:
     return found
 
 
+def _kind(kernel: str, after: str) -> str | None:
+    """Return the kind of the step that a kernel begins; ``after``: the kernel that follows it."""
+    ending = kernel.rsplit("_", 1)[-1]
+    if kernel.startswith(_SUM):
+        return None
+    return _BEGINS.get(after.removeprefix(_SUM) if ending == _PART else ending)
+
+
 def _next(runs: Sequence[Sequence[Step]], run: int, at: int, kind: str | None) -> tuple[int, int]:
     """Return run and place of the step after the one at hand: the next group of images, or the next run, at an end."""
     if at + 1 < len(runs[run]):
@@ -157,7 +165,8 @@ def _next(runs: Sequence[Sequence[Step]], run: int, at: int, kind: str | None) -
 
 def _check_whole(found: Sequence[str], runs: Sequence[Sequence[Step]], kernels: Sequence[str]) -> None:
     """Refuse a call in which a step is missing, or one of a run has fewer kernels than its neighbours."""
-    begun = [name for name, kernel in zip(found, kernels, strict=True) if kernel.rsplit("_", 1)[-1] in _BEGINS]
+    pairs = zip(kernels, (*kernels[1:], ""), strict=True)
+    begun = [name for name, pair in zip(found, pairs, strict=True) if _kind(*pair) is not None]
     for run in runs:
         counts = {begun.count(step.name) for step in run}
         if len(counts) != 1 or 0 in counts:

@@ -11,7 +11,7 @@ enum class Store {
   shuffle,    // columns (channels / 16, phase (a, b), channel % 16): window (p, q) gives pixel (2p - a, 2q - b)
   connected,  // a fully connected layer: rows are images, columns (channels / 16, pixel, channel % 16)
   pixels,     // uint8 RGB; columns (phase, channel)
-  partial,    // sums of one split
+  partial,    // sums of one split, which add_splits sums and stores as one of the first three
 };
 
 // The window of a row of the product.
@@ -125,6 +125,12 @@ DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* sh
   }
 }
 
+// Where two neighbouring columns of a row are kept for one split.
+DEEPSIM_DEVICE Pair& partial_sum(const ShiftGemm& layer, int split, int group, int row, int column) {
+  const std::ptrdiff_t of_group = static_cast<std::ptrdiff_t>(split) * layer.groups + group;
+  return *reinterpret_cast<Pair*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
+}
+
 // Two neighbouring columns of a row, to where the layer wants them.
 template <Store kStore, class Element>
 DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Window& window, int group, int split, int column, Pair sum,
@@ -135,9 +141,7 @@ DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Window& window, int grou
   }
   if (!window.kept || column >= layer.columns) return;
   if (kStore == Store::partial) {
-    float* to = layer.partial + (static_cast<std::ptrdiff_t>(split) * layer.rows + window.row) * layer.columns + column;
-    to[0] = sum.low;
-    to[1] = sum.high;
+    partial_sum(layer, split, group, window.row, column) = sum;
     return;
   }
   const int all = group * layer.columns + column;

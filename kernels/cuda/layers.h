@@ -55,7 +55,7 @@ struct ShiftGemm {
   std::uint8_t* pixels = nullptr;          // Store::pixels
   PixelsIn reader;                         // Store::pixels: where out.base is set, who reads the crop's grey levels instead
   Divisor reader_stride;
-  float* partial = nullptr;                // Store::partial: [split][rows][columns]
+  float* partial = nullptr;                // of splits that are still to be summed: [split][group][row][column]
   Levels levels;
   int in_plane = 0;      // rows of a plane
   int group_planes = 0;  // planes of a group's input
@@ -67,21 +67,13 @@ struct ShiftGemm {
   int chunks = 1;        // of the group's channels
   int chunks_per_split = 1, splits = 1;
   int columns = 0;       // of a group
+  int groups = 1;
   int phases = 1;        // Store::pixels: 4 where a window gives a 2x2 block, else 1
   float slope = 1;       // of the activation below zero
   Divisor image_rows;    // of a padded grid
   Divisor grid_pitch;
   Divisor out_pixels, out_width;  // Store::connected: of the map that the columns are
-};
-
-// Sum what the splits of a product left, add the bias, activate, store like Store::connected.
-struct Reduction {
-  const float* partial = nullptr;
-  const float* bias = nullptr;
-  Place out;
-  int rows = 0, columns = 0, splits = 1;
-  float slope = 1;
-  Divisor out_pixels, out_width, column_pairs;
+  Divisor column_pairs;           // of a group, where splits are summed
 };
 
 // Max-pooling without padding, then optionally local response normalisation over five channels.

@@ -176,20 +176,20 @@ DEEPSIM_DEVICE void interpolate(const Line& line) {
   }
 }
 
-// One thread for every two columns; the splits are added in order.
-template <class Element>
-DEEPSIM_DEVICE void reduce(const Reduction& layer) {
-  const int index = block_x() * kPassThreads + thread_index(), pairs = layer.columns / 2;
-  if (index >= layer.rows * pairs) return;
-  const int row = divide(index, layer.column_pairs), column = (index - row * pairs) * 2;
+// One thread for every two columns of a group; the splits are added in order. kStore: how the whole sum is stored.
+template <Store kStore, class Element>
+DEEPSIM_DEVICE void add_splits(const ShiftGemm& layer) {
+  const int index = block_x() * kPassThreads + thread_index(), group = block_y();
+  const int row = divide(index, layer.column_pairs), column = (index - row * layer.column_pairs.value) * 2;
+  const Window window(layer, row);
+  if (!window.kept) return;
   Pair sum = {0.0f, 0.0f};
   for (int split = 0; split < layer.splits; ++split) {
-    const float* from = layer.partial + (static_cast<std::ptrdiff_t>(split) * layer.rows + row) * layer.columns + column;
-    sum.low += from[0];
-    sum.high += from[1];
+    const Pair part = partial_sum(layer, split, group, row, column);
+    sum.low += part.low;
+    sum.high += part.high;
   }
-  const Pair value = finish(layer.bias + column, layer.slope, sum);
-  put_connected<Element>(layer.out, layer.out_pixels, layer.out_width, row, column, value);
+  store<kStore, Element>(layer, window, group, 0, column, sum, nullptr, 0);
 }
 
 }  // namespace deepsim::cuda

@@ -27,7 +27,7 @@ struct Single {
   using Two = std::uint64_t;
 };
 
-struct Pair {
+struct alignas(8) Pair {
   float low, high;
 };
 

@@ -22,6 +22,7 @@
   PRODUCT(small, blocks)                    \
   PRODUCT(small, shuffle)                   \
   PRODUCT(small, connected)                 \
+  PRODUCT(small, partial)                   \
   PRODUCT(skinny, partial)                  \
   PRODUCT(image, pixels)
 
@@ -34,6 +35,7 @@
   PRODUCT(small16, blocks)             \
   PRODUCT(small16, shuffle)            \
   PRODUCT(small16, connected)          \
+  PRODUCT(small16, partial)            \
   PRODUCT(skinny16, partial)           \
   PRODUCT(image16, pixels)
 

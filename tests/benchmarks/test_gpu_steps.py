@@ -53,8 +53,10 @@ CONVOLUTIONS = ["shuffle", "blocks"] * 3 + ["shuffle", "shuffle", "pixels"]  # o
 
 def kernels(groups, split_sums):
     """The kernels of a call to decode, as the engine starts them."""
-    connected = ["skinny_partial", "add_splits"] if split_sums else ["large_connected"]
-    return ["read_features"] * groups + connected * 3 + [f"large_{kind}" for kind in CONVOLUTIONS] * groups
+    connected = ["skinny_partial", "add_splits_connected"] if split_sums else ["large_connected"]
+    first = ["small_partial", "add_splits_shuffle"] if split_sums else ["large_shuffle"]
+    convolutions = [*first, *(f"large_{kind}" for kind in CONVOLUTIONS[1:])]
+    return ["read_features"] * groups + connected * 3 + convolutions * groups
 
 
 @pytest.mark.parametrize(("groups", "split_sums"), [(1, True), (1, False), (3, False)])
@@ -62,7 +64,8 @@ def test_kernels_find_their_steps(groups, split_sums):
     found = attribute(kernels(groups, split_sums), GENERATOR)
     assert found.count("input") == groups
     for step in GENERATOR:
-        assert found.count(step.name) == (1 + split_sums if step.kind == "fc" else groups)
+        in_parts = split_sums and (step.kind == "fc" or step.name == "deconv5")
+        assert found.count(step.name) == (1 if step.kind == "fc" else groups) * (1 + in_parts)
     assert found[-1] == "deconv0" and found[groups] == "defc7"
 
 
@@ -72,7 +75,7 @@ def test_an_encoders_passes_belong_to_what_they_prepare():
     names = ["input", *(step.name for step in ENCODER), "output"]
     assert attribute(once * 2, ENCODER) == names * 2
     deeper = encoder_steps(CAFFENET.up_to("fc7"), CAFFENET.input_shape)
-    connected = ["skinny_partial", "add_splits", "large_connected", "write_features", "write_features"]
+    connected = ["skinny_partial", "add_splits_connected", "large_connected", "write_features", "write_features"]
     ends = ["fc6", "fc6", "fc7", "output", "output"]
     assert attribute([*once[:-1] * 2, *connected], deeper) == names[:-1] * 2 + ends
     norm1 = generator_spec("norm1")

@@ -39,7 +39,7 @@ std::string ProductCase::text() const {
   return store + " " + number(images) + " x " + number(channels) + "x" + number(height) + "x" + number(width) + " to " +
          number(outputs) + ", kernel " + number(kernel) + ", pad " + number(pad) + ", groups " + number(groups) +
          (flat ? ", flat" : "") + (up ? ", up" : "") + (bgr ? ", bgr" : "") + (tanh255 ? ", tanh" : "") +
-         (crop > 0 ? ", crop " + number(crop) : "") + (store == "partial" ? ", splits " + number(splits) : "");
+         (crop > 0 ? ", crop " + number(crop) : "") + (splits > 0 ? ", splits " + number(splits) : "");
 }
 
 std::vector<TileFacts> tiles_for(const std::string& store, int channels, const Precision& precision) {
@@ -113,7 +113,8 @@ void ProductRun::describe() {
   product_ = {};
   product_.columns = column_count();
   product_.slope = layer.slope;
-  product_.splits = layer.splits;
+  product_.groups = layer.groups;
+  product_.column_pairs = Divisor(product_.columns / 2);
   if (layer.connected()) {
     product_.rows = layer.images;
     product_.windows_down = product_.windows_across = 1;
@@ -214,7 +215,7 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   const int taps = layer_.connected() ? 1 : layer_.kernel * layer_.kernel;
   const int channels = layer_.channels / layer_.groups * (layer_.connected() ? layer_.height * layer_.width : 1);
   product_.chunks = channels / tile.depth;
-  product_.chunks_per_split = divide_up(product_.chunks, layer_.splits);
+  product_.chunks_per_split = divide_up(product_.chunks, std::max(1, layer_.splits));
   product_.splits = divide_up(product_.chunks, product_.chunks_per_split);
   const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 64, tile.depth);
   const std::vector<float> bias = packed_bias();
@@ -225,15 +226,15 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.in_plane = input.place().plane;
   product_.weights = weights.data();
   product_.bias = bias.data();
-  const EmulatedKernel& used = kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.store);
+  const EmulatedKernel& used = kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.product_store());
   if (layer_.store == "pixels") return run_pixels(tile, schedule, used);
   Planes written = output();
   product_.out = written.place();
-  const int partials = layer_.store == "partial" ? product_.splits * product_.rows * product_.columns : 0;
+  const int partials = layer_.splits > 0 ? product_.splits * layer_.groups * product_.rows * product_.columns : 0;
   std::vector<float> partial(static_cast<std::size_t>(partials), NAN);
   product_.partial = partial.data();
   launch(tile, schedule, used);
-  if (layer_.store == "partial") reduce(written.place(), schedule);
+  if (layer_.splits > 0) add_splits(schedule);
   return {written.interior(), written.touched_outside()};
 }
 
@@ -262,21 +263,10 @@ void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const E
   emulation::launch(grid, tile.threads, bytes, [&] { kernel.body(&product_); }, schedule);
 }
 
-void ProductRun::reduce(Place out, const Schedule& schedule) const {
-  Reduction sum;
-  sum.partial = product_.partial;
-  sum.bias = product_.bias;
-  sum.out = out;
-  sum.rows = product_.rows;
-  sum.columns = product_.columns;
-  sum.splits = product_.splits;
-  sum.slope = product_.slope;
-  sum.out_pixels = product_.out_pixels;
-  sum.out_width = product_.out_width;
-  sum.column_pairs = Divisor(product_.columns / 2);
-  const EmulatedKernel& kernel = emulated_kernel(precision_.name, "add_splits");
-  const int blocks = divide_up(sum.rows * sum.columns / 2, kPassThreads);
-  emulation::launch({blocks, 1, 1}, kPassThreads, 0, [&] { kernel.body(&sum); }, schedule);
+void ProductRun::add_splits(const Schedule& schedule) const {
+  const EmulatedKernel& kernel = emulated_kernel(precision_.name, "add_splits_" + layer_.store);
+  const emulation::Grid grid{divide_up(product_.rows * product_.columns / 2, kPassThreads), layer_.groups, 1};
+  emulation::launch(grid, kPassThreads, 0, [&] { kernel.body(&product_); }, schedule);
 }
 
 }  // namespace deepsim::tests

@@ -11,8 +11,7 @@
 namespace deepsim::tests {
 
 // One layer. blocks: a convolution; shuffle: an up-convolution (kernel 4, stride 2, padding 1; lowered to a 2x2
-// convolution); connected and partial: a fully connected layer, the latter split and summed by add_splits; pixels: the
-// last layer, an up-convolution or a convolution to bytes.
+// convolution); connected: a fully connected layer; pixels: the last layer, an up-convolution or a convolution to bytes.
 struct ProductCase {
   std::string store;
   int images, channels, outputs;  // of all groups
@@ -22,12 +21,13 @@ struct ProductCase {
   int out_pad = 0;                    // of the grid that is written
   bool flat = false;                  // the result is read as one vector
   int out_height = 1, out_width = 1;  // of the map that a fully connected layer's result is
-  int splits = 1;
+  int splits = 0;  // 0: as one sum; else in so many parts, which add_splits sums
   bool up = false;  // pixels: an up-convolution
   bool bgr = false, tanh255 = false;
   int crop = 0;  // pixels of a crop's side, 0 for the whole image
 
-  bool connected() const { return store == "connected" || store == "partial"; }
+  bool connected() const { return store == "connected"; }
+  std::string product_store() const { return splits > 0 ? "partial" : store; }
   bool upsamples() const { return store == "shuffle" || up; }
   std::string text() const;
 };
@@ -81,7 +81,7 @@ class ProductRun {
   std::vector<float> packed_bias() const;
   Written run_pixels(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel);
   void launch(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel) const;
-  void reduce(cuda::Place out, const cuda::emulation::Schedule& schedule) const;
+  void add_splits(const cuda::emulation::Schedule& schedule) const;
   Planes output() const;
 
   ProductCase layer_;

@@ -16,7 +16,7 @@ using namespace deepsim::tests;
 namespace {
 
 std::vector<std::string> driver_functions() {
-#define NAME(member, name, parameters) name,
+#define NAME(member, name, parameters) #name,
   return {DEEPSIM_CUDA_DRIVER(NAME)};
 #undef NAME
 }

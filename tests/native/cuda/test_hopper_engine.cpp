@@ -32,8 +32,10 @@ class Variable {
 
 DeviceFacts hopper() { return {"a Hopper", 90, 132, 232448}; }
 
+// Of a stable plan, which splits no sum.
 std::string chosen(const std::string& store, int depth, int rows, int columns, Instructions instructions) {
-  return product_for(hopper(), store, depth, rows, columns, 1, 130, store == "connected" ? 1 : 9, instructions).kernel;
+  const ProductSize size{store, depth, rows, columns, 1, 8, store == "connected" ? 1 : 9, 130};
+  return product_for(hopper(), size, true, instructions).product.kernel;
 }
 
 // The image of these features; with one multiprocessor, which the smallest product fills.
@@ -63,7 +65,8 @@ TEST_CASE("wgmma is taken where it was asked for and a layer fills the GPU; mma.
   CHECK(chosen("blocks", 16, 32 * 33 * 33, 128, Instructions::fma) == "large16_blocks");
   CHECK(chosen("connected", 16, 64, 4096, Instructions::fma) == "small16_connected");
   const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376};  // too little for the widest tile
-  CHECK(product_for(small, "blocks", 32, 32 * 33 * 33, 256, 1, 70, 9, wgmma).kernel == "wgmma_blocks");
+  const ProductSize size{"blocks", 32, 32 * 33 * 33, 256, 1, 8, 9, 70};
+  CHECK(product_for(small, size, false, wgmma).product.kernel == "wgmma_blocks");
 }
 
 TEST_CASE("the choice of instructions by name") {

@@ -52,7 +52,7 @@ const Precision& precision_of(Half) { return kHalf; }
 const Precision& precision_of(Single) { return kSingle; }
 
 TileFacts tile_named(const std::string& name, const ProductCase& layer, const Precision& precision) {
-  for (const TileFacts& tile : tiles_for(layer.store, layer.channels / layer.groups, precision))
+  for (const TileFacts& tile : tiles_for(layer.product_store(), layer.channels / layer.groups, precision))
     if (tile.name == name) return tile;
   throw std::out_of_range(name);
 }
@@ -73,7 +73,7 @@ ProductCase last_layer(int channels = 96) {
 }
 
 ProductCase fully_connected() {
-  ProductCase layer{"partial", 5, 64, 80, 3, 5, 1, 0};
+  ProductCase layer{"connected", 5, 64, 80, 3, 5, 1, 0};
   layer.splits = 2;
   return layer;
 }

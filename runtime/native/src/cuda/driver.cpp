@@ -21,7 +21,7 @@ struct Opened {
       reason = "no NVIDIA driver (libcuda.so.1 not found)";
       return;
     }
-#define DEEPSIM_CUDA_FIND(member, name, parameters) find(library, name, &driver.member);
+#define DEEPSIM_CUDA_FIND(member, name, parameters) find(library, #name, &driver.member);
     DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_FIND)
 #undef DEEPSIM_CUDA_FIND
     if (!reason.empty()) return;

@@ -12,7 +12,6 @@ namespace {
 
 constexpr int kGroup = 32;       // images that pass through the convolutions together: their activations stay in the L2 cache
 constexpr int kMostRows = 128;   // of a tile
-constexpr int kFewImages = 16;   // up to this many, a fully connected layer waits for its weights alone
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 
@@ -77,13 +76,28 @@ kernel::Place Plan::after(std::size_t step, int first) const {
   return moved(steps_[step].out.place(activation.memory.address(), activation.capacity), first);
 }
 
-// Split a product's sum where few images leave the GPU idle: about two blocks for each multiprocessor, at least eight
-// chunks each.
-int Plan::splits_for(const Step& step, int images) const {
-  if (settings_.stable || images > kFewImages) return 1;
-  const int chunks = step.in.planes() * step.in.plane / step.depth;
-  const int blocks = divide_up(step.columns, kernel::kUnit);
-  return std::clamp(divide_up(2 * gpu_->facts().multiprocessors, blocks), 1, std::max(1, chunks / 8));
+ProductSize Step::size(int images) const {
+  ProductSize size;
+  size.depth = depth;
+  if (kind == Kind::connected) {
+    size.store = "connected";
+    size.rows = images;
+    size.columns = columns;
+    size.chunks = in.planes() * in.plane / depth;
+    return size;
+  }
+  size.store = layer.store == kernels::Store::pixels ? "pixels" : layer.store == kernels::Store::shuffle ? "shuffle" : "blocks";
+  size.rows = images * in.image_rows();
+  size.columns = layer.columns;
+  size.groups = layer.groups;
+  size.chunks = layer.in_blocks * kernels::kBlock / depth;
+  size.taps = layer.kernel * layer.kernel;
+  size.span = (layer.kernel - 1) * (in.pitch() + 1);
+  return size;
+}
+
+Choice Plan::choose(const Step& step, int images) const {
+  return product_for(gpu_->facts(), step.size(images), settings_.stable, settings_.instructions);
 }
 
 std::size_t Plan::configure(const Settings& settings) {
@@ -96,11 +110,13 @@ std::size_t Plan::configure(const Settings& settings) {
     activations_.push_back({capacity, steps_[i].out.bytes(capacity), {}});
   }
   for (const Step& step : steps_) {
-    if (step.kind != Step::Kind::connected) continue;
-    const int few = std::min(settings.images, kFewImages);
-    const int splits = splits_for(step, few);
-    if (splits == 1) continue;
-    partial_bytes_ = std::max(partial_bytes_, static_cast<std::size_t>(splits) * static_cast<std::size_t>(few * step.columns) * sizeof(float));
+    const int most = step.wide() ? settings.images : std::min(settings.images, kGroup);
+    for (int images = 1; step.multiplies() && images <= most; ++images) {
+      const Choice choice = choose(step, images);
+      const ProductSize size = step.size(images);
+      const std::size_t values = static_cast<std::size_t>(size.groups) * static_cast<std::size_t>(size.rows) * static_cast<std::size_t>(size.columns);
+      if (choice.split()) partial_bytes_ = std::max(partial_bytes_, static_cast<std::size_t>(choice.splits) * values * sizeof(float));
+    }
   }
   std::size_t bytes = partial_bytes_;
   for (const Activation& activation : activations_) bytes += activation.bytes;
@@ -217,12 +233,25 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
   }
 }
 
-void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const char* store, int groups) const {
-  const int taps = product.kernel * product.kernel;
-  const Product chosen = product_for(gpu_->facts(), store, step.depth, product.rows, product.columns, groups, product.span, taps,
-                                     settings_.instructions);
-  const GridSize grid{divide_up(product.rows, chosen.rows), divide_up(product.columns, chosen.columns), groups * product.splits};
-  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, chosen.shared_bytes(product.span, taps), stream, product);
+// Start a product whose layer, but for its size, is described.
+void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const Part& part) const {
+  const ProductSize size = step.size(part.count);
+  const Choice choice = choose(step, part.count);
+  const Product& chosen = choice.product;
+  product.rows = size.rows;
+  product.columns = size.columns;
+  product.groups = size.groups;
+  product.chunks = size.chunks;
+  product.chunks_per_split = choice.chunks_per_split;
+  product.splits = choice.splits;
+  product.span = size.span;
+  product.partial = partial_.as<float>();
+  product.column_pairs = kernel::Divisor(size.columns / 2);
+  const GridSize grid{divide_up(size.rows, chosen.rows), divide_up(size.columns, chosen.columns), size.groups * choice.splits};
+  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, chosen.shared_bytes(size.span, size.taps), stream, product);
+  if (!choice.split()) return;
+  const GridSize pairs{divide_up(size.rows * size.columns / 2, kernel::kPassThreads), size.groups};
+  gpu_->launch(("add_splits_" + size.store).c_str(), pairs, kernel::kPassThreads, 0, stream, product);
 }
 
 void Plan::start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
@@ -230,15 +259,11 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
   const kernels::Convolution& layer = step.layer;
   kernel::ShiftGemm product = product_of(step, in, out);
   product.group_planes = layer.in_blocks * kernels::kBlock / step.in.plane;
-  product.rows = part.count * step.in.image_rows();
   product.pitch = step.in.pitch();
   product.kernel = layer.kernel;
   product.first_shift = -layer.pad * (step.in.pitch() + 1);
-  product.span = (layer.kernel - 1) * (product.pitch + 1);
   product.windows_down = layer.windows_down();
   product.windows_across = layer.windows_across();
-  product.chunks = product.chunks_per_split = layer.in_blocks * kernels::kBlock / step.depth;
-  product.columns = layer.columns;
   product.slope = layer.slope;
   product.image_rows = kernel::Divisor(step.in.image_rows());
   product.grid_pitch = kernel::Divisor(product.pitch);
@@ -252,41 +277,17 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
       product.reader_stride = kernel::Divisor(product.reader.stride);
     }
   }
-  const char* store = layer.store == kernels::Store::pixels ? "pixels" : layer.store == kernels::Store::shuffle ? "shuffle" : "blocks";
-  start_product(stream, step, product, store, layer.groups);
+  start_product(stream, step, product, part);
 }
 
 void Plan::start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                            const Part& part) const {
   kernel::ShiftGemm product = product_of(step, in, out);
-  product.rows = part.count;
   product.windows_down = product.windows_across = 1;
-  product.chunks = step.in.planes() * step.in.plane / step.depth;
-  product.columns = step.columns;
   product.slope = step.slope;
-  product.splits = splits_for(step, part.count);
-  product.chunks_per_split = divide_up(product.chunks, product.splits);
-  product.splits = divide_up(product.chunks, product.chunks_per_split);
   product.out_pixels = kernel::Divisor(step.out.pixels());
   product.out_width = kernel::Divisor(step.out.width);
-  if (product.splits == 1) {
-    start_product(stream, step, product, "connected", 1);
-    return;
-  }
-  product.partial = partial_.as<float>();
-  start_product(stream, step, product, "partial", 1);
-  kernel::Reduction sum;
-  sum.partial = product.partial;
-  sum.bias = product.bias;
-  sum.out = out;
-  sum.rows = product.rows;
-  sum.columns = product.columns;
-  sum.splits = product.splits;
-  sum.slope = product.slope;
-  sum.out_pixels = product.out_pixels;
-  sum.out_width = product.out_width;
-  sum.column_pairs = kernel::Divisor(product.columns / 2);
-  gpu_->launch("add_splits", {divide_up(sum.rows * sum.columns / 2, kernel::kPassThreads)}, kernel::kPassThreads, 0, stream, sum);
+  start_product(stream, step, product, part);
 }
 
 }  // namespace deepsim::runtime::detail::cuda

@@ -48,6 +48,8 @@ struct Step {
   FeatureLayout features;
 
   bool wide() const { return kind == Kind::connected; }  // takes all images at once: its weights are what costs
+  bool multiplies() const { return kind == Kind::connected || kind == Kind::convolution; }
+  ProductSize size(int images) const;  // of the product that it then is
 };
 
 // Which of a generator's pixels are written: all, or the central 227 x 227.
@@ -102,13 +104,13 @@ class Plan {
   void run_section(Stream stream, const Section& section, const Ends& ends, int images) const;
   void run_group(Stream stream, const Section& section, std::size_t from, const Ends& ends, int first, int count) const;
   void start(Stream stream, std::size_t step, const Ends& ends, const Part& part) const;
-  void start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const char* store, int groups) const;
+  Choice choose(const Step& step, int images) const;
+  void start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const Part& part) const;
   void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Ends& ends,
                          const Part& part) const;
   kernel::PixelsIn first_layer() const;  // as it is told to read one group of photographs, or to be handed them
   void start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                        const Part& part) const;
-  int splits_for(const Step& step, int images) const;
   kernel::Place before(std::size_t step, int first) const;
   kernel::Place after(std::size_t step, int first) const;
 

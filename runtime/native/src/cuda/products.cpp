@@ -1,6 +1,8 @@
 #include "products.h"
 
+#include <algorithm>
 #include <cstdlib>
+#include <utility>
 
 #include "../../../../kernels/cuda/tile.h"
 #include "../../../../kernels/cuda/variants.h"
@@ -11,6 +13,12 @@ namespace deepsim::runtime::detail::cuda {
 namespace {
 
 namespace kernel = deepsim::cuda;
+
+constexpr int kBlocksOfSplits = 2;  // for each multiprocessor, where a sum is split
+constexpr int kLeastSteps = 8;      // of a part: taps of a chunk
+constexpr int kFewRows = 16;        // so few wait for their weights alone: parts read them faster
+
+int divide_up(int a, int b) { return (a + b - 1) / b; }
 
 #define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
   template <class Element>                                                \
@@ -77,23 +85,54 @@ int Product::shared_bytes(int span, int taps) const {
   return bytes(rows, span, planes, taps, stages, weight_bytes);
 }
 
-Product product_for(const DeviceFacts& facts, const std::string& store, int depth, int rows, int columns, int groups,
-                    int span, int taps, Instructions instructions) {
-  const Product* fitting = nullptr;
+namespace {
+
+// The first kernel with this store that fills the GPU, else the one with the smallest tile; whether it fills it.
+std::pair<const Product*, bool> largest_filling(const DeviceFacts& facts, const std::string& store, const ProductSize& size,
+                                                Instructions instructions) {
+  const Product* smallest = nullptr;
   for (const Entry& entry : kProducts) {
     const Product& product = entry.product;
-    if (entry.store != store || product.depth != depth || !serve(instructions, product.instructions)) continue;
-    if (product.shared_bytes(span, taps) > facts.shared_bytes) continue;
-    const bool fills = product.blocks(rows, columns) * groups >= facts.multiprocessors;
-    const bool wasteful = columns % product.columns != 0 && columns % product.columns <= product.columns / 2;
-    if (fills && !wasteful) return product;
-    if (product.instructions != Instructions::wgmma) fitting = &product;
+    if (entry.store != store || product.depth != size.depth || !serve(instructions, product.instructions)) continue;
+    if (product.shared_bytes(size.span, size.taps) > facts.shared_bytes) continue;
+    const bool fills = product.blocks(size.rows, size.columns) * size.groups >= facts.multiprocessors;
+    const bool wasteful = size.columns % product.columns != 0 && size.columns % product.columns <= product.columns / 2;
+    if (fills && !wasteful) return {&product, true};
+    if (product.instructions != Instructions::wgmma) smallest = &product;
   }
-  if (fitting == nullptr) {
-    throw Failure(ErrorKind::device, "cuda: a layer's windows reach over " + std::to_string(span) + " pixels, more than " +
+  return {smallest, false};
+}
+
+// The smallest tile that takes all rows at once, else the largest.
+const Product* splitting(const DeviceFacts& facts, const ProductSize& size, Instructions instructions) {
+  const Product* chosen = nullptr;
+  for (const Entry& entry : kProducts) {
+    const Product& product = entry.product;
+    if (std::string(entry.store) != "partial" || product.depth != size.depth || !serve(instructions, product.instructions)) continue;
+    if (product.shared_bytes(size.span, size.taps) > facts.shared_bytes) continue;
+    if (chosen == nullptr || size.rows <= product.rows) chosen = &product;
+  }
+  return chosen;
+}
+
+}  // namespace
+
+Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions) {
+  const auto [product, fills] = largest_filling(facts, size.store, size, instructions);
+  if (product == nullptr) {
+    throw Failure(ErrorKind::device, "cuda: a layer's windows reach over " + std::to_string(size.span) + " pixels, more than " +
                                          facts.name + " has shared memory for. Use backend cpu.");
   }
-  return *fitting;
+  const Choice whole{*product, 1, size.chunks};
+  if ((fills && size.rows > kFewRows) || stable || size.store == "pixels") return whole;
+  const Product* part = splitting(facts, size, instructions);
+  if (part == nullptr) return whole;
+  const int blocks = part->blocks(size.rows, size.columns) * size.groups;
+  const int most = std::max(1, size.chunks * size.taps / kLeastSteps);
+  const int wanted = std::min({divide_up(kBlocksOfSplits * facts.multiprocessors, blocks), most, size.chunks});
+  const int chunks = divide_up(size.chunks, std::max(1, wanted));
+  const Choice split{*part, divide_up(size.chunks, chunks), chunks};
+  return split.split() ? split : whole;
 }
 
 }  // namespace deepsim::runtime::detail::cuda

@@ -1,6 +1,8 @@
 // The kernels that compute products, as the host sees them: which tiles there are and which fits a layer.
 #pragma once
 
+#include <string>
+
 #include "gpu.h"
 
 namespace deepsim::runtime::detail::cuda {
@@ -26,11 +28,25 @@ struct Product {
   int shared_bytes(int span, int taps) const;
 };
 
-// The kernel for a product of this many rows and columns with chunks of `depth` channels, stored in this way ("blocks",
-// "shuffle", "connected", "pixels", "partial"). Large tiles where they fill the GPU; all tiles of mma sum in the same order,
-// and all of fma in theirs, so that the choice changes no bit. With wgmma, its kernels where there is one that fills the GPU,
-// else those of mma. Raises DeviceError when none fits the shared memory.
-Product product_for(const DeviceFacts& facts, const std::string& store, int depth, int rows, int columns, int groups,
-                    int span, int taps, Instructions instructions = Instructions::mma);
+// What a kernel is chosen by: the size of a product, and how it is stored ("blocks", "shuffle", "connected", "pixels").
+struct ProductSize {
+  std::string store;
+  int depth = 0;  // channels of a chunk
+  int rows = 0, columns = 0, groups = 1, chunks = 1, taps = 1;
+  int span = 0;  // rows from the first tap to the last
+};
+
+// A kernel, and the parts that it splits the sum into, whose own sums add_splits adds.
+struct Choice {
+  Product product;
+  int splits = 1, chunks_per_split = 1;
+  bool split() const { return splits > 1; }
+};
+
+// The kernel for a product. Large tiles where they fill the GPU; all tiles of mma sum in the same order, and all of fma in
+// theirs, so that this choice changes no bit. With wgmma, its kernels where there is one that fills the GPU, else those of
+// mma. Where no tile fills it, or rows are few, the sum is split, unless the result must be `stable`, the same in every
+// batch. Raises DeviceError when no kernel fits the shared memory.
+Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions = Instructions::mma);
 
 }  // namespace deepsim::runtime::detail::cuda

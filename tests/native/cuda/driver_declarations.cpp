@@ -1,0 +1,90 @@
+// To be compiled with NVIDIA's cuda.h (test_cuda_driver.py): to a caller, our declarations of the driver's functions,
+// structs and constants are the same as its own. Nothing here runs.
+#include <cuda.h>
+
+#include <cstddef>
+#include <type_traits>
+
+#include "../../../runtime/native/src/cuda/driver.h"
+
+namespace deepsim::runtime::detail::cuda {
+
+namespace {
+
+template <class T>
+using Pointee = std::remove_cv_t<std::remove_pointer_t<T>>;
+
+// Whether a pointer's target is not looked into: a handle's (CUstream_st), an untyped one, a struct that is compared below.
+template <class T>
+constexpr bool opaque = std::is_void_v<Pointee<T>> || std::is_class_v<Pointee<T>>;
+
+// Whether two parameters are passed in the same way and mean the same: integers (an enum is one) of one size, or pointers to
+// such.
+template <class A, class B>
+constexpr bool alike() {
+  if constexpr (std::is_pointer_v<A> && std::is_pointer_v<B>) {
+    if constexpr (opaque<A> || opaque<B>) {
+      return opaque<A> && opaque<B>;
+    } else {
+      return alike<Pointee<A>, Pointee<B>>();
+    }
+  } else {
+    return !std::is_pointer_v<A> && !std::is_pointer_v<B> && sizeof(A) == sizeof(B);
+  }
+}
+
+template <class Ours, class Theirs>
+struct Same : std::false_type {};
+template <class OurResult, class... OurParameters, class TheirResult, class... TheirParameters>
+struct Same<OurResult(OurParameters...), TheirResult(TheirParameters...)> {
+  static constexpr bool same_number = sizeof...(OurParameters) == sizeof...(TheirParameters);
+  template <bool kSameNumber = same_number>
+  static constexpr bool compare() {
+    if constexpr (kSameNumber) {
+      return alike<OurResult, TheirResult>() && (alike<OurParameters, TheirParameters>() && ...);
+    } else {
+      return false;
+    }
+  }
+  static constexpr bool value = compare();
+};
+
+#define DEEPSIM_CUDA_COMPARE(member, name, parameters) \
+  static_assert(Same<Result parameters, std::remove_pointer_t<decltype(&::name)>>::value, #name);
+DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_COMPARE)
+
+static_assert(sizeof(Address) == sizeof(CUdeviceptr));
+
+// The source's and the destination's part of CUDA_MEMCPY2D.
+static_assert(sizeof(RowCopy) == sizeof(CUDA_MEMCPY2D));
+#define DEEPSIM_CUDA_END(end, theirs)                                                                        \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, x) == offsetof(CUDA_MEMCPY2D, theirs##XInBytes));  \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, y) == offsetof(CUDA_MEMCPY2D, theirs##Y));         \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, memory_type) ==                                    \
+                offsetof(CUDA_MEMCPY2D, theirs##MemoryType));                                                \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, host) == offsetof(CUDA_MEMCPY2D, theirs##Host));   \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, device) ==                                         \
+                offsetof(CUDA_MEMCPY2D, theirs##Device));                                                    \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, array) == offsetof(CUDA_MEMCPY2D, theirs##Array)); \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, pitch) == offsetof(CUDA_MEMCPY2D, theirs##Pitch));
+DEEPSIM_CUDA_END(from, src)
+DEEPSIM_CUDA_END(to, dst)
+static_assert(offsetof(RowCopy, width) == offsetof(CUDA_MEMCPY2D, WidthInBytes));
+static_assert(offsetof(RowCopy, height) == offsetof(CUDA_MEMCPY2D, Height));
+static_assert(sizeof(RowEnd::memory_type) == sizeof(CUmemorytype));
+
+static_assert(RowEnd{}.memory_type == CU_MEMORYTYPE_DEVICE);
+static_assert(kOutOfMemory == CUDA_ERROR_OUT_OF_MEMORY);
+static_assert(kComputeMajor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR);
+static_assert(kComputeMinor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+static_assert(kMultiprocessors == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+static_assert(kSharedOptin == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
+static_assert(kMaxDynamicShared == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
+static_assert(kPointerOrdinal == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
+static_assert(kNonBlocking == CU_STREAM_NON_BLOCKING);
+static_assert(kNoTiming == CU_EVENT_DISABLE_TIMING);
+static_assert(kThreadLocalCapture == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+
+}  // namespace
+
+}  // namespace deepsim::runtime::detail::cuda
