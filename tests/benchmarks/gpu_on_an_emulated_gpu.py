@@ -187,7 +187,8 @@ def test_kernels_of_the_real_networks_are_attributed(gpu, monkeypatch, tmp_path,
     monkeypatch.setenv("DEEPSIM_STAND_IN_MULTIPROCESSORS", "132")
     source = random_source(layer)
     bundle = write(tmp_path / layer, source)
-    for batch in (1, 33):
+    split_for_one_image = {"fc6": {"conv3", "conv5", "deconv5", "deconv4"}, "norm1": {"Rconv6"}}[layer]
+    for batch in (1, 33):  # 33: a group of 32 images, whose sums are whole, and one of one
         ours = Ours(gpu, bundle, batch)
         arguments = {"encoder": ("encode", gpu.empty((batch, 227, 227, 3), torch.uint8))}
         arguments["generator"] = ("decode", gpu.empty((batch, *source.generator.input_shape), torch.float32))
@@ -196,12 +197,12 @@ def test_kernels_of_the_real_networks_are_attributed(gpu, monkeypatch, tmp_path,
             call = ours.call(what, argument, ours.output(what, batch))
             found = timing.by_step(gpu.kernels(call, 2), parts)
             groups = {part.name: 1 if part.kind == "fc" or batch == 1 else 2 for part in parts}
-            seconds = {name: found[name] for name in groups}
             own = {part.name: part for part in parts}
-            for name, each in seconds.items():
-                split_sum = own[name].kind == "fc" and batch == 1
+            for name, count in groups.items():
                 strided = (
                     network == "generator" and own[name].layers[-1].stride == 2 and own[name].upconvolution is None
                 )
-                assert each == pytest.approx(1e-6 * groups[name] * (1 + split_sum + strided)), name
+                launched, least = round(found[name] * 1e6), count * (1 + strided)
+                in_parts = own[name].kind == "fc" or name in split_for_one_image
+                assert launched == least + 1 if in_parts else least <= launched <= least + count, name
             assert set(found) - set(groups) == {steps.INPUT} | ({steps.OUTPUT} if network == "encoder" else set())
