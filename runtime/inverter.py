@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from itertools import islice
 from types import TracebackType
@@ -107,6 +108,11 @@ class Inverter:
         return CROP
 
     @property
+    def _width(self) -> int:
+        """Return how many batches are under way at once: on a GPU one is copied while another is computed."""
+        return 1 if self.device == "cpu" else 2
+
+    @property
     def full_image_size(self) -> int:
         """Return the side of the images of ``decode(features, full=True)`` in pixels: 256 or 240."""
         return self.bundle.manifest.generator.output_size
@@ -130,10 +136,9 @@ class Inverter:
         backend = self._ready()
         array = check_features(features, self.feature_shape)
         side = self.full_image_size if full else CROP
-        images = allocate((len(array), side, side, 3), np.uint8)
-        for chunk in self._chunks(len(array)):
-            images[chunk] = backend.decode(feature_rows(array[chunk]), bool(full))
-        return images
+        return self._in_chunks(
+            len(array), (side, side, 3), np.uint8, lambda chunk: backend.decode(feature_rows(array[chunk]), bool(full))
+        )
 
     def reconstruct(self, photos: Photos, stream: int | None = None) -> Pixels:
         """Encode and decode photographs without leaving the device: uint8 RGB (N, 227, 227, 3)."""
@@ -204,7 +209,7 @@ class Inverter:
 
     def _reconstruct_all(self, batches: Generator[Pixels, None, None]) -> Iterator[Pixels]:
         try:
-            yield from map_ahead(self.reconstruct, batches, 1 if self.device == "cpu" else 2)
+            yield from map_ahead(self.reconstruct, batches, self._width)
         finally:
             batches.close()
 
@@ -286,17 +291,28 @@ class Inverter:
             raise ShapeError(f"{subject}: {count} on the GPU, expected one. Pass them one by one.")
         return view if view.dtype == np.float32 else view_of(self.encode(value, stream=stream), subject)  # type: ignore[arg-type]
 
-    def _chunks(self, count: int) -> Iterator[slice]:
-        return (slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch))
-
     def _over_photos(
         self, photos: Photos, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[Pixels], NDArray[Any]]
     ) -> NDArray[Any]:
         """Apply ``function`` to photographs chunk by chunk; its rows have shape ``row``."""
         checked = check_photos(photos)
-        results = allocate((len(checked), *row), dtype)
-        for chunk in self._chunks(len(checked)):
-            results[chunk] = function(prepare_batch(checked[chunk]))
+        return self._in_chunks(len(checked), row, dtype, lambda chunk: function(prepare_batch(checked[chunk])))
+
+    def _in_chunks(
+        self, count: int, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[slice], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Compute ``count`` rows in chunks of at most ``max_batch``."""
+        results = allocate((count, *row), dtype)
+        chunks = [slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch)]
+
+        def fill(chunk: slice) -> None:
+            results[chunk] = function(chunk)
+
+        if len(chunks) == 1 or self._width == 1:
+            for chunk in chunks:
+                fill(chunk)
+        else:
+            deque(map_ahead(fill, chunks, self._width), maxlen=0)
         return results
 
     def _reconstruct_chunk(self, images: Pixels) -> Pixels:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from deepsim.runtime import backends
 from deepsim.runtime.errors import (
+    DataError,
     OutOfMemory,
     UsageError,
 )
@@ -91,6 +93,38 @@ def test_usable_after_running_out_of_memory(bundle_of, monkeypatch):
     with pytest.raises(OutOfMemory):
         inverter.decode(FEATURES)
     assert inverter.decode(FEATURES[:1]).max() == 9
+
+
+class Meeting:
+    """A backend on a GPU whose calls end only when two are under way; an image shows its feature's first value."""
+
+    name, device = "meeting", "cuda:0"
+
+    def __init__(self):
+        self.barrier = threading.Barrier(2, timeout=30)
+
+    def encode(self, images):
+        self.barrier.wait()
+        return np.full((len(images), 20), images[:, :1, 0, 0], np.float32)
+
+    def decode(self, features, full):
+        self.barrier.wait()
+        return np.full((len(features), 227, 227, 3), features.reshape(len(features), -1)[:, :1, None, None], np.uint8)
+
+
+def test_on_a_gpu_two_chunks_are_under_way_and_order_is_kept(bundle_of, monkeypatch):
+    monkeypatch.setattr(backends, "create", lambda *args: Meeting())
+    inverter = Inverter(bundle_of("tiny"), max_batch=2)
+    features = (
+        np.arange(8, dtype=np.float32).repeat(np.prod(inverter.feature_shape)).reshape(8, *inverter.feature_shape)
+    )
+    assert inverter.decode(features)[:, 100, 100, 1].tolist() == list(range(8))
+    assert len(inverter.decode(features[:0])) == 0
+    photos = np.full((8, 227, 227, 3), np.arange(8, dtype=np.uint8)[:, None, None, None])
+    assert inverter.encode(photos).reshape(8, -1)[:, 0].tolist() == list(range(8))
+    features[5] = np.nan
+    with pytest.raises(DataError):
+        inverter.decode(features)
 
 
 LEAKS = """
