@@ -70,7 +70,7 @@ check: .venv/dev.stamp types
 types: .venv/dev.stamp
 	mkdir -p build/typing/deepsim
 	for folder in kernels runtime train export; do ln -sfn ../../../$$folder build/typing/deepsim/$$folder; done
-	$(BIN)/mypy -p deepsim
+	$(BIN)/mypy -p deepsim -p benchmarks.gpu
 
 bench: .venv/dev.stamp
 	$(BIN)/python benchmarks/training_step.py

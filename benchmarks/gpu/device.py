@@ -45,7 +45,7 @@ class Gpu:
         reason = cuda.reason_unavailable("cuda:0")
         if reason is not None:
             raise DeviceError(f"gpu: the backend cuda cannot run ({reason.rstrip('.')}). See deepsim doctor.")
-        torch.cuda.set_stream(torch.cuda.Stream())  # one that has a handle: to ONNX Runtime, 0 is none
+        torch.cuda.set_stream(torch.cuda.Stream())  # type: ignore[no-untyped-call]  # one that has a handle: to ONNX Runtime, 0 is none
         torch.backends.cudnn.benchmark = True  # PyTorch at its best
         self.name = torch.cuda.get_device_name()
         major, minor = torch.cuda.get_device_capability()
@@ -80,14 +80,14 @@ class Gpu:
 
     def seconds(self, call: Callable[[], object], count: int) -> float:
         """Return seconds for one of ``count`` calls, queued one after the other, between two CUDA events."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         self.synchronize()
         start.record()
         for _ in range(count):
             call()
         end.record()
         self.synchronize()
-        return start.elapsed_time(end) / 1000 / count
+        return float(start.elapsed_time(end)) / 1000 / count
 
     def latency(self, call: Callable[[], object]) -> float:
         """Return seconds from a call on an idle GPU until its result is there, by the host's clock."""
@@ -99,7 +99,7 @@ class Gpu:
 
     def captured(self, function: Callable[[Tensor], Tensor], argument: Tensor) -> Call:
         """Return a replay of ``function(argument)`` as one CUDA graph."""
-        side = torch.cuda.Stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):

@@ -73,11 +73,12 @@ class TorchForm:
         """Return fp32 features of uint8 (n, 227, 227, 3)."""
         ordered = images.flip(-1) if self._in.reversed else images
         pixels = (ordered.half() - self._in.mean) * self._in.scale
-        return self._encoder(pixels.permute(0, 3, 1, 2)).float()
+        features: Tensor = self._encoder(pixels.permute(0, 3, 1, 2)).float()
+        return features
 
     def _decode(self, features: Tensor) -> Tensor:
         """Return uint8 (n, 227, 227, 3) of fp32 features."""
-        image = self._generator(features.half())
+        image: Tensor = self._generator(features.half())
         start = crop_offset(image.shape[-1])
         image = image[:, :, start : start + CROP, start : start + CROP].permute(0, 2, 3, 1)
         rounded = (image.float() / self._out.scale + self._out.mean).round().clamp(0, 255).byte()
