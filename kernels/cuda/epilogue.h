@@ -30,9 +30,16 @@ struct Window {
 
 DEEPSIM_DEVICE float activate(float value, float slope) { return value > 0.0f ? value : value * slope; }
 
+// The bias of two neighbouring columns, the first even; zero where there are none, or where it is added later.
+template <Store kStore>
+DEEPSIM_DEVICE Pair bias_of(const ShiftGemm& layer, int group, int column) {
+  if (kStore == Store::partial || column >= layer.columns) return {0.0f, 0.0f};
+  return *reinterpret_cast<const Pair*>(layer.bias + group * layer.columns + column);
+}
+
 // Bias and activation of two neighbouring columns.
-DEEPSIM_DEVICE Pair finish(const float* bias, float slope, Pair sum) {
-  return {activate(sum.low + bias[0], slope), activate(sum.high + bias[1], slope)};
+DEEPSIM_DEVICE Pair finish(Pair bias, float slope, Pair sum) {
+  return {activate(sum.low + bias.low, slope), activate(sum.high + bias.high, slope)};
 }
 
 // Where the row that holds a channel of a pixel begins.
@@ -68,9 +75,8 @@ DEEPSIM_DEVICE std::uint32_t level_of(const Levels& levels, int channel, float v
 }
 
 // Keep two neighbouring columns as bytes in shared memory, [row of the tile][16].
-DEEPSIM_DEVICE void keep_levels(const ShiftGemm& layer, int tile_row, int column, Pair sum, unsigned char* shared) {
+DEEPSIM_DEVICE void keep_levels(const ShiftGemm& layer, int tile_row, int column, Pair value, unsigned char* shared) {
   if (column >= 3 * layer.phases) return;
-  const Pair value = finish(layer.bias + column, layer.slope, sum);
   const std::uint32_t low = level_of(layer.levels, column % 3, value.low);
   const std::uint32_t high = level_of(layer.levels, (column + 1) % 3, value.high);
   shared_store(reinterpret_cast<std::uint16_t*>(shared + tile_row * kColumns + column),
@@ -133,20 +139,18 @@ DEEPSIM_DEVICE Pair& partial_sum(const ShiftGemm& layer, int split, int group, i
 
 // Two neighbouring columns of a row, to where the layer wants them.
 template <Store kStore, class Element>
-DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Window& window, int group, int split, int column, Pair sum,
+DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Window& window, int group, int split, int column, Pair sum, Pair bias,
                           unsigned char* shared, int first_row) {
-  if (kStore == Store::pixels) {
-    if (window.kept) keep_levels(layer, window.row - first_row, column, sum, shared);
-    return;
-  }
   if (!window.kept || column >= layer.columns) return;
   if (kStore == Store::partial) {
     partial_sum(layer, split, group, window.row, column) = sum;
     return;
   }
   const int all = group * layer.columns + column;
-  const Pair value = finish(layer.bias + all, layer.slope, sum);
-  if (kStore == Store::blocks) {
+  const Pair value = finish(bias, layer.slope, sum);
+  if (kStore == Store::pixels) {
+    keep_levels(layer, window.row - first_row, column, value, shared);
+  } else if (kStore == Store::blocks) {
     put<Element>(layer.out, window.image, all, window.p, window.q, value);
   } else if (kStore == Store::shuffle) {
     const int phase = all / kColumns % 4, y = 2 * window.p - phase / 2, x = 2 * window.q - phase % 2;

@@ -189,7 +189,7 @@ DEEPSIM_DEVICE void add_splits(const ShiftGemm& layer) {
     sum.low += part.low;
     sum.high += part.high;
   }
-  store<kStore, Element>(layer, window, group, 0, column, sum, nullptr, 0);
+  store<kStore, Element>(layer, window, group, 0, column, sum, bias_of<kStore>(layer, group, column), nullptr, 0);
 }
 
 }  // namespace deepsim::cuda

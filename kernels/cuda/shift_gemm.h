@@ -197,6 +197,9 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
   const int column = product.column_tile * T::columns + warp / T::warps_down * T::warp_columns + lane % 4 * 2;
+  Pair bias[T::warp_columns / 8];
+  DEEPSIM_UNROLL
+  for (int j = 0; j < T::warp_columns / 8; ++j) bias[j] = bias_of<kStore>(layer, product.group, column + j * 8);
   if (kStore == Store::pixels && Policy::barrier_before_staging) sync_block();  // no copy is under way any more
   DEEPSIM_UNROLL
   for (int i = 0; i < T::warp_rows / 16; ++i)
@@ -206,8 +209,8 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
       DEEPSIM_UNROLL
       for (int j = 0; j < T::warp_columns / 8; ++j) {
         const Pair sum = {sums[i][j][half * 2], sums[i][j][half * 2 + 1]};
-        store<kStore, typename T::Element>(layer, window, product.group, product.split, column + j * 8, sum, shared,
-                                           product.first_row);
+        store<kStore, typename T::Element>(layer, window, product.group, product.split, column + j * 8, sum,
+                                           bias[j], shared, product.first_row);
       }
     }
   if (kStore == Store::pixels) {

@@ -192,7 +192,9 @@ DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* sha
       DEEPSIM_UNROLL
       for (int j = 0; j < T::columns / 8; ++j) {
         const Pair sum = {sums[j * 4 + half * 2], sums[j * 4 + half * 2 + 1]};
-        store<kStore, typename T::Element>(layer, window, product.group, 0, column + j * 8, sum, shared, product.first_row);
+        const Pair bias = bias_of<kStore>(layer, product.group, column + j * 8);
+        store<kStore, typename T::Element>(layer, window, product.group, 0, column + j * 8, sum, bias, shared,
+                                           product.first_row);
       }
     }
   }
