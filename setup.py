@@ -38,10 +38,13 @@ class BuildLibrary(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Configure, compile, and copy the library to where the package is assembled."""
-        source, build = Path(__file__).resolve().parent, Path(self.build_temp).resolve() / "native"
+        source = Path(__file__).resolve().parent
+        # A checkout keeps its objects: installed again, it compiles what changed.
+        build = source / "build/editable" if self.editable_mode else Path(self.build_temp).resolve() / "native"
         try:
             given = shlex.split(os.environ.get("CMAKE_ARGS", ""))  # such as -DDEEPSIM_CUDA=OFF
-            subprocess.run(["cmake", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", *given], check=True)
+            configure = ["cmake", "--fresh", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", *given]
+            subprocess.run(configure, check=True)
             subprocess.run(["cmake", "--build", build, "--parallel", "--target", "deepsim"], check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise SystemExit(

@@ -133,6 +133,9 @@ TEST_CASE("a GPU that is too old, or is not there, is refused by name") {
         "cuda: Emulated GPU has compute capability 7.0, expected 7.5 or later. Use backend cpu.");
   CHECK(text_with("ARCHITECTURE", "75", on_gpu(1, false, "bf16"), bundle.path()) ==
         "cuda: Emulated GPU has compute capability 7.5, expected 8.0 or later for bf16. Use fp16.");
+  CHECK(text_with("VERSION", "12080", on_gpu(1), bundle.path()) ==
+        "cuda: the driver knows CUDA 12.8, expected 13 or later, since a CUDA 13 toolkit compiled the kernels. Update the driver, "
+        "or build deepsim with an older toolkit.");
   const StandIn old("ARCHITECTURE", "75"), idle("IDLE", "1");
   CHECK(kind_of_all(bundle.path(), on_gpu(1)) == "");
   Options options = on_gpu(1);

@@ -32,10 +32,9 @@ class Variable {
 
 DeviceFacts hopper() { return {"a Hopper", 90, 132, 232448}; }
 
-// Of a stable plan, which splits no sum.
-std::string chosen(const std::string& store, int depth, int rows, int columns, Instructions instructions) {
+std::string chosen(const std::string& store, int depth, int rows, int columns, Instructions instructions, bool stable = false) {
   const ProductSize size{store, depth, rows, columns, 1, 8, store == "connected" ? 1 : 9, 130};
-  return product_for(hopper(), size, true, instructions).product.kernel;
+  return product_for(hopper(), size, stable, instructions).product.kernel;
 }
 
 // The image of these features; with one multiprocessor, which the smallest product fills.
@@ -61,9 +60,12 @@ TEST_CASE("wgmma is taken where it was asked for and a layer fills the GPU; mma.
   CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma16_connected");
   CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "small_blocks");
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "large_blocks");  // as a single image's, which does not fill it
+  CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "small_blocks");
+  CHECK(chosen("connected", 32, 64, 4096, wgmma, true) == "small_connected");
   CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma) == "image_pixels");
   CHECK(chosen("blocks", 16, 32 * 33 * 33, 128, Instructions::fma) == "large16_blocks");
-  CHECK(chosen("connected", 16, 64, 4096, Instructions::fma) == "small16_connected");
+  CHECK(chosen("connected", 16, 64, 4096, Instructions::fma, true) == "small16_connected");
   const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376};  // too little for the widest tile
   const ProductSize size{"blocks", 32, 32 * 33 * 33, 256, 1, 8, 9, 70};
   CHECK(product_for(small, size, false, wgmma).product.kernel == "wgmma_blocks");

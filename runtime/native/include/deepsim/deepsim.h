@@ -34,7 +34,8 @@ typedef struct {
   const char* isa;         /* of the CPU: NULL: the best; or "avx512", "avx2", "baseline" */
   const char* device;      /* NULL: "cpu"; or a GPU: "cuda:0" ... */
   const char* precision;   /* of a GPU: NULL: "fp16"; "bf16", for values beyond 65504; "fp32". Sums are fp32 */
-  int32_t stable;          /* on a GPU, 1: an image's result has the same bits in every batch; slower for few images */
+  int32_t stable;          /* on a GPU, 1: an image's result has the same bits in every batch; slower for few images,
+                              and always by mma.sync */
 } deepsim_options;
 
 /* Strings live as long as the inverter. */

@@ -44,6 +44,7 @@ constexpr int kThreadLocalCapture = 1;                                          
 //   member, exported name, parameters
 #define DEEPSIM_CUDA_DRIVER(CALL)                                                                                \
   CALL(init, cuInit, (unsigned))                                                                                 \
+  CALL(driver_version, cuDriverGetVersion, (int*))                                                               \
   CALL(device_count, cuDeviceGetCount, (int*))                                                                   \
   CALL(device_get, cuDeviceGet, (Device*, int))                                                                  \
   CALL(device_name, cuDeviceGetName, (char*, int, Device))                                                       \

@@ -18,6 +18,15 @@ void require_kernels(const DeviceFacts& facts, Precision precision) {
                   "cuda: this libdeepsim was built without nvcc, so it has no kernels for GPUs. Install deepsim again with a "
                   "CUDA toolkit of version 12 or later, or use backend cpu.");
   }
+  int driver = 0;
+  check(Driver::get().driver_version(&driver), "read the driver's version");
+  if (driver / 1000 < kernel_toolkit()) {
+    const std::string toolkit = std::to_string(kernel_toolkit());
+    throw Failure(ErrorKind::device, "cuda: the driver knows CUDA " + std::to_string(driver / 1000) + "." +
+                                         std::to_string(driver % 1000 / 10) + ", expected " + toolkit + " or later, since a CUDA " +
+                                         toolkit + " toolkit compiled the kernels. Update the driver, or build deepsim with an " +
+                                         "older toolkit.");
+  }
   const int oldest = oldest_architecture(precision);
   if (facts.architecture < oldest) {
     throw Failure(ErrorKind::device, "cuda: " + facts.name + " has compute capability " + number(facts.architecture) +

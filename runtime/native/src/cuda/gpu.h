@@ -110,7 +110,11 @@ void require_kernels(const DeviceFacts& facts, Precision precision);
 const void* kernel_image(Precision precision);
 // The architectures that they were compiled for, "75,80"; "" without any.
 const char* kernel_architectures();
-// The oldest architecture (75 for compute capability 7.5) that kernel_image holds.
+// Whether they hold machine code for this one; without, the driver compiles them anew from those for 80.
+bool has_machine_code(int architecture);
+// The oldest architecture (75 for compute capability 7.5) that kernel_image serves.
 int oldest_architecture(Precision precision);
+// The major version of the CUDA toolkit that compiled them; 0 without any.
+int kernel_toolkit();
 
 }  // namespace deepsim::runtime::detail::cuda

@@ -1,4 +1,6 @@
 // The kernels as nvcc compiled them, embedded by the build (kernels/cuda/embed.S); or none.
+#include <string>
+
 #include "gpu.h"
 
 #if defined(DEEPSIM_CUDA_EMBEDDED)
@@ -31,6 +33,23 @@ const char* kernel_architectures() {
 #endif
 }
 
-int oldest_architecture(Precision precision) { return precision == Precision::brain ? 80 : 75; }
+bool has_machine_code(int architecture) {
+#if defined(DEEPSIM_CUDA_EMULATED)
+  return architecture >= 75;
+#else
+  const std::string listed = std::string(",") + kernel_architectures() + ",";
+  return listed.find("," + std::to_string(architecture) + ",") != std::string::npos;
+#endif
+}
+
+int oldest_architecture(Precision precision) { return precision != Precision::brain && has_machine_code(75) ? 75 : 80; }
+
+int kernel_toolkit() {
+#if defined(DEEPSIM_CUDA_TOOLKIT)
+  return DEEPSIM_CUDA_TOOLKIT;
+#else
+  return 0;
+#endif
+}
 
 }  // namespace deepsim::runtime::detail::cuda

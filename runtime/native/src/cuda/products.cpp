@@ -77,6 +77,9 @@ Instructions instructions_of(const std::string& name, const DeviceFacts& facts, 
     throw Failure(ErrorKind::device, "kernels 'wgmma': " + facts.name + " is sm_" + std::to_string(facts.architecture) +
                                          ", expected sm_90. Use mma.");
   }
+  if (!has_machine_code(90)) {
+    throw Failure(ErrorKind::device, "kernels 'wgmma': this libdeepsim was built without those for sm_90. Use mma.");
+  }
   return Instructions::wgmma;
 }
 
@@ -118,6 +121,8 @@ const Product* splitting(const DeviceFacts& facts, const ProductSize& size, Inst
 }  // namespace
 
 Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions) {
+  // mma.sync and wgmma add in different orders: which fills the GPU depends on the batch, and an image's bits must not.
+  if (stable && instructions == Instructions::wgmma) instructions = Instructions::mma;
   const auto [product, fills] = largest_filling(facts, size.store, size, instructions);
   if (product == nullptr) {
     throw Failure(ErrorKind::device, "cuda: a layer's windows reach over " + std::to_string(size.span) + " pixels, more than " +
