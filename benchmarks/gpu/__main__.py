@@ -8,8 +8,9 @@ Checked before anything is timed: the error of every layer and of both networks 
 PyTorch's own fp16 (at most twice as large is asked); outputs without a gap; repeats with equal bits; compute-sanitizer
 where it is found. A generator that fails is not timed. Timed, all in memory of the GPU: encode, decode and a loop of
 re-encoding against PyTorch in fp16 channels-last (eager; as a CUDA graph; compiled, as a CUDA graph) and ONNX Runtime;
-single layers against PyTorch's and, with --cutlass, CUTLASS's strided dgrad. Writes JSON, tables and plots to
-benchmarks/results/ and ends with what is asked beside what was measured.
+single layers against PyTorch's and, with --cutlass, CUTLASS's strided dgrad. On Hopper the kernels that use wgmma
+follow, checked and timed likewise. Writes JSON, tables and plots to benchmarks/results/, after every batch size what
+there is by then, and ends with what is asked beside what was measured.
 
 Exit codes: 0 done, 4 no GPU or no kernels for it, 5 a check failed. A speed that was missed changes none.
 """
@@ -90,10 +91,17 @@ def main(
         repeats = QUICK["repeats"] if quick else REPEATS
         each_compiled = compiled and not quick
         plan = Plan(sizes, seconds, repeats, not check_only, single_layers, compiled, each_compiled, peer)
-        record = measure(gpu, {layer: random_source(layer) for layer in layers}, plan, say)
-    if headers is None:
-        record["left_out"].append("cutlass: no headers named with --cutlass or CUTLASS_PATH")
-    finish(record, None if check_only else output)
+        left_out = [] if headers else ["cutlass: no headers named with --cutlass or CUTLASS_PATH"]
+        day = datetime.date.today()
+        record: dict[str, Any] = {"generators": {}}
+
+        def keep(grown: dict[str, Any]) -> None:
+            record.update(grown, left_out=[*grown["left_out"], *left_out])
+            if not check_only:
+                results.save(record, output, day)
+
+        measure(gpu, {layer: random_source(layer) for layer in layers}, plan, say, keep)
+    finish(record, None if check_only else output, day)
 
 
 def check_folder(output: Path) -> None:
@@ -104,11 +112,11 @@ def check_folder(output: Path) -> None:
         raise DeviceError(f"{output}: no permission to write, expected a folder for the results. Name one with -o.")
 
 
-def finish(record: dict[str, Any], output: Path | None) -> None:
+def finish(record: dict[str, Any], output: Path | None, day: datetime.date) -> None:
     """Write the record where a folder is given, print what is asked; raise NumericError where a check failed."""
     click.echo(results.text_of(summary.figures(record["generators"])))
     if output is not None:
-        for path in results.save(record, output, datetime.date.today()):
+        for path in results.save(record, output, day):
             click.echo(path)
     failed = [f"{name}, {reason}" for name, found in record["generators"].items() for reason in found["failures"]]
     if failed:

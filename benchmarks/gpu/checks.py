@@ -16,8 +16,9 @@ from torch import Tensor
 
 from benchmarks.float64_error import linear_layers
 from benchmarks.gpu.device import Gpu
-from benchmarks.gpu.ours import KERNELS_VARIABLE, Ours, write_beginning
+from benchmarks.gpu.ours import Ours, write_beginning
 from benchmarks.gpu.peers import TorchForm, TorchLayers
+from benchmarks.gpu.sanitizer import KERNELS_VARIABLE
 from benchmarks.gpu.steps import Step, encoder_steps, generator_steps
 from deepsim.export.calibration import calibration_images
 from deepsim.export.sources import Source
@@ -44,7 +45,9 @@ def weights_of(source: Source) -> Weights:
     return {**source.encoder_weights, **source.generator_weights}
 
 
-def step_errors(gpu: Gpu, source: Source, folder: Path, batches: Sequence[int]) -> list[dict[str, Any]]:
+def step_errors(
+    gpu: Gpu, source: Source, folder: Path, batches: Sequence[int], kernels: str | None = None
+) -> list[dict[str, Any]]:
     """Return rows {"network", "step", "batch", "error", "torch_error"}: relative errors of every step by itself.
 
     A step's input is what our kernels computed before it, exactly (fp16 values read out as fp32); its output is
@@ -59,7 +62,7 @@ def step_errors(gpu: Gpu, source: Source, folder: Path, batches: Sequence[int]) 
     for network, step in ((name, step) for name, each in steps.items() for step in each):
         before = (*before, *step.layers)
         bundle = write_beginning(folder / "beginning", source, before)
-        ours = Ours(gpu, bundle, max(batches))
+        ours = Ours(gpu, bundle, max(batches), kernels=kernels)
         for batch in batches:
             found = ours.result("encode", gpu.tensor(images[:batch]))
             errors = _step_error(gpu, step.layers, weights_of(source), inputs[batch], found)
@@ -69,11 +72,13 @@ def step_errors(gpu: Gpu, source: Source, folder: Path, batches: Sequence[int]) 
     return rows
 
 
-def network_errors(gpu: Gpu, source: Source, whole: Path, folder: Path, photos: int = 4) -> dict[str, dict[str, float]]:
+def network_errors(
+    gpu: Gpu, source: Source, whole: Path, folder: Path, photos: int = 4, kernels: str | None = None
+) -> dict[str, dict[str, float]]:
     """Return relative errors of features and of images before rounding, from pixels on, for each arithmetic.
 
     "image_levels" is the mean difference of the images in grey levels from those of float64, rounded. ``whole`` is
-    the bundle of both networks. fp32 is left out where the environment names kernels for 16 bits.
+    the bundle of both networks. fp32 is left out where kernels for 16 bits are named, here or by the environment.
     """
     images = photographs(photos, seed=9)
     x, weights, linear = _pixels(gpu, source, images), weights_of(source), _linear(source)
@@ -86,9 +91,10 @@ def network_errors(gpu: Gpu, source: Source, whole: Path, folder: Path, photos: 
     ]
     given = gpu.tensor(images)
     found: dict[str, dict[str, float]] = {}
-    for precision in ("fp16", "bf16") if os.environ.get(KERNELS_VARIABLE) else ("fp16", "bf16", "fp32"):
-        features, plain = (Ours(gpu, bundle, photos, precision).result("encode", given) for bundle in bundles)
-        pixels = Ours(gpu, whole, photos, precision).result("reencode", given)
+    named = kernels or os.environ.get(KERNELS_VARIABLE)
+    for precision in ("fp16", "bf16") if named else ("fp16", "bf16", "fp32"):
+        features, plain = (Ours(gpu, bundle, photos, precision, kernels).result("encode", given) for bundle in bundles)
+        pixels = Ours(gpu, whole, photos, precision, kernels).result("reencode", given)
         found[precision] = _three(features, wanted, plain, image, pixels, levels)
     half = TorchLayers(gpu, source.encoder.layers, source.encoder_weights)(x.half())
     plain = TorchLayers(gpu, linear, source.generator_weights)(half)
@@ -99,11 +105,11 @@ def network_errors(gpu: Gpu, source: Source, whole: Path, folder: Path, photos: 
     return found
 
 
-def unwritten(gpu: Gpu, bundle: Path, batches: Iterable[int]) -> list[str]:
+def unwritten(gpu: Gpu, bundle: Path, batches: Iterable[int], kernels: str | None = None) -> list[str]:
     """Call into memory that holds zeros, then ones; return the calls whose results differ: they left something."""
     found = []
     for batch in batches:
-        ours = Ours(gpu, bundle, batch)
+        ours = Ours(gpu, bundle, batch, kernels=kernels)
         images = gpu.tensor(photographs(batch, seed=6))
         features = ours.result("encode", images)
         for what in ("encode", "decode", "reencode"):
@@ -117,9 +123,9 @@ def unwritten(gpu: Gpu, bundle: Path, batches: Iterable[int]) -> list[str]:
     return found
 
 
-def differing_repeats(gpu: Gpu, bundle: Path, batch: int, repeats: int) -> int:
+def differing_repeats(gpu: Gpu, bundle: Path, batch: int, repeats: int, kernels: str | None = None) -> int:
     """Reconstruct the same images again and again; count the results that have not the first's bits."""
-    ours = Ours(gpu, bundle, batch)
+    ours = Ours(gpu, bundle, batch, kernels=kernels)
     call = ours.call("reencode", gpu.tensor(photographs(batch, seed=6)), ours.output("reencode", batch))
     first = call().clone()
     return sum(not _same_bits(call(), first) for _ in range(repeats - 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,17 @@ from torch import Tensor
 from benchmarks.float64_error import write
 from benchmarks.gpu import checks, cutlass, peers, sanitizer, timing
 from benchmarks.gpu.device import Call, Gpu, clocks
-from benchmarks.gpu.ours import KERNELS_VARIABLE, Ours
+from benchmarks.gpu.ours import Ours
+from benchmarks.gpu.sanitizer import KERNELS_VARIABLE
 from deepsim.export.sources import Source
 from deepsim.runtime.bench import environment
 from deepsim.runtime.bench.work import Roofs, Work, rate
 from deepsim.runtime.errors import DeepsimError, OutOfMemory
 
 DEFAULT_KERNELS = "mma"
+OTHER_KERNELS = {90: "wgmma"}  # by compute capability, where there are others to choose
 Say = Callable[[str], None]
+Keep = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -40,25 +43,30 @@ class Plan:
     cutlass: Path | None = None
 
 
-def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say) -> dict[str, Any]:
-    """Check and time every generator, single layers of the first; return the record that is written."""
+def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep: Keep) -> None:
+    """Check and time every generator, single layers of the first; give ``keep`` the record whenever it has grown."""
     sanitized = sanitizer.find()
-    found: dict[str, Any] = {}
+    generators: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         roofs = timing.measure_roofs(gpu, plan.seconds) if plan.timed else None
+        record = {
+            "gpu": gpu.name,
+            "clocks": clocks(),
+            "kernels": os.environ.get(KERNELS_VARIABLE) or DEFAULT_KERNELS,
+            "commit": commit(),
+            "environment": environment(),
+            "roofs": roofs._asdict() if roofs else None,
+            "left_out": [] if sanitized else ["compute-sanitizer: not found, expected it on PATH or beside nvcc"],
+            "generators": generators,
+        }
         for name, source in sources.items():
-            own = replace(plan, single_layers=plan.single_layers and not found)
-            found[name] = Measurement(gpu, source, Path(folder) / name, own, say).run(roofs, sanitized)
-    return {
-        "gpu": gpu.name,
-        "clocks": clocks(),
-        "kernels": os.environ.get(KERNELS_VARIABLE) or DEFAULT_KERNELS,
-        "commit": commit(),
-        "environment": environment(),
-        "roofs": roofs._asdict() if roofs else None,
-        "left_out": [] if sanitized else ["compute-sanitizer: not found, expected it on PATH or beside nvcc"],
-        "generators": found,
-    }
+            own = replace(plan, single_layers=plan.single_layers and not generators)
+
+            def grown(found: dict[str, Any], name: str = name) -> None:
+                generators[name] = found
+                keep(record)
+
+            Measurement(gpu, source, Path(folder) / name, own, say, grown).run(roofs, sanitized)
 
 
 def commit() -> str | None:
@@ -80,46 +88,86 @@ class Measurement:
     folder: Path
     plan: Plan
     say: Say
+    keep: Keep
+    checks: dict[str, Any] = field(default_factory=dict)
+    other_checks: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     single_layers: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def run(self, roofs: Roofs | None, sanitized: str | None) -> dict[str, Any]:
-        """Check, then time at the roofs (None: do not) unless a check failed.
+    def run(self, roofs: Roofs | None, sanitized: str | None) -> None:
+        """Check, then time at the roofs (None: do not) unless a check failed; then the other kernels of this GPU.
 
         Raises OutOfMemory where there is too little memory for the checks.
         """
         self.folder.mkdir()
         bundle = write(self.folder / "whole", self.source)
         try:
-            found = self._check(bundle, sanitized)
+            self._check(bundle, sanitized)
+            self._grown()
+            if roofs and not self.failures:
+                self._time(bundle, roofs)
+            other = None if os.environ.get(KERNELS_VARIABLE) else OTHER_KERNELS.get(self.gpu.architecture)
+            if other and not self.failures:  # last, when whatever they might break is measured
+                self._compare(bundle, other, roofs, sanitized)
+                self._grown(roofs)
         except torch.OutOfMemoryError as error:
             line = " ".join(str(error).split())[:200]
             raise OutOfMemory(f"checks: {line}. Name smaller --batches than {max(self.plan.batches)}.") from error
-        for failure in checks.failures(found):
-            self._fail(failure)
-        if roofs and not self.failures:
-            self._time(bundle, roofs)
-        names = ("failures", "rows", "single_layers", "left_out")
-        return {"checks": found, **{name: getattr(self, name) for name in names}}
 
-    def _check(self, bundle: Path, sanitized: str | None) -> dict[str, Any]:
-        few = sorted({min(size, max(self.plan.batches)) for size in checks.FEW})
-        self._tell("errors of the networks")
-        found: dict[str, Any] = {"network": checks.network_errors(self.gpu, self.source, bundle, self.folder)}
-        self._tell("errors of every layer")
-        found["steps"] = checks.step_errors(self.gpu, self.source, self.folder, self.plan.batches)
-        self._tell("outputs without a gap, repeats with equal bits")
-        found["unwritten"] = checks.unwritten(self.gpu, bundle, few)
-        repeats = self.plan.repeats
-        found["repeats_that_differ"] = {
-            str(batch): checks.differing_repeats(self.gpu, bundle, batch, repeats) for batch in few
-        }
+    def _grown(self, roofs: Roofs | None = None) -> None:
+        """Hand out what was found so far."""
+        own = tuple(dict.fromkeys(row["backend"] for row in self.rows if row["backend"].startswith(timing.OWN)))
+        rate(self.rows, own, {what: self._work(what) for what in timing.CALLS}, roofs)
+        names = ("checks", "other_checks", "failures", "rows", "single_layers", "left_out")
+        self.keep({name: getattr(self, name) for name in names})
+
+    def _check(self, bundle: Path, sanitized: str | None) -> None:
+        self.checks = self._errors(bundle, self.plan.batches, None)
         if sanitized:
             self._tell("compute-sanitizer")
-        found["sanitizer"] = sanitizer.findings(sanitized, bundle) if sanitized else {}
+            self.checks["sanitizer"] = sanitizer.findings(sanitized, bundle)
+        for failure in checks.failures(self.checks):
+            self._fail(failure)
+
+    def _errors(self, bundle: Path, batches: Sequence[int], kernels: str | None) -> dict[str, Any]:
+        """Return what is checked of kernels, the default where None are named, within this process."""
+        gpu, source, folder, repeats = self.gpu, self.source, self.folder, self.plan.repeats
+        few = sorted({min(size, max(self.plan.batches)) for size in checks.FEW})
+        of_kernels = f" of {kernels}" if kernels else ""
+        self._tell(f"errors of the networks{of_kernels}")
+        found: dict[str, Any] = {"network": checks.network_errors(gpu, source, bundle, folder, kernels=kernels)}
+        self._tell(f"errors of every layer{of_kernels}")
+        found["steps"] = checks.step_errors(gpu, source, folder, batches, kernels)
+        self._tell(f"outputs{of_kernels} without a gap, repeats with equal bits")
+        found["unwritten"] = checks.unwritten(gpu, bundle, few, kernels)
+        found["repeats_that_differ"] = {
+            str(batch): checks.differing_repeats(gpu, bundle, batch, repeats, kernels) for batch in few
+        }
+        found["sanitizer"] = {}
         return found
+
+    def _compare(self, bundle: Path, kernels: str, roofs: Roofs | None, sanitized: str | None) -> None:
+        """Check other kernels, which only full GPUs get; then time them (without roofs: do not) beside the default."""
+        found = self.other_checks[kernels] = self._errors(bundle, (max(self.plan.batches),), kernels)
+        if sanitized:  # of its tools the one that knows about asynchronous copies
+            found["sanitizer"] = sanitizer.findings(sanitized, bundle, ("memcheck",), kernels)
+        failures = checks.failures(found)
+        for failure in failures:
+            self._fail(f"{kernels}: {failure}")
+        if failures or roofs is None:
+            return
+        gpu, source, name = self.gpu, self.source, f"{timing.OWN}-{kernels}"
+        for batch in self.plan.batches:
+            self._tell(f"batch {batch} with {kernels}")
+            with timing.left_out(f"{name} at batch {batch}", self._refuse):
+                default, other = Ours(gpu, bundle, batch), Ours(gpu, bundle, batch, kernels=kernels)
+                contenders = {timing.OWN: _called(default), name: _called(other)}
+                timed = timing.time_calls(gpu, source, contenders, batch, self.plan.seconds, roofs, self._refuse)
+                self.rows += [row for row in timed if row["backend"] == name]
+                if self.plan.single_layers:
+                    self.single_layers += timing.own_steps(gpu, source, other, batch, roofs, name)
 
     def _time(self, bundle: Path, roofs: Roofs) -> None:
         absent = peers.reason_without_onnxruntime(self.gpu.provider)
@@ -133,7 +181,7 @@ class Measurement:
                 self._refuse(f"batch {batch}: not all timed, out of memory ({' '.join(str(error).split())[:200]})")
             except DeepsimError as error:
                 self._fail(f"batch {batch}: {error}")
-        rate(self.rows, (timing.OWN,), {what: self._work(what) for what in timing.CALLS}, roofs)
+            self._grown(roofs)
 
     def _time_batch(self, bundle: Path, batch: int, roofs: Roofs, onnxruntime: bool) -> None:
         """Time one batch size; every contender is made for it and let go after it."""
@@ -154,12 +202,8 @@ class Measurement:
 
     def _contenders(self, ours: Ours, onnxruntime: bool) -> dict[str, timing.Contender]:
         """Return who takes part, ours first, each as a function from (what, argument, iterations) to a call."""
-
-        def own(what: str, argument: Tensor, iterations: int = 1) -> Call:
-            return ours.call(what, argument, ours.output(what, len(argument)), iterations)
-
         gpu, source = self.gpu, self.source
-        found: dict[str, timing.Contender] = {timing.OWN: own}
+        found: dict[str, timing.Contender] = {timing.OWN: _called(ours)}
         found |= {
             "torch": peers.TorchForm(gpu, source).call,
             "torch-graph": peers.TorchForm(gpu, source, graph=True).call,
@@ -186,3 +230,10 @@ class Measurement:
     def _refuse(self, reason: str) -> None:
         self.left_out.append(reason)
         self._tell(f"left out, {reason}")
+
+
+def _called(ours: Ours) -> timing.Contender:
+    def call(what: str, argument: Tensor, iterations: int = 1) -> Call:
+        return ours.call(what, argument, ours.output(what, len(argument)), iterations)
+
+    return call

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from benchmarks.float64_error import write
 from benchmarks.gpu.device import Call, Gpu
+from benchmarks.gpu.sanitizer import KERNELS_VARIABLE
 from deepsim.export.sources import Source
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library
@@ -22,18 +26,23 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
 from deepsim.runtime.pixels import CROP
 
-KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
 WAY_OUT = 16  # channels of the generator that a bundle needs and that nobody runs
 
 
 class Ours:
-    """A bundle on a GPU; inputs and outputs are tensors there, work is queued on PyTorch's stream."""
+    """A bundle on a GPU; inputs and outputs are tensors there, work is queued on PyTorch's stream.
 
-    def __init__(self, gpu: Gpu, bundle: Path, max_batch: int, precision: str = "fp16") -> None:
+    ``kernels``: "mma" or "wgmma"; None: as the environment has it.
+    """
+
+    def __init__(
+        self, gpu: Gpu, bundle: Path, max_batch: int, precision: str = "fp16", kernels: str | None = None
+    ) -> None:
         self._gpu = gpu
         gpu.let_go()
         self._features = Bundle.open(bundle).manifest.generator.input_shape
-        self._inverter = cuda.create(Bundle.open(bundle), "cuda:0", max_batch, precision)
+        with _named(kernels):
+            self._inverter = cuda.create(Bundle.open(bundle), "cuda:0", max_batch, precision)
 
     def output(self, what: str, count: int) -> Tensor:
         """Take memory for what "encode", "decode" or "reencode" gives for ``count`` images."""
@@ -61,6 +70,21 @@ class Ours:
     def result(self, what: str, argument: Tensor) -> Tensor:
         """Return what a call gives, in memory of its own."""
         return self.call(what, argument, self.output(what, len(argument)))()
+
+
+@contextmanager
+def _named(kernels: str | None) -> Iterator[None]:
+    """Name kernels in the environment."""
+    before = os.environ.get(KERNELS_VARIABLE)
+    if kernels is not None:
+        os.environ[KERNELS_VARIABLE] = kernels
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(KERNELS_VARIABLE, None)
+        else:
+            os.environ[KERNELS_VARIABLE] = before
 
 
 def write_beginning(path: Path, source: Source, layers: tuple[Layer, ...]) -> Path:

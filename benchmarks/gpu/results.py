@@ -70,6 +70,8 @@ def markdown(record: Record, day: datetime.date, plots: Mapping[str, str]) -> st
         lines += [f"## {layer}", ""]
         lines += [f"![Images per second over batch size]({plots[layer]})", ""] if layer in plots else []
         lines += _calls(found["rows"]) + _steps(found) + _errors(found["checks"])
+        for kernels, checks in found["other_checks"].items():
+            lines += [f"The same with kernels {kernels}.", "", *_errors(checks)]
         said = [
             *(f"* FAILED: {each}" for each in found["failures"]),
             *(f"* left out: {each}" for each in found["left_out"]),
@@ -109,7 +111,7 @@ def _calls(rows: Sequence[Record]) -> list[str]:
         (
             *(row["what"], str(row["batch"]), row["backend"], f"{row['images_per_second']:.0f}"),
             *(f"{row['microseconds']:.1f}", f"{row['latency_us']:.1f}", f"{row['roof_share']:.0%}"),
-            f"{row['ratio']:.2f}" if row["ratio"] and row["backend"] == OWN else "",
+            f"{row['ratio']:.2f}" if row["ratio"] and row["backend"].startswith(OWN) else "",
         )
         for row in rows
     ]

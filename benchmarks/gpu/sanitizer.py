@@ -17,6 +17,7 @@ import numpy as np
 from deepsim.runtime import Inverter
 from deepsim.runtime.bench.timing import photographs
 
+KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 77  # exit code for findings
 BATCHES = (1, 3, 17, 33)  # split sums, ragged tiles, two groups of convolutions
@@ -29,8 +30,13 @@ def find() -> str | None:
     return which("compute-sanitizer") or (str(beside) if beside.is_file() else None)
 
 
-def findings(sanitizer: str, bundle: Path, tools: Sequence[str] = TOOLS) -> dict[str, str | None]:
-    """Run our calls below every tool; return for each None, or the last line of what it found or of why it failed."""
+def findings(
+    sanitizer: str, bundle: Path, tools: Sequence[str] = TOOLS, kernels: str | None = None
+) -> dict[str, str | None]:
+    """Run our calls below every tool; return for each None, or the last line of what it found or of why it failed.
+
+    ``kernels`` are "mma" or "wgmma"; None: as the environment has it.
+    """
     found: dict[str, str | None] = {}
     for tool in tools:
         command = [
@@ -45,6 +51,8 @@ def findings(sanitizer: str, bundle: Path, tools: Sequence[str] = TOOLS) -> dict
             str(bundle),
         ]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+        if kernels is not None:
+            environment[KERNELS_VARIABLE] = kernels
         done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
         lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
         found[tool] = None if done.returncode == 0 else lines[-1]

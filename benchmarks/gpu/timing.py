@@ -143,23 +143,29 @@ def time_steps(
     run as they do in a whole call; "input" and "output" are what converts pixels and features. PyTorch's run the one
     layer again and again as a CUDA graph, and so find in the cache what fits there.
     """
+    rows = own_steps(gpu, source, ours, batch, roofs)
+    for network, steps in networks(source).items():
+        for step in steps:
+            floor = step.floor_seconds(batch, roofs)
+            for name, each in _torch_times(gpu, step, weights_of(source), batch, compiled, refuse).items():
+                row = {"network": network, "step": step.name, "batch": batch, "backend": name}
+                rows.append({**row, "microseconds": each * 1e6, "roof_share": floor / each})
+    return rows
+
+
+def own_steps(gpu: Gpu, source: Source, ours: Ours, batch: int, roofs: Roofs, name: str = OWN) -> list[dict[str, Any]]:
+    """Return our rows of ``time_steps``, under a name; the share of "input" and "output" is None."""
     rows = []
     images = gpu.tensor(photographs(batch, seed=7))
     arguments = {"encoder": ("encode", images), "generator": ("decode", ours.result("encode", images))}
     for network, steps in networks(source).items():
         what, argument = arguments[network]
         call = ours.call(what, argument, ours.output(what, batch))
-        own = by_step(gpu.kernels(call, PROFILED), steps)
-        for step in steps:
-            times = {OWN: own.pop(step.name)}
-            times |= _torch_times(gpu, step, weights_of(source), batch, compiled, refuse)
-            floor = step.floor_seconds(batch, roofs)
-            for name, each in times.items():
-                row = {"network": network, "step": step.name, "batch": batch, "backend": name}
-                rows.append({**row, "microseconds": each * 1e6, "roof_share": floor / each})
-        for name, each in own.items():
-            row = {"network": network, "step": name, "batch": batch, "backend": OWN}
-            rows.append({**row, "microseconds": each * 1e6, "roof_share": None})
+        floors = {step.name: step.floor_seconds(batch, roofs) for step in steps}
+        for step, each in by_step(gpu.kernels(call, PROFILED), steps).items():
+            share = floors[step] / each if step in floors else None
+            row = {"network": network, "step": step, "batch": batch, "backend": name}
+            rows.append({**row, "microseconds": each * 1e6, "roof_share": share})
     return rows
 
 

@@ -4,6 +4,7 @@ the CPU, on memory that the emulated driver knows; every figure is that of an em
 import ctypes
 import json
 import time
+from copy import deepcopy
 from dataclasses import replace
 from math import prod
 
@@ -151,6 +152,74 @@ def test_a_whole_run(commanded, capsys):
     assert "worst layer: error over that of PyTorch's fp16" in told.out and str(folder) in told.out
 
 
+def measured(gpu, plan, source):
+    """Measure a generator; return what there was whenever there was more."""
+    kept = []
+    measurement.measure(gpu, {"fc6": source}, plan, lambda line: None, lambda record: kept.append(deepcopy(record)))
+    return [record["generators"]["fc6"] for record in kept]
+
+
+@pytest.fixture
+def hopper(gpu, short, monkeypatch):
+    """A GPU that has wgmma and computes nothing; its checks tell which kernels they were asked about.
+
+    It has so few multiprocessors that one image fills it.
+    """
+    settings = {"ARCHITECTURE": "90", "MULTIPROCESSORS": "1", "IDLE": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"DEEPSIM_STAND_IN_{name}", value)
+    monkeypatch.setattr(StandIn, "architecture", 90)
+    network = {"fp16": {"image": 1e-4}, "torch_fp16": {"image": 1e-4}}
+    asked = {"network_errors": network, "step_errors": [], "unwritten": [], "differing_repeats": 0}
+    gpu.asked = []
+
+    def answering(name, answer):
+        def check(*given, kernels=None):
+            gpu.asked.append((name, "wgmma" if "wgmma" in (kernels, given[-1]) else None))
+            return answer
+
+        monkeypatch.setattr(checks, name, check)
+
+    for name, answer in asked.items():
+        answering(name, answer)
+    gpu.checks = list(asked)
+    return gpu
+
+
+HOPPER = measurement.Plan((1,), 1e-6, repeats=2, compiled=False, compiled_layers=False)
+
+
+def test_on_hopper_the_other_kernels_are_checked_and_timed_too(hopper, monkeypatch):
+    monkeypatch.setattr(timing, "_torch_times", lambda *given: {})
+    first, *others, last = measured(hopper, HOPPER, random_source("fc6"))
+    assert hopper.asked == [(name, kernels) for kernels in (None, "wgmma") for name in hopper.checks]
+    assert first["rows"] == [] and last["failures"] == []
+    assert "cuda-wgmma" not in {row["backend"] for record in others for row in record["rows"]}
+    named = {(row["what"], row["backend"]) for row in last["rows"]}
+    assert named == {(what, name) for what in ("encode", "decode", "reencode") for name in ("cuda", "cuda-wgmma")}
+    rows = {name: [r for r in last["single_layers"] if r["backend"] == name] for name in ("cuda", "cuda-wgmma")}
+    assert [row["step"] for row in rows["cuda"]] == [row["step"] for row in rows["cuda-wgmma"]] != []
+
+
+def test_kernels_are_those_that_were_named(hopper, tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPSIM_CUDA_KERNELS", "mma")
+    bundle = write(tmp_path / "fc6", random_source("fc6"))
+    images = hopper.empty((1, 227, 227, 3), torch.uint8)
+    names = {}
+    for kernels in ("wgmma", None):
+        ours = Ours(hopper, bundle, 1, kernels=kernels)
+        ran = hopper.kernels(ours.call("reencode", images, ours.output("reencode", 1)), 1)
+        names[kernels] = {kernel.name.split("_")[0] for kernel in ran[0]}
+    assert {"wgmma", "wgmma16"} & names["wgmma"] and not {"wgmma", "wgmma16"} & names[None]
+
+
+def test_other_kernels_that_are_wrong_leave_the_defaults_figures(hopper, monkeypatch):
+    monkeypatch.setattr(checks, "unwritten", lambda *given: ["encode"] if "wgmma" in given else [])
+    *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())
+    assert last["failures"] == ["wgmma: encode: part of the output was not written"]
+    assert {row["backend"] for row in last["rows"]} == {"cuda"}
+
+
 def test_a_wrong_layer_is_found_and_nothing_timed(gpu, short, monkeypatch):
     whole = checks.write_beginning
 
@@ -160,17 +229,19 @@ def test_a_wrong_layer_is_found_and_nothing_timed(gpu, short, monkeypatch):
         return whole(path, replace(source, generator_weights=weights), layers)
 
     monkeypatch.setattr(checks, "write_beginning", wrong)
-    plan = measurement.Plan((1,), 1e-6, repeats=2)
-    found = measurement.measure(gpu, {"fc6": tiny_source()}, plan, lambda line: None)["generators"]["fc6"]
+    (found,) = measured(gpu, measurement.Plan((1,), 1e-6, repeats=2), tiny_source())
     assert [failure.split(":")[0] for failure in found["failures"]] == ["conv5_1 at batch 1", "image of the network"]
     assert found["failures"][0].startswith("conv5_1 at batch 1: error 0.0")
     assert found["rows"] == found["single_layers"] == []
 
 
-def test_fp32_is_left_out_where_kernels_for_16_bits_are_named(gpu, monkeypatch, tmp_path):
-    monkeypatch.setenv("DEEPSIM_CUDA_KERNELS", "mma")
-    source = tiny_source()
-    found = checks.network_errors(gpu, source, write(tmp_path / "whole", source), tmp_path, photos=1)
+@pytest.mark.parametrize("named_by", ["environment", "argument"])
+def test_fp32_is_left_out_where_kernels_for_16_bits_are_named(gpu, monkeypatch, tmp_path, named_by):
+    if named_by == "environment":
+        monkeypatch.setenv("DEEPSIM_CUDA_KERNELS", "mma")
+    source, kernels = tiny_source(), "mma" if named_by == "argument" else None
+    bundle = write(tmp_path / "whole", source)
+    found = checks.network_errors(gpu, source, bundle, tmp_path, photos=1, kernels=kernels)
     assert list(found) == ["fp16", "bf16", "torch_fp16"]
 
 

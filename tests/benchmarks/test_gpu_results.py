@@ -53,7 +53,13 @@ def record():
     ]
     rate(rows, ("cuda",), dict.fromkeys(("encode", "decode", "reencode"), Work(10**9, 10**8)), ROOFS)
     fc6 = {
-        **{"checks": checked(), "failures": [], "rows": rows, "left_out": ["torch: encode differs"]},
+        **{
+            "checks": checked(),
+            "other_checks": {},
+            "failures": [],
+            "rows": rows,
+            "left_out": ["torch: encode differs"],
+        },
         "single_layers": [step_row("cuda", 100.0), step_row("torch-graph", 250.0), step_row("cutlass", 180.0)],
     }
     versions = {"versions": {"torch": "2.9", "openvino": None}, "cpu": "A CPU", "cpus": 16, "cuda_driver": "13.0"}
