@@ -37,6 +37,7 @@ def test_they_are_those_of_cuda_h(tmp_path):
         ("kSharedOptin = 97", "kSharedOptin = 96"),
         ("int memory_type = 2", "long memory_type = 2"),
         ("RowEnd from, to;", "RowEnd to, from;"),
+        ("block_x = 1, block_y = 1", "block_y = 1, block_x = 1"),
         ("pinned_free, cuMemFreeHost", "pinned_free, cuMemAlloc_v2"),
     ],
 )

@@ -71,6 +71,21 @@ DEEPSIM_CUDA_END(from, src)
 DEEPSIM_CUDA_END(to, dst)
 static_assert(offsetof(RowCopy, width) == offsetof(CUDA_MEMCPY2D, WidthInBytes));
 static_assert(offsetof(RowCopy, height) == offsetof(CUDA_MEMCPY2D, Height));
+#define DEEPSIM_CUDA_NODE(ours, theirs) \
+  static_assert(offsetof(KernelNode, ours) == offsetof(CUDA_KERNEL_NODE_PARAMS_v2, theirs));
+static_assert(sizeof(KernelNode) == sizeof(CUDA_KERNEL_NODE_PARAMS_v2));
+DEEPSIM_CUDA_NODE(function, func)
+DEEPSIM_CUDA_NODE(grid_x, gridDimX)
+DEEPSIM_CUDA_NODE(grid_y, gridDimY)
+DEEPSIM_CUDA_NODE(grid_z, gridDimZ)
+DEEPSIM_CUDA_NODE(block_x, blockDimX)
+DEEPSIM_CUDA_NODE(block_y, blockDimY)
+DEEPSIM_CUDA_NODE(block_z, blockDimZ)
+DEEPSIM_CUDA_NODE(shared_bytes, sharedMemBytes)
+DEEPSIM_CUDA_NODE(arguments, kernelParams)
+DEEPSIM_CUDA_NODE(extra, extra)
+DEEPSIM_CUDA_NODE(kernel, kern)
+DEEPSIM_CUDA_NODE(context, ctx)
 static_assert(sizeof(RowEnd::memory_type) == sizeof(CUmemorytype));
 
 static_assert(RowEnd{}.memory_type == CU_MEMORYTYPE_DEVICE);
@@ -83,7 +98,7 @@ static_assert(kMaxDynamicShared == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYT
 static_assert(kPointerOrdinal == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
 static_assert(kNonBlocking == CU_STREAM_NON_BLOCKING);
 static_assert(kNoTiming == CU_EVENT_DISABLE_TIMING);
-static_assert(kThreadLocalCapture == CU_STREAM_CAPTURE_MODE_THREAD_LOCAL);
+static_assert(kNotCapturing == CU_STREAM_CAPTURE_STATUS_NONE);
 
 }  // namespace
 

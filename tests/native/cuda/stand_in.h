@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <string>
 
@@ -14,6 +15,10 @@ std::size_t deepsim_stand_in_graphs(void);
 long deepsim_stand_in_calls(const char* name);
 void deepsim_stand_in_count_anew(void);
 void deepsim_stand_in_forget(void);
+int cuCtxPushCurrent_v2(void*);
+int cuCtxPopCurrent_v2(void**);
+int cuMemAlloc_v2(std::uint64_t*, std::size_t);
+int cuMemFree_v2(std::uint64_t);
 }
 
 namespace deepsim::tests {
@@ -30,6 +35,18 @@ class StandIn {
 
  private:
   std::string name_;
+};
+
+// The GPU's context, current in this thread for as long as this lives: what the driver's own functions need.
+class CurrentContext {
+ public:
+  CurrentContext() { (void)cuCtxPushCurrent_v2(nullptr); }
+  ~CurrentContext() {
+    void* context = nullptr;
+    (void)cuCtxPopCurrent_v2(&context);
+  }
+  CurrentContext(const CurrentContext&) = delete;
+  CurrentContext& operator=(const CurrentContext&) = delete;
 };
 
 inline runtime::Options on_gpu(int max_batch = 4, bool stable = false, const std::string& precision = "") {

@@ -12,10 +12,29 @@
 #include "stand_in_state.h"
 
 using namespace deepsim::tests::stand_in;
+using deepsim::runtime::detail::cuda::KernelNode;
 using deepsim::runtime::detail::cuda::RowCopy;
 using deepsim::runtime::detail::cuda::RowEnd;
 using deepsim::tests::EmulatedKernel;
 using deepsim::tests::emulated_kernel;
+
+// What a launch does; or why it may not.
+static int work_of(const KernelNode& node, Work* work) {
+  if (contexts <= 0) return kNoContext;
+  const bool flat = node.block_y == 1 && node.block_z == 1;
+  if (node.grid_x == 0 || node.grid_y == 0 || node.grid_z == 0 || node.grid_y > 65535 || node.grid_z > 65535 || !flat) return kInvalid;
+  if (node.block_x > 1024 || node.context != nullptr || node.kernel != nullptr) return kInvalid;
+  const auto* entry = static_cast<Entry*>(node.function);
+  const EmulatedKernel* kernel = entry->kernel;
+  const auto* argument = static_cast<const char*>(node.arguments[0]);
+  const std::vector<char> own(argument, argument + kernel->argument_bytes);
+  const Grid grid{static_cast<int>(node.grid_x), static_cast<int>(node.grid_y), static_cast<int>(node.grid_z)};
+  *work = [=, name = entry->name, threads = static_cast<int>(node.block_x), shared = node.shared_bytes] {
+    note(name);
+    return run_kernel(*kernel, grid, threads, shared, own);
+  };
+  return kSuccess;
+}
 
 #define COUNTED(name) \
   if (fails(#name)) return kFault
@@ -123,18 +142,12 @@ int cuFuncSetAttribute(void*, int, int) {
 int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned, unsigned, unsigned shared,
                    void* stream, void** arguments, void**) {
   COUNTED(cuLaunchKernel);
-  if (contexts <= 0) return kNoContext;
-  if (x == 0 || y == 0 || z == 0 || y > 65535 || z > 65535 || threads > 1024) return kInvalid;
-  const auto* entry = static_cast<Entry*>(function);
-  const EmulatedKernel* kernel = entry->kernel;
-  const std::string name = entry->name;
-  const auto* argument = static_cast<const char*>(arguments[0]);
-  const std::vector<char> own(argument, argument + kernel->argument_bytes);
-  const Grid grid{static_cast<int>(x), static_cast<int>(y), static_cast<int>(z)};
-  return enqueue(stream, [=] {
-    note(name);
-    return run_kernel(*kernel, grid, static_cast<int>(threads), shared, own);
-  });
+  KernelNode kernel{function, x, y, z, threads};
+  kernel.shared_bytes = shared;
+  kernel.arguments = arguments;
+  Work work;
+  const int result = work_of(kernel, &work);
+  return result == kSuccess ? enqueue(stream, work) : result;
 }
 
 int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
@@ -269,7 +282,7 @@ int cuStreamDestroy_v2(void* stream) {
 int cuStreamSynchronize(void* stream) {
   COUNTED(cuStreamSynchronize);
   auto* known = static_cast<Stream*>(stream);  // null: the default stream
-  return known != nullptr && known->recording ? kCapturing : drain(known);
+  return drain(known);
 }
 
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
@@ -278,23 +291,29 @@ int cuStreamWaitEvent(void* stream, void* event, unsigned) {
   return enqueue(stream, [point] { return drain(point.stream, point.position); });
 }
 
-int cuStreamBeginCapture_v2(void* stream, int) {
-  COUNTED(cuStreamBeginCapture_v2);
-  auto* known = static_cast<Stream*>(stream);
-  if (known->recording) return kCapturing;
-  known->recording = std::make_unique<Recording>();
+int cuStreamIsCapturing(void*, int* status) {
+  COUNTED(cuStreamIsCapturing);
+  *status = setting("DEEPSIM_STAND_IN_CAPTURING").empty() ? 0 : 1;
   return kSuccess;
 }
 
-int cuStreamEndCapture(void* stream, void** graph) {
-  auto* known = static_cast<Stream*>(stream);
-  if (!known->recording) return kCapturing;
-  if (fails("cuStreamEndCapture")) {
-    known->recording.reset();
-    return kFault;
-  }
-  *graph = known->recording.release();
+int cuGraphCreate(void** graph, unsigned) {
+  COUNTED(cuGraphCreate);
+  *graph = new Recording;
   keep(*graph);
+  return kSuccess;
+}
+
+// Every kernel comes after the one before; a node is its number.
+int cuGraphAddKernelNode_v2(void** node, void* graph, void* const* after, std::size_t count, const KernelNode* kernel) {
+  COUNTED(cuGraphAddKernelNode_v2);
+  auto* recording = static_cast<Recording*>(graph);
+  const auto number = [](const void* each) { return reinterpret_cast<std::uintptr_t>(each); };
+  if (recording->empty() ? count != 0 : count != 1 || number(after[0]) != recording->size()) return kInvalid;
+  Work work;
+  if (const int result = work_of(*kernel, &work)) return result;
+  recording->push_back(work);
+  *node = reinterpret_cast<void*>(recording->size());
   return kSuccess;
 }
 

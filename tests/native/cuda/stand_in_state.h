@@ -1,8 +1,9 @@
 // The state of what stands in for NVIDIA's driver (libcuda.so.1) in tests: device memory is host memory, kernels run in
-// the emulation, and what a stream records is replayed. What breaks the driver's rules (a copy beyond an allocation, a
+// the emulation, and graphs are replayed. What breaks the driver's rules (a copy beyond an allocation, a
 // graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
 // these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
-// ("75"), DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of these it has, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute.
+// ("75"), DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of these it has, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute;
+// with DEEPSIM_STAND_IN_CAPTURING every stream says that it is being captured.
 // A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules allow, when somebody waits for it; with
 // another number sometimes early, sometimes late, as chance has it for that number. What an engine gets wrong about the order
 // of streams shows in one of them.
@@ -38,8 +39,7 @@ enum Result {
   kNoDevice = 100,
   kNoContext = 201,
   kNotFound = 500,
-  kFault = 700,
-  kCapturing = 900
+  kFault = 700
 };
 
 using Work = std::function<int()>;
@@ -54,9 +54,8 @@ struct Module {
   std::map<std::string, std::unique_ptr<Entry>> functions;
 };
 struct Stream {
-  std::unique_ptr<Recording> recording;  // while it captures
-  std::deque<Work> late;                 // work that nobody has waited for yet
-  long queued = 0;                       // work that it was ever given
+  std::deque<Work> late;  // work that nobody has waited for yet
+  long queued = 0;        // work that it was ever given
 };
 struct Event {
   Stream* stream = nullptr;
@@ -150,10 +149,6 @@ inline bool early() {
 // The caller's stream, where it is the default one, has its work done at once.
 inline int enqueue(void* stream, const Work& work) {
   auto* known = static_cast<Stream*>(stream);
-  if (known != nullptr && known->recording) {
-    known->recording->push_back(work);
-    return kSuccess;
-  }
   if (known == nullptr || !late()) return work();
   const std::lock_guard<std::recursive_mutex> lock(state().work);
   known->late.push_back(work);

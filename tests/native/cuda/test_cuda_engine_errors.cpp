@@ -9,6 +9,7 @@
 #include "stand_in.h"
 
 using deepsim::Error;
+using deepsim::runtime::DeviceMemory;
 using deepsim::runtime::Inverter;
 using deepsim::runtime::Options;
 using namespace deepsim::tests;
@@ -96,11 +97,12 @@ TEST_CASE("after a call that failed, the next one gives the right bytes") {
   const std::vector<std::uint8_t> images = random_images(1, 1);
   std::vector<std::uint8_t> wanted(kImage), found(kImage);
   Inverter(bundle.path(), on_gpu(1)).reconstruct(images.data(), 1, wanted.data());
-  for (const char* failing : {"cuLaunchKernel 3", "cuGraphLaunch 1", "cuStreamEndCapture 1", "cuGraphInstantiateWithFlags 1",
-                              "cuMemcpyDtoHAsync_v2 1", "cuModuleGetFunction 2"}) {
+  for (const char* failing : {"cuLaunchKernel 3", "cuGraphLaunch 1", "cuGraphCreate 1", "cuGraphAddKernelNode_v2 2",
+                              "cuGraphInstantiateWithFlags 1", "cuMemcpyDtoHAsync_v2 1", "cuModuleGetFunction 2"}) {
     Inverter inverter(bundle.path(), on_gpu(1));
-    const bool first = std::string(failing).find("Module") != std::string::npos;  // kernels are looked up once
-    if (!first) inverter.reconstruct(images.data(), 1, found.data());             // from the second call on there is a graph
+    const std::string name(failing);  // kernels are looked up and launched once, from the second call on there is a graph
+    const bool first = name.find("Module") != std::string::npos || name.find("LaunchKernel") != std::string::npos;
+    if (!first) inverter.reconstruct(images.data(), 1, found.data());
     {
       const StandIn fails("FAILS", failing);
       deepsim_stand_in_count_anew();
@@ -146,4 +148,27 @@ TEST_CASE("a GPU that is too old, or is not there, is refused by name") {
   options.device = "cuda:0";
   options.precision = "fp8";
   CHECK(kind_of_all(bundle.path(), options) == "UsageError");
+}
+
+TEST_CASE("on memory of the GPU, no images are no work, and a stream that is being captured is refused") {
+  const SmallBundle bundle;
+  const StandIn idle("IDLE", "1");
+  Inverter inverter(bundle.path(), on_gpu(1));
+  const DeviceMemory nowhere{nullptr};
+  inverter.encode(nowhere, 0, nowhere, nullptr);
+  inverter.decode(nowhere, 0, nowhere, nullptr);
+  inverter.reencode(nowhere, 0, 2, {1, 2}, nowhere, nullptr);
+  CHECK_THROWS_WITH_AS(inverter.encode(nowhere, 1, nowhere, nullptr), "input: a null pointer, expected memory. Correct the call.",
+                       Error);
+  const CurrentContext context;
+  std::uint64_t memory = 0;
+  REQUIRE(cuMemAlloc_v2(&memory, kImage) == 0);
+  const DeviceMemory image{memory};
+  const StandIn capturing("CAPTURING", "1");
+  deepsim_stand_in_count_anew();
+  CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, image, nullptr),
+                       "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it outside of the "
+                       "capture.", Error);
+  CHECK(deepsim_stand_in_calls("cuEventRecord") == 0);
+  CHECK(cuMemFree_v2(memory) == 0);
 }

@@ -14,10 +14,6 @@ using deepsim::runtime::detail::cuda::Address;
 using namespace deepsim::tests;
 
 extern "C" {
-int cuCtxPushCurrent_v2(void*);
-int cuCtxPopCurrent_v2(void**);
-int cuMemAlloc_v2(Address*, std::size_t);
-int cuMemFree_v2(Address);
 int cuStreamCreate(void**, unsigned);
 int cuStreamDestroy_v2(void*);
 int cuStreamSynchronize(void*);
@@ -90,14 +86,7 @@ class OnDevice {
     REQUIRE(cuMemcpyDtoHAsync_v2(to, from.address, bytes, stream_) == 0);
   }
 
-  struct Context {
-    Context() { (void)cuCtxPushCurrent_v2(nullptr); }
-    ~Context() {
-      void* context = nullptr;
-      (void)cuCtxPopCurrent_v2(&context);
-    }
-  };
-  Context context_;
+  CurrentContext context_;
   void* stream_ = nullptr;
   std::vector<Address> taken_;
   DeviceMemory features_{take(kImages * kFeatures * sizeof(float))}, decoded_{take(kImages * kImage)};

@@ -1,5 +1,5 @@
 // NVIDIA's driver library, opened when it is first asked for: no CUDA toolkit is needed to build or to load this library,
-// and without a driver everything else works. The names and types are those of the driver API (CUDA 11.4 and later).
+// and without a driver everything else works. The names and types are those of the driver API (CUDA 12.0 and later).
 #pragma once
 
 #include <cstddef>
@@ -17,6 +17,7 @@ using Function = void*;
 using Stream = void*;
 using Event = void*;
 using Graph = void*;
+using GraphNode = void*;
 using GraphExecutable = void*;
 
 // CUDA_MEMCPY2D: `height` rows of `width` bytes each.
@@ -33,13 +34,24 @@ struct RowCopy {
   std::size_t width = 0, height = 0;
 };
 
+// CUDA_KERNEL_NODE_PARAMS_v2.
+struct KernelNode {
+  Function function = nullptr;
+  unsigned grid_x = 1, grid_y = 1, grid_z = 1, block_x = 1, block_y = 1, block_z = 1;
+  unsigned shared_bytes = 0;
+  void** arguments = nullptr;
+  void** extra = nullptr;
+  void* kernel = nullptr;     // in place of a function
+  Context context = nullptr;  // null: the current one
+};
+
 constexpr Result kOutOfMemory = 2;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kSharedOptin = 97;  // CUdevice_attribute
 constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
 constexpr int kPointerOrdinal = 9;                                                               // CUpointer_attribute
 constexpr unsigned kNonBlocking = 1;                                                             // CU_STREAM_NON_BLOCKING
 constexpr unsigned kNoTiming = 2;                                                                // CU_EVENT_DISABLE_TIMING
-constexpr int kThreadLocalCapture = 1;                                                           // CU_STREAM_CAPTURE_MODE
+constexpr int kNotCapturing = 0;                                                                 // CUstreamCaptureStatus
 
 //   member, exported name, parameters
 #define DEEPSIM_CUDA_DRIVER(CALL)                                                                                \
@@ -76,8 +88,10 @@ constexpr int kThreadLocalCapture = 1;                                          
   CALL(stream_destroy, cuStreamDestroy_v2, (Stream))                                                             \
   CALL(stream_synchronize, cuStreamSynchronize, (Stream))                                                        \
   CALL(stream_wait, cuStreamWaitEvent, (Stream, Event, unsigned))                                                \
-  CALL(capture_begin, cuStreamBeginCapture_v2, (Stream, int))                                                    \
-  CALL(capture_end, cuStreamEndCapture, (Stream, Graph*))                                                        \
+  CALL(stream_capturing, cuStreamIsCapturing, (Stream, int*))                                                    \
+  CALL(graph_create, cuGraphCreate, (Graph*, unsigned))                                                          \
+  CALL(graph_add_kernel, cuGraphAddKernelNode_v2,                                                                \
+       (GraphNode*, Graph, const GraphNode*, std::size_t, const KernelNode*))                                    \
   CALL(graph_instantiate, cuGraphInstantiateWithFlags, (GraphExecutable*, Graph, unsigned long long))            \
   CALL(graph_launch, cuGraphLaunch, (GraphExecutable, Stream))                                                   \
   CALL(graph_executable_destroy, cuGraphExecDestroy, (GraphExecutable))                                          \

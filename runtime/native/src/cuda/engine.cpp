@@ -201,6 +201,12 @@ void CudaEngine::check_place(Address memory, const char* what) const {
 
 template <class Body>
 void CudaEngine::between(Stream theirs, std::int64_t n, const Body& body) {
+  int capturing = kNotCapturing;
+  check(Driver::get().stream_capturing(theirs, &capturing), "look at the stream");
+  if (capturing != kNotCapturing) {
+    throw Failure(ErrorKind::usage, "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it "
+                                    "outside of the capture.");
+  }
   const EventOwner reached(gpu_);
   reached.record(theirs);
   for (std::int64_t begin = 0; begin < n; begin += chunk_) {
@@ -219,6 +225,7 @@ void CudaEngine::between(Stream theirs, std::int64_t n, const Body& body) {
 }
 
 void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) {
+  if (n == 0) return;  // arrays without images lie nowhere
   const Gpu::Current context = enter();
   check_place(rgb, "images");
   check_place(features, "features");
@@ -231,6 +238,7 @@ void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64
 }
 
 void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
+  if (n == 0) return;
   const Gpu::Current context = enter();
   check_place(features, "features");
   check_place(rgb, "images");
@@ -245,6 +253,7 @@ void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool f
 
 void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, const int* keep, int keep_count,
                                     std::uint64_t rgb_out, void* stream) {
+  if (n == 0 || keep_count == 0) return;
   const Gpu::Current context = enter();
   check_place(rgb, "images");
   check_place(rgb_out, "result");

@@ -77,6 +77,27 @@ class Gpu {
   mutable std::map<std::string, Loaded> functions_;
 };
 
+// A graph of kernels, each after the one before. While it lives, what this thread launches on the stream is added to it
+// instead of being started. (A stream that captures would do the same, but breaks whatever waits for the whole GPU in the
+// meantime, in any thread, and is broken by it.)
+class Recording {
+ public:
+  explicit Recording(Stream stream);
+  ~Recording();
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
+
+  // That of this thread, where it is for this stream; else null.
+  static Recording* on(Stream stream);
+  void add(const KernelNode& kernel, const std::string& what);
+  Graph graph() const { return graph_; }
+
+ private:
+  Stream stream_;
+  Graph graph_ = nullptr;
+  GraphNode last_ = nullptr;
+};
+
 // Memory of the device, freed with its owner.
 class DeviceMemory {
  public:

@@ -20,9 +20,7 @@ Graphs::~Graphs() {
 
 GraphExecutable Graphs::prepared(Graph graph) {
   GraphExecutable executable = nullptr;
-  const Result made = Driver::get().graph_instantiate(&executable, graph, 0);
-  (void)Driver::get().graph_destroy(graph);
-  check(made, "prepare a graph");
+  check(Driver::get().graph_instantiate(&executable, graph, 0), "prepare a graph");
   return executable;
 }
 

@@ -12,8 +12,8 @@ namespace deepsim::runtime::detail::cuda {
 
 enum class Work { encode, decode_whole, decode_crop, reencode };
 
-// The first time a key's work is started as it is, which loads its kernels (a stream that records may not), the second time
-// it is recorded as a graph, and from then on replayed with a single launch.
+// The first time a key's work is started as it is, the second time it is recorded as a graph, and from then on replayed with
+// a single launch.
 class Graphs {
  public:
   using Key = std::tuple<Work, int, int, int>;  // images, slot whose memory it uses, iterations
@@ -35,24 +35,16 @@ class Graphs {
     }
     GraphExecutable& graph = found->second.first;
     found->second.second = ++uses_;
-    if (graph == nullptr) graph = capture(stream, record);
+    if (graph == nullptr) graph = recorded(stream, record);
     check(Driver::get().graph_launch(graph, stream), "launch a graph");
   }
 
  private:
   template <class Record>
-  GraphExecutable capture(Stream stream, const Record& record) {
-    const Driver& driver = Driver::get();
-    check(driver.capture_begin(stream, kThreadLocalCapture), "record a graph");
-    Graph graph = nullptr;
-    try {
-      record();
-    } catch (...) {
-      if (driver.capture_end(stream, &graph) == 0 && graph != nullptr) (void)driver.graph_destroy(graph);
-      throw;
-    }
-    check(driver.capture_end(stream, &graph), "record a graph");
-    return prepared(graph);
+  GraphExecutable recorded(Stream stream, const Record& record) {
+    const Recording recording(stream);
+    record();
+    return prepared(recording.graph());
   }
 
   static GraphExecutable prepared(Graph graph);
