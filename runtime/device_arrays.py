@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime import dlpack, native_library
-from deepsim.runtime.errors import DtypeError, ShapeError, UsageError
+from deepsim.runtime.errors import DtypeError, ShapeError
 
-_LEGACY_STREAM = 1  # how the interface writes the default stream, whose handle is 0
+_LEGACY_STREAM, _THREAD_STREAM = 1, 2  # handles of the default stream, which is 0 too, and of one for each thread
 
 
 @dataclass(frozen=True)
@@ -29,24 +29,44 @@ class DeviceView:
     dtype: np.dtype[Any]
     stream: int
     owner: object  # keeps the memory alive
+    lent: bool = False  # its library works on another stream, which it did not name
 
 
-def view_of(value: object, subject: str) -> DeviceView | None:
+def handle_of(stream: int) -> int:
+    """Return the handle of a stream, with 0 for the default one under both of its names."""
+    return 0 if stream == _LEGACY_STREAM else stream
+
+
+def view_of(value: object, subject: str, stream: int | None = None) -> DeviceView | None:
     """Return how an array on a GPU lies in memory; None for anything else.
 
-    Raises DtypeError for a type that numpy does not know, ShapeError for an array that is not C-contiguous.
+    An array that names a stream in its interface is ready there. Another is ready on ``stream``, a handle, where it is
+    given; else its library is asked to have it ready on the default stream, through DLPack where it has that. Raises
+    DtypeError for an array that cannot be shared or has a type that numpy does not know, ShapeError for one that is not
+    C-contiguous.
     """
-    interface = getattr(value, "__cuda_array_interface__", None)  # PyTorch has the attribute on GPU tensors only
-    if isinstance(interface, dict):
-        return _from_interface(interface, value, subject)
     device = getattr(value, "__dlpack_device__", None)
-    if callable(device) and device()[0] == dlpack.CUDA:
-        address, shape, dtype, owner = dlpack.read(value, subject)
-        return DeviceView(address, shape, dtype, 0, owner)  # asked for on the default stream
-    return None
+    on_request = callable(device) and device()[0] == dlpack.CUDA
+    try:
+        interface = getattr(value, "__cuda_array_interface__", None)  # PyTorch has the attribute on GPU tensors only
+    except (
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # and refuses here what it refuses below, where the reason is told
+        interface = None
+    if isinstance(interface, dict):
+        named = interface.get("stream")
+        if named is not None or stream is not None or not on_request:
+            return _from_interface(interface, value, subject, int(named or stream or 0))
+    if not on_request:
+        return None
+    address, shape, dtype, owner = dlpack.read(value, subject, stream or _LEGACY_STREAM)
+    return DeviceView(address, shape, dtype, handle_of(stream or 0), owner, lent=stream is None)
 
 
-def _from_interface(interface: dict[str, Any], owner: object, subject: str) -> DeviceView:
+def _from_interface(interface: dict[str, Any], owner: object, subject: str, stream: int) -> DeviceView:
     try:
         shape = tuple(int(extent) for extent in interface["shape"])
         dtype, address = np.dtype(interface["typestr"]), int(interface["data"][0] or 0)
@@ -56,8 +76,7 @@ def _from_interface(interface: dict[str, Any], owner: object, subject: str) -> D
         ) from error
     if not dlpack.contiguous(shape, interface.get("strides"), dtype.itemsize):
         raise ShapeError(f"{subject}: strides {interface['strides']}, expected C-contiguous. Make it contiguous first.")
-    stream = interface.get("stream")
-    return DeviceView(address, shape, dtype, 0 if stream in (None, _LEGACY_STREAM) else int(stream), owner)
+    return DeviceView(address, shape, dtype, handle_of(stream), owner)
 
 
 def check_view(view: DeviceView, subject: str, shape: tuple[int, ...], dtype: type[np.generic]) -> int:
@@ -73,6 +92,11 @@ def check_view(view: DeviceView, subject: str, shape: tuple[int, ...], dtype: ty
     return view.shape[0]
 
 
+def sources_of(queue: int, *views: DeviceView) -> tuple[object, ...]:
+    """Return what may be reused, once freed, before work on the stream ``queue`` is done: arrays of other streams."""
+    return tuple(view.owner for view in views if view.lent or view.stream != queue)
+
+
 class DeviceArray:
     """A C-contiguous array that a GPU computes into: ``shape``, ``dtype``, ``device`` ("cuda:0"), ``address``.
 
@@ -83,6 +107,7 @@ class DeviceArray:
     def __init__(self, inverter: Any, shape: tuple[int, ...], dtype: type[np.generic], stream: int) -> None:
         self.shape, self.dtype, self.stream = shape, np.dtype(dtype), stream
         self.device: str = inverter.device
+        self.sources: tuple[object, ...] = ()  # arrays that live as long as this one, which is computed from them
         self._inverter = inverter
         memory = ctypes.c_uint64()
         native_library.call("deepsim_take_on_device", inverter.handle, self.nbytes, stream, ctypes.byref(memory))
@@ -111,12 +136,23 @@ class DeviceArray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return dlpack.CUDA, int(self.device.removeprefix("cuda:"))
 
-    def __dlpack__(self, *, stream: int | None = None, **ignored: object) -> object:
-        """Return a DLPack capsule that shares the memory. Raises UsageError for another stream than the array's."""
-        if stream not in (None, -1, self.stream, *((0, _LEGACY_STREAM) if self.stream == 0 else ())):
-            raise UsageError(
-                f"stream {stream}: the array is ready on stream {self.stream}. Pass that stream when it is computed."
-            )
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> object:
+        """Return a DLPack capsule (before version 1) that shares the memory.
+
+        What ``stream`` (a handle; None: the default stream; -1: none) is given next waits for the content. Raises
+        BufferError for a copy or another device.
+        """
+        if copy or dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"array on {self.device}: only its own memory can be shared. Copy it with your library.")
+        if stream != -1:
+            self._inverter.order(self.stream, handle_of(stream or 0))
         return dlpack.write(self, self.address, self.shape, self.dtype, self.__dlpack_device__())
 
     def numpy(self) -> NDArray[Any]:
@@ -134,4 +170,6 @@ class DeviceArray:
 
     def __del__(self) -> None:
         if getattr(self, "address", 0) and self._inverter.alive:  # at exit the inverter may have gone first
-            native_library.give_back(self._inverter.handle, self.address, self.stream)
+            # That of this thread may not be the one that was worked on; the default stream waits for all of them.
+            stream = 0 if self.stream == _THREAD_STREAM else self.stream
+            native_library.give_back(self._inverter.handle, self.address, stream)

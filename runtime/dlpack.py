@@ -39,16 +39,13 @@ _Deleter = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Managed))
 _Managed._fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter))
 
 _api = ctypes.pythonapi
-_get = _api.PyCapsule_GetPointer
-_get.argtypes, _get.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
-_valid = _api.PyCapsule_IsValid
-_valid.argtypes = (ctypes.c_void_p, ctypes.c_char_p)
-_rename = _api.PyCapsule_SetName
-_rename.argtypes = (ctypes.py_object, ctypes.c_char_p)
+# Capsules by address, since one that goes away may not be referred to again.
+_get = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_GetPointer", _api))
+_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_IsValid", _api))
+_rename = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p)(("PyCapsule_SetName", _api))
 _Destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _new = _api.PyCapsule_New
 _new.argtypes, _new.restype = (ctypes.c_void_p, ctypes.c_char_p, _Destructor), ctypes.py_object
-_get_raw = ctypes.cast(_get, ctypes.c_void_p)
 
 
 class _Owned:
@@ -62,18 +59,25 @@ class _Owned:
             self._managed.contents.deleter(self._managed)
 
 
-def read(value: Any, subject: str) -> tuple[int, tuple[int, ...], np.dtype[Any], object]:
-    """Return (address, shape, type, owner) of an array on a GPU, ready on the default stream.
+def read(value: Any, subject: str, stream: int) -> tuple[int, tuple[int, ...], np.dtype[Any], object]:
+    """Return (address, shape, type, owner) of an array on a GPU, ready on a stream: its handle, 1 for the default.
 
     Raises DtypeError or ShapeError for what is not a C-contiguous array of a type that numpy knows.
     """
-    capsule = value.__dlpack__(stream=1)  # 1: the legacy default stream
-    managed = ctypes.cast(_get(capsule, _NAME), ctypes.POINTER(_Managed))
-    _rename(capsule, _USED)
+    try:
+        capsule = value.__dlpack__(stream=stream)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:  # PyTorch: a tensor that requires a gradient
+        raise DtypeError(
+            f"{subject}: an array that cannot be shared ({_line(error)}). Detach or convert it."
+        ) from error
+    if not _valid(id(capsule), _NAME):
+        raise DtypeError(f"{subject}: {capsule!r} from __dlpack__, expected a capsule {_NAME.decode()!r}. Convert it.")
+    managed = ctypes.cast(_get(id(capsule), _NAME) or 0, ctypes.POINTER(_Managed))
+    _rename(id(capsule), _USED)
     owner, tensor = _Owned(managed), managed.contents.tensor
     shape = tuple(tensor.shape[: tensor.ndim])
     kinds = {code: kind for kind, code in _CODES.items()}
-    if tensor.lanes != 1 or tensor.code not in kinds:
+    if tensor.lanes != 1 or tensor.code not in kinds or tensor.bits not in (8, 16, 32, 64):
         raise DtypeError(
             f"{subject}: DLPack type {tensor.code} of {tensor.bits} bits, expected uint8 or float32. Convert it."
         )
@@ -82,6 +86,10 @@ def read(value: Any, subject: str) -> tuple[int, tuple[int, ...], np.dtype[Any],
     if not contiguous(shape, strides, dtype.itemsize):
         raise ShapeError(f"{subject}: strides {strides}, expected C-contiguous. Make it contiguous first.")
     return (tensor.data or 0) + tensor.byte_offset, shape, dtype, owner
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def contiguous(shape: tuple[int, ...], strides: Sequence[int] | None, itemsize: int) -> bool:
@@ -99,19 +107,21 @@ def contiguous(shape: tuple[int, ...], strides: Sequence[int] | None, itemsize: 
 _alive: dict[int, tuple[Any, ...]] = {}  # address of a tensor that others may use: what must live as long
 
 
-def _delete(managed: Any) -> None:
-    _alive.pop(ctypes.addressof(managed.contents), None)
+# Both may be called when the interpreter goes down and this module's names are gone: they hold what they need, and are
+# never freed.
+def _delete(managed: Any, alive: Any = _alive, addressof: Any = ctypes.addressof) -> None:
+    alive.pop(addressof(managed.contents), None)
 
 
-def _destroy(capsule: int) -> None:
+def _destroy(capsule: int, alive: Any = _alive, valid: Any = _valid, get: Any = _get, name: bytes = _NAME) -> None:
     """Called with a capsule that is going away: nobody took the tensor out unless it was renamed."""
-    if not _valid(capsule, _NAME):
-        return
-    get = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)(_get_raw.value or 0)
-    _alive.pop(get(capsule, _NAME) or 0, None)
+    if valid(capsule, name):
+        alive.pop(get(capsule, name), None)
 
 
-_DELETE, _DESTROY = _Deleter(_delete), _Destructor(_destroy)  # as C functions, for as long as this module lives
+_DELETE, _DESTROY = _Deleter(_delete), _Destructor(_destroy)
+for _lasting in (_DELETE, _DESTROY):
+    _api.Py_IncRef(ctypes.py_object(_lasting))
 
 
 def write(owner: object, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], device: tuple[int, int]) -> object:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, view_of
+from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, handle_of, sources_of, view_of
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
 from deepsim.runtime.images import Photo, prepare_batch
 from deepsim.runtime.inputs import (
@@ -62,7 +62,9 @@ class Inverter:
     back as :class:`~deepsim.runtime.device_arrays.DeviceArray` without a copy through the host: photographs uint8
     (N, 227, 227, 3), features float32, C-contiguous, features not checked for NaN. The work is queued on ``stream``, a
     CUDA stream's handle (``torch.cuda.current_stream().cuda_stream``), by default the one that the array names, else
-    the default stream, and the call returns at once.
+    the default stream, and the call returns at once. It waits for an array that names another stream; one that names
+    none is taken to be ready on ``stream``, or, without it, brought to the default stream by its library. Inputs of
+    another stream live as long as the result.
 
     One Inverter may be used from many threads. It must not be used in a process forked after it was made. After any
     error it is usable as before. Raises, besides what each method names: DataError for unreadable photographs,
@@ -251,45 +253,55 @@ class Inverter:
         None for anything else, and where the backend is on no GPU. Without a stream it is the one that the array is
         ready on. The DeviceArray that comes back has an array's shape and type; static types call it by the host's.
         """
-        view = self._view(value, subject)
+        given = None if stream is None else handle_of(whole_number("stream", stream, 0, 1 << 63))
+        view = self._view(value, subject, given)
         if view is None:
             return None
         shape, dtype = (self.feature_shape, np.float32) if subject == "features" else ((CROP, CROP, 3), np.uint8)
         check_view(view, subject, shape, dtype)
-        queue = view.stream if stream is None else whole_number("stream", stream, 0, 1 << 63)
-        return cast(NDArray[Any], method(cast(NativeInverter, self._ready()), view, *arguments, queue))
+        backend, queue = cast(NativeInverter, self._ready()), view.stream if given is None else given
+        backend.order(view.stream, queue)
+        made = method(backend, view, *arguments, queue)
+        made.sources = sources_of(queue, view)
+        return cast(NDArray[Any], made)
 
-    def _view(self, value: object, subject: str) -> DeviceView | None:
+    def _view(self, value: object, subject: str, stream: int | None) -> DeviceView | None:
         """Return how an array on a GPU lies there, where the backend is on one too; else None."""
         backend = self._ready()
-        return view_of(value, subject) if isinstance(backend, NativeInverter) and backend.device != "cpu" else None
+        on_gpu = isinstance(backend, NativeInverter) and backend.device != "cpu"
+        return view_of(value, subject, stream) if on_gpu else None
 
     def _line_on_device(self, photo_a: object, photo_b: object, steps: int, stream: int | None) -> NDArray[Any] | None:
         """Interpolate between arrays on the backend's GPU; None when neither is there."""
-        start, end = (
-            self._end_on_device(photo, subject, stream)
-            for photo, subject in ((photo_a, "photo_a"), (photo_b, "photo_b"))
-        )
-        if start is None and end is None:
+        given = None if stream is None else handle_of(whole_number("stream", stream, 0, 1 << 63))
+        subjects = ("photo_a", "photo_b")
+        views = [self._view(photo, name, given) for photo, name in zip((photo_a, photo_b), subjects, strict=True)]
+        if views[0] is None and views[1] is None:
             return None
-        if start is None or end is None:
+        if views[0] is None or views[1] is None:
             raise UsageError("photo_a, photo_b: one is on the GPU, the other is not. Put both there.")
-        backend = cast(NativeInverter, self._ready())
-        queue = start.stream if stream is None else stream
-        return cast(NDArray[Any], backend.interpolate_on_device(start, end, steps, queue))
+        backend, queue = cast(NativeInverter, self._ready()), views[0].stream if given is None else given
+        ends = [
+            self._end_on_device(backend, view, name, queue) for view, name in zip(views, subjects, strict=True) if view
+        ]
+        made = backend.interpolate_on_device(ends[0], ends[1], steps, queue)
+        made.sources = sources_of(queue, *filter(None, views))
+        return cast(NDArray[Any], made)
 
-    def _end_on_device(self, value: object, subject: str, stream: int | None) -> DeviceView | None:
-        """Return one end of an interpolation as a feature on the GPU, encoded there where it is a photograph."""
-        view = self._view(value, subject)
-        if view is None:
-            return None
-        if view.dtype == np.float32:
+    def _end_on_device(self, backend: NativeInverter, view: DeviceView, subject: str, queue: int) -> DeviceView:
+        """Return one end of an interpolation as a feature that is ready on ``queue``; photographs are encoded there."""
+        is_feature = view.dtype == np.float32
+        if is_feature:
             count = check_view(view, subject, self.feature_shape, np.float32)
         else:
             count = check_view(view, subject, (CROP, CROP, 3), np.uint8)
         if count != 1:
             raise ShapeError(f"{subject}: {count} on the GPU, expected one. Pass them one by one.")
-        return view if view.dtype == np.float32 else view_of(self.encode(value, stream=stream), subject)  # type: ignore[arg-type]
+        backend.order(view.stream, queue)
+        if is_feature:
+            return view
+        feature = backend.encode_on_device(view, queue)
+        return DeviceView(feature.address, feature.shape, feature.dtype, queue, feature)
 
     def _over_photos(
         self, photos: Photos, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[Pixels], NDArray[Any]]

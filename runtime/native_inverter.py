@@ -65,6 +65,11 @@ class NativeInverter:
         )
         return kept
 
+    def order(self, first: int, later: int) -> None:
+        """Let what the stream ``later`` is given from now on begin after what the stream ``first`` holds now."""
+        if first != later:
+            native_library.call("deepsim_order_streams", self.handle, first, later)
+
     def encode_on_device(self, images: DeviceView, stream: int) -> DeviceArray:
         """Compute the features of images (n, 227, 227, 3) in memory of the GPU, in the order of ``stream``."""
         features = DeviceArray(self, (images.shape[0], *self._feature_shape), np.float32, stream)

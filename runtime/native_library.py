@@ -73,6 +73,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_interpolate_on_device": (_POINTER, _ADDRESS, _ADDRESS, _INT, _ADDRESS, _POINTER, _ERROR),
     "deepsim_take_on_device": (_POINTER, _ADDRESS, _POINTER, ctypes.POINTER(_ADDRESS), _ERROR),
     "deepsim_free_on_device": (_POINTER, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_order_streams": (_POINTER, _POINTER, _POINTER, _ERROR),
     "deepsim_copy_from_device": (_POINTER, _ADDRESS, _ADDRESS, _POINTER, _POINTER, _ERROR),
     "deepsim_measure_roofs": (_INT, ctypes.c_char_p, _DOUBLE, _DOUBLE, _ERROR),
 }

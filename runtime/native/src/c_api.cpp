@@ -274,6 +274,13 @@ int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* st
   });
 }
 
+int deepsim_order_streams(deepsim_inverter* inverter, void* first, void* later, deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    inverter->engine->order_streams(first, later);
+  });
+}
+
 int deepsim_copy_from_device(deepsim_inverter* inverter, uint64_t memory, uint64_t bytes, void* to, void* stream,
                              deepsim_error* error) {
   return guarded(error, [&] {

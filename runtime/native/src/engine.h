@@ -48,6 +48,8 @@ class Engine {
   // Memory of the engine's GPU, from a pool, for use on `stream`.
   virtual std::uint64_t take_on_device(std::size_t bytes, void* stream);
   virtual void free_on_device(std::uint64_t memory, void* stream);
+  // What `later` is given from now on begins after what `first` holds now.
+  virtual void order_streams(void* first, void* later);
   virtual void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream);
 
   virtual int threads() const = 0;             // that a call uses; 0 on a GPU

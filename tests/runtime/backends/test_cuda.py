@@ -11,7 +11,8 @@ from tests.native.test_native import ROOT
 
 # Emulated, the others take minutes.
 CHOSEN = "(cuda or emulated) and not norm2 and not sixteen and not chunks and not number_of_threads"
-SUITE = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", "backends/cuda_on_an_emulated_gpu.py")
+OWN = ("backends/cuda_on_an_emulated_gpu.py", "backends/cuda_arrays_on_an_emulated_gpu.py")
+SUITE = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", *OWN)
 
 
 @pytest.mark.slow

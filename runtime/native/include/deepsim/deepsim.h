@@ -85,6 +85,8 @@ int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, ui
 /* Memory of the inverter's GPU, from a pool that the driver keeps; taken and freed in the order of `stream`. */
 int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory, deepsim_error* error);
 int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* stream, deepsim_error* error);
+/* What stream `later` is given from now on begins after what stream `first` holds now; returns at once. */
+int deepsim_order_streams(deepsim_inverter* inverter, void* first, void* later, deepsim_error* error);
 /* Copy to host memory after all work that `stream` holds; returns when it is there. */
 int deepsim_copy_from_device(deepsim_inverter* inverter, uint64_t memory, uint64_t bytes, void* to, void* stream,
                              deepsim_error* error);

@@ -44,6 +44,7 @@ class CudaEngine final : public Engine {
   void interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) override;
   std::uint64_t take_on_device(std::size_t bytes, void* stream) override;
   void free_on_device(std::uint64_t memory, void* stream) override;
+  void order_streams(void* first, void* later) override;
   void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) override;
   int threads() const override { return 0; }
   const std::string& isa() const override { return isa_; }
@@ -60,6 +61,7 @@ class CudaEngine final : public Engine {
   void decode_in(const Slot& slot, int images, bool full);
   void reencode_in(const Slot& slot, int images, int iterations);
   void check_place(Address memory, const char* what) const;
+  void check_not_captured(Stream stream) const;
   Gpu::Current enter() const;  // the context, made current for a call; not in a forked child
   void on_device(Address to, Address from, std::size_t bytes);
 
@@ -199,14 +201,18 @@ void CudaEngine::check_place(Address memory, const char* what) const {
                                       ", expected GPU " + std::to_string(ordinal_) + ". Copy it there.");
 }
 
+void CudaEngine::check_not_captured(Stream stream) const {
+  int capturing = kNotCapturing;
+  check(Driver::get().stream_capturing(stream, &capturing), "look at the stream");
+  if (capturing == kNotCapturing) return;
+  throw Failure(ErrorKind::usage,
+                "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it outside of the "
+                "capture.");
+}
+
 template <class Body>
 void CudaEngine::between(Stream theirs, std::int64_t n, const Body& body) {
-  int capturing = kNotCapturing;
-  check(Driver::get().stream_capturing(theirs, &capturing), "look at the stream");
-  if (capturing != kNotCapturing) {
-    throw Failure(ErrorKind::usage, "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it "
-                                    "outside of the capture.");
-  }
+  check_not_captured(theirs);
   const EventOwner reached(gpu_);
   reached.record(theirs);
   for (std::int64_t begin = 0; begin < n; begin += chunk_) {
@@ -263,6 +269,10 @@ void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, cons
     on_device(slot.images.address(), rgb + first * kImageBytes, count * kImageBytes);
     for (int kept = 0; kept < keep_count; ++kept) {
       reencode_in(slot, images, keep[kept] - (kept > 0 ? keep[kept - 1] : 0));
+      if (keep_count == 1) {
+        on_device(rgb_out + first * strip, slot.images.address(), count * kImageBytes);
+        continue;
+      }
       RowCopy copy;
       copy.from.device = slot.images.address();
       copy.from.pitch = copy.width = kImageBytes;
@@ -297,14 +307,23 @@ void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, i
 
 std::uint64_t CudaEngine::take_on_device(std::size_t bytes, void* stream) {
   const Gpu::Current context = enter();
+  check_not_captured(stream);
   Address memory = 0;
-  check(Driver::get().pool_take(&memory, std::max<std::size_t>(bytes, 1), stream), "take " + std::to_string(bytes) + " bytes of GPU memory");
+  check(Driver::get().pool_take(&memory, std::max<std::size_t>(bytes, 1), stream),
+        "take " + std::to_string(bytes) + " bytes of GPU memory");
   return memory;
 }
 
 void CudaEngine::free_on_device(std::uint64_t memory, void* stream) {
   const Gpu::Current context = enter();
   check(Driver::get().pool_free(memory, stream), "give GPU memory back");
+}
+
+void CudaEngine::order_streams(void* first, void* later) {
+  const Gpu::Current context = enter();
+  const EventOwner reached(gpu_);
+  reached.record(first);
+  reached.hold(later);
 }
 
 void CudaEngine::copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) {
