@@ -145,7 +145,7 @@ def failures(checks: Mapping[str, Any]) -> list[str]:
         if not near(own[name], torch_fp16[name])
     ]
     found += [f"{call}: part of the output was not written" for call in checks["unwritten"]]
-    found += [f"compute-sanitizer, {tool}: {line}" for tool, line in checks["sanitizer"].items() if line]
+    found += [f"compute-sanitizer, {tool}: {lines[-1]}" for tool, lines in checks["sanitizer"].items() if lines]
     found += [f"batch {b}: {n} repeats with other bits" for b, n in checks["repeats_that_differ"].items() if n]
     return found
 

@@ -47,6 +47,7 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
     """Check and time every generator, single layers of the first; give ``keep`` the record whenever it has grown."""
     sanitized = sanitizer.find()
     generators: dict[str, Any] = {}
+    measured: list[Measurement] = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         roofs = timing.measure_roofs(gpu, plan.seconds) if plan.timed else None
         record = {
@@ -66,7 +67,13 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
                 generators[name] = found
                 keep(record)
 
-            Measurement(gpu, source, Path(folder) / name, own, say, grown).run(roofs, sanitized)
+            measured.append(Measurement(gpu, source, Path(folder) / name, own, say, grown))
+            measured[-1].run(roofs, sanitized)
+        # Last, when whatever they might break is measured.
+        other = None if os.environ.get(KERNELS_VARIABLE) else OTHER_KERNELS.get(gpu.architecture)
+        for measurement in measured:
+            if other is not None and not measurement.failures:
+                measurement.compare(other, roofs, sanitized)
 
 
 def commit() -> str | None:
@@ -97,24 +104,32 @@ class Measurement:
     failures: list[str] = field(default_factory=list)
 
     def run(self, roofs: Roofs | None, sanitized: str | None) -> None:
-        """Check, then time at the roofs (None: do not) unless a check failed; then the other kernels of this GPU.
+        """Check, then time at the roofs (None: do not) unless a check failed.
 
         Raises OutOfMemory where there is too little memory for the checks.
         """
         self.folder.mkdir()
-        bundle = write(self.folder / "whole", self.source)
+        bundle = write(self._bundle, self.source)
         try:
             self._check(bundle, sanitized)
             self._grown()
             if roofs and not self.failures:
                 self._time(bundle, roofs)
-            other = None if os.environ.get(KERNELS_VARIABLE) else OTHER_KERNELS.get(self.gpu.architecture)
-            if other and not self.failures:  # last, when whatever they might break is measured
-                self._compare(bundle, other, roofs, sanitized)
-                self._grown(roofs)
         except torch.OutOfMemoryError as error:
             line = " ".join(str(error).split())[:200]
             raise OutOfMemory(f"checks: {line}. Name smaller --batches than {max(self.plan.batches)}.") from error
+
+    def compare(self, kernels: str, roofs: Roofs | None, sanitized: str | None) -> None:
+        """Check other kernels of this GPU; then time them (without roofs: do not) beside the default, after ``run``."""
+        try:
+            self._compare(self._bundle, kernels, roofs, sanitized)
+        except (DeepsimError, RuntimeError) as error:
+            self._fail(f"{kernels}: {' '.join(str(error).split())[:300]}")
+        self._grown(roofs)
+
+    @property
+    def _bundle(self) -> Path:
+        return self.folder / "whole"
 
     def _grown(self, roofs: Roofs | None = None) -> None:
         """Hand out what was found so far."""
@@ -127,7 +142,7 @@ class Measurement:
         self.checks = self._errors(bundle, self.plan.batches, None)
         if sanitized:
             self._tell("compute-sanitizer")
-            self.checks["sanitizer"] = sanitizer.findings(sanitized, bundle)
+            self.checks["sanitizer"] = sanitizer.findings(sanitized, bundle, self._refuse)
         for failure in checks.failures(self.checks):
             self._fail(failure)
 
@@ -149,10 +164,12 @@ class Measurement:
         return found
 
     def _compare(self, bundle: Path, kernels: str, roofs: Roofs | None, sanitized: str | None) -> None:
-        """Check other kernels, which only full GPUs get; then time them (without roofs: do not) beside the default."""
-        found = self.other_checks[kernels] = self._errors(bundle, (max(self.plan.batches),), kernels)
-        if sanitized:  # of its tools the one that knows about asynchronous copies
-            found["sanitizer"] = sanitizer.findings(sanitized, bundle, ("memcheck",), kernels)
+        sanitizer_found: dict[str, list[str]] = {}
+        if sanitized:  # first, in a process that may break; of its tools the one that knows about asynchronous copies
+            self._tell(f"compute-sanitizer on {kernels}")
+            sanitizer_found = sanitizer.findings(sanitized, bundle, self._refuse, ("memcheck",), kernels)
+        found = self.other_checks[kernels] = self._errors(bundle, (max(self.plan.batches),), kernels)  # fill the GPU
+        found["sanitizer"] = sanitizer_found
         failures = checks.failures(found)
         for failure in failures:
             self._fail(f"{kernels}: {failure}")
@@ -179,8 +196,8 @@ class Measurement:
                 self._time_batch(bundle, batch, roofs, onnxruntime=absent is None)
             except (torch.OutOfMemoryError, OutOfMemory) as error:
                 self._refuse(f"batch {batch}: not all timed, out of memory ({' '.join(str(error).split())[:200]})")
-            except DeepsimError as error:
-                self._fail(f"batch {batch}: {error}")
+            except (DeepsimError, RuntimeError) as error:
+                self._fail(f"batch {batch}: {' '.join(str(error).split())[:300]}")
             self._grown(roofs)
 
     def _time_batch(self, bundle: Path, batch: int, roofs: Roofs, onnxruntime: bool) -> None:

@@ -18,6 +18,7 @@ from benchmarks.gpu import checks, measurement, sanitizer, steps, timing
 from benchmarks.gpu.device import Gpu, Kernel, split
 from benchmarks.gpu.ours import Ours
 from deepsim.export.sources import Source, random_source
+from deepsim.runtime.errors import DeviceError
 from tests.bundles import NETWORKS, random_weights
 
 PEERS = ("cuda", "torch-graph", "cutlass")
@@ -218,6 +219,21 @@ def test_other_kernels_that_are_wrong_leave_the_defaults_figures(hopper, monkeyp
     *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())
     assert last["failures"] == ["wgmma: encode: part of the output was not written"]
     assert {row["backend"] for row in last["rows"]} == {"cuda"}
+
+
+def test_other_kernels_that_break_leave_the_figures_of_every_generator(hopper, monkeypatch):
+    def breaking(*given, kernels=None):
+        if kernels == "wgmma":
+            raise DeviceError("cuda: an illegal instruction.")
+        return []
+
+    monkeypatch.setattr(checks, "step_errors", lambda *given: breaking(kernels=given[-1]))
+    kept = []
+    plan, sources = replace(HOPPER, single_layers=False), {"fc6": tiny_source(), "fc7": tiny_source()}
+    measurement.measure(hopper, sources, plan, lambda line: None, lambda record: kept.append(deepcopy(record)))
+    found = kept[-1]["generators"]
+    assert [found[name]["failures"] for name in sources] == [["wgmma: cuda: an illegal instruction."]] * 2
+    assert all({row["backend"] for row in found[name]["rows"]} == {"cuda"} for name in sources)
 
 
 def test_a_wrong_layer_is_found_and_nothing_timed(gpu, short, monkeypatch):

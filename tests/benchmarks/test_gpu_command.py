@@ -81,12 +81,27 @@ def test_a_failed_check_is_exit_code_5_and_a_missed_speed_is_none(tmp_path, caps
     assert NumericError.exit_code == 5
 
 
-def test_compute_sanitizers_findings_are_its_last_line(tmp_path):
+SANITIZER = """#!/bin/sh
+case "$2" in
+  racecheck) echo "========= a hazard"; echo "========= 1 hazard" >&2; exit 77;;
+  initcheck) echo "========= Unable to find the injection library"; exit 255;;
+  synccheck) exec sleep 60;;
+esac
+"""
+
+
+def test_compute_sanitizers_findings_are_told_apart_from_tools_that_do_not_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sanitizer, "LIMIT_S", 1)
     script = tmp_path / "compute-sanitizer"
-    script.write_text('#!/bin/sh\ncase "$2" in racecheck) echo "========= 1 hazard" >&2; exit 77;; esac\nexit 0\n')
+    script.write_text(SANITIZER)
     script.chmod(0o755)
-    found = sanitizer.findings(str(script), tmp_path / "bundle", ("memcheck", "racecheck"))
-    assert found == {"memcheck": None, "racecheck": "========= 1 hazard"}
+    refused = []
+    found = sanitizer.findings(str(script), tmp_path / "bundle", refused.append)
+    assert found == {"memcheck": [], "racecheck": ["========= a hazard", "========= 1 hazard"]}
+    assert refused == [
+        "compute-sanitizer, initcheck: did not run (Unable to find the injection library)",
+        "compute-sanitizer, synccheck: not done after 1 s",
+    ]
 
 
 @pytest.mark.slow

@@ -136,7 +136,10 @@ def test_a_generator_that_failed_has_errors_and_no_plot(record, tmp_path):
         ({"network": network(2.1)}, ["features of the network", "image of the", "image levels of the"]),
         ({"unwritten": ["decode at batch 33"]}, ["decode at batch 33: part of the output was not written"]),
         ({"repeats_that_differ": {"1": 0, "64": 3}}, ["batch 64: 3 repeats with other bits"]),
-        ({"sanitizer": {"memcheck": None, "racecheck": "a hazard"}}, ["compute-sanitizer, racecheck: a hazard"]),
+        (
+            {"sanitizer": {"memcheck": [], "racecheck": ["where", "a hazard"]}},
+            ["compute-sanitizer, racecheck: a hazard"],
+        ),
     ],
 )
 def test_every_check_that_fails_is_named(changes, words):
