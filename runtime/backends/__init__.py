@@ -95,10 +95,12 @@ def create(name: str, bundle: Bundle, device: str, max_batch: int, **options: bo
 
 
 def _first_usable(device: str) -> str:
-    found = {name: _reason(name, device) for name in AUTO_ORDER}
-    for name, reason in found.items():
+    found: dict[str, str] = {}
+    for name in AUTO_ORDER:  # one by one: what comes after a usable one, such as a GPU's driver, is not started
+        reason = _reason(name, device)
         if reason is None:
             return name
+        found[name] = reason
     listed = "; ".join(f"{name}: {reason}" for name, reason in found.items())
     raise DeviceError(f"backend auto on device {device}: none is usable ({listed}). Install one, see deepsim doctor.")
 

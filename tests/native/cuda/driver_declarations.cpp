@@ -86,6 +86,17 @@ DEEPSIM_CUDA_NODE(arguments, kernelParams)
 DEEPSIM_CUDA_NODE(extra, extra)
 DEEPSIM_CUDA_NODE(kernel, kern)
 DEEPSIM_CUDA_NODE(context, ctx)
+#define DEEPSIM_CUDA_POOL(ours, theirs) static_assert(offsetof(PoolProperties, ours) == offsetof(CUmemPoolProps, theirs));
+static_assert(sizeof(PoolProperties) == sizeof(CUmemPoolProps));
+DEEPSIM_CUDA_POOL(allocation_type, allocType)
+DEEPSIM_CUDA_POOL(handle_types, handleTypes)
+DEEPSIM_CUDA_POOL(location_type, location.type)
+DEEPSIM_CUDA_POOL(ordinal, location.id)
+DEEPSIM_CUDA_POOL(windows_attributes, win32SecurityAttributes)
+DEEPSIM_CUDA_POOL(most_bytes, maxSize)
+DEEPSIM_CUDA_POOL(usage, usage)
+static_assert(PoolProperties{}.allocation_type == CU_MEM_ALLOCATION_TYPE_PINNED);
+static_assert(PoolProperties{}.location_type == CU_MEM_LOCATION_TYPE_DEVICE);
 static_assert(sizeof(RowEnd::memory_type) == sizeof(CUmemorytype));
 
 static_assert(RowEnd{}.memory_type == CU_MEMORYTYPE_DEVICE);
@@ -95,6 +106,9 @@ static_assert(kComputeMinor == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
 static_assert(kMultiprocessors == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
 static_assert(kSharedOptin == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
 static_assert(kMaxDynamicShared == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
+static_assert(kReleaseThreshold == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD);
+static_assert(kPointerContext == CU_POINTER_ATTRIBUTE_CONTEXT);
+static_assert(kNotInitialized == CUDA_ERROR_NOT_INITIALIZED);
 static_assert(kPointerOrdinal == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
 static_assert(kNonBlocking == CU_STREAM_NON_BLOCKING);
 static_assert(kNoTiming == CU_EVENT_DISABLE_TIMING);

@@ -13,6 +13,7 @@
 
 using namespace deepsim::tests::stand_in;
 using deepsim::runtime::detail::cuda::KernelNode;
+using deepsim::runtime::detail::cuda::PoolProperties;
 using deepsim::runtime::detail::cuda::RowCopy;
 using deepsim::runtime::detail::cuda::RowEnd;
 using deepsim::tests::EmulatedKernel;
@@ -37,7 +38,7 @@ static int work_of(const KernelNode& node, Work* work) {
 }
 
 #define COUNTED(name) \
-  if (fails(#name)) return kFault
+  if (fails(#name)) return failure()
 
 // What gives something back tells of earlier faults, and has given it back all the same.
 #define GIVES_BACK(name) const int result = fails(#name) ? kFault : kSuccess
@@ -85,7 +86,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
 
 int cuDevicePrimaryCtxRetain(void** context, int) {
   COUNTED(cuDevicePrimaryCtxRetain);
-  *context = &state();
+  *context = primary_context();
   retain(1);
   return kSuccess;
 }
@@ -180,11 +181,40 @@ int cuMemFree_v2(Address address) {
   if (found == state().memory.end()) return kInvalid;
   state().used -= found->second;
   state().memory.erase(found);
+  state().pooled.erase(address);
   std::free(pointer(address));
   return result;
 }
 
-int cuMemAllocAsync(Address* address, std::size_t bytes, void*) { return cuMemAlloc_v2(address, bytes); }
+int cuMemPoolCreate(void** pool, const PoolProperties* properties) {
+  COUNTED(cuMemPoolCreate);
+  if (contexts <= 0) return kNoContext;
+  if (properties->allocation_type != 1 || properties->location_type != 1 || properties->ordinal != 0) return kInvalid;
+  *pool = make(Pool{});
+  return kSuccess;
+}
+
+int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
+  COUNTED(cuMemPoolSetAttribute);
+  if (attribute != 4) return kInvalid;
+  static_cast<Pool*>(pool)->kept = *static_cast<std::uint64_t*>(value);
+  return kSuccess;
+}
+
+int cuMemPoolDestroy(void* pool) {
+  GIVES_BACK(cuMemPoolDestroy);
+  end(pool);
+  return result;
+}
+
+int cuMemAllocFromPoolAsync(Address* address, std::size_t bytes, void* pool, void*) {
+  if (fails("cuMemAllocFromPoolAsync")) return kOutOfMemory;
+  if (static_cast<Pool*>(pool)->kept == 0) return kInvalid;
+  const int result = cuMemAlloc_v2(address, bytes);
+  if (result == kSuccess) note_pooled(*address);
+  return result;
+}
+
 int cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
 
 int cuMemAllocHost_v2(void** memory, std::size_t bytes) {
@@ -207,8 +237,12 @@ int cuMemFreeHost(void* memory) {
 
 int cuPointerGetAttribute(void* value, int attribute, Address address) {
   COUNTED(cuPointerGetAttribute);
-  if (attribute != 9 || !inside(address, 1)) return kInvalid;
-  *static_cast<int*>(value) = 0;
+  if ((attribute != 9 && attribute != 1) || !inside(address, 1)) return kInvalid;
+  if (attribute == 9) {
+    *static_cast<int*>(value) = 0;
+  } else {
+    *static_cast<void**>(value) = context_of(address);
+  }
   return kSuccess;
 }
 

@@ -2,8 +2,9 @@
 // the emulation, and graphs are replayed. What breaks the driver's rules (a copy beyond an allocation, a
 // graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
 // these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
-// ("75"), DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of these it has, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute;
-// with DEEPSIM_STAND_IN_CAPTURING every stream says that it is being captured.
+// ("75"), DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of
+// these it has, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute; with DEEPSIM_STAND_IN_CAPTURING every stream says that
+// it is being captured, with DEEPSIM_STAND_IN_FOREIGN memory that it is another context's.
 // A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules allow, when somebody waits for it; with
 // another number sometimes early, sometimes late, as chance has it for that number. What an engine gets wrong about the order
 // of streams shows in one of them.
@@ -57,6 +58,9 @@ struct Stream {
   std::deque<Work> late;  // work that nobody has waited for yet
   long queued = 0;        // work that it was ever given
 };
+struct Pool {
+  std::uint64_t kept = 0;  // bytes
+};
 struct Event {
   Stream* stream = nullptr;
   long position = 0;  // in the work of the stream
@@ -66,6 +70,7 @@ struct State {
   std::mutex mutex;
   std::map<Address, std::size_t> memory;
   std::size_t used = 0;
+  std::set<Address> pooled;  // memory that is of a pool
   std::set<const void*> graphs;
   std::map<void*, std::shared_ptr<void>> objects;  // modules, streams, events that live
   std::map<const char*, std::size_t> pinned;       // memory of the host
@@ -85,6 +90,8 @@ inline State& state() {
 }
 
 inline thread_local int contexts = 0;
+
+inline void* primary_context() { return &state(); }
 
 inline std::string setting(const char* name) {
   const char* text = std::getenv(name);
@@ -107,12 +114,34 @@ inline bool fails(const char* name) {
   return wanted == name && number == call;
 }
 
+// What such a call returns: a fault of the GPU, or what is named behind its number ("cuLaunchKernel 3 801").
+inline int failure() {
+  std::istringstream fields(setting("DEEPSIM_STAND_IN_FAILS"));
+  std::string wanted;
+  long number = 0;
+  int result = kFault;
+  fields >> wanted >> number;
+  return fields >> result ? result : static_cast<int>(kFault);
+}
+
 inline bool inside(Address address, std::size_t bytes) {
   const std::lock_guard<std::mutex> lock(state().mutex);
   auto after = state().memory.upper_bound(address);
   if (after == state().memory.begin()) return false;
   --after;
   return address + bytes <= after->first + after->second;
+}
+
+inline void note_pooled(Address address) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  state().pooled.insert(address);
+}
+
+// The context that memory was taken in: none for that of a pool.
+inline void* context_of(Address address) {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  if (state().pooled.count(address) > 0) return nullptr;
+  return setting("DEEPSIM_STAND_IN_FOREIGN").empty() ? primary_context() : &contexts;
 }
 
 inline bool late() { return !setting("DEEPSIM_STAND_IN_LATE").empty(); }

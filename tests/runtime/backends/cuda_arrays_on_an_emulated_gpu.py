@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepsim.runtime.device_arrays import DeviceArray, view_of
-from deepsim.runtime.errors import DeviceError, DtypeError, ShapeError, UsageError
+from deepsim.runtime.errors import DeviceError, DtypeError, OutOfMemory, ShapeError, UsageError
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
 
@@ -221,6 +221,32 @@ def test_cuda_inputs_of_other_streams_live_as_long_as_the_result(bundle_of, driv
         assert (gone() is not None) == kept
         del found, line
         assert gone() is None and taken() == before
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        ("cuMemPoolCreate", DeviceError, "could not make a memory pool"),
+        ("cuMemPoolSetAttribute", DeviceError, "could not set up a memory pool"),
+        (
+            "cuMemAllocFromPoolAsync",
+            OutOfMemory,
+            "could not take 80 bytes of GPU memory, .* MiB of GPU memory are free",
+        ),
+        ("cuEventCreate", DeviceError, "could not create an event"),
+    ],
+)
+def test_cuda_results_that_find_no_memory_leave_nothing_behind(bundle_of, monkeypatch, driver, call, error, words):
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0, max_batch=1)
+    host = photographs(1)
+    photos = WithInterface(uploaded(Inverter(bundle_of("tiny"), "cuda", 0, max_batch=1), host), stream=driver.stream())
+    wanted, before = inverter.encode(host), taken()
+    driver.library.deepsim_stand_in_count_anew()
+    monkeypatch.setenv("DEEPSIM_STAND_IN_FAILS", f"{call} 1")
+    with pytest.raises(error, match=words):
+        inverter.encode(photos, stream=driver.stream())
+    assert taken() == before
+    np.testing.assert_array_equal(inverter.encode(photos).numpy(), wanted)
 
 
 def test_cuda_arrays_are_shared_where_they_are_or_not_at_all(bundle_of):

@@ -36,6 +36,29 @@ struct Opened {
   }
 };
 
+// What to do after an error: faults of the GPU stay until the process ends.
+const char* advice(Result result) {
+  switch (result) {
+    case kNotInitialized:
+      return "CUDA was used before this process was forked, which it does not survive. Start processes with the spawn method.";
+    case 214:  // uncorrectable memory error
+    case 220:  // of NVLink
+    case 700:  // illegal address
+    case 702:  // took too long
+    case 709:  // the context is destroyed
+    case 710:  // assertion
+    case 714:  // hardware stack
+    case 715:  // illegal instruction
+    case 716:  // misaligned address
+    case 717:  // address space
+    case 718:  // program counter
+    case 719:  // launch failed
+      return "That is a fault of the GPU, after which it is of use to a new process only; see deepsim doctor.";
+    default:
+      return "See deepsim doctor.";
+  }
+}
+
 std::string text_of(Result result) {
   const Driver& driver = Driver::get();
   const char *name = nullptr, *text = nullptr;
@@ -74,8 +97,7 @@ void check(Result result, const std::string& what) {
                   "cuda: could not " + what + (known ? ", " + std::to_string(free >> 20) + " MiB of GPU memory are free" : "") +
                       ". Use a smaller max_batch, or free memory.");
   }
-  throw Failure(ErrorKind::device, "cuda: could not " + what + " (" + text_of(result) +
-                                       "). After a fault of the GPU start a new process; see deepsim doctor.");
+  throw Failure(ErrorKind::device, "cuda: could not " + what + " (" + text_of(result) + "). " + advice(result));
 }
 
 DeviceFacts device_facts(int ordinal) {

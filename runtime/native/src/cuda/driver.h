@@ -19,6 +19,7 @@ using Event = void*;
 using Graph = void*;
 using GraphNode = void*;
 using GraphExecutable = void*;
+using MemoryPool = void*;
 
 // CUDA_MEMCPY2D: `height` rows of `width` bytes each.
 struct RowEnd {
@@ -45,10 +46,22 @@ struct KernelNode {
   Context context = nullptr;  // null: the current one
 };
 
-constexpr Result kOutOfMemory = 2;
+// CUmemPoolProps, of memory of a GPU (CU_MEM_LOCATION_TYPE_DEVICE, CU_MEM_ALLOCATION_TYPE_PINNED).
+struct PoolProperties {
+  int allocation_type = 1;
+  int handle_types = 0;
+  int location_type = 1, ordinal = 0;
+  void* windows_attributes = nullptr;
+  std::size_t most_bytes = 0;
+  unsigned short usage = 0;
+  unsigned char reserved[54] = {};
+};
+
+constexpr Result kOutOfMemory = 2, kNotInitialized = 3;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kSharedOptin = 97;  // CUdevice_attribute
 constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
-constexpr int kPointerOrdinal = 9;                                                               // CUpointer_attribute
+constexpr int kPointerContext = 1, kPointerOrdinal = 9;                                          // CUpointer_attribute
+constexpr int kReleaseThreshold = 4;                                                             // CUmemPool_attribute
 constexpr unsigned kNonBlocking = 1;                                                             // CU_STREAM_NON_BLOCKING
 constexpr unsigned kNoTiming = 2;                                                                // CU_EVENT_DISABLE_TIMING
 constexpr int kNotCapturing = 0;                                                                 // CUstreamCaptureStatus
@@ -76,7 +89,10 @@ constexpr int kNotCapturing = 0;                                                
   CALL(memory_free, cuMemFree_v2, (Address))                                                                     \
   CALL(pinned_take, cuMemAllocHost_v2, (void**, std::size_t))                                                    \
   CALL(pinned_free, cuMemFreeHost, (void*))                                                                      \
-  CALL(pool_take, cuMemAllocAsync, (Address*, std::size_t, Stream))                                              \
+  CALL(pool_create, cuMemPoolCreate, (MemoryPool*, const PoolProperties*))                                       \
+  CALL(pool_set, cuMemPoolSetAttribute, (MemoryPool, int, void*))                                                \
+  CALL(pool_destroy, cuMemPoolDestroy, (MemoryPool))                                                             \
+  CALL(pool_take, cuMemAllocFromPoolAsync, (Address*, std::size_t, MemoryPool, Stream))                          \
   CALL(pool_free, cuMemFreeAsync, (Address, Stream))                                                             \
   CALL(pointer_attribute, cuPointerGetAttribute, (void*, int, Address))                                          \
   CALL(copy_to_device, cuMemcpyHtoDAsync_v2, (Address, const void*, std::size_t, Stream))                        \

@@ -18,6 +18,7 @@ namespace deepsim::runtime::detail::cuda {
 namespace {
 
 constexpr int kMaxChunk = 1024;
+constexpr std::size_t kKeptResults = 16;  // whose memory stays at hand once free, of max_batch images each
 constexpr int kIterations = 16;  // of re-encoding that one graph holds, at most
 constexpr std::size_t kImageBytes = static_cast<std::size_t>(kCropSide) * kCropSide * 3;
 
@@ -32,6 +33,7 @@ Precision precision_of(const std::string& name) {
 class CudaEngine final : public Engine {
  public:
   CudaEngine(const Bundle& bundle, const EngineOptions& options, int ordinal);
+  ~CudaEngine() override;
 
   void encode(const std::uint8_t* rgb, std::int64_t n, float* features) override;
   void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
@@ -66,20 +68,20 @@ class CudaEngine final : public Engine {
   void on_device(Address to, Address from, std::size_t bytes);
 
   pid_t process_;
-  int ordinal_, chunk_;
+  int chunk_;
   std::shared_ptr<const Gpu> gpu_;
   StreamOwner stream_;
   std::mutex launching_;  // held while work is queued on the stream
   Plan encoder_, generator_;
   std::size_t feature_bytes_, whole_bytes_;
   std::optional<Slots> slots_;
+  std::optional<ResultMemory> results_;
   Graphs graphs_;
   std::string isa_;
 };
 
 CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int ordinal)
     : process_(getpid()),
-      ordinal_(ordinal),
       chunk_(std::clamp(options.max_batch, 1, kMaxChunk)),
       gpu_(std::make_shared<const Gpu>(ordinal, precision_of(options.precision))),
       stream_(gpu_),
@@ -107,7 +109,12 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   require_memory(need, "max_batch " + std::to_string(chunk_) + " needs", "Use a smaller max_batch, or free memory.");
   for (Plan* plan : {&encoder_, &generator_}) plan->prepare(stream_.get());
   slots_.emplace(gpu_, sizes, stream_.get());
+  results_.emplace(gpu_, kKeptResults * images * kImageBytes);
   stream_.wait();
+}
+
+CudaEngine::~CudaEngine() {  // calls on the GPU's memory may be under way
+  gpu_->quietly([&](const Driver& driver) { (void)driver.stream_synchronize(stream_.get()); });
 }
 
 void CudaEngine::over_chunks(std::int64_t n, const HostCall& call) {
@@ -194,11 +201,19 @@ void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const in
 
 void CudaEngine::check_place(Address memory, const char* what) const {
   int ordinal = -1;
-  const bool known = Driver::get().pointer_attribute(&ordinal, kPointerOrdinal, memory) == 0;
-  if (known && ordinal == ordinal_) return;
-  throw Failure(ErrorKind::usage, std::string(what) + ": in memory of " +
-                                      (known ? "GPU " + std::to_string(ordinal) : std::string("no GPU")) +
-                                      ", expected GPU " + std::to_string(ordinal_) + ". Copy it there.");
+  const Driver& driver = Driver::get();
+  const bool known = driver.pointer_attribute(&ordinal, kPointerOrdinal, memory) == 0;
+  if (!known || ordinal != gpu_->ordinal()) {
+    throw Failure(ErrorKind::usage, std::string(what) + ": in memory of " +
+                                        (known ? "GPU " + std::to_string(ordinal) : std::string("no GPU")) + ", expected GPU " +
+                                        std::to_string(gpu_->ordinal()) + ". Copy it there.");
+  }
+  Context context = nullptr;  // stays null for memory of a pool, which belongs to none
+  const bool told = driver.pointer_attribute(&context, kPointerContext, memory) == 0;
+  if (!told || context == nullptr || context == gpu_->context()) return;
+  throw Failure(ErrorKind::usage,
+                std::string(what) + ": in memory of another context, expected the GPU's primary one. Use that one "
+                                    "(pycuda.autoprimaryctx instead of pycuda.autoinit).");
 }
 
 void CudaEngine::check_not_captured(Stream stream) const {
@@ -308,15 +323,12 @@ void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, i
 std::uint64_t CudaEngine::take_on_device(std::size_t bytes, void* stream) {
   const Gpu::Current context = enter();
   check_not_captured(stream);
-  Address memory = 0;
-  check(Driver::get().pool_take(&memory, std::max<std::size_t>(bytes, 1), stream),
-        "take " + std::to_string(bytes) + " bytes of GPU memory");
-  return memory;
+  return results_->take(std::max<std::size_t>(bytes, 1), stream);
 }
 
 void CudaEngine::free_on_device(std::uint64_t memory, void* stream) {
   const Gpu::Current context = enter();
-  check(Driver::get().pool_free(memory, stream), "give GPU memory back");
+  ResultMemory::free(memory, stream);
 }
 
 void CudaEngine::order_streams(void* first, void* later) {

@@ -46,7 +46,7 @@ void require_memory(std::size_t bytes, const std::string& what, const char* advi
                                               std::to_string(free >> 20) + " MiB are free. " + advice);
 }
 
-Gpu::Gpu(int ordinal, Precision precision) : facts_(device_facts(ordinal)), precision_(precision) {
+Gpu::Gpu(int ordinal, Precision precision) : ordinal_(ordinal), facts_(device_facts(ordinal)), precision_(precision) {
   require_kernels(facts_, precision);
   const Driver& driver = Driver::get();
   check(driver.device_get(&device_, ordinal), "open the GPU");

@@ -50,6 +50,8 @@ class Gpu {
     (void)driver.context_pop(&popped);
   }
 
+  int ordinal() const { return ordinal_; }
+  Context context() const { return context_; }  // the primary one
   const DeviceFacts& facts() const { return facts_; }
   Precision precision() const { return precision_; }
 
@@ -68,6 +70,7 @@ class Gpu {
     Function function = nullptr;
     int shared_bytes = 48 << 10;
   };
+  int ordinal_;
   DeviceFacts facts_;
   Precision precision_;
   Device device_ = 0;

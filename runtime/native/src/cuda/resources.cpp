@@ -56,4 +56,34 @@ PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
   return *this;
 }
 
+ResultMemory::~ResultMemory() {
+  if (pool_ == nullptr) return;
+  gpu_->quietly([&](const Driver& driver) { (void)driver.pool_destroy(pool_); });
+}
+
+Address ResultMemory::take(std::size_t bytes, Stream stream) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (pool_ == nullptr) create();
+  }
+  Address memory = 0;
+  check(Driver::get().pool_take(&memory, bytes, pool_, stream), "take " + std::to_string(bytes) + " bytes of GPU memory");
+  return memory;
+}
+
+void ResultMemory::create() {
+  PoolProperties properties;
+  properties.ordinal = gpu_->ordinal();
+  MemoryPool pool = nullptr;
+  check(Driver::get().pool_create(&pool, &properties), "make a memory pool");
+  const Result set = Driver::get().pool_set(pool, kReleaseThreshold, &kept_);
+  if (set != 0) (void)Driver::get().pool_destroy(pool);
+  check(set, "set up a memory pool");
+  pool_ = pool;
+}
+
+void ResultMemory::free(Address memory, Stream stream) {
+  check(Driver::get().pool_free(memory, stream), "give GPU memory back");
+}
+
 }  // namespace deepsim::runtime::detail::cuda

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
+#include <mutex>
+#include <utility>
 
 #include "gpu.h"
 
@@ -55,6 +58,27 @@ class PinnedMemory {
  private:
   std::shared_ptr<const Gpu> gpu_;
   void* memory_ = nullptr;
+};
+
+// Memory of the GPU for results, taken and freed in the order of streams. It keeps up to `kept` bytes that are free for the
+// next results, where the driver's own pool would give them back to the system at every wait.
+class ResultMemory {
+ public:
+  ResultMemory(std::shared_ptr<const Gpu> gpu, std::size_t kept) : gpu_(std::move(gpu)), kept_(kept) {}
+  ~ResultMemory();
+  ResultMemory(const ResultMemory&) = delete;
+  ResultMemory& operator=(const ResultMemory&) = delete;
+
+  Address take(std::size_t bytes, Stream stream);  // Raises OutOfMemory
+  static void free(Address memory, Stream stream);
+
+ private:
+  void create();
+
+  std::shared_ptr<const Gpu> gpu_;
+  std::uint64_t kept_;
+  std::mutex mutex_;
+  MemoryPool pool_ = nullptr;  // made when it is first asked for: not every GPU has such pools
 };
 
 }  // namespace deepsim::runtime::detail::cuda
