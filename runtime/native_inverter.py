@@ -65,6 +65,14 @@ class NativeInverter:
         )
         return kept
 
+    def steps_of_kernels(self, decode: bool, n: int) -> list[int]:
+        """Tell which step of its network each kernel of a call for n images is of, in order (GPUs only)."""
+        count = ctypes.c_int64()
+        native_library.call("deepsim_list_kernels", self.handle, int(decode), n, None, 0, ctypes.byref(count))
+        steps = (ctypes.c_int32 * count.value)()
+        native_library.call("deepsim_list_kernels", self.handle, int(decode), n, steps, len(steps), ctypes.byref(count))
+        return list(steps)
+
     def order(self, first: int, later: int) -> None:
         """Let what the stream ``later`` is given from now on begin after what the stream ``first`` holds now."""
         if first != later:

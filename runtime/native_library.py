@@ -75,6 +75,9 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_free_on_device": (_POINTER, _ADDRESS, _POINTER, _ERROR),
     "deepsim_order_streams": (_POINTER, _POINTER, _POINTER, _ERROR),
     "deepsim_copy_from_device": (_POINTER, _ADDRESS, _ADDRESS, _POINTER, _POINTER, _ERROR),
+    "deepsim_list_kernels": (
+        *(_POINTER, ctypes.c_int, _LONG, ctypes.POINTER(_INT), _LONG, ctypes.POINTER(_LONG), _ERROR),
+    ),
     "deepsim_measure_roofs": (_INT, ctypes.c_char_p, _DOUBLE, _DOUBLE, _ERROR),
 }
 

@@ -67,6 +67,10 @@ class Ours:
 
         return call
 
+    def steps_of_kernels(self, what: str, count: int) -> list[int]:
+        """Return which of the engine's steps each kernel of "encode" or "decode" is of, in order."""
+        return self._inverter.steps_of_kernels(what == "decode", count)
+
     def result(self, what: str, argument: Tensor) -> Tensor:
         """Return what a call gives, in memory of its own."""
         return self.call(what, argument, self.output(what, len(argument)))()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 from math import prod
 
 from deepsim.kernels.layers import Layer, Shape, macs, parameters, shapes
@@ -116,61 +115,42 @@ def floor_seconds(steps: Iterable[Step], batch: int, roofs: Roofs) -> float:
     return sum(step.floor_seconds(batch, roofs) for step in steps)
 
 
-def attribute(kernels: Sequence[str], steps: Sequence[Step]) -> list[str]:
+def attribute(kernels: Sequence[str], places: Sequence[int], steps: Sequence[Step]) -> list[str]:
     """Return for each kernel of one call, in order, the name of its step, or "input" or "output" for conversions.
 
-    Fully connected steps take all images at once; what lies between them takes one group of images after the other
-    (runtime/native/src/cuda/plan.cpp). Raises DeviceError where the kernels are not those of the network.
+    ``places``: where each kernel's step stands among the engine's own, which are these, what converts at the ends and
+    what prepares a step's input. Raises DeviceError where the kernels are not those of the network.
     """
-    runs = [list(run) for _, run in groupby(steps, lambda step: step.kind == "fc")]
-    run, at = 0, -1  # the step that the last kernel belongs to
-    found: list[str] = []
-    for kernel, after in zip(kernels, (*kernels[1:], ""), strict=True):
-        kind = _kind(kernel, after)
+    if len(kernels) != len(places):
+        raise _unknown(f"{len(kernels)} kernels", str(len(places)))
+    kinds = [_kind(*pair) for pair in zip(kernels, (*kernels[1:], ""), strict=True)]
+    names: dict[int, str] = {}
+    left, preparing = list(steps), []
+    for place in sorted(set(places)):
+        own = [(kernel, kind) for kernel, kind, at in zip(kernels, kinds, places, strict=True) if at == place]
+        kernel = own[0][0]
         if kernel in _BETWEEN:
-            found.append(_BETWEEN[kernel])
-        elif kernel.startswith(_SUM):
-            found.append(runs[run][at].name)
-        elif kind is None and kernel != "to_depth":
-            raise _unknown(kernel, "one of ours")
+            names[place] = _BETWEEN[kernel]
+        elif kernel == "to_depth":
+            preparing.append(place)
         else:
-            following = _next(runs, run, at, kind)
-            if kind is None:  # to_depth: it prepares the step that begins next
-                found.append(runs[following[0]][following[1]].name)
-                continue
-            run, at = following
-            if runs[run][at].kind != kind:
-                raise _unknown(kernel, f"one for {runs[run][at].name}")
-            found.append(runs[run][at].name)
-    _check_whole(found, runs, kernels)
-    return found
+            step = left.pop(0) if left else None
+            wrong = [name for name, kind in own if kind not in (None, step.kind if step else None)]
+            if step is None or wrong or own[0][1] is None:
+                raise _unknown((wrong or [kernel])[0], f"one for {step.name}" if step else "no more")
+            names.update(dict.fromkeys((*preparing, place), step.name))
+            preparing.clear()
+    if left:
+        raise _unknown("no kernel", f"one for {left[0].name}")
+    return [names[place] for place in places]
 
 
 def _kind(kernel: str, after: str) -> str | None:
-    """Return the kind of the step that a kernel begins; ``after``: the kernel that follows it."""
+    """Return the kind of the step that a kernel begins, if any; ``after``: the kernel that follows it."""
     ending = kernel.rsplit("_", 1)[-1]
     if kernel.startswith(_SUM):
         return None
     return _BEGINS.get(after.removeprefix(_SUM) if ending == _PART else ending)
-
-
-def _next(runs: Sequence[Sequence[Step]], run: int, at: int, kind: str | None) -> tuple[int, int]:
-    """Return run and place of the step after the one at hand: the next group of images, or the next run, at an end."""
-    if at + 1 < len(runs[run]):
-        return run, at + 1
-    connected = runs[run][0].kind == "fc"
-    leaves = run + 1 < len(runs) and (connected or kind == "fc")
-    return (run + 1, 0) if leaves else (run, 0)
-
-
-def _check_whole(found: Sequence[str], runs: Sequence[Sequence[Step]], kernels: Sequence[str]) -> None:
-    """Refuse a call in which a step is missing, or one of a run has fewer kernels than its neighbours."""
-    pairs = zip(kernels, (*kernels[1:], ""), strict=True)
-    begun = [name for name, pair in zip(found, pairs, strict=True) if _kind(*pair) is not None]
-    for run in runs:
-        counts = {begun.count(step.name) for step in run}
-        if len(counts) != 1 or 0 in counts:
-            raise _unknown(f"{len(kernels)} kernels", f"the same number for each of {', '.join(s.name for s in run)}")
 
 
 def _unknown(found: str, expected: str) -> DeviceError:

@@ -162,19 +162,19 @@ def own_steps(gpu: Gpu, source: Source, ours: Ours, batch: int, roofs: Roofs, na
         what, argument = arguments[network]
         call = ours.call(what, argument, ours.output(what, batch))
         floors = {step.name: step.floor_seconds(batch, roofs) for step in steps}
-        for step, each in by_step(gpu.kernels(call, PROFILED), steps).items():
+        for step, each in by_step(gpu.kernels(call, PROFILED), ours.steps_of_kernels(what, batch), steps).items():
             share = floors[step] / each if step in floors else None
             row = {"network": network, "step": step, "batch": batch, "backend": name}
             rows.append({**row, "microseconds": each * 1e6, "roof_share": share})
     return rows
 
 
-def by_step(calls: Sequence[Sequence[Any]], steps: Sequence[Step]) -> dict[str, float]:
-    """Sum the median times of the kernels of equal calls for each step, and for "input" and "output"."""
+def by_step(calls: Sequence[Sequence[Any]], places: Sequence[int], steps: Sequence[Step]) -> dict[str, float]:
+    """Sum the median times of the kernels of equal calls for each step, "input" and "output" (see ``attribute``)."""
     names = [kernel.name for kernel in calls[0]]
     medians = [statistics.median(call[at].seconds for call in calls) for at in range(len(names))]
     sums = dict.fromkeys([*(step.name for step in steps), INPUT, OUTPUT], 0.0)
-    for name, seconds in zip(attribute(names, steps), medians, strict=True):
+    for name, seconds in zip(attribute(names, places, steps), medians, strict=True):
         sums[name] += seconds
     return {name: seconds for name, seconds in sums.items() if seconds > 0}
 

@@ -51,59 +51,70 @@ def test_the_floor_is_the_later_of_both_roofs():
 CONVOLUTIONS = ["shuffle", "blocks"] * 3 + ["shuffle", "shuffle", "pixels"]  # of the generator, by what they store
 
 
-def kernels(groups, split_sums):
-    """The kernels of a call to decode, as the engine starts them."""
-    connected = ["skinny_partial", "add_splits_connected"] if split_sums else ["large_connected"]
-    first = ["small_partial", "add_splits_shuffle"] if split_sums else ["large_shuffle"]
-    convolutions = [*first, *(f"large_{kind}" for kind in CONVOLUTIONS[1:])]
-    return ["read_features"] * groups + connected * 3 + convolutions * groups
+def kernels(split_sums=False):
+    """The kernels of a call to decode, and the places of their steps: the last three run twice, for half the images."""
+    ours = [["read_features"]]
+    ours += 3 * [["skinny_partial", "add_splits_connected"] if split_sums else ["large_connected"]]
+    ours += [["small_partial", "add_splits_shuffle"] if split_sums else ["large_shuffle"]]
+    ours += [[f"large_{kind}"] for kind in CONVOLUTIONS[1:]]
+    order = [*range(len(ours) - 3), *[len(ours) - 3, len(ours) - 2, len(ours) - 1] * 2]
+    pairs = [(name, place) for place in order for name in ours[place]]
+    return [name for name, _ in pairs], [place for _, place in pairs]
 
 
-@pytest.mark.parametrize(("groups", "split_sums"), [(1, True), (1, False), (3, False)])
-def test_kernels_find_their_steps(groups, split_sums):
-    found = attribute(kernels(groups, split_sums), GENERATOR)
-    assert found.count("input") == groups
+@pytest.mark.parametrize("split_sums", [True, False])
+def test_kernels_find_their_steps(split_sums):
+    names, places = kernels(split_sums)
+    found = attribute(names, places, GENERATOR)
+    assert found.count("input") == 1
     for step in GENERATOR:
         in_parts = split_sums and (step.kind == "fc" or step.name == "deconv5")
-        assert found.count(step.name) == (1 if step.kind == "fc" else groups) * (1 + in_parts)
-    assert found[-1] == "deconv0" and found[groups] == "defc7"
+        assert found.count(step.name) == (2 if step in GENERATOR[-3:] else 1) * (1 + in_parts)
+    assert found[1] == "defc7" and found[-3:] == ["deconv2", "deconv1", "deconv0"]
 
 
 def test_an_encoders_passes_belong_to_what_they_prepare():
     once = ["read_pixels", "small_blocks", "pool_and_normalise", "large_blocks", "pool_and_normalise"]
     once += ["large_blocks", "large_blocks", "large_blocks", "pool_and_normalise", "write_features"]
-    names = ["input", *(step.name for step in ENCODER), "output"]
-    assert attribute(once * 2, ENCODER) == names * 2
+    names, places = ["input", *(step.name for step in ENCODER), "output"], list(range(len(once)))
+    assert attribute(once * 2, places * 2, ENCODER) == names * 2
     deeper = encoder_steps(CAFFENET.up_to("fc7"), CAFFENET.input_shape)
-    connected = ["skinny_partial", "add_splits_connected", "large_connected", "write_features", "write_features"]
-    ends = ["fc6", "fc6", "fc7", "output", "output"]
-    assert attribute([*once[:-1] * 2, *connected], deeper) == names[:-1] * 2 + ends
+    connected = ["skinny_partial", "add_splits_connected", "large_connected", "write_features"]
+    ends = ["fc6", "fc6", "fc7", "output"]
+    found = attribute([*once[:-1] * 2, *connected], [*places[:-1] * 2, 9, 9, 10, 11], deeper)
+    assert found == names[:-1] * 2 + ends
     norm1 = generator_spec("norm1")
     steps = generator_steps(norm1.layers, norm1.input_shape)
-    strided = attribute(["read_features", "to_depth", *["large_blocks"] * len(steps)], steps)
+    ours = ["read_features", "to_depth", *["large_blocks"] * len(steps)]
+    strided = attribute(ours, range(len(ours)), steps)
     assert strided == ["input", "Rconv6", *(step.name for step in steps)]
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("change", "words"),
     [
-        (kernels(1, False)[:-1], "14|the same number for each"),
-        (kernels(2, False)[:-1], "the same number for each of deconv5"),
-        (["volta_gemm", *kernels(1, False)], "volta_gemm, expected one of ours"),
-        (["read_features", "large_blocks"], "large_blocks, expected one for defc7"),
-        (kernels(1, False)[:4], "the same number for each of deconv5"),
+        (lambda names, places: (names[:-1], places), "15 kernels, expected 16"),
+        (lambda names, places: (["volta_gemm", *names[1:]], places), "volta_gemm, expected one for defc7"),
+        (
+            lambda names, places: (names[:1] + names[4:], places[:1] + places[4:]),
+            "large_shuffle, expected one for defc7",
+        ),
+        (lambda names, places: (names[:-6], places[:-6]), "no kernel, expected one for deconv2"),
+        (lambda names, places: ([*names, "large_blocks"], [*places, 99]), "large_blocks, expected no more"),
+        (lambda names, places: ([*names[:-1], "large_connected"], places), "large_connected, expected one for deconv0"),
     ],
 )
-def test_kernels_of_another_network_are_refused(names, words):
+def test_kernels_of_another_network_are_refused(change, words):
+    names, places = change(*kernels())
     with pytest.raises(DeviceError, match=words):
-        attribute(names, GENERATOR)
+        attribute(names, places, GENERATOR)
 
 
 def test_times_are_medians_summed_for_each_step():
-    names = kernels(2, True)
+    names, places = kernels(split_sums=True)
     calls = [[Kernel(name, seconds) for name in names] for seconds in (1.0, 5.0, 2.0)]
-    found = by_step(calls, GENERATOR)
-    assert found["input"] == 4.0 and found["defc6"] == 4.0 and found["deconv0"] == 4.0 and "output" not in found
+    found = by_step(calls, places, GENERATOR)
+    assert found["input"] == 2.0 and found["defc6"] == 4.0 and found["deconv0"] == 4.0 and "output" not in found
     assert sum(found.values()) == 2.0 * len(names)
 
 

@@ -290,6 +290,18 @@ int deepsim_copy_from_device(deepsim_inverter* inverter, uint64_t memory, uint64
   });
 }
 
+int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int32_t* steps, int64_t capacity, int64_t* count,
+                         deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    require(count, "count");
+    if (capacity > 0) require(steps, "steps");
+    const std::vector<int> found = inverter->engine->steps_of_kernels(decode != 0, n);
+    *count = static_cast<int64_t>(found.size());
+    std::copy_n(found.begin(), std::clamp<int64_t>(capacity, 0, *count), steps);
+  });
+}
+
 int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
                           deepsim_error* error) {
   return guarded(error, [&] {

@@ -151,6 +151,7 @@ void Engine::reencode_on_device(std::uint64_t, std::int64_t, int, const int*, in
 void Engine::interpolate_on_device(std::uint64_t, std::uint64_t, int, std::uint64_t, void*) { refuse_device_memory(); }
 std::uint64_t Engine::take_on_device(std::size_t, void*) { refuse_device_memory(); }
 void Engine::free_on_device(std::uint64_t, void*) { refuse_device_memory(); }
+std::vector<int> Engine::steps_of_kernels(bool, std::int64_t) const { refuse_device_memory(); }
 void Engine::order_streams(void*, void*) { refuse_device_memory(); }
 void Engine::copy_from_device(std::uint64_t, std::size_t, void*, void*) { refuse_device_memory(); }
 

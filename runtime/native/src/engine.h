@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "bundle.h"
 
@@ -51,6 +52,9 @@ class Engine {
   // What `later` is given from now on begins after what `first` holds now.
   virtual void order_streams(void* first, void* later);
   virtual void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream);
+
+  // Which step of the encoder or generator each kernel of a call for n images is of, in order. UsageError on the CPU.
+  virtual std::vector<int> steps_of_kernels(bool decoding, std::int64_t n) const;
 
   virtual int threads() const = 0;             // that a call uses; 0 on a GPU
   virtual const std::string& isa() const = 0;  // "avx512", "sm_90"

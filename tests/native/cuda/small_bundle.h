@@ -7,8 +7,9 @@ namespace deepsim::tests {
 
 constexpr std::size_t kFeatures = 10;
 
+// `larger`: an encoder whose first layer moves more bytes than the generator's last.
 struct SmallBundle : RandomBundle {
-  SmallBundle() : RandomBundle(encoder_layers(), generator_layers()) {}
+  explicit SmallBundle(bool larger = false) : RandomBundle(larger ? larger_encoder_layers() : encoder_layers(), generator_layers()) {}
 
  private:
   using Activation = runtime::detail::Activation;
@@ -19,6 +20,11 @@ struct SmallBundle : RandomBundle {
             layer("pool1", Kind::pool, 0, 0, 3, 2, 0, Activation::none),
             layer("norm1", Kind::lrn, 0, 0, 1, 1, 0, Activation::none),
             layer("fc6", Kind::fc, 16 * 7 * 7, kFeatures, 1, 1, 0, Activation::relu)};
+  }
+  static std::vector<Layer> larger_encoder_layers() {
+    return {layer("conv1", Kind::conv, 3, 64, 3, 4, 0, Activation::relu),
+            layer("pool1", Kind::pool, 0, 0, 9, 8, 0, Activation::none),
+            layer("fc6", Kind::fc, 64 * 7 * 7, kFeatures, 1, 1, 0, Activation::relu)};
   }
   static std::vector<Layer> generator_layers() {
     return {layer("defc5", Kind::fc, kFeatures, 16 * 15 * 15, 1, 1, 0, Activation::lrelu), reshape(16, 15, 15),

@@ -78,8 +78,10 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   const std::string multiprocessors = setting("DEEPSIM_STAND_IN_MULTIPROCESSORS");
   const int architecture = text.empty() ? 80 : std::stoi(text);
   const int count = multiprocessors.empty() ? 4 : std::stoi(multiprocessors);
+  const std::string cache_bytes = setting("DEEPSIM_STAND_IN_CACHE");
+  const int cache = cache_bytes.empty() ? 40 << 20 : std::stoi(cache_bytes);
   const std::map<int, int> values = {
-      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {97, architecture == 90 ? 232448 : 101376}};
+      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {38, cache}, {97, architecture == 90 ? 232448 : 101376}};
   *value = values.at(attribute);
   return kSuccess;
 }

@@ -77,20 +77,28 @@ TEST_CASE("with `stable`, an image's bits do not depend on batch, position or ch
   }
 }
 
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // slow
-TEST_CASE("convolutions in groups of 32 images, from one iteration into the next, give the bits of single images") {
-  const SmallBundle bundle;
-  const std::vector<std::uint8_t> images = random_images(33, 6);
-  std::vector<std::uint8_t> together(33 * kImage), one(kImage);
-  Inverter inverter(bundle.path(), on_gpu(64, true));
-  inverter.reencode(images.data(), 33, 2, {2}, together.data());
-  for (const std::size_t i : {31, 32}) {
-    inverter.reconstruct(images.data() + i * kImage, 1, one.data());
-    inverter.reconstruct(one.data(), 1, one.data());
-    CHECK(std::memcmp(one.data(), together.data() + i * kImage, kImage) == 0);
+TEST_CASE("layers in groups as small as the cache is, from one iteration into the next, give the bits of single images") {
+  constexpr std::size_t kImages = 5;
+  const std::vector<std::uint8_t> images = random_images(kImages, 6);
+  const StandIn few("MULTIPROCESSORS", "1");
+  for (const bool larger : {false, true}) {
+    const SmallBundle bundle(larger);
+    std::vector<std::uint8_t> wanted(kImages * kImage), together(kImages * kImage);
+    Inverter(bundle.path(), on_gpu(1, true)).reencode(images.data(), kImages, 2, {2}, wanted.data());
+    long launches = 0;
+    for (const char* cache : {"40000000", "1600000", "0"}) {
+      CAPTURE(larger);
+      CAPTURE(std::string(cache));
+      const StandIn size("CACHE", cache);
+      Inverter inverter(bundle.path(), on_gpu(8, true));
+      deepsim_stand_in_count_anew();
+      inverter.reencode(images.data(), kImages, 2, {2}, together.data());
+      CHECK(together == wanted);
+      CHECK(deepsim_stand_in_calls("cuLaunchKernel") > launches);
+      launches = deepsim_stand_in_calls("cuLaunchKernel");
+    }
   }
 }
-#endif
 
 TEST_CASE("sums that are split for few images stay close to whole ones") {
   const RandomBundle bundle(false);

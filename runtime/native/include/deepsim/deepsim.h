@@ -90,6 +90,11 @@ int deepsim_order_streams(deepsim_inverter* inverter, void* first, void* later, 
 /* Copy to host memory after all work that `stream` holds; returns when it is there. */
 int deepsim_copy_from_device(deepsim_inverter* inverter, uint64_t memory, uint64_t bytes, void* to, void* stream,
                              deepsim_error* error);
+/* Which step of its network each kernel of a call is of, in the order in which the GPU runs them; for reading profiles.
+ * decode: 0 for a call that encodes n images, else for one that decodes them. Writes no more than `capacity` numbers to
+ * `steps`; `count` is how many there are. */
+int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int32_t* steps, int64_t capacity, int64_t* count,
+                         deepsim_error* error);
 
 /* Measure, in about half a second, 1e9 fp32 multiply-adds and 1e9 bytes read from memory per second, of all threads. */
 int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,

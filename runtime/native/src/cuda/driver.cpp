@@ -114,6 +114,7 @@ DeviceFacts device_facts(int ordinal) {
   facts.name = name;
   facts.architecture = attribute(device, kComputeMajor) * 10 + attribute(device, kComputeMinor);
   facts.multiprocessors = attribute(device, kMultiprocessors);
+  facts.cache_bytes = attribute(device, kCacheBytes);
   facts.shared_bytes = attribute(device, kSharedOptin);
   return facts;
 }

@@ -58,7 +58,8 @@ struct PoolProperties {
 };
 
 constexpr Result kOutOfMemory = 2, kNotInitialized = 3;
-constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kSharedOptin = 97;  // CUdevice_attribute
+constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kCacheBytes = 38;  // CUdevice_attribute
+constexpr int kSharedOptin = 97;
 constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
 constexpr int kPointerContext = 1, kPointerOrdinal = 9;                                          // CUpointer_attribute
 constexpr int kReleaseThreshold = 4;                                                             // CUmemPool_attribute
@@ -137,6 +138,7 @@ struct DeviceFacts {
   int architecture = 0;  // 90 for compute capability 9.0
   int multiprocessors = 0;
   int shared_bytes = 0;  // that a block may use
+  int cache_bytes = 0;   // of L2
 };
 
 // Raises DeviceError for an ordinal that the driver does not see.

@@ -48,6 +48,7 @@ class CudaEngine final : public Engine {
   void free_on_device(std::uint64_t memory, void* stream) override;
   void order_streams(void* first, void* later) override;
   void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) override;
+  std::vector<int> steps_of_kernels(bool decoding, std::int64_t n) const override;
   int threads() const override { return 0; }
   const std::string& isa() const override { return isa_; }
 
@@ -343,6 +344,16 @@ void CudaEngine::copy_from_device(std::uint64_t memory, std::size_t bytes, void*
   check_place(memory, "array");
   check(Driver::get().copy_to_host(to, memory, bytes, stream), "copy from the GPU");
   check(Driver::get().stream_synchronize(stream), "compute");
+}
+
+std::vector<int> CudaEngine::steps_of_kernels(bool decoding, std::int64_t n) const {
+  const Plan& plan = decoding ? generator_ : encoder_;
+  std::vector<int> found;
+  for (std::int64_t begin = 0; begin < n; begin += chunk_) {
+    const std::vector<int> part = plan.steps_of_kernels(static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
+    found.insert(found.end(), part.begin(), part.end());
+  }
+  return found;
 }
 
 }  // namespace

@@ -10,8 +10,9 @@ namespace deepsim::runtime::detail::cuda {
 
 namespace {
 
-constexpr int kGroup = 32;       // images that pass through the convolutions together: their activations stay in the L2 cache
 constexpr int kMostRows = 128;   // of a tile
+constexpr int kTile = 128;       // rows and columns of the largest tiles
+constexpr double kShareOfCache = 0.7;  // that the input and output of a step may take
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 
@@ -66,14 +67,15 @@ kernel::Place Layout::place(Address memory, int images) const {
   return place;
 }
 
+// An activation that holds one group holds one after the other.
 kernel::Place Plan::before(std::size_t step, int first) const {
   const Activation& activation = activations_[step - 1];
-  return moved(steps_[step].in.place(activation.memory.address(), activation.capacity), first);
+  return moved(steps_[step].in.place(activation.memory.address(), activation.capacity), first % activation.capacity);
 }
 
 kernel::Place Plan::after(std::size_t step, int first) const {
   const Activation& activation = activations_[step];
-  return moved(steps_[step].out.place(activation.memory.address(), activation.capacity), first);
+  return moved(steps_[step].out.place(activation.memory.address(), activation.capacity), first % activation.capacity);
 }
 
 ProductSize Step::size(int images) const {
@@ -100,17 +102,40 @@ Choice Plan::choose(const Step& step, int images) const {
   return product_for(gpu_->facts(), step.size(images), settings_.stable, settings_.instructions);
 }
 
+// As many images, a power of two, as keep a step's input and output in the L2 cache, but no fewer than keep every
+// multiprocessor busy with two blocks. The first step after weights that all images share takes what it is given.
+int Plan::group_of(const Step& step) const {
+  if (step.wide()) return settings_.images;
+  const auto bytes = [](const Layout& layout) {
+    return static_cast<double>(layout.planes()) * layout.image_rows() * kernel::kRow;
+  };
+  const double of_image = std::max(1.0, bytes(step.in) + bytes(step.out)), cache = kShareOfCache * gpu_->facts().cache_bytes;
+  int group = 1;
+  const auto busy = [&] {
+    if (!step.multiplies()) return true;
+    const ProductSize size = step.size(group);
+    return divide_up(size.rows, kTile) * divide_up(size.columns, kTile) * size.groups >= 2 * gpu_->facts().multiprocessors;
+  };
+  while (group < settings_.images && (2 * group * of_image <= cache || !busy())) group *= 2;
+  return group;
+}
+
 std::size_t Plan::configure(const Settings& settings) {
   settings_ = settings;
   activations_.clear();
+  groups_.clear();
   partial_bytes_ = 0;
+  for (const Step& step : steps_) groups_.push_back(group_of(step));
+  for (std::size_t i = 1; i < steps_.size(); ++i)  // passes over what a product wrote
+    if (!steps_[i].multiplies()) groups_[i] = groups_[i - 1];
+  groups_.front() = groups_[1];
   for (std::size_t i = 0; i + 1 < steps_.size(); ++i) {
-    const bool all = steps_[i].wide() || steps_[i + 1].wide();
-    const int capacity = all ? settings.images : std::min(settings.images, kGroup);
+    const int capacity = std::min(settings.images, std::max(groups_[i], groups_[i + 1]));
     activations_.push_back({capacity, steps_[i].out.bytes(capacity), {}});
   }
-  for (const Step& step : steps_) {
-    const int most = step.wide() ? settings.images : std::min(settings.images, kGroup);
+  for (std::size_t i = 0; i < steps_.size(); ++i) {
+    const Step& step = steps_[i];
+    const int most = std::min(settings.images, groups_[i]);
     for (int images = 1; step.multiplies() && images <= most; ++images) {
       const Choice choice = choose(step, images);
       const ProductSize size = step.size(images);
@@ -128,54 +153,79 @@ void Plan::prepare(Stream stream) {
   if (partial_bytes_ > 0) partial_ = DeviceMemory(gpu_, partial_bytes_, stream);
 }
 
-std::vector<Plan::Section> Plan::sections(int images) const {
-  std::vector<Section> found;
-  for (std::size_t begin = 0, end = 0; begin < steps_.size(); begin = end) {
-    while (end < steps_.size() && steps_[end].wide() == steps_[begin].wide()) ++end;
-    found.push_back({begin, end, steps_[begin].wide() ? images : kGroup});
+// Steps whose groups have fewer images than are at hand take them group by group, each through as many steps as can be.
+// Groups are powers of two, so that those of one step lie within those of its neighbours.
+void Plan::order(const Calls& calls, std::size_t begin, std::size_t end, Part part, std::vector<Turn>* turns) {
+  while (begin < end) {
+    std::size_t next = begin;
+    int group = 0;
+    for (; next < end && calls[next].group < part.count; ++next) group = std::max(group, calls[next].group);
+    if (next == begin) {
+      turns->push_back({begin++, part});
+      continue;
+    }
+    for (int first = 0; first < part.count; first += group)
+      order(calls, begin, next, {part.first + first, std::min(group, part.count - first)}, turns);
+    begin = next;
   }
-  return found;
 }
 
-// Steps [from, section.end) for images [first, first + count); between them lie activations that hold one group.
-void Plan::run_group(Stream stream, const Section& section, std::size_t from, const Ends& ends, int first, int count) const {
-  for (std::size_t step = from; step < section.end; ++step) {
-    const bool from_all = step == section.begin, to_all = step + 1 == section.end;
-    start(stream, step, ends, {from_all ? first : 0, to_all ? first : 0, count});
+std::vector<Plan::Turn> Plan::order(const Calls& calls, int images) {
+  std::vector<Turn> turns;
+  order(calls, 0, calls.size(), {0, images}, &turns);
+  return turns;
+}
+
+void Plan::run(Stream stream, const Calls& calls, int images) {
+  for (const Turn& turn : order(calls, images)) {
+    const Call& call = calls[turn.call];
+    call.plan->start(stream, call.step, call.ends, turn.part);
   }
 }
 
-void Plan::run_section(Stream stream, const Section& section, const Ends& ends, int images) const {
-  for (int first = 0; first < images; first += section.group)
-    run_group(stream, section, section.begin, ends, first, std::min(section.group, images - first));
+// Add this plan's steps from one on.
+void Plan::add_calls(std::size_t from, const Ends& ends, Calls* calls) const {
+  for (std::size_t step = from; step < steps_.size(); ++step) calls->push_back({this, step, ends, groups_[step]});
+  if (ends.reader == nullptr) return;
+  int& last = calls->back().group;  // it writes what the reader keeps of as many images
+  last = std::min(last, ends.reader->activations_.front().capacity);
 }
 
 void Plan::run(Stream stream, Address in, Address out, int images, Area area) const {
-  for (const Section& section : sections(images)) run_section(stream, section, {in, out, area, nullptr}, images);
+  Calls calls;
+  add_calls(0, {in, out, area, nullptr}, &calls);
+  run(stream, calls, images);
 }
 
 void Plan::run_loop(Stream stream, const Plan& encoder, const Plan& generator, Address images, Address features, int count,
                     int iterations) {
-  const std::vector<Section> encoding = encoder.sections(count), decoding = generator.sections(count);
   const Ends to_features{images, features, Area::crop, nullptr};
-  encoder.run(stream, images, features, count, Area::crop);
+  Calls calls;
+  encoder.add_calls(0, to_features, &calls);
   for (int iteration = 1; iteration <= iterations; ++iteration) {
     const bool last = iteration == iterations;
-    const Ends to_images{features, images, Area::crop, last ? nullptr : &encoder};
-    for (std::size_t i = 0; i + 1 < decoding.size(); ++i) generator.run_section(stream, decoding[i], to_images, count);
-    for (int first = 0; first < count; first += kGroup) {  // both ends of the networks are convolutions, in groups
-      const int group = std::min(kGroup, count - first);
-      generator.run_group(stream, decoding.back(), decoding.back().begin, to_images, first, group);
-      if (!last) encoder.run_group(stream, encoding.front(), 1, to_features, first, group);
-    }
-    for (std::size_t i = 1; !last && i < encoding.size(); ++i) encoder.run_section(stream, encoding[i], to_features, count);
+    generator.add_calls(0, {features, images, Area::crop, last ? nullptr : &encoder}, &calls);
+    if (!last) encoder.add_calls(1, to_features, &calls);
   }
+  run(stream, calls, count);
 }
 
-kernel::PixelsIn Plan::first_layer() const {
+std::vector<int> Plan::steps_of_kernels(int images) const {
+  Calls calls;
+  add_calls(0, {}, &calls);
+  std::vector<int> found;
+  for (const Turn& turn : order(calls, images)) {
+    const Step& step = steps_[calls[turn.call].step];
+    const bool in_parts = step.multiplies() && choose(step, turn.part.count).split();
+    found.insert(found.end(), in_parts ? 2 : 1, static_cast<int>(turn.call));
+  }
+  return found;
+}
+
+kernel::PixelsIn Plan::first_layer(int first) const {
   const PixelsIn& record = steps_.front().pixels;
   kernel::PixelsIn layer;
-  layer.out = after(0, 0);
+  layer.out = after(0, first);
   layer.side = record.side;
   layer.stride = record.stride;
   layer.pad = record.pad;
@@ -187,16 +237,15 @@ kernel::PixelsIn Plan::first_layer() const {
 
 void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part& part) const {
   const Step& step = steps_[index];
-  const kernel::Place from = index > 0 ? before(index, part.first_in) : kernel::Place();
-  const kernel::Place to = index + 1 < steps_.size() ? after(index, part.first_out) : kernel::Place();
+  const kernel::Place from = index > 0 ? before(index, part.first) : kernel::Place();
+  const kernel::Place to = index + 1 < steps_.size() ? after(index, part.first) : kernel::Place();
   const auto blocks = [&](int work) { return GridSize{divide_up(work, kernel::kPassThreads)}; };
   switch (step.kind) {
     case Step::Kind::pixels_in: {
-      kernel::PixelsIn layer = first_layer();
-      layer.out = to;
+      kernel::PixelsIn layer = first_layer(part.first);
       layer.images = part.count;
       layer.in = reinterpret_cast<const std::uint8_t*>(ends.in) +
-                 static_cast<std::ptrdiff_t>(part.first_in) * layer.side * layer.side * 3;
+                 static_cast<std::ptrdiff_t>(part.first) * layer.side * layer.side * 3;
       gpu_->launch("read_pixels", blocks(part.count * to.height * to.width), kernel::kPassThreads, 0, stream, layer);
       return;
     }
@@ -211,7 +260,7 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
       const bool reads = step.kind == Step::Kind::features_in;
       const FeatureLayout& shape = step.features;
       const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(shape.channels) * shape.pixels();
-      float* plain = reinterpret_cast<float*>(reads ? ends.in : ends.out) + size * (reads ? part.first_in : part.first_out);
+      float* plain = reinterpret_cast<float*>(reads ? ends.in : ends.out) + size * part.first;
       const kernel::Features layer{plain, reads ? to : from, part.count, shape.channels};
       const int planes = kernels::blocks_of(shape.channels) * kernels::kBlock / (reads ? step.out : step.in).plane;
       gpu_->launch(reads ? "read_features" : "write_features", blocks(part.count * planes * shape.pixels()),
@@ -271,9 +320,9 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
     product.phases = layer.pixels.sign < 0 ? 4 : 1;
     set_levels(layer.pixels, ends.area, &product.levels);
     const int side = product.levels.crop_side;
-    product.pixels = reinterpret_cast<std::uint8_t*>(ends.out) + static_cast<std::ptrdiff_t>(part.first_out) * side * side * 3;
+    product.pixels = reinterpret_cast<std::uint8_t*>(ends.out) + static_cast<std::ptrdiff_t>(part.first) * side * side * 3;
     if (ends.reader != nullptr) {
-      product.reader = ends.reader->first_layer();
+      product.reader = ends.reader->first_layer(part.first);
       product.reader_stride = kernel::Divisor(product.reader.stride);
     }
   }

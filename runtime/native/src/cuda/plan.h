@@ -78,6 +78,8 @@ class Plan {
   // hands its grey levels to the encoder, while they are in the cache.
   static void run_loop(Stream stream, const Plan& encoder, const Plan& generator, Address images, Address features, int count,
                        int iterations);
+  // Which step each kernel of `run` is of, in order.
+  std::vector<int> steps_of_kernels(int images) const;
 
  private:
   friend class PlanBuilder;
@@ -86,13 +88,8 @@ class Plan {
     std::size_t bytes = 0;
     DeviceMemory memory;
   };
-  struct Part {  // images [first, first + count) of a step's input and output
-    int first_in = 0, first_out = 0, count = 0;
-  };
-  // Consecutive steps that take all images at once, or all of them group by group.
-  struct Section {
-    std::size_t begin = 0, end = 0;
-    int group = 0;  // images
+  struct Part {  // images [first, first + count)
+    int first = 0, count = 0;
   };
   // What a call reads and writes.
   struct Ends {
@@ -100,15 +97,29 @@ class Plan {
     Area area = Area::crop;
     const Plan* reader = nullptr;  // instead of `out`: whose encoder takes the generator's images
   };
-  std::vector<Section> sections(int images) const;
-  void run_section(Stream stream, const Section& section, const Ends& ends, int images) const;
-  void run_group(Stream stream, const Section& section, std::size_t from, const Ends& ends, int first, int count) const;
+  // A step of a call, and how many images it takes at once.
+  struct Call {
+    const Plan* plan = nullptr;
+    std::size_t step = 0;
+    Ends ends;
+    int group = 1;
+  };
+  using Calls = std::vector<Call>;
+  struct Turn {
+    std::size_t call = 0;
+    Part part;
+  };
+  void add_calls(std::size_t from, const Ends& ends, Calls* calls) const;
+  static void order(const Calls& calls, std::size_t begin, std::size_t end, Part part, std::vector<Turn>* turns);
+  static std::vector<Turn> order(const Calls& calls, int images);
+  static void run(Stream stream, const Calls& calls, int images);
   void start(Stream stream, std::size_t step, const Ends& ends, const Part& part) const;
+  int group_of(const Step& step) const;
   Choice choose(const Step& step, int images) const;
   void start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const Part& part) const;
   void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Ends& ends,
                          const Part& part) const;
-  kernel::PixelsIn first_layer() const;  // as it is told to read one group of photographs, or to be handed them
+  kernel::PixelsIn first_layer(int first) const;  // as it is told to read photographs from one on, or to be handed them
   void start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                        const Part& part) const;
   kernel::Place before(std::size_t step, int first) const;
@@ -116,6 +127,7 @@ class Plan {
 
   std::shared_ptr<const Gpu> gpu_;
   std::vector<Step> steps_;
+  std::vector<int> groups_;               // images that a step takes at once: a power of two, or all
   std::vector<Activation> activations_;  // [i] lies between step i and step i + 1
   std::size_t partial_bytes_ = 0;
   DeviceMemory partial_;  // sums of splits
