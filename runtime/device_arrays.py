@@ -1,7 +1,8 @@
 """Arrays in the memory of a GPU, from and for other libraries (PyTorch, CuPy, pycuda, numba, JAX), without host copies.
 
 Read: ``__cuda_array_interface__`` (CUDA Array Interface, version 3) or DLPack. Written: :class:`DeviceArray`, which has
-both, so that ``torch.as_tensor(result, device="cuda")``, ``cupy.asarray(result)`` and ``from_dlpack`` share its memory.
+both, so that ``from_dlpack``, ``cupy.asarray(result)`` and ``torch.as_tensor(result, device="cuda")`` share its memory.
+The first two make the reader's stream wait for the content; PyTorch's ``as_tensor`` does not.
 """
 
 from __future__ import annotations

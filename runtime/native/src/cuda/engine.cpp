@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -19,7 +20,8 @@ namespace {
 
 constexpr int kMaxChunk = 1024;
 constexpr std::size_t kKeptResults = 16;  // whose memory stays at hand once free, of max_batch images each
-constexpr int kIterations = 16;  // of re-encoding that one graph holds, at most
+// What one graph of re-encoding holds, at most: larger ones take long to prepare, and memory of the GPU.
+constexpr int kIterations = 16, kKernels = 8192;
 constexpr std::size_t kImageBytes = static_cast<std::size_t>(kCropSide) * kCropSide * 3;
 
 Precision precision_of(const std::string& name) {
@@ -63,6 +65,7 @@ class CudaEngine final : public Engine {
   void encode_in(const Slot& slot, int images);
   void decode_in(const Slot& slot, int images, bool full);
   void reencode_in(const Slot& slot, int images, int iterations);
+  int iterations_of_graph(int images);  // of re-encoding
   void check_place(Address memory, const char* what) const;
   void check_not_captured(Stream stream) const;
   Gpu::Current enter() const;  // the context, made current for a call; not in a forked child
@@ -73,6 +76,7 @@ class CudaEngine final : public Engine {
   std::shared_ptr<const Gpu> gpu_;
   StreamOwner stream_;
   std::mutex launching_;  // held while work is queued on the stream
+  std::map<int, int> iterations_;  // of re-encoding that a graph for so many images holds
   Plan encoder_, generator_;
   std::size_t feature_bytes_, whole_bytes_;
   std::optional<Slots> slots_;
@@ -159,9 +163,19 @@ void CudaEngine::decode_in(const Slot& slot, int images, bool full) {
   });
 }
 
+int CudaEngine::iterations_of_graph(int images) {
+  int& most = iterations_[images];
+  if (most == 0) {
+    const std::size_t kernels = encoder_.steps_of_kernels(images).size() + generator_.steps_of_kernels(images).size();
+    most = std::clamp(kKernels / static_cast<int>(kernels), 1, kIterations);
+  }
+  return most;
+}
+
 void CudaEngine::reencode_in(const Slot& slot, int images, int iterations) {
-  for (; iterations > 0; iterations -= kIterations) {
-    const int several = std::min(iterations, kIterations);
+  const int most = iterations_of_graph(images);
+  for (; iterations > 0; iterations -= most) {
+    const int several = std::min(iterations, most);
     graphs_.run({Work::reencode, images, slot.index, several}, stream_.get(), [&] {
       Plan::run_loop(stream_.get(), encoder_, generator_, slot.images.address(), slot.features.address(), images, several);
     });
