@@ -102,7 +102,8 @@ class DeviceArray:
     """A C-contiguous array that a GPU computes into: ``shape``, ``dtype``, ``device`` ("cuda:0"), ``address``.
 
     Its content is ready in the order of ``stream``; other streams, and the host, have to wait for that. Its memory goes
-    back when the last library that shares it lets go.
+    back, in the order of ``stream`` too, when the last library that shares it lets go: who reads it on another stream
+    keeps it until that has happened, or names that stream in the call that makes it.
     """
 
     def __init__(self, inverter: Any, shape: tuple[int, ...], dtype: type[np.generic], stream: int) -> None:

@@ -18,4 +18,4 @@ def emulated():
 
     folder = build("plain", "deepsim", "stand_in_driver")
     emulated = {"DEEPSIM_LIBRARY": str(folder / "libdeepsim.so"), "LD_LIBRARY_PATH": str(folder / "tests/native")}
-    return {**os.environ, **emulated, "DEEPSIM_TEST_EMULATED": "1"}
+    return {**os.environ, **emulated, "DEEPSIM_TEST_BACKENDS": "cuda"}

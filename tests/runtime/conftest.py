@@ -7,8 +7,8 @@ import pytest
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import write_bundle
 
-# Set by tests/runtime/backends/test_cuda.py, which runs tests of this folder once more on an emulated GPU.
-UNDER_TEST = ["cuda"] if os.environ.get("DEEPSIM_TEST_EMULATED") else ["cpu", "onnxruntime", "torch"]
+# The tests of the backend cuda run tests of this folder once more, on an emulated GPU and on a real one.
+UNDER_TEST = os.environ.get("DEEPSIM_TEST_BACKENDS", "cpu,onnxruntime,torch").split(",")
 
 
 @pytest.fixture(scope="session")
