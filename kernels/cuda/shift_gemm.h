@@ -1,5 +1,5 @@
 // The matrix product behind every layer with weights (see layers.h): tiles of rows x columns, the input copied once for a
-// chunk of channels with the rows that its taps reach, the weights once for each tap, both some steps ahead.
+// chunk of channels with the rows that its taps reach, the weights once for each tap (or for all), both some steps ahead.
 #pragma once
 
 #include "epilogue.h"
@@ -74,10 +74,11 @@ DEEPSIM_DEVICE void multiply_values(const unsigned char* a, int a_rows, const un
 }
 
 // The steps of a product in order, chunk by chunk and tap by tap: where a step's input and weights are in shared memory.
+// Where a step takes all taps of a chunk, `kernel` is 1 here.
 struct Cursor {
-  int left;             // steps
+  int left;                // steps
   int chunk, row, column;  // tap (row, column)
-  int input, stage;     // buffers
+  int input, stage;        // buffers
 
   DEEPSIM_DEVICE bool first_tap() const { return row == 0 && column == 0; }
   DEEPSIM_DEVICE void advance(int kernel, int input_count, int stages) {
@@ -108,13 +109,15 @@ struct Product {
     const int taps = l.kernel * l.kernel;
     input_rows = T::rows + l.span;
     input_bytes = T::planes * input_rows * kRow;
-    input_count = input_buffers(taps, T::stages) - Policy::missing_buffers;
-    weights = l.weights + first_chunk() * taps * step_size();
-    unit_size = static_cast<std::ptrdiff_t>(l.chunks) * taps * step_size();
+    input_count = T::input_buffers(taps, l.chunks_per_split) - Policy::missing_buffers;
+    weights = l.weights + first_chunk() * taps * tap_size();
+    unit_size = static_cast<std::ptrdiff_t>(l.chunks) * taps * tap_size();
     units = (l.columns + T::unit - 1) / T::unit;
   }
 
-  DEEPSIM_DEVICE static constexpr int step_size() { return T::planes * T::unit * kRow; }
+  DEEPSIM_DEVICE static constexpr int tap_size() { return T::planes * T::unit * kRow; }
+  DEEPSIM_DEVICE int taps_of_step() const { return T::all_taps ? layer.kernel * layer.kernel : 1; }
+  DEEPSIM_DEVICE void advance(Cursor& step) const { step.advance(T::all_taps ? 1 : layer.kernel, input_count, T::stages); }
 
   DEEPSIM_DEVICE int first_chunk() const { return split * layer.chunks_per_split; }
   DEEPSIM_DEVICE int chunk_count() const {
@@ -122,11 +125,11 @@ struct Product {
     return left < layer.chunks_per_split ? left : layer.chunks_per_split;
   }
   DEEPSIM_DEVICE Cursor start() const {
-    return {chunk_count() * layer.kernel * layer.kernel, first_chunk(), 0, 0, 0, 0};
+    return {chunk_count() * T::steps(layer.kernel * layer.kernel), first_chunk(), 0, 0, 0, 0};
   }
   DEEPSIM_DEVICE unsigned char* input_at(int buffer) const { return shared + buffer * input_bytes; }
   DEEPSIM_DEVICE unsigned char* weights_at(int stage) const {
-    return shared + (input_count + Policy::missing_buffers) * input_bytes + stage * T::weight_bytes;
+    return shared + (input_count + Policy::missing_buffers) * input_bytes + stage * taps_of_step() * T::weight_bytes;
   }
 
   DEEPSIM_DEVICE void copy_input(int chunk, unsigned char* to) const {
@@ -140,12 +143,17 @@ struct Product {
 
   // A tile's columns are one or more units; where the layer has no more, the last one's are copied and never stored.
   DEEPSIM_DEVICE void copy_weights(unsigned char* to) const {
-    DEEPSIM_UNROLL
-    for (int i = thread_index(); i < T::weight_bytes / kRow; i += T::threads) {
-      const int plane = i / T::columns, column = i % T::columns;
-      int unit = column_tile * (T::columns / T::unit) + column / T::unit;
-      unit = group * units + (unit < units ? unit : units - 1);
-      copy_async(to + i * kRow, weights + unit * unit_size + (plane * T::unit + column % T::unit) * kRow);
+    if constexpr (T::all_taps) {  // a unit's lie together
+      for (int i = thread_index(); i < taps_of_step() * T::weight_bytes / kRow; i += T::threads)
+        copy_async(to + i * kRow, weights + group * units * unit_size + i * kRow);
+    } else {
+      DEEPSIM_UNROLL
+      for (int i = thread_index(); i < T::weight_bytes / kRow; i += T::threads) {
+        const int plane = i / T::columns, column = i % T::columns;
+        int unit = column_tile * (T::columns / T::unit) + column / T::unit;
+        unit = group * units + (unit < units ? unit : units - 1);
+        copy_async(to + i * kRow, weights + unit * unit_size + (plane * T::unit + column % T::unit) * kRow);
+      }
     }
   }
 
@@ -154,22 +162,33 @@ struct Product {
     if (next.left > 0) {
       if (next.first_tap()) copy_input(next.chunk, input_at(next.input));
       copy_weights(weights_at(next.stage));
-      weights += step_size();
-      next.advance(layer.kernel, input_count, T::stages);
+      weights += taps_of_step() * tap_size();
+      advance(next);
     }
     commit_copies();
   }
 
-  // sums += the input at this step's shift times its weights.
-  DEEPSIM_DEVICE void multiply(const Cursor& step, Sums<T>& sums) const {
+  // sums += the input at a tap's shift times the tap's weights.
+  DEEPSIM_DEVICE void multiply_tap(const unsigned char* input, int shift, const unsigned char* tap, Sums<T>& sums) const {
     const int warp = thread_index() / 32;
-    const int row = warp % T::warps_down * T::warp_rows + step.row * layer.pitch + step.column;
-    const int column = warp / T::warps_down * T::warp_columns;
-    const unsigned char *a = input_at(step.input) + row * kRow, *b = weights_at(step.stage) + column * kRow;
+    const unsigned char* a = input + (warp % T::warps_down * T::warp_rows + shift) * kRow;
+    const unsigned char* b = tap + warp / T::warps_down * T::warp_columns * kRow;
     if constexpr (sizeof(typename T::Element::Bits) == 2) {
       multiply_matrices<T>(a, input_rows, b, sums);
     } else {
       multiply_values<T>(a, input_rows, b, sums);
+    }
+  }
+
+  // The taps of a step.
+  DEEPSIM_DEVICE void multiply(const Cursor& step, Sums<T>& sums) const {
+    const unsigned char *input = input_at(step.input), *tap = weights_at(step.stage);
+    if constexpr (T::all_taps) {
+      for (int row = 0; row < layer.kernel; ++row)
+        for (int column = 0; column < layer.kernel; ++column, tap += T::weight_bytes)
+          multiply_tap(input, row * layer.pitch + column, tap, sums);
+    } else {
+      multiply_tap(input, step.row * layer.pitch + step.column, tap, sums);
     }
   }
 };
@@ -192,7 +211,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
     if (Policy::barrier) sync_block();
     product.fetch(next);
     product.multiply(step, sums);
-    step.advance(layer.kernel, product.input_count, T::stages);
+    product.advance(step);
   }
   const int lane = thread_index() % 32, warp = thread_index() / 32;
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;

@@ -52,7 +52,7 @@ struct HopperProduct {
 
   DEEPSIM_DEVICE HopperProduct(const ShiftGemm& l, unsigned char* memory)
       : layer(l), shared(memory), first_row(block_x() * T::rows), column_tile(block_y()), group(block_z()),
-        input_rows(T::rows + l.span), input_count(hopper_input_buffers(l.kernel * l.kernel, T::stages)) {}
+        input_rows(T::rows + l.span), input_count(T::input_buffers(l.kernel * l.kernel, l.chunks)) {}
 
   DEEPSIM_DEVICE Barrier* barrier(Signal signal, int buffer) const {
     return reinterpret_cast<Barrier*>(shared) + static_cast<int>(signal) * 8 + buffer;

@@ -5,7 +5,10 @@
 
 namespace deepsim::cuda {
 
+DEEPSIM_HOST_DEVICE constexpr int smaller(int a, int b) { return a < b ? a : b; }
+
 // A block's tile: Rows x Columns, each warp WarpRows x WarpColumns, Depth channels to a chunk, Stages steps in flight.
+// A step is one tap of a chunk; where columns are so few that all of a chunk's weights are small, all its taps.
 template <class Element_, int Rows, int Columns, int Depth, int WarpRows, int WarpColumns, int Stages>
 struct Tile {
   using Element = Element_;
@@ -13,17 +16,24 @@ struct Tile {
   static constexpr int stages = Stages, planes = Depth / kPlane<Element>;
   static constexpr int warps_down = Rows / WarpRows, warps_across = Columns / WarpColumns;
   static constexpr int threads = warps_down * warps_across * 32;
-  static constexpr int weight_bytes = planes * Columns * kRow;  // of one step
-  static constexpr int unit = Columns < kUnit ? Columns : kUnit;
+  static constexpr int unit = smaller(Columns, kUnit);
+  static constexpr bool all_taps = Columns < kUnit;  // in a step
+  static constexpr int weight_bytes = planes * Columns * kRow;  // of one tap
   static_assert(WarpRows % 16 == 0 && WarpColumns % 16 == 0 && Depth % 16 == 0 && Stages >= 2);
+
+  DEEPSIM_HOST_DEVICE static constexpr int steps(int taps) { return all_taps ? 1 : taps; }  // of a chunk
+  // Buffers for chunks of input: two suffice where a chunk's steps outlast those in flight; and for the weights of steps.
+  DEEPSIM_HOST_DEVICE static constexpr int input_buffers(int taps, int chunks) {
+    return smaller(steps(taps) >= Stages - 1 ? 2 : Stages, chunks);
+  }
+  DEEPSIM_HOST_DEVICE static constexpr int weight_buffers(int taps, int chunks) { return smaller(Stages, steps(taps) * chunks); }
+  DEEPSIM_HOST_DEVICE static constexpr int shared_bytes(int span, int taps, int chunks) {
+    return input_buffers(taps, chunks) * planes * (Rows + span) * kRow +
+           weight_buffers(taps, chunks) * (all_taps ? taps : 1) * weight_bytes;
+  }
 };
 
-// Buffers for chunks of input: two suffice where a chunk's taps outlast the steps in flight.
-DEEPSIM_HOST_DEVICE constexpr int input_buffers(int taps, int stages) { return taps >= stages - 1 ? 2 : stages; }
-
-DEEPSIM_HOST_DEVICE constexpr int shared_bytes(int rows, int span, int planes, int taps, int stages, int weight_bytes) {
-  return input_buffers(taps, stages) * planes * (rows + span) * kRow + stages * weight_bytes;
-}
+constexpr int kBarrierBytes = 256;  // at the start of shared memory on Hopper: 4 x 8 barriers
 
 // A block's tile on Hopper: 64 rows for each warpgroup that multiplies, one warpgroup more that copies.
 template <class Element_, int Rows, int Columns, int Depth, int Stages>
@@ -33,19 +43,15 @@ struct HopperTile {
   static constexpr int consumers = Rows / 64, threads = (consumers + 1) * 128;
   static constexpr int weight_bytes = planes * Columns * kRow;  // of one step
   static_assert(Rows % 64 == 0 && Columns % kUnit == 0 && Depth % 16 == 0 && Stages >= 2 && Stages <= 8);
+
+  // Buffers for chunks of input: what is being multiplied, and the chunks of as many steps as weights are ahead.
+  DEEPSIM_HOST_DEVICE static constexpr int input_buffers(int taps, int chunks) {
+    return smaller(smaller((Stages + taps - 1) / taps + 1, Stages), chunks);
+  }
+  DEEPSIM_HOST_DEVICE static constexpr int shared_bytes(int span, int taps, int chunks) {
+    return kBarrierBytes + input_buffers(taps, chunks) * planes * (Rows + span) * kRow + Stages * weight_bytes;
+  }
 };
-
-constexpr int kBarrierBytes = 256;  // at the start of shared memory: 4 x 8 barriers
-
-// Buffers for chunks of input there: what is being multiplied, and the chunks of as many steps as weights are ahead.
-DEEPSIM_HOST_DEVICE constexpr int hopper_input_buffers(int taps, int stages) {
-  const int ahead = (stages + taps - 1) / taps;
-  return ahead + 1 < stages ? ahead + 1 : stages;
-}
-
-DEEPSIM_HOST_DEVICE constexpr int hopper_shared_bytes(int rows, int span, int planes, int taps, int stages, int weight_bytes) {
-  return kBarrierBytes + hopper_input_buffers(taps, stages) * planes * (rows + span) * kRow + stages * weight_bytes;
-}
 
 // Threads and pixels of the kernels without a product (passes.h).
 constexpr int kPassThreads = 128, kPoolThreads = 128;

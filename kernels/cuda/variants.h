@@ -10,8 +10,8 @@
   TILE(small16, 64, 64, 16, 32, 32, 4)       \
   TILE(skinny, 16, 64, 32, 16, 16, 6)        \
   TILE(skinny16, 16, 64, 16, 16, 16, 6)      \
-  TILE(image, 128, 16, 32, 32, 16, 3)        \
-  TILE(image16, 128, 16, 16, 32, 16, 4)
+  TILE(image, 128, 16, 32, 32, 16, 2)        \
+  TILE(image16, 128, 16, 16, 32, 16, 2)
 
 // Products with chunks of 32 channels, of 16-bit values.
 //   tile, store

@@ -44,8 +44,11 @@ std::string ProductCase::text() const {
 
 std::vector<TileFacts> tiles_for(const std::string& store, int channels, const Precision& precision) {
   std::vector<TileFacts> tiles;
-#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
-  const TileFacts name##_facts{#name, rows, columns, depth, stages, rows / warp_rows * (columns / warp_columns) * 32};
+#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages)                              \
+  using name##_half = Tile<Half, rows, columns, depth, warp_rows, warp_columns, stages>;               \
+  using name##_single = Tile<Single, rows, columns, depth, warp_rows, warp_columns, stages>;           \
+  const TileFacts name##_facts{#name, rows, columns, depth, name##_half::threads,                      \
+                               precision.bytes() == 2 ? name##_half::shared_bytes : name##_single::shared_bytes};
   DEEPSIM_CUDA_TILES(TILE)
 #undef TILE
 #define PRODUCT(tile, kind) \
@@ -254,9 +257,7 @@ Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, 
 
 void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) const {
   const int taps = product_.kernel * product_.kernel;
-  const auto bytes_of = tile.hopper ? hopper_shared_bytes : shared_bytes;
-  const int weight_bytes = tile.depth * tile.columns * precision_.bytes();
-  const int shared = bytes_of(tile.rows, product_.span, tile.depth / precision_.plane(), taps, tile.stages, weight_bytes);
+  const int shared = tile.shared_bytes(product_.span, taps, product_.chunks_per_split);
   const emulation::Grid grid{divide_up(product_.rows, tile.rows), divide_up(product_.columns, tile.columns),
                              layer_.groups * product_.splits};
   const auto bytes = static_cast<std::size_t>(shared);

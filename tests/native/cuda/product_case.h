@@ -35,8 +35,8 @@ struct ProductCase {
 // A tile of variants.h.
 struct TileFacts {
   std::string name;
-  int rows, columns, depth, stages, threads;
-  bool hopper = false;
+  int rows, columns, depth, threads;
+  int (*shared_bytes)(int span, int taps, int chunks);
 };
 
 // The tiles that have a kernel with this store and serve this many channels of a group.

@@ -80,8 +80,10 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   const int count = multiprocessors.empty() ? 4 : std::stoi(multiprocessors);
   const std::string cache_bytes = setting("DEEPSIM_STAND_IN_CACHE");
   const int cache = cache_bytes.empty() ? 40 << 20 : std::stoi(cache_bytes);
+  const std::map<int, int> shared = {{75, 65536}, {80, 166912}, {90, 232448}};  // that a block may use
+  const int most_shared = shared.count(architecture) > 0 ? shared.at(architecture) : 101376;
   const std::map<int, int> values = {
-      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {38, cache}, {97, architecture == 90 ? 232448 : 101376}};
+      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {38, cache}, {97, most_shared}};
   *value = values.at(attribute);
   return kSuccess;
 }

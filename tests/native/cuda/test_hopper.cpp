@@ -26,7 +26,7 @@ using three_stages = HopperTile<Element, 128, 128, 16, 3>;
 
 template <class T>
 TileFacts facts(const std::string& name) {
-  return {name, T::rows, T::columns, T::depth, T::stages, T::threads, true};
+  return {name, T::rows, T::columns, T::depth, T::threads, T::shared_bytes};
 }
 
 std::vector<TileFacts> hopper_tiles_for(const std::string& store, int channels) {

@@ -57,6 +57,14 @@ TEST_CASE("a stable plan splits nothing, nor do the bytes of an image") {
   CHECK(chosen({"pixels", 32, 65 * 65, 16, 1, 8, 4, 66}) == "image_pixels 1 x 8");
 }
 
+// The last layer of the largest images, 3x3 over 256x256 of 16 channels; in 16 bits it takes half as much.
+TEST_CASE("64 KB of shared memory hold the windows of every published network in fp32") {
+  const ProductSize last{"pixels", 16, 258 * 258, 16, 1, 1, 9, 516};
+  const Product image = product_for(kSmall, last, false, Instructions::fma).product;
+  CHECK(image.kernel == "image16_pixels");
+  CHECK(image.shared_bytes(last.span, last.taps, last.chunks) == 50432);
+}
+
 TEST_CASE("windows that reach over more rows than shared memory holds are refused") {
   const ProductSize wide{"blocks", 32, 100 * 4000, 256, 1, 8, 9, 8000};
   CHECK_THROWS_WITH_AS(chosen(wide),

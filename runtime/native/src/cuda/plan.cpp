@@ -297,7 +297,8 @@ void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm prod
   product.partial = partial_.as<float>();
   product.column_pairs = kernel::Divisor(size.columns / 2);
   const GridSize grid{divide_up(size.rows, chosen.rows), divide_up(size.columns, chosen.columns), size.groups * choice.splits};
-  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, chosen.shared_bytes(size.span, size.taps), stream, product);
+  const int shared = chosen.shared_bytes(size.span, size.taps, choice.chunks_per_split);
+  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product);
   if (!choice.split()) return;
   const GridSize pairs{divide_up(size.rows * size.columns / 2, kernel::kPassThreads), size.groups};
   gpu_->launch(("add_splits_" + size.store).c_str(), pairs, kernel::kPassThreads, 0, stream, product);

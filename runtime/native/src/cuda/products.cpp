@@ -37,8 +37,7 @@ struct Entry {
 
 template <class Tile>
 Entry entry(const char* store, const char* name, Instructions instructions) {
-  return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::planes, Tile::stages, Tile::threads, Tile::weight_bytes,
-                  instructions}};
+  return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::threads, Tile::shared_bytes, instructions}};
 }
 
 // Larger tiles come first, and those of wgmma before those of mma.
@@ -83,11 +82,6 @@ Instructions instructions_of(const std::string& name, const DeviceFacts& facts, 
   return Instructions::wgmma;
 }
 
-int Product::shared_bytes(int span, int taps) const {
-  const auto bytes = instructions == Instructions::wgmma ? kernel::hopper_shared_bytes : kernel::shared_bytes;
-  return bytes(rows, span, planes, taps, stages, weight_bytes);
-}
-
 namespace {
 
 // The first kernel with this store that fills the GPU, else the one with the smallest tile; whether it fills it.
@@ -97,7 +91,7 @@ std::pair<const Product*, bool> largest_filling(const DeviceFacts& facts, const 
   for (const Entry& entry : kProducts) {
     const Product& product = entry.product;
     if (entry.store != store || product.depth != size.depth || !serve(instructions, product.instructions)) continue;
-    if (product.shared_bytes(size.span, size.taps) > facts.shared_bytes) continue;
+    if (product.shared_bytes(size.span, size.taps, size.chunks) > facts.shared_bytes) continue;
     const bool fills = product.blocks(size.rows, size.columns) * size.groups >= facts.multiprocessors;
     const bool wasteful = size.columns % product.columns != 0 && size.columns % product.columns <= product.columns / 2;
     if (fills && !wasteful) return {&product, true};
@@ -112,7 +106,7 @@ const Product* splitting(const DeviceFacts& facts, const ProductSize& size, Inst
   for (const Entry& entry : kProducts) {
     const Product& product = entry.product;
     if (std::string(entry.store) != "partial" || product.depth != size.depth || !serve(instructions, product.instructions)) continue;
-    if (product.shared_bytes(size.span, size.taps) > facts.shared_bytes) continue;
+    if (product.shared_bytes(size.span, size.taps, size.chunks) > facts.shared_bytes) continue;
     if (chosen == nullptr || size.rows <= product.rows) chosen = &product;
   }
   return chosen;

@@ -19,13 +19,13 @@ Instructions instructions_of(const std::string& name, const DeviceFacts& facts, 
 
 struct Product {
   std::string kernel;  // its name in the module
-  int rows = 0, columns = 0, depth = 0, planes = 0, stages = 0, threads = 0, weight_bytes = 0;
+  int rows = 0, columns = 0, depth = 0, threads = 0;
+  int (*shared_bytes)(int span, int taps, int chunks) = nullptr;
   Instructions instructions = Instructions::mma;
 
   int blocks(int product_rows, int product_columns) const {
     return ((product_rows + rows - 1) / rows) * ((product_columns + columns - 1) / columns);
   }
-  int shared_bytes(int span, int taps) const;
 };
 
 // What a kernel is chosen by: the size of a product, and how it is stored ("blocks", "shuffle", "connected", "pixels").
