@@ -134,6 +134,7 @@ DEEPSIM_DEVICE Pair unpack<Single>(std::uint64_t packed) {
 }
 
 DEEPSIM_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
+DEEPSIM_DEVICE float reciprocal_root(float x) { return rsqrtf(x); }  // within 2 units in the last place
 DEEPSIM_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
 DEEPSIM_DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
 DEEPSIM_DEVICE float round_half_even(float x) { return rintf(x); }

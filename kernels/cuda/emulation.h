@@ -149,6 +149,7 @@ DEEPSIM_DEVICE Pair unpack(typename Element::Two packed) {
 }
 
 DEEPSIM_DEVICE float square_root(float x) { return std::sqrt(x); }
+DEEPSIM_DEVICE float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
 DEEPSIM_DEVICE float quotient(float a, float b) { return a / b; }
 DEEPSIM_DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
 DEEPSIM_DEVICE float round_half_even(float x) { return std::nearbyint(x); }

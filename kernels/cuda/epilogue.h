@@ -51,19 +51,10 @@ DEEPSIM_DEVICE unsigned char* row_of(const Place& place, int image, int channel,
   return place.base + row * kRow;
 }
 
-// Store two neighbouring channels of a pixel, the first even.
+// Store two neighbouring channels.
 template <class Element>
-DEEPSIM_DEVICE void put(const Place& place, int image, int channel, int y, int x, Pair values) {
-  auto* row = reinterpret_cast<typename Element::Two*>(row_of<Element>(place, image, channel, y, x));
-  row[channel % kPlane<Element> / 2] = pack<Element>(values.low, values.high);
-}
-
-// Store two neighbouring columns of a fully connected layer: (channels / 16, pixel, channel % 16).
-template <class Element>
-DEEPSIM_DEVICE void put_connected(const Place& place, Divisor pixels, Divisor width, int image, int column, Pair values) {
-  const int sixteen = column / kColumns, block = divide(sixteen, pixels), pixel = sixteen - block * pixels.value;
-  const int y = divide(pixel, width), x = pixel - y * width.value;
-  put<Element>(place, image, block * kColumns + column % kColumns, y, x, values);
+DEEPSIM_DEVICE void put(unsigned char* at, Pair values) {
+  *reinterpret_cast<typename Element::Two*>(at) = pack<Element>(values.low, values.high);
 }
 
 // One network value as a grey level.
@@ -137,28 +128,115 @@ DEEPSIM_DEVICE Pair& partial_sum(const ShiftGemm& layer, int split, int group, i
   return *reinterpret_cast<Pair*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
 }
 
-// Two neighbouring columns of a row, to where the layer wants them.
-template <Store kStore, class Element>
-DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Window& window, int group, int split, int column, Pair sum, Pair bias,
-                          unsigned char* shared, int first_row) {
-  if (!window.kept || column >= layer.columns) return;
-  if (kStore == Store::partial) {
-    partial_sum(layer, split, group, window.row, column) = sum;
-    return;
+// Where the values of a row of the product go: Store::blocks, shuffle, connected.
+struct RowOut {
+  unsigned char* at;  // the first channel of pixel (p, q), or (2p, 2q)
+  unsigned keeps;     // bit a: the pixels of row 2p - a are inside; bit 2 + b: those of column 2q - b
+
+  template <Store kStore>
+  DEEPSIM_DEVICE static RowOut of(const ShiftGemm& layer, const Window& window) {
+    constexpr int size = kStore == Store::shuffle ? 2 : 1;
+    const Place& out = layer.out;
+    const int y = size * window.p, x = size * window.q;
+    const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(window.image) * out.image + y * out.y + x * out.x;
+    unsigned keeps = window.kept ? 0xf : 0;
+    if (kStore == Store::shuffle && window.kept)
+      keeps = inside(y, out.height) | inside(y - 1, out.height) << 1 | inside(x, out.width) << 2 | inside(x - 1, out.width) << 3;
+    return {out.base + row * kRow, keeps};
   }
-  const int all = group * layer.columns + column;
-  const Pair value = finish(bias, layer.slope, sum);
-  if (kStore == Store::pixels) {
-    keep_levels(layer, window.row - first_row, column, value, shared);
-  } else if (kStore == Store::blocks) {
-    put<Element>(layer.out, window.image, all, window.p, window.q, value);
-  } else if (kStore == Store::shuffle) {
-    const int phase = all / kColumns % 4, y = 2 * window.p - phase / 2, x = 2 * window.q - phase % 2;
-    const bool inside = y >= 0 && y < layer.out.height && x >= 0 && x < layer.out.width;
-    const int channel = all / (4 * kColumns) * kColumns + all % kColumns;
-    if (inside) put<Element>(layer.out, window.image, channel, y, x, value);
+  DEEPSIM_DEVICE static unsigned inside(int index, int count) {
+    return static_cast<unsigned>(index) < static_cast<unsigned>(count) ? 1 : 0;
+  }
+};
+
+// Where 16 columns go, the index-th ones of all groups: they are 16 channels of a pixel.
+struct SixteenOut {
+  std::ptrdiff_t offset;  // bytes from RowOut::at
+  unsigned needs;         // bits of RowOut::keeps
+
+  template <Store kStore>
+  DEEPSIM_DEVICE static SixteenOut of(const ShiftGemm& layer, int index) {
+    const Place& out = layer.out;
+    if (kStore == Store::shuffle) {
+      const int a = index / 2 % 2, b = index % 2;
+      const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(index / 4) * out.sixteen - a * out.y - b * out.x;
+      return {row * kRow, 1u << a | 4u << b};
+    }
+    if (kStore == Store::connected) {
+      const int block = divide(index, layer.out_pixels), pixel = index - block * layer.out_pixels.value;
+      const int y = divide(pixel, layer.out_width), x = pixel - y * layer.out_width.value;
+      const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(block) * out.sixteen + y * out.y + x * out.x;
+      return {row * kRow, 1};
+    }
+    return {static_cast<std::ptrdiff_t>(index) * out.sixteen * kRow, 1};
+  }
+};
+
+// Where an even one of 16 channels lies, in bytes from the first.
+template <class Element>
+DEEPSIM_DEVICE std::ptrdiff_t offset_of(const Place& place, int channel) {
+  return static_cast<std::ptrdiff_t>(channel / kPlane<Element>) * place.plane * kRow +
+         channel % kPlane<Element> * static_cast<int>(sizeof(typename Element::Bits));
+}
+
+// What a thread's sums are of: columns `column` + 8 j of the group, which is even, and the next.
+struct Share {
+  int group, split, column;
+  int first_row;  // of the block's tile
+};
+
+// Bias, activation and the store of a thread's sums as values of 16 bits or fp32. row(r): the r-th row of the product;
+// sum(r, j): its pair of columns j. Biases are loaded some columns ahead.
+template <Store kStore, class Element, int kRows, int kPairs, class RowOf, class SumOf>
+DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum) {
+  constexpr int ahead = kPairs < 8 ? kPairs : 8;
+  RowOut rows[kRows];
+  Pair next[ahead];
+  DEEPSIM_UNROLL
+  for (int j = 0; j < ahead; ++j) next[j] = bias_of<kStore>(layer, share.group, share.column + j * 8);
+  DEEPSIM_UNROLL
+  for (int r = 0; r < kRows; ++r) rows[r] = RowOut::of<kStore>(layer, Window(layer, row(r)));
+  const std::ptrdiff_t within = offset_of<Element>(layer.out, share.column % kColumns), eight = offset_of<Element>(layer.out, 8);
+  DEEPSIM_UNROLL
+  for (int j = 0; j < kPairs; j += 2) {
+    const int column = share.column + j * 8;
+    if (column >= layer.columns) return;
+    const Pair low = next[j % ahead], high = next[j % ahead + 1];
+    if (j + ahead < kPairs) next[j % ahead] = bias_of<kStore>(layer, share.group, column + ahead * 8);
+    if (j + ahead < kPairs) next[j % ahead + 1] = bias_of<kStore>(layer, share.group, column + ahead * 8 + 8);
+    const auto to = SixteenOut::of<kStore>(layer, (share.group * layer.columns + column) / kColumns);
+    DEEPSIM_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      if ((to.needs & ~rows[r].keeps) != 0) continue;
+      unsigned char* at = rows[r].at + to.offset + within;
+      put<Element>(at, finish(low, layer.slope, sum(r, j)));
+      put<Element>(at + eight, finish(high, layer.slope, sum(r, j + 1)));
+    }
+  }
+}
+
+// Store a thread's sums to where the layer wants them.
+template <Store kStore, class Element, int kRows, int kPairs, class RowOf, class SumOf>
+DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum, unsigned char* shared) {
+  if constexpr (kStore != Store::partial && kStore != Store::pixels) {
+    store_values<kStore, Element, kRows, kPairs>(layer, share, row, sum);
   } else {
-    put_connected<Element>(layer.out, layer.out_pixels, layer.out_width, window.row, all, value);
+    DEEPSIM_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      if (!Window(layer, row(r)).kept) continue;
+      Pair* partial = &partial_sum(layer, share.split, share.group, row(r), share.column);
+      DEEPSIM_UNROLL
+      for (int j = 0; j < kPairs; ++j) {
+        const int column = share.column + j * 8;
+        if (column >= layer.columns) break;
+        if constexpr (kStore == Store::partial) {
+          partial[j * 4] = sum(r, j);
+        } else {
+          const Pair bias = bias_of<kStore>(layer, share.group, column);
+          keep_levels(layer, row(r) - share.first_row, column, finish(bias, layer.slope, sum(r, j)), shared);
+        }
+      }
+    }
   }
 }
 

@@ -1,6 +1,8 @@
 // The kernels without a matrix product: pooling with normalisation, and what lies between the host's layouts and planes.
 #pragma once
 
+#include <cmath>
+
 #include "epilogue.h"
 #include "layers.h"
 #include "tile.h"
@@ -47,7 +49,7 @@ template <class Element>
 DEEPSIM_DEVICE void pool_window(const Pool& layer, int image, int channel, int y, int x, float (&most)[kPlane<Element>]) {
   constexpr int plane = kPlane<Element>;
   DEEPSIM_UNROLL
-  for (int i = 0; i < plane; ++i) most[i] = -3.4e38f;
+  for (int i = 0; i < plane; ++i) most[i] = -INFINITY;
   for (int down = y * layer.stride; down < y * layer.stride + layer.kernel && down < layer.in.height; ++down)
     for (int across = x * layer.stride; across < x * layer.stride + layer.kernel && across < layer.in.width; ++across) {
       float values[plane];
@@ -67,8 +69,8 @@ DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[Count]) {
       const float value = shared_load(channels + i + near);
       sum += value * value;
     }
-    const float root = square_root(1.0f + 2e-5f * sum);
-    values[i] = quotient(shared_load(channels + i), root * square_root(root));
+    const float root = reciprocal_root(1.0f + 2e-5f * sum);  // x^-0.75 is x^-0.5 times its root
+    values[i] = shared_load(channels + i) * root * square_root(root);
   }
 }
 
@@ -115,13 +117,18 @@ DEEPSIM_DEVICE void pixels_in(const PixelsIn& layer) {
   if (index >= layer.images * area) return;
   const int image = index / area, y = index % area / layer.out.width, x = index % layer.out.width;
   const int channels = 3 * layer.stride * layer.stride, all = (channels + kColumns - 1) / kColumns * kColumns;
+  const int top = y * layer.stride - layer.pad, left = x * layer.stride - layer.pad;
+  int down = top, across = left, c = 0;  // of the next channel
   for (int first = 0; first < all; first += kPlane<Element>) {
     float values[kPlane<Element>];
+    DEEPSIM_UNROLL
     for (int i = 0; i < kPlane<Element>; ++i) {
-      const int channel = first + i, phase = channel / 3;
-      const int down = y * layer.stride + phase / layer.stride - layer.pad;
-      const int across = x * layer.stride + phase % layer.stride - layer.pad;
-      values[i] = channel < channels ? value_of(layer, image, down, across, channel % 3) : 0.0f;
+      values[i] = first + i < channels ? value_of(layer, image, down, across, c) : 0.0f;
+      if (++c < 3) continue;
+      c = 0;
+      if (++across < left + layer.stride) continue;
+      across = left;
+      ++down;
     }
     store_row<Element>(layer.out, image, first, y, x, narrow<Element>(values));
   }
@@ -189,7 +196,11 @@ DEEPSIM_DEVICE void add_splits(const ShiftGemm& layer) {
     sum.low += part.low;
     sum.high += part.high;
   }
-  store<kStore, Element>(layer, window, group, 0, column, sum, bias_of<kStore>(layer, group, column), nullptr, 0);
+  const auto to = SixteenOut::of<kStore>(layer, (group * layer.columns + column) / kColumns);
+  const auto from = RowOut::of<kStore>(layer, window);
+  if ((to.needs & ~from.keeps) != 0) return;
+  const Pair bias = bias_of<kStore>(layer, group, column);
+  put<Element>(from.at + to.offset + offset_of<Element>(layer.out, column % kColumns), finish(bias, layer.slope, sum));
 }
 
 }  // namespace deepsim::cuda

@@ -216,22 +216,10 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const int lane = thread_index() % 32, warp = thread_index() / 32;
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
   const int column = product.column_tile * T::columns + warp / T::warps_down * T::warp_columns + lane % 4 * 2;
-  Pair bias[T::warp_columns / 8];
-  DEEPSIM_UNROLL
-  for (int j = 0; j < T::warp_columns / 8; ++j) bias[j] = bias_of<kStore>(layer, product.group, column + j * 8);
   if (kStore == Store::pixels && Policy::barrier_before_staging) sync_block();  // no copy is under way any more
-  DEEPSIM_UNROLL
-  for (int i = 0; i < T::warp_rows / 16; ++i)
-    DEEPSIM_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const Window window(layer, row + i * 16 + half * 8);
-      DEEPSIM_UNROLL
-      for (int j = 0; j < T::warp_columns / 8; ++j) {
-        const Pair sum = {sums[i][j][half * 2], sums[i][j][half * 2 + 1]};
-        store<kStore, typename T::Element>(layer, window, product.group, product.split, column + j * 8, sum,
-                                           bias[j], shared, product.first_row);
-      }
-    }
+  store<kStore, typename T::Element, T::warp_rows / 8, T::warp_columns / 8>(
+      layer, {product.group, product.split, column, product.first_row}, [&](int r) { return row + r * 8; },
+      [&](int r, int j) { return Pair{sums[r / 2][j][r % 2 * 2], sums[r / 2][j][r % 2 * 2 + 1]}; }, shared);
   if (kStore == Store::pixels) {
     if (Policy::barrier_after_staging) sync_block();
     write_pixels<typename T::Element, T::rows, T::threads>(layer, shared, product.first_row);

@@ -186,17 +186,9 @@ DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* sha
     product.consume(sums);
     const int lane = thread_index() % 32, warp = thread_index() / 32;
     const int row = product.first_row + warp * 16 + lane / 4, column = product.column_tile * T::columns + lane % 4 * 2;
-    DEEPSIM_UNROLL
-    for (int half = 0; half < 2; ++half) {
-      const Window window(layer, row + half * 8);
-      DEEPSIM_UNROLL
-      for (int j = 0; j < T::columns / 8; ++j) {
-        const Pair sum = {sums[j * 4 + half * 2], sums[j * 4 + half * 2 + 1]};
-        const Pair bias = bias_of<kStore>(layer, product.group, column + j * 8);
-        store<kStore, typename T::Element>(layer, window, product.group, 0, column + j * 8, sum, bias, shared,
-                                           product.first_row);
-      }
-    }
+    store<kStore, typename T::Element, 2, T::columns / 8>(
+        layer, {product.group, 0, column, product.first_row}, [&](int r) { return row + r * 8; },
+        [&](int r, int j) { return Pair{sums[j * 4 + r * 2], sums[j * 4 + r * 2 + 1]}; }, shared);
   }
 }
 
