@@ -14,6 +14,15 @@ enum class Store {
   partial,    // sums of one split, which add_splits sums and stores as one of the first three
 };
 
+DEEPSIM_DEVICE bool lies_in(int index, int count) { return static_cast<unsigned>(index) < static_cast<unsigned>(count); }
+
+// The first row of a block's tile of so many rows.
+DEEPSIM_DEVICE int first_row_of(const ShiftGemm& layer, int tile_rows) {
+  if (layer.by_image == 0) return block_x() * tile_rows;
+  const int image = divide(block_x(), layer.image_tiles), tile = block_x() - image * layer.image_tiles.value;
+  return image * layer.image_rows.value + layer.first_down * layer.pitch + tile * tile_rows;
+}
+
 // The window of a row of the product.
 struct Window {
   int row, image, p, q;
@@ -24,7 +33,7 @@ struct Window {
     const int rest = r - image * layer.image_rows.value;
     p = divide(rest, layer.grid_pitch);
     q = rest - p * layer.grid_pitch.value;
-    kept = r < layer.rows && p < layer.windows_down && q < layer.windows_across;
+    kept = r < layer.rows && lies_in(p - layer.first_down, layer.windows_down) && lies_in(q - layer.first_across, layer.windows_across);
   }
 };
 
@@ -94,9 +103,8 @@ template <class Element>
 DEEPSIM_DEVICE void write_level(const ShiftGemm& layer, int image, int y, int x, int channel, std::uint8_t level) {
   const Levels& levels = layer.levels;
   const int down = y - levels.crop_top, across = x - levels.crop_left;
-  const bool inside = y >= 0 && y < levels.height && x >= 0 && x < levels.width && down >= 0 &&
-                      down < levels.crop_side && across >= 0 && across < levels.crop_side;
-  if (!inside) return;
+  if (!lies_in(y, levels.height) || !lies_in(x, levels.width)) return;
+  if (!lies_in(down, levels.crop_side) || !lies_in(across, levels.crop_side)) return;
   const int colour = levels.red == 0 ? channel : 2 - channel;
   if (layer.reader.out.base != nullptr) {
     hand_over<Element>(layer.reader, layer.reader_stride, image, down, across, colour, level);
@@ -141,11 +149,9 @@ struct RowOut {
     const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(window.image) * out.image + y * out.y + x * out.x;
     unsigned keeps = window.kept ? 0xf : 0;
     if (kStore == Store::shuffle && window.kept)
-      keeps = inside(y, out.height) | inside(y - 1, out.height) << 1 | inside(x, out.width) << 2 | inside(x - 1, out.width) << 3;
+      keeps = (lies_in(y, out.height) ? 1 : 0) | (lies_in(y - 1, out.height) ? 2 : 0) | (lies_in(x, out.width) ? 4 : 0) |
+              (lies_in(x - 1, out.width) ? 8 : 0);
     return {out.base + row * kRow, keeps};
-  }
-  DEEPSIM_DEVICE static unsigned inside(int index, int count) {
-    return static_cast<unsigned>(index) < static_cast<unsigned>(count) ? 1 : 0;
   }
 };
 

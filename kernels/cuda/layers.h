@@ -63,7 +63,9 @@ struct ShiftGemm {
   int first_shift = 0;   // rows from a window's first tap to its own row, at most 0
   int span = 0;          // rows from its first tap to its last
   int pitch = 1, kernel = 1;
-  int windows_down = 0, windows_across = 0;  // windows whose result is kept
+  int first_down = 0, first_across = 0, windows_down = 0, windows_across = 0;  // windows whose result is kept
+  int by_image = 0;      // 1: tiles start anew in each image, at the first windows that are kept; 0: they run on
+  Divisor image_tiles;   // of an image, where they start anew
   int chunks = 1;        // of the group's channels
   int chunks_per_split = 1, splits = 1;
   int columns = 0;       // of a group

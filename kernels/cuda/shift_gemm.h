@@ -104,7 +104,7 @@ struct Product {
   int units;  // of a group
 
   DEEPSIM_DEVICE Product(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(memory), first_row(block_x() * T::rows), column_tile(block_y()),
+      : layer(l), shared(memory), first_row(first_row_of(l, T::rows)), column_tile(block_y()),
         group(block_z() / l.splits), split(block_z() % l.splits) {
     const int taps = l.kernel * l.kernel;
     input_rows = T::rows + l.span;

@@ -51,7 +51,7 @@ struct HopperProduct {
   int input_rows, input_count;
 
   DEEPSIM_DEVICE HopperProduct(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(memory), first_row(block_x() * T::rows), column_tile(block_y()), group(block_z()),
+      : layer(l), shared(memory), first_row(first_row_of(l, T::rows)), column_tile(block_y()), group(block_z()),
         input_rows(T::rows + l.span), input_count(T::input_buffers(l.kernel * l.kernel, l.chunks)) {}
 
   DEEPSIM_DEVICE Barrier* barrier(Signal signal, int buffer) const {

@@ -2,64 +2,24 @@
 
 #include <algorithm>
 
+#include "crop.h"
+
 namespace deepsim::runtime::detail {
 
 using kernels::Convolution;
-using kernels::Store;
 
 namespace {
 
 constexpr std::size_t kGroupBytes = std::size_t{12} << 20;  // activations of a group between two layers: stay in cache
-
-struct Range {
-  int begin, end;
-};
-
-// The windows whose outputs cover `pixels` of a layer's output; whole tiles with Winograd.
-Range windows_for(const Convolution& layer, Range pixels, int windows) {
-  Range range = pixels;
-  const bool minus = layer.store == Store::shuffle || (layer.store == Store::pixels && layer.pixels.sign < 0);
-  if (layer.store != Store::blocks) {
-    range.begin = minus ? (pixels.begin + 1) / 2 : pixels.begin / 2;
-    range.end = minus ? pixels.end / 2 + 1 : (pixels.end + 1) / 2;
-  }
-  if (layer.winograd > 0) {
-    range.begin = range.begin / layer.winograd * layer.winograd;
-    range.end = (range.end + layer.winograd - 1) / layer.winograd * layer.winograd;
-  }
-  return {std::max(range.begin, 0), std::min(range.end, windows)};
-}
-
-// The input pixels that these windows read, Winograd's whole tiles included.
-Range inputs_for(const Convolution& layer, Range windows, int extent) {
-  int end = windows.end;
-  if (layer.winograd > 0) end = (end + layer.winograd - 1) / layer.winograd * layer.winograd;
-  const int first = windows.begin * layer.window_stride - layer.pad;
-  const int last = (end - 1) * layer.window_stride - layer.pad + layer.kernel;
-  return {std::max(first, 0), std::min(last, extent)};
-}
 
 }  // namespace
 
 Plan Plan::cropped(int side) const {
   Plan plan;
   plan.steps_ = steps_;
-  kernels::Pixels& pixels = plan.steps_.back().convolution.pixels;
-  pixels.crop_top = (pixels.height - side) / 2;
-  pixels.crop_left = (pixels.width - side) / 2;
-  pixels.crop_side = side;
-  Range rows{pixels.crop_top, pixels.crop_top + side}, columns{pixels.crop_left, pixels.crop_left + side};
-  for (std::size_t i = steps_.size(); i-- > 0 && !plan.steps_[i].other;) {
-    Convolution& layer = plan.steps_[i].convolution;
-    rows = windows_for(layer, rows, layer.row_end);
-    columns = windows_for(layer, columns, layer.column_end);
-    layer.row_begin = rows.begin;
-    layer.row_end = rows.end;
-    layer.column_begin = columns.begin;
-    layer.column_end = columns.end;
-    rows = inputs_for(layer, rows, layer.in_height);
-    columns = inputs_for(layer, columns, layer.in_width);
-  }
+  std::vector<Convolution*> layers;
+  for (std::size_t i = steps_.size(); i-- > 0 && !plan.steps_[i].other;) layers.push_back(&plan.steps_[i].convolution);
+  crop(side, layers);
   plan.build_operations();
   return plan;
 }

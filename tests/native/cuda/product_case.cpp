@@ -137,6 +137,15 @@ void ProductRun::describe() {
   product_.grid_pitch = Divisor(pitch);
   product_.phases = layer.up ? 4 : 1;
   set_levels(product_.levels);
+  if (layer.crop > 0) crop();
+}
+
+// Only the windows that the crop takes, each image's in tiles of their own.
+void ProductRun::crop() {
+  const int first = product_.levels.crop_top, end = first + layer_.crop;
+  product_.first_down = product_.first_across = layer_.up ? (first + 1) / 2 : first;
+  product_.windows_down = product_.windows_across = (layer_.up ? end / 2 + 1 : end) - product_.first_down;
+  product_.by_image = 1;
 }
 
 void ProductRun::set_levels(Levels& levels) const {
@@ -258,10 +267,14 @@ Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, 
 void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) const {
   const int taps = product_.kernel * product_.kernel;
   const int shared = tile.shared_bytes(product_.span, taps, product_.chunks_per_split);
-  const emulation::Grid grid{divide_up(product_.rows, tile.rows), divide_up(product_.columns, tile.columns),
+  const int image_tiles = divide_up(product_.windows_down * product_.pitch, tile.rows);
+  const int row_tiles = product_.by_image ? layer_.images * image_tiles : divide_up(product_.rows, tile.rows);
+  const emulation::Grid grid{row_tiles, divide_up(product_.columns, tile.columns),
                              layer_.groups * product_.splits};
   const auto bytes = static_cast<std::size_t>(shared);
-  emulation::launch(grid, tile.threads, bytes, [&] { kernel.body(&product_); }, schedule);
+  ShiftGemm told = product_;
+  told.image_tiles = Divisor(image_tiles);
+  emulation::launch(grid, tile.threads, bytes, [&] { kernel.body(&told); }, schedule);
 }
 
 void ProductRun::add_splits(const Schedule& schedule) const {

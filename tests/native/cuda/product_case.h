@@ -74,6 +74,7 @@ class ProductRun {
   void compute();
   void describe();
   void set_levels(cuda::Levels& levels) const;
+  void crop();
   std::vector<unsigned char> packed(int unit, int depth) const;
   double packed_weight(int group, int column, int channel, int tap) const;
   int output_of(int column) const;

@@ -57,6 +57,21 @@ TEST_CASE("a stable plan splits nothing, nor do the bytes of an image") {
   CHECK(chosen({"pixels", 32, 65 * 65, 16, 1, 8, 4, 66}) == "image_pixels 1 x 8");
 }
 
+// The last layer of the generator of fc6, 129 x 129 windows, of which 114 rows and columns give the crop.
+TEST_CASE("tiles start anew in each image where that leaves out rows beyond the crop") {
+  ProductSize last{"pixels", 32, 16 * 129 * 129, 16, 1, 1, 4, 130};
+  last.images = 16;
+  last.image_rows = 114 * 129;
+  const Product image = product_for(kLarge, last, false).product;
+  CHECK(image.image_tiles(last) == 115);
+  CHECK(image.row_tiles(last) == 16 * 115);  // of 2081
+  last.image_rows = 129 * 129;
+  CHECK(image.image_tiles(last) == 0);
+  CHECK(image.row_tiles(last) == 2081);
+  ProductSize early{"shuffle", 32, 16 * 5 * 5, 1024, 1, 8, 4, 6, 16, 25};  // 16 tiles of one image each, instead of 4
+  CHECK(product_for(kSmall, early, true).product.image_tiles(early) == 0);
+}
+
 // The last layer of the largest images, 3x3 over 256x256 of 16 channels; in 16 bits it takes half as much.
 TEST_CASE("64 KB of shared memory hold the windows of every published network in fp32") {
   const ProductSize last{"pixels", 16, 258 * 258, 16, 1, 1, 9, 516};

@@ -99,6 +99,7 @@ const std::vector<ProductCase> CASES = {
     pixels(2, 32, 9, true, 2, 1, true, false, 0),
     pixels(2, 48, 9, true, 2, 1, true, false, 15),
     pixels(1, 64, 7, true, 2, 1, false, true, 11),
+    pixels(3, 16, 21, true, 2, 1, false, false, 31),
     pixels(2, 16, 7, false, 3, 1, false, true, 0),
     pixels(1, 96, 15, false, 3, 1, true, true, 11),
     pixels(2, 32, 7, false, 5, 2, true, false, 3),

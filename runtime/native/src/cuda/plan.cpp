@@ -16,16 +16,16 @@ constexpr double kShareOfCache = 0.7;  // that the input and output of a step ma
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 
-void set_levels(const kernels::Pixels& pixels, Area area, kernel::Levels* levels) {
+void set_levels(const kernels::Pixels& pixels, kernel::Levels* levels) {
   std::copy(pixels.mean, pixels.mean + 3, levels->mean);
   std::copy(pixels.scale, pixels.scale + 3, levels->scale);
   levels->red = pixels.bgr ? 2 : 0;
   levels->tanh255 = pixels.tanh255 ? 1 : 0;
   levels->height = pixels.height;
   levels->width = pixels.width;
-  levels->crop_side = area == Area::crop ? kCropSide : pixels.height;
-  levels->crop_top = (pixels.height - levels->crop_side) / 2;
-  levels->crop_left = (pixels.width - levels->crop_side) / 2;
+  levels->crop_side = pixels.crop_side;
+  levels->crop_top = pixels.crop_top;
+  levels->crop_left = pixels.crop_left;
 }
 
 // What every product is told of its step.
@@ -78,7 +78,7 @@ kernel::Place Plan::after(std::size_t step, int first) const {
   return moved(steps_[step].out.place(activation.memory.address(), activation.capacity), first % activation.capacity);
 }
 
-ProductSize Step::size(int images) const {
+ProductSize Step::size(int images, Area area) const {
   ProductSize size;
   size.depth = depth;
   if (kind == Kind::connected) {
@@ -95,11 +95,13 @@ ProductSize Step::size(int images) const {
   size.chunks = layer.in_blocks * kernels::kBlock / depth;
   size.taps = layer.kernel * layer.kernel;
   size.span = (layer.kernel - 1) * (in.pitch() + 1);
+  size.images = images;
+  size.image_rows = convolution(area).windows_down() * in.pitch();
   return size;
 }
 
-Choice Plan::choose(const Step& step, int images) const {
-  return product_for(gpu_->facts(), step.size(images), settings_.stable, settings_.instructions);
+Choice Plan::choose(const ProductSize& size) const {
+  return product_for(gpu_->facts(), size, settings_.stable, settings_.instructions);
 }
 
 // As many images, a power of two, as keep a step's input and output in the L2 cache, but no fewer than keep every
@@ -137,10 +139,12 @@ std::size_t Plan::configure(const Settings& settings) {
     const Step& step = steps_[i];
     const int most = std::min(settings.images, groups_[i]);
     for (int images = 1; step.multiplies() && images <= most; ++images) {
-      const Choice choice = choose(step, images);
-      const ProductSize size = step.size(images);
-      const std::size_t values = static_cast<std::size_t>(size.groups) * static_cast<std::size_t>(size.rows) * static_cast<std::size_t>(size.columns);
-      if (choice.split()) partial_bytes_ = std::max(partial_bytes_, static_cast<std::size_t>(choice.splits) * values * sizeof(float));
+      for (const Area area : {Area::whole, Area::crop}) {
+        const ProductSize size = step.size(images, area);
+        const Choice choice = choose(size);
+        const std::size_t values = static_cast<std::size_t>(size.groups) * static_cast<std::size_t>(size.rows) * static_cast<std::size_t>(size.columns);
+        if (choice.split()) partial_bytes_ = std::max(partial_bytes_, static_cast<std::size_t>(choice.splits) * values * sizeof(float));
+      }
     }
   }
   std::size_t bytes = partial_bytes_;
@@ -216,7 +220,7 @@ std::vector<int> Plan::steps_of_kernels(int images) const {
   std::vector<int> found;
   for (const Turn& turn : order(calls, images)) {
     const Step& step = steps_[calls[turn.call].step];
-    const bool in_parts = step.multiplies() && choose(step, turn.part.count).split();
+    const bool in_parts = step.multiplies() && choose(step.size(turn.part.count, Area::crop)).split();
     found.insert(found.end(), in_parts ? 2 : 1, static_cast<int>(turn.call));
   }
   return found;
@@ -283,9 +287,8 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
 }
 
 // Start a product whose layer, but for its size, is described.
-void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const Part& part) const {
-  const ProductSize size = step.size(part.count);
-  const Choice choice = choose(step, part.count);
+void Plan::start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product) const {
+  const Choice choice = choose(size);
   const Product& chosen = choice.product;
   product.rows = size.rows;
   product.columns = size.columns;
@@ -296,7 +299,9 @@ void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm prod
   product.span = size.span;
   product.partial = partial_.as<float>();
   product.column_pairs = kernel::Divisor(size.columns / 2);
-  const GridSize grid{divide_up(size.rows, chosen.rows), divide_up(size.columns, chosen.columns), size.groups * choice.splits};
+  product.by_image = chosen.image_tiles(size) > 0 ? 1 : 0;
+  product.image_tiles = kernel::Divisor(std::max(1, chosen.image_tiles(size)));
+  const GridSize grid{chosen.row_tiles(size), divide_up(size.columns, chosen.columns), size.groups * choice.splits};
   const int shared = chosen.shared_bytes(size.span, size.taps, choice.chunks_per_split);
   gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product);
   if (!choice.split()) return;
@@ -306,12 +311,14 @@ void Plan::start_product(Stream stream, const Step& step, kernel::ShiftGemm prod
 
 void Plan::start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                              const Ends& ends, const Part& part) const {
-  const kernels::Convolution& layer = step.layer;
+  const kernels::Convolution& layer = step.convolution(ends.area);
   kernel::ShiftGemm product = product_of(step, in, out);
   product.group_planes = layer.in_blocks * kernels::kBlock / step.in.plane;
   product.pitch = step.in.pitch();
   product.kernel = layer.kernel;
   product.first_shift = -layer.pad * (step.in.pitch() + 1);
+  product.first_down = layer.row_begin;
+  product.first_across = layer.column_begin;
   product.windows_down = layer.windows_down();
   product.windows_across = layer.windows_across();
   product.slope = layer.slope;
@@ -319,7 +326,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
   product.grid_pitch = kernel::Divisor(product.pitch);
   if (layer.store == kernels::Store::pixels) {
     product.phases = layer.pixels.sign < 0 ? 4 : 1;
-    set_levels(layer.pixels, ends.area, &product.levels);
+    set_levels(layer.pixels, &product.levels);
     const int side = product.levels.crop_side;
     product.pixels = reinterpret_cast<std::uint8_t*>(ends.out) + static_cast<std::ptrdiff_t>(part.first) * side * side * 3;
     if (ends.reader != nullptr) {
@@ -327,7 +334,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
       product.reader_stride = kernel::Divisor(product.reader.stride);
     }
   }
-  start_product(stream, step, product, part);
+  start_product(stream, step.size(part.count, ends.area), product);
 }
 
 void Plan::start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
@@ -337,7 +344,7 @@ void Plan::start_connected(Stream stream, const Step& step, const kernel::Place&
   product.slope = step.slope;
   product.out_pixels = kernel::Divisor(step.out.pixels());
   product.out_width = kernel::Divisor(step.out.width);
-  start_product(stream, step, product, part);
+  start_product(stream, step.size(part.count), product);
 }
 
 }  // namespace deepsim::runtime::detail::cuda

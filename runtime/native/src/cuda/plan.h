@@ -32,12 +32,16 @@ struct Layout {
   kernel::Place place(Address memory, int images) const;
 };
 
+// Which of a generator's pixels are written: all, or the central 227 x 227.
+enum class Area { whole, crop };
+constexpr int kCropSide = 227;
+
 // What a kernel of the plan is told; the fields that depend on the call are filled in when it is started.
 struct Step {
   enum class Kind { pixels_in, space_to_depth, features_in, features_out, pool, connected, convolution };
   Kind kind = Kind::convolution;
   Layout in, out;             // one of them is unused at the ends of a network
-  kernels::Convolution layer;  // convolution
+  kernels::Convolution layer, cropped;  // convolution: for whole images, and for the central crop of images
   int depth = 0;              // channels of a chunk: convolution, connected
   int columns = 0;            // connected
   float slope = 1;            // connected
@@ -49,12 +53,9 @@ struct Step {
 
   bool wide() const { return kind == Kind::connected; }  // takes all images at once: its weights are what costs
   bool multiplies() const { return kind == Kind::connected || kind == Kind::convolution; }
-  ProductSize size(int images) const;  // of the product that it then is
+  const kernels::Convolution& convolution(Area area) const { return area == Area::crop ? cropped : layer; }
+  ProductSize size(int images, Area area = Area::whole) const;  // of the product that it then is
 };
-
-// Which of a generator's pixels are written: all, or the central 227 x 227.
-enum class Area { whole, crop };
-constexpr int kCropSide = 227;
 
 class Plan {
  public:
@@ -115,8 +116,8 @@ class Plan {
   static void run(Stream stream, const Calls& calls, int images);
   void start(Stream stream, std::size_t step, const Ends& ends, const Part& part) const;
   int group_of(const Step& step) const;
-  Choice choose(const Step& step, int images) const;
-  void start_product(Stream stream, const Step& step, kernel::ShiftGemm product, const Part& part) const;
+  Choice choose(const ProductSize& size) const;
+  void start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product) const;
   void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Ends& ends,
                          const Part& part) const;
   kernel::PixelsIn first_layer(int first) const;  // as it is told to read photographs from one on, or to be handed them

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "../crop.h"
 #include "../error.h"
 #include "pack.h"
 #include "plan.h"
@@ -26,6 +27,14 @@ class PlanBuilder final : public Builder {
     plan.gpu_ = gpu_;
     plan.steps_ = std::move(steps_);
     return plan;
+  }
+
+  // Describe the last layers for the crop of images too.
+  void crop() {
+    std::vector<kernels::Convolution*> layers;
+    for (auto step = steps_.rbegin(); step != steps_.rend() && step->kind == Step::Kind::convolution; ++step)
+      layers.push_back(&step->cropped);
+    detail::crop(kCropSide, layers);
   }
 
   std::string name() const override { return "the cuda backend"; }
@@ -69,7 +78,7 @@ class PlanBuilder final : public Builder {
     const int unit = layer.store == kernels::Store::pixels ? kernel::kColumns : kernel::kUnit;
     step.weights = upload(pack_convolution(lowered.weights, unit, step.depth, gpu_->precision(), *pool_));
     step.bias = upload(lowered.bias);
-    step.layer = layer;
+    step.layer = step.cropped = layer;
   }
 
  private:
@@ -115,6 +124,7 @@ Plan Plan::generator(std::shared_ptr<const Gpu> gpu, Stream stream, const Networ
                      WeightLimit* limit, ThreadPool* pool) {
   PlanBuilder builder(std::move(gpu), stream, pool);
   plan_generator(network, tensors, limit, &builder);
+  builder.crop();
   return builder.take();
 }
 

@@ -82,6 +82,18 @@ Instructions instructions_of(const std::string& name, const DeviceFacts& facts, 
   return Instructions::wgmma;
 }
 
+int Product::image_tiles(const ProductSize& size) const {
+  const int tiles = divide_up(size.image_rows, rows);
+  return size.images * tiles < divide_up(size.rows, rows) ? tiles : 0;
+}
+
+int Product::row_tiles(const ProductSize& size) const {
+  const int tiles = image_tiles(size);
+  return tiles > 0 ? size.images * tiles : divide_up(size.rows, rows);
+}
+
+int Product::blocks(const ProductSize& size) const { return row_tiles(size) * divide_up(size.columns, columns) * size.groups; }
+
 namespace {
 
 // The first kernel with this store that fills the GPU, else the one with the smallest tile; whether it fills it.
@@ -92,7 +104,7 @@ std::pair<const Product*, bool> largest_filling(const DeviceFacts& facts, const 
     const Product& product = entry.product;
     if (entry.store != store || product.depth != size.depth || !serve(instructions, product.instructions)) continue;
     if (product.shared_bytes(size.span, size.taps, size.chunks) > facts.shared_bytes) continue;
-    const bool fills = product.blocks(size.rows, size.columns) * size.groups >= facts.multiprocessors;
+    const bool fills = product.blocks(size) >= facts.multiprocessors;
     const bool wasteful = size.columns % product.columns != 0 && size.columns % product.columns <= product.columns / 2;
     if (fills && !wasteful) return {&product, true};
     if (product.instructions != Instructions::wgmma) smallest = &product;
@@ -126,7 +138,7 @@ Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stabl
   if ((fills && size.rows > kFewRows) || stable || size.store == "pixels") return whole;
   const Product* part = splitting(facts, size, instructions);
   if (part == nullptr) return whole;
-  const int blocks = part->blocks(size.rows, size.columns) * size.groups;
+  const int blocks = part->blocks(size);
   const int most = std::max(1, size.chunks * size.taps / kLeastSteps);
   const int wanted = std::min({divide_up(kBlocksOfSplits * facts.multiprocessors, blocks), most, size.chunks});
   const int chunks = divide_up(size.chunks, std::max(1, wanted));

@@ -17,15 +17,16 @@ enum class Instructions { mma, wgmma, fma };
 // UsageError for another name or one that the precision has no kernels for, DeviceError for wgmma on another GPU.
 Instructions instructions_of(const std::string& name, const DeviceFacts& facts, Precision precision);
 
+struct ProductSize;
 struct Product {
   std::string kernel;  // its name in the module
   int rows = 0, columns = 0, depth = 0, threads = 0;
   int (*shared_bytes)(int span, int taps, int chunks) = nullptr;
   Instructions instructions = Instructions::mma;
 
-  int blocks(int product_rows, int product_columns) const {
-    return ((product_rows + rows - 1) / rows) * ((product_columns + columns - 1) / columns);
-  }
+  int image_tiles(const ProductSize& size) const;  // down an image, where tiles start anew in each; 0 where they run on
+  int row_tiles(const ProductSize& size) const;
+  int blocks(const ProductSize& size) const;
 };
 
 // What a kernel is chosen by: the size of a product, and how it is stored ("blocks", "shuffle", "connected", "pixels").
@@ -34,6 +35,7 @@ struct ProductSize {
   int depth = 0;  // channels of a chunk
   int rows = 0, columns = 0, groups = 1, chunks = 1, taps = 1;
   int span = 0;  // rows from the first tap to the last
+  int images = 0, image_rows = 0;  // where only so many rows of each image are wanted
 };
 
 // A kernel, and the parts that it splits the sum into, whose own sums add_splits adds.
