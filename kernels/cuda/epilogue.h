@@ -131,9 +131,9 @@ DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* sh
 }
 
 // Where two neighbouring columns of a row are kept for one split.
-DEEPSIM_DEVICE Pair& partial_sum(const ShiftGemm& layer, int split, int group, int row, int column) {
+DEEPSIM_DEVICE Pair* partial_sum(const ShiftGemm& layer, int split, int group, int row, int column) {
   const std::ptrdiff_t of_group = static_cast<std::ptrdiff_t>(split) * layer.groups + group;
-  return *reinterpret_cast<Pair*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
+  return reinterpret_cast<Pair*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
 }
 
 // Where the values of a row of the product go: Store::blocks, shuffle, connected.
@@ -230,7 +230,7 @@ DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Share& share, const RowO
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       if (!Window(layer, row(r)).kept) continue;
-      Pair* partial = &partial_sum(layer, share.split, share.group, row(r), share.column);
+      Pair* partial = kStore == Store::partial ? partial_sum(layer, share.split, share.group, row(r), share.column) : nullptr;
       DEEPSIM_UNROLL
       for (int j = 0; j < kPairs; ++j) {
         const int column = share.column + j * 8;

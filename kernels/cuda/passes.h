@@ -192,7 +192,7 @@ DEEPSIM_DEVICE void add_splits(const ShiftGemm& layer) {
   if (!window.kept) return;
   Pair sum = {0.0f, 0.0f};
   for (int split = 0; split < layer.splits; ++split) {
-    const Pair part = partial_sum(layer, split, group, row, column);
+    const Pair part = *partial_sum(layer, split, group, row, column);
     sum.low += part.low;
     sum.high += part.high;
   }
