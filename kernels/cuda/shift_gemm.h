@@ -141,7 +141,7 @@ struct Product {
         copy_async(to + (p * input_rows + row) * kRow, from + (static_cast<std::ptrdiff_t>(p) * layer.in_plane + row) * kRow);
   }
 
-  // A tile's columns are one or more units; where the layer has no more, the last one's are copied and never stored.
+  // Where the layer has no more units of columns, the last one's are copied and never stored.
   DEEPSIM_DEVICE void copy_weights(unsigned char* to) const {
     if constexpr (T::all_taps) {  // a unit's lie together
       for (int i = thread_index(); i < taps_of_step() * T::weight_bytes / kRow; i += T::threads)
@@ -149,9 +149,8 @@ struct Product {
     } else {
       DEEPSIM_UNROLL
       for (int i = thread_index(); i < T::weight_bytes / kRow; i += T::threads) {
-        const int plane = i / T::columns, column = i % T::columns;
-        int unit = column_tile * (T::columns / T::unit) + column / T::unit;
-        unit = group * units + (unit < units ? unit : units - 1);
+        const int plane = i / T::columns, column = column_tile * T::columns + i % T::columns;
+        const int unit = group * units + (column / T::unit < units ? column / T::unit : units - 1);
         copy_async(to + i * kRow, weights + unit * unit_size + (plane * T::unit + column % T::unit) * kRow);
       }
     }

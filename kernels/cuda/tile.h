@@ -16,9 +16,12 @@ struct Tile {
   static constexpr int stages = Stages, planes = Depth / kPlane<Element>;
   static constexpr int warps_down = Rows / WarpRows, warps_across = Columns / WarpColumns;
   static constexpr int threads = warps_down * warps_across * 32;
-  static constexpr int unit = smaller(Columns, kUnit);
-  static constexpr bool all_taps = Columns < kUnit;  // in a step
+  static constexpr bool all_taps = Columns == kColumns;  // in a step
+  static constexpr int unit = all_taps ? kColumns : kUnit;  // of packed weights
   static constexpr int weight_bytes = planes * Columns * kRow;  // of one tap
+  // What all warps read of a tap's operands; in fp32, where lanes share what they read, half of what they get.
+  static constexpr int warp_reads = planes == Depth / 8 ? (WarpRows + WarpColumns) * kRow : (WarpRows / 8 + WarpColumns / 4) * 16 * kRow;
+  static constexpr int operand_bytes = warps_down * warps_across * planes * warp_reads;
   static_assert(WarpRows % 16 == 0 && WarpColumns % 16 == 0 && Depth % 16 == 0 && Stages >= 2);
 
   DEEPSIM_HOST_DEVICE static constexpr int steps(int taps) { return all_taps ? 1 : taps; }  // of a chunk
@@ -42,6 +45,8 @@ struct HopperTile {
   static constexpr int rows = Rows, columns = Columns, depth = Depth, stages = Stages, planes = Depth / kPlane<Element>;
   static constexpr int consumers = Rows / 64, threads = (consumers + 1) * 128;
   static constexpr int weight_bytes = planes * Columns * kRow;  // of one step
+  static constexpr int operand_bytes = consumers * (64 + Columns) * planes * kRow;  // of one step, of all warpgroups
+  static constexpr bool all_taps = false;
   static_assert(Rows % 64 == 0 && Columns % kUnit == 0 && Depth % 16 == 0 && Stages >= 2 && Stages <= 8);
 
   // Buffers for chunks of input: what is being multiplied, and the chunks of as many steps as weights are ahead.

@@ -8,8 +8,12 @@
   TILE(large16, 128, 128, 16, 64, 64, 4)     \
   TILE(small, 64, 64, 32, 32, 32, 3)         \
   TILE(small16, 64, 64, 16, 32, 32, 4)       \
+  TILE(narrow, 128, 32, 32, 32, 32, 3)       \
+  TILE(narrow16, 128, 32, 16, 32, 32, 4)     \
   TILE(skinny, 16, 64, 32, 16, 16, 6)        \
   TILE(skinny16, 16, 64, 16, 16, 16, 6)      \
+  TILE(images, 256, 16, 32, 64, 16, 2)       \
+  TILE(images16, 256, 16, 16, 64, 16, 2)     \
   TILE(image, 128, 16, 32, 32, 16, 2)        \
   TILE(image16, 128, 16, 16, 32, 16, 2)
 
@@ -19,11 +23,14 @@
   PRODUCT(large, blocks)                    \
   PRODUCT(large, shuffle)                   \
   PRODUCT(large, connected)                 \
+  PRODUCT(large, partial)                   \
   PRODUCT(small, blocks)                    \
   PRODUCT(small, shuffle)                   \
   PRODUCT(small, connected)                 \
   PRODUCT(small, partial)                   \
+  PRODUCT(narrow, blocks)                   \
   PRODUCT(skinny, partial)                  \
+  PRODUCT(images, pixels)                   \
   PRODUCT(image, pixels)
 
 // With chunks of 16, which take as many bytes in fp32.
@@ -32,11 +39,14 @@
   PRODUCT(large16, blocks)             \
   PRODUCT(large16, shuffle)            \
   PRODUCT(large16, connected)          \
+  PRODUCT(large16, partial)            \
   PRODUCT(small16, blocks)             \
   PRODUCT(small16, shuffle)            \
   PRODUCT(small16, connected)          \
   PRODUCT(small16, partial)            \
+  PRODUCT(narrow16, blocks)            \
   PRODUCT(skinny16, partial)           \
+  PRODUCT(images16, pixels)            \
   PRODUCT(image16, pixels)
 
 // Products with the instructions of Hopper, of 16-bit values; compute capability 9.0a alone.

@@ -84,17 +84,12 @@ PASSES = re.findall(r'^extern "C" DEEPSIM_KERNEL\(\w+\) (\w+)\(', (KERNELS / "ke
 
 # Blocks that the 65536 registers of a multiprocessor hold at the least; shared memory may hold fewer. On 7.5, where a
 # product takes two instructions, a small tile's block has more registers.
-LEAST_BLOCKS = {
-    "large": 2,
-    "large16": 2,
-    "small": 4,
-    "small16": 4,
-    "skinny": 4,
-    "skinny16": 4,
-    "image": 4,
-    "image16": 4,
+LEAST_BLOCKS = {tile: 2 if tile.startswith("large") else 4 for tile in TILES}
+LEAST_BLOCKS_75 = {
+    **LEAST_BLOCKS,
+    **{f"{tile}{depth}": 3 for tile in ("small", "narrow", "skinny") for depth in ("", "16")},
 }
-LEAST_BLOCKS_75 = {**LEAST_BLOCKS, "small": 3, "small16": 3, "skinny": 3, "skinny16": 3}
+LEAST_BLOCKS_75["images16"] = 3
 
 
 @dataclass

@@ -232,7 +232,7 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 64, tile.depth);
   const std::vector<float> bias = packed_bias();
   Planes input({layer_.images, layer_.channels, layer_.height, layer_.width, layer_.connected() ? 0 : layer_.pad,
-                layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 128},
+                layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 256},
                input_, precision_);
   product_.in = input.place().base;
   product_.in_plane = input.place().plane;

@@ -80,10 +80,13 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   const int count = multiprocessors.empty() ? 4 : std::stoi(multiprocessors);
   const std::string cache_bytes = setting("DEEPSIM_STAND_IN_CACHE");
   const int cache = cache_bytes.empty() ? 40 << 20 : std::stoi(cache_bytes);
+  const std::string memory_bits = setting("DEEPSIM_STAND_IN_MEMORY_BITS");
+  const int bits = memory_bits.empty() ? 5120 : std::stoi(memory_bits);
   const std::map<int, int> shared = {{75, 65536}, {80, 166912}, {90, 232448}};  // that a block may use
   const int most_shared = shared.count(architecture) > 0 ? shared.at(architecture) : 101376;
   const std::map<int, int> values = {
-      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {38, cache}, {97, most_shared}};
+      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {38, cache}, {97, most_shared},
+      {13, 1410000}, {36, 1215000}, {37, bits}};  // an A100's clocks, in kHz
   *value = values.at(attribute);
   return kSuccess;
 }

@@ -3,8 +3,9 @@
 // graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
 // these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
 // ("75"), DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of
-// these it has, DEEPSIM_STAND_IN_CACHE the bytes of its L2 cache, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute; with DEEPSIM_STAND_IN_CAPTURING every stream says that
-// it is being captured, with DEEPSIM_STAND_IN_FOREIGN memory that it is another context's.
+// these it has, DEEPSIM_STAND_IN_CACHE the bytes of its L2 cache, DEEPSIM_STAND_IN_MEMORY_BITS how wide its memory is,
+// DEEPSIM_STAND_IN_IDLE leaves out what kernels compute; with DEEPSIM_STAND_IN_CAPTURING every stream says that it is being
+// captured, with DEEPSIM_STAND_IN_FOREIGN memory that it is another context's.
 // A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules allow, when somebody waits for it; with
 // another number sometimes early, sometimes late, as chance has it for that number. What an engine gets wrong about the order
 // of streams shows in one of them.

@@ -80,13 +80,13 @@ TEST_CASE("with `stable`, an image's bits do not depend on batch, position or ch
 TEST_CASE("layers in groups as small as the cache is, from one iteration into the next, give the bits of single images") {
   constexpr std::size_t kImages = 5;
   const std::vector<std::uint8_t> images = random_images(kImages, 6);
-  const StandIn few("MULTIPROCESSORS", "1");
+  const StandIn slow("MEMORY_BITS", "8");  // so that finding values in the cache is worth launches
   for (const bool larger : {false, true}) {
     const SmallBundle bundle(larger);
     std::vector<std::uint8_t> wanted(kImages * kImage), together(kImages * kImage);
     Inverter(bundle.path(), on_gpu(1, true)).reencode(images.data(), kImages, 2, {2}, wanted.data());
     long launches = 0;
-    for (const char* cache : {"40000000", "1600000", "0"}) {
+    for (const char* cache : {"40000000", "1600000", "900000"}) {
       CAPTURE(larger);
       CAPTURE(std::string(cache));
       const StandIn size("CACHE", cache);
@@ -103,6 +103,7 @@ TEST_CASE("layers in groups as small as the cache is, from one iteration into th
 TEST_CASE("sums that are split for few images stay close to whole ones") {
   const RandomBundle bundle(false);
   const std::vector<std::uint8_t> images = random_images(1, 7);
+  const StandIn many("MULTIPROCESSORS", "132");
   std::vector<float> features[2] = {std::vector<float>(50), std::vector<float>(50)};
   long kernels[2];
   for (const bool stable : {false, true}) {
@@ -110,7 +111,7 @@ TEST_CASE("sums that are split for few images stay close to whole ones") {
     Inverter(bundle.path(), on_gpu(4, stable)).encode(images.data(), 1, features[stable].data());
     kernels[stable] = deepsim_stand_in_calls("cuLaunchKernel");
   }
-  CHECK(kernels[0] == kernels[1] + 2);  // which add the parts of a convolution and of a fully connected layer
+  CHECK(kernels[0] > kernels[1]);  // those that add the parts
   const std::vector<double> whole(features[1].begin(), features[1].end());
   CHECK(relative_error(features[0].data(), whole) < 0.5 / 2048);  // most round to the same; where not, by one unit
 }

@@ -30,7 +30,7 @@ class Variable {
   const char* name_;
 };
 
-DeviceFacts hopper() { return {"a Hopper", 90, 132, 232448}; }
+DeviceFacts hopper() { return {"a Hopper", 90, 132, 232448, 50 << 20, 1900}; }
 
 std::string chosen(const std::string& store, int depth, int rows, int columns, Instructions instructions, bool stable = false) {
   const ProductSize size{store, depth, rows, columns, 1, 8, store == "connected" ? 1 : 9, 130};
@@ -51,7 +51,7 @@ std::vector<std::uint8_t> image_with(const RandomBundle& bundle, const std::vect
 
 }  // namespace
 
-TEST_CASE("wgmma is taken where it was asked for and a layer fills the GPU; mma.sync otherwise") {
+TEST_CASE("wgmma is taken where it was asked for and is estimated to be faster; mma.sync otherwise") {
   const Instructions mma = Instructions::mma, wgmma = Instructions::wgmma;
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, mma) == "large_blocks");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma) == "wgmma_blocks");
@@ -59,20 +59,20 @@ TEST_CASE("wgmma is taken where it was asked for and a layer fills the GPU; mma.
   CHECK(chosen("shuffle", 32, 32 * 33 * 33, 384, wgmma) == "wgmma_shuffle");
   CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma16_connected");
   CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
-  CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "small_blocks");
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "narrow_blocks");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "large_blocks");  // as a single image's, which does not fill it
-  CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "small_blocks");
+  CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "narrow_blocks");
   CHECK(chosen("connected", 32, 64, 4096, wgmma, true) == "small_connected");
-  CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma) == "image_pixels");
-  CHECK(chosen("blocks", 16, 32 * 33 * 33, 128, Instructions::fma) == "large16_blocks");
+  CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma) == "images_pixels");
+  CHECK(chosen("blocks", 16, 32 * 33 * 33, 128, Instructions::fma) == "narrow16_blocks");
   CHECK(chosen("connected", 16, 64, 4096, Instructions::fma, true) == "small16_connected");
-  const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376};  // too little for the widest tile
+  const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376, 50 << 20, 1900};  // too little for the widest tile
   const ProductSize size{"blocks", 32, 32 * 33 * 33, 256, 1, 8, 9, 70};
   CHECK(product_for(small, size, false, wgmma).product.kernel == "wgmma_blocks");
 }
 
 TEST_CASE("the choice of instructions by name") {
-  DeviceFacts ampere{"an A100", 80, 108, 166912};
+  DeviceFacts ampere{"an A100", 80, 108, 166912, 40 << 20, 1100};
   CHECK(instructions_of("", hopper(), Precision::half) == Instructions::mma);
   CHECK(instructions_of("wgmma", hopper(), Precision::half) == Instructions::wgmma);
   CHECK(instructions_of("mma", ampere, Precision::half) == Instructions::mma);

@@ -1,8 +1,9 @@
-// Which kernels the engine takes for a product: its tile by the size of the GPU, its sum in parts where no tile fills it.
+// Which kernels the engine takes for a product: its tile and the parts of its sum, by an estimate of their time.
 #include <doctest/doctest.h>
 
 #include <string>
 
+#include "cuda/estimate.h"
 #include "cuda/products.h"
 #include "error.h"
 
@@ -11,8 +12,8 @@ using namespace deepsim::runtime::detail::cuda;
 
 namespace {
 
-const DeviceFacts kLarge{"a GPU with 132 multiprocessors", 90, 132, 232448};
-const DeviceFacts kSmall{"a GPU with 40 multiprocessors", 75, 40, 65536};
+const DeviceFacts kLarge{"a GPU with 132 multiprocessors", 90, 132, 232448, 50 << 20, 1900};
+const DeviceFacts kSmall{"a GPU with 40 multiprocessors", 75, 40, 65536, 4 << 20, 200};
 
 // An up-convolution's product, 256 channels of 8x8 to 16x16, 2x2 taps.
 ProductSize upconvolution(int images) { return {"shuffle", 32, images * 9 * 9, 4 * 256, 1, 8, 4, 10}; }
@@ -27,28 +28,21 @@ std::string chosen(const ProductSize& size, bool stable = false, const DeviceFac
 
 }  // namespace
 
-TEST_CASE("a product that fills the GPU is one sum, on the largest tile that does") {
-  CHECK(chosen(upconvolution(32)) == "large_shuffle 1 x 8");
-  CHECK(chosen(upconvolution(16)) == "small_shuffle 1 x 8");
+TEST_CASE("products of many rows are one sum, on tiles as large as keep the GPU busy") {
+  CHECK(chosen(upconvolution(256)) == "large_shuffle 1 x 8");
+  CHECK(chosen(upconvolution(16)) == "large_shuffle 1 x 8");  // 88 blocks for 132 multiprocessors, less than half of the copies
+  CHECK(chosen(upconvolution(4)) == "small_shuffle 1 x 8");   // 96 blocks instead of 24
   CHECK(chosen(connected(1024)) == "large_connected 1 x 128");
-  CHECK(chosen(connected(256)) == "small_connected 1 x 128");
-  CHECK(chosen(connected(32), false, kSmall) == "small_connected 1 x 128");
+  CHECK(chosen({"blocks", 32, 64 * 130 * 130, 32, 1, 2, 9, 262}) == "narrow_blocks 1 x 2");
 }
 
-TEST_CASE("where no tile fills the GPU, the sum is split: about two blocks for each multiprocessor, eight steps at the least") {
-  CHECK(chosen(upconvolution(1)) == "small_partial 4 x 2");  // 32 blocks; 2 chunks of 4 taps are 8 steps
-  CHECK(chosen(upconvolution(4)) == "small_partial 3 x 3");  // 96 blocks: three parts; 3 + 3 + 2 chunks
-  CHECK(chosen(connected(64)) == "small_partial 5 x 26");
-  const ProductSize grouped{"blocks", 32, 14 * 15, 192, 2, 6, 9, 32};
-  CHECK(chosen(grouped) == "small_partial 6 x 1");  // 24 blocks of both groups, but six chunks
-  const ProductSize one_chunk{"blocks", 16, 28 * 28, 256, 1, 1, 25, 100};
-  CHECK(chosen(one_chunk) == "small16_blocks 1 x 1");
-}
-
-TEST_CASE("few rows are split too where they would fill the GPU") {
-  CHECK(chosen(connected(1)) == "skinny_partial 5 x 26");
-  CHECK(chosen(connected(16), false, kSmall) == "skinny_partial 2 x 64");
-  CHECK(chosen(connected(17), false, kSmall) == "small_connected 1 x 128");
+TEST_CASE("where blocks are few and long, the sum is split") {
+  CHECK(chosen(upconvolution(1)) == "small_partial 8 x 1");
+  CHECK(chosen(connected(64)) == "small_partial 2 x 64");
+  CHECK(chosen(connected(256)) == "large_partial 2 x 64");  // 64 blocks of whole sums would leave half of the GPU idle
+  CHECK(chosen(connected(1)) == "skinny_partial 4 x 32");
+  CHECK(chosen({"blocks", 32, 14 * 15, 192, 2, 6, 9, 32}) == "small_partial 6 x 1");  // both groups, six chunks
+  CHECK(chosen({"blocks", 16, 28 * 28, 256, 1, 1, 25, 100}) == "narrow16_blocks 1 x 1");  // one chunk
 }
 
 TEST_CASE("a stable plan splits nothing, nor do the bytes of an image") {
@@ -57,17 +51,40 @@ TEST_CASE("a stable plan splits nothing, nor do the bytes of an image") {
   CHECK(chosen({"pixels", 32, 65 * 65, 16, 1, 8, 4, 66}) == "image_pixels 1 x 8");
 }
 
+TEST_CASE("no product is estimated to be faster than the GPU multiplies, nor slower than a whole sum") {
+  for (const DeviceFacts& facts : {kLarge, kSmall})
+    for (const int images : {1, 3, 8, 64, 256})
+      for (const ProductSize& size : {upconvolution(images), connected(images)}) {
+        const Choice choice = product_for(facts, size, false);
+        const double multiplications = 1.0 * size.rows * size.columns * size.chunks * size.depth * size.taps;
+        const double rate = facts.architecture == 90 ? 1300 : 512;
+        CHECK(choice.cycles >= multiplications / rate / facts.multiprocessors);
+        CHECK(choice.cycles <= product_for(facts, size, true).cycles);
+      }
+}
+
+TEST_CASE("twice the images take more cycles, but less than twice as many") {
+  for (const DeviceFacts& facts : {kLarge, kSmall})
+    for (int images = 1; images < 256; images *= 2) {
+      const double once = product_for(facts, upconvolution(images), false).cycles;
+      const double twice = product_for(facts, upconvolution(2 * images), false).cycles;
+      CHECK(once <= twice);
+      CHECK(twice <= 2 * once);
+    }
+}
+
 // The last layer of the generator of fc6, 129 x 129 windows, of which 114 rows and columns give the crop.
 TEST_CASE("tiles start anew in each image where that leaves out rows beyond the crop") {
   ProductSize last{"pixels", 32, 16 * 129 * 129, 16, 1, 1, 4, 130};
   last.images = 16;
   last.image_rows = 114 * 129;
   const Product image = product_for(kLarge, last, false).product;
-  CHECK(image.image_tiles(last) == 115);
-  CHECK(image.row_tiles(last) == 16 * 115);  // of 2081
+  CHECK(image.rows == 256);
+  CHECK(image.image_tiles(last) == 58);
+  CHECK(image.row_tiles(last) == 16 * 58);  // of 1041
   last.image_rows = 129 * 129;
   CHECK(image.image_tiles(last) == 0);
-  CHECK(image.row_tiles(last) == 2081);
+  CHECK(image.row_tiles(last) == 1041);
   ProductSize early{"shuffle", 32, 16 * 5 * 5, 1024, 1, 8, 4, 6, 16, 25};  // 16 tiles of one image each, instead of 4
   CHECK(product_for(kSmall, early, true).product.image_tiles(early) == 0);
 }
@@ -76,8 +93,8 @@ TEST_CASE("tiles start anew in each image where that leaves out rows beyond the 
 TEST_CASE("64 KB of shared memory hold the windows of every published network in fp32") {
   const ProductSize last{"pixels", 16, 258 * 258, 16, 1, 1, 9, 516};
   const Product image = product_for(kSmall, last, false, Instructions::fma).product;
-  CHECK(image.kernel == "image16_pixels");
-  CHECK(image.shared_bytes(last.span, last.taps, last.chunks) == 50432);
+  CHECK(image.kernel == "images16_pixels");
+  CHECK(image.shared_bytes(last.span, last.taps, last.chunks) == 58624);
 }
 
 TEST_CASE("windows that reach over more rows than shared memory holds are refused") {

@@ -100,6 +100,8 @@ void check(Result result, const std::string& what) {
   throw Failure(ErrorKind::device, "cuda: could not " + what + " (" + text_of(result) + "). " + advice(result));
 }
 
+constexpr double kUnknownMemory = 8;  // bytes for each multiprocessor, where the driver tells no clock
+
 DeviceFacts device_facts(int ordinal) {
   const int count = device_count();
   if (ordinal < 0 || ordinal >= count) {
@@ -116,6 +118,9 @@ DeviceFacts device_facts(int ordinal) {
   facts.multiprocessors = attribute(device, kMultiprocessors);
   facts.cache_bytes = attribute(device, kCacheBytes);
   facts.shared_bytes = attribute(device, kSharedOptin);
+  const int clock = attribute(device, kClock), memory_clock = attribute(device, kMemoryClock);  // kHz
+  const double each = 2.0 * memory_clock * attribute(device, kMemoryWidth) / 8;                 // two transfers of so many bits
+  facts.memory_bytes = clock > 0 && each > 0 ? each / clock : kUnknownMemory * facts.multiprocessors;
   return facts;
 }
 

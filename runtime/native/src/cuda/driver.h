@@ -59,7 +59,7 @@ struct PoolProperties {
 
 constexpr Result kOutOfMemory = 2, kNotInitialized = 3;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kCacheBytes = 38;  // CUdevice_attribute
-constexpr int kSharedOptin = 97;
+constexpr int kSharedOptin = 97, kClock = 13, kMemoryClock = 36, kMemoryWidth = 37;
 constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
 constexpr int kPointerContext = 1, kPointerOrdinal = 9;                                          // CUpointer_attribute
 constexpr int kReleaseThreshold = 4;                                                             // CUmemPool_attribute
@@ -139,6 +139,7 @@ struct DeviceFacts {
   int multiprocessors = 0;
   int shared_bytes = 0;  // that a block may use
   int cache_bytes = 0;   // of L2
+  double memory_bytes = 0;  // that the GPU's memory delivers in a cycle of the multiprocessors, by its clock and width
 };
 
 // Raises DeviceError for an ordinal that the driver does not see.

@@ -4,15 +4,16 @@
 
 #include "../../../../kernels/cuda/tile.h"
 #include "../error.h"
+#include "estimate.h"
 #include "products.h"
 
 namespace deepsim::runtime::detail::cuda {
 
 namespace {
 
-constexpr int kMostRows = 128;   // of a tile
-constexpr int kTile = 128;       // rows and columns of the largest tiles
-constexpr double kShareOfCache = 0.7;  // that the input and output of a step may take
+constexpr int kMostRows = 256;  // of a tile
+constexpr double kShareOfCache = 0.7;  // that the input and output of a step may take, to be found there
+constexpr double kNearBest = 1.05;     // the time of fewer images at once, which need less memory, that is as good
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 
@@ -104,21 +105,22 @@ Choice Plan::choose(const ProductSize& size) const {
   return product_for(gpu_->facts(), size, settings_.stable, settings_.instructions);
 }
 
-// As many images, a power of two, as keep a step's input and output in the L2 cache, but no fewer than keep every
-// multiprocessor busy with two blocks. The first step after weights that all images share takes what it is given.
+// As many images, a power of two, as take the fewest cycles each: few keep a step's input and output in the L2 cache, many
+// keep all multiprocessors busy to the end. A layer that all images share the weights of takes all.
 int Plan::group_of(const Step& step) const {
-  if (step.wide()) return settings_.images;
+  if (step.wide() || !step.multiplies()) return settings_.images;
   const auto bytes = [](const Layout& layout) {
     return static_cast<double>(layout.planes()) * layout.image_rows() * kernel::kRow;
   };
-  const double of_image = std::max(1.0, bytes(step.in) + bytes(step.out)), cache = kShareOfCache * gpu_->facts().cache_bytes;
-  int group = 1;
-  const auto busy = [&] {
-    if (!step.multiplies()) return true;
-    const ProductSize size = step.size(group);
-    return divide_up(size.rows, kTile) * divide_up(size.columns, kTile) * size.groups >= 2 * gpu_->facts().multiprocessors;
+  const double of_image = bytes(step.in) + bytes(step.out), cache = kShareOfCache * gpu_->facts().cache_bytes;
+  const auto cycles_each = [&](int group) {
+    const double moved = group * of_image, memory = moved > cache ? memory_cycles(gpu_->facts(), moved) : 0;
+    return (std::max(choose(step.size(group)).cycles, memory) + kLaunch) / group;
   };
-  while (group < settings_.images && (2 * group * of_image <= cache || !busy())) group *= 2;
+  double best = cycles_each(1);
+  for (int group = 2; group < 2 * settings_.images; group *= 2) best = std::min(best, cycles_each(group));
+  int group = 1;
+  while (group < settings_.images && cycles_each(group) > kNearBest * best) group *= 2;
   return group;
 }
 

@@ -7,6 +7,7 @@
 #include "../../../../kernels/cuda/tile.h"
 #include "../../../../kernels/cuda/variants.h"
 #include "../error.h"
+#include "estimate.h"
 
 namespace deepsim::runtime::detail::cuda {
 
@@ -14,9 +15,7 @@ namespace {
 
 namespace kernel = deepsim::cuda;
 
-constexpr int kBlocksOfSplits = 2;  // for each multiprocessor, where a sum is split
-constexpr int kLeastSteps = 8;      // of a part: taps of a chunk
-constexpr int kFewRows = 16;        // so few wait for their weights alone: parts read them faster
+constexpr int kParts[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};  // of a sum, as far as it has chunks
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 
@@ -37,10 +36,11 @@ struct Entry {
 
 template <class Tile>
 Entry entry(const char* store, const char* name, Instructions instructions) {
-  return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::threads, Tile::shared_bytes, instructions}};
+  return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::stages, Tile::threads, Tile::planes * kernel::kRow,
+                  Tile::operand_bytes, Tile::all_taps, Tile::shared_bytes, instructions}};
 }
 
-// Larger tiles come first, and those of wgmma before those of mma.
+// The first of several that are estimated to be as fast is taken.
 const Entry kProducts[] = {
 #define PRODUCT(tile, kind) entry<tile##_tile>(#kind, #tile "_" #kind, Instructions::wgmma),
     DEEPSIM_CUDA_HOPPER_PRODUCTS(PRODUCT)
@@ -94,56 +94,34 @@ int Product::row_tiles(const ProductSize& size) const {
 
 int Product::blocks(const ProductSize& size) const { return row_tiles(size) * divide_up(size.columns, columns) * size.groups; }
 
-namespace {
-
-// The first kernel with this store that fills the GPU, else the one with the smallest tile; whether it fills it.
-std::pair<const Product*, bool> largest_filling(const DeviceFacts& facts, const std::string& store, const ProductSize& size,
-                                                Instructions instructions) {
-  const Product* smallest = nullptr;
-  for (const Entry& entry : kProducts) {
-    const Product& product = entry.product;
-    if (entry.store != store || product.depth != size.depth || !serve(instructions, product.instructions)) continue;
-    if (product.shared_bytes(size.span, size.taps, size.chunks) > facts.shared_bytes) continue;
-    const bool fills = product.blocks(size) >= facts.multiprocessors;
-    const bool wasteful = size.columns % product.columns != 0 && size.columns % product.columns <= product.columns / 2;
-    if (fills && !wasteful) return {&product, true};
-    if (product.instructions != Instructions::wgmma) smallest = &product;
-  }
-  return {smallest, false};
-}
-
-// The smallest tile that takes all rows at once, else the largest.
-const Product* splitting(const DeviceFacts& facts, const ProductSize& size, Instructions instructions) {
-  const Product* chosen = nullptr;
-  for (const Entry& entry : kProducts) {
-    const Product& product = entry.product;
-    if (std::string(entry.store) != "partial" || product.depth != size.depth || !serve(instructions, product.instructions)) continue;
-    if (product.shared_bytes(size.span, size.taps, size.chunks) > facts.shared_bytes) continue;
-    if (chosen == nullptr || size.rows <= product.rows) chosen = &product;
-  }
-  return chosen;
-}
-
-}  // namespace
-
 Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions) {
-  // mma.sync and wgmma add in different orders: which fills the GPU depends on the batch, and an image's bits must not.
+  // mma.sync and wgmma add in different orders: which is faster depends on the batch, and an image's bits must not.
   if (stable && instructions == Instructions::wgmma) instructions = Instructions::mma;
-  const auto [product, fills] = largest_filling(facts, size.store, size, instructions);
+  const Product* product = nullptr;
+  Choice best;
+  const auto consider = [&](const Product& candidate, int parts) {
+    const int chunks = divide_up(size.chunks, parts), splits = divide_up(size.chunks, chunks);
+    if (candidate.shared_bytes(size.span, size.taps, chunks) > facts.shared_bytes) return;
+    const double estimate = cycles(facts, candidate, size, splits, chunks);
+    if (product != nullptr && estimate >= best.cycles) return;
+    product = &candidate;
+    best.splits = splits;
+    best.chunks_per_split = chunks;
+    best.cycles = estimate;
+  };
+  for (const Entry& entry : kProducts) {
+    if (entry.product.depth != size.depth || !serve(instructions, entry.product.instructions)) continue;
+    if (entry.store == size.store) consider(entry.product, 1);
+    if (stable || size.store == "pixels" || entry.store != std::string_view("partial")) continue;
+    for (const int parts : kParts)
+      if (parts <= size.chunks) consider(entry.product, parts);
+  }
   if (product == nullptr) {
     throw Failure(ErrorKind::device, "cuda: a layer's windows reach over " + std::to_string(size.span) + " pixels, more than " +
                                          facts.name + " has shared memory for. Use backend cpu.");
   }
-  const Choice whole{*product, 1, size.chunks};
-  if ((fills && size.rows > kFewRows) || stable || size.store == "pixels") return whole;
-  const Product* part = splitting(facts, size, instructions);
-  if (part == nullptr) return whole;
-  const int blocks = part->blocks(size);
-  const int most = std::max(1, size.chunks * size.taps / kLeastSteps);
-  const int wanted = std::min({divide_up(kBlocksOfSplits * facts.multiprocessors, blocks), most, size.chunks});
-  const int chunks = divide_up(size.chunks, std::max(1, wanted));
-  const Choice split{*part, divide_up(size.chunks, chunks), chunks};
-  return split.split() ? split : whole;
+  best.product = *product;
+  return best;
 }
 
 }  // namespace deepsim::runtime::detail::cuda

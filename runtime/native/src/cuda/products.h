@@ -20,7 +20,10 @@ Instructions instructions_of(const std::string& name, const DeviceFacts& facts, 
 struct ProductSize;
 struct Product {
   std::string kernel;  // its name in the module
-  int rows = 0, columns = 0, depth = 0, threads = 0;
+  int rows = 0, columns = 0, depth = 0, stages = 0, threads = 0;
+  int chunk_row_bytes = 0;  // of a chunk's channels in one row
+  int operand_bytes = 0;    // that all warps read from shared memory for one tap
+  bool all_taps = false;    // in one step of the main loop
   int (*shared_bytes)(int span, int taps, int chunks) = nullptr;
   Instructions instructions = Instructions::mma;
 
@@ -42,13 +45,13 @@ struct ProductSize {
 struct Choice {
   Product product;
   int splits = 1, chunks_per_split = 1;
+  double cycles = 0;  // estimated
   bool split() const { return splits > 1; }
 };
 
-// The kernel for a product. Large tiles where they fill the GPU; all tiles of mma sum in the same order, and all of fma in
-// theirs, so that this choice changes no bit. With wgmma, its kernels where there is one that fills the GPU, else those of
-// mma. Where no tile fills it, or rows are few, the sum is split, unless the result must be `stable`, the same in every
-// batch. Raises DeviceError when no kernel fits the shared memory.
+// The kernel for a product, which takes the fewest cycles by estimate.h: its tile, and the parts of its sum, unless the result
+// must be `stable`, the same in every batch. All tiles of mma sum in the same order, and all of fma in theirs, so that their
+// choice changes no bit. With wgmma, its kernels or those of mma. Raises DeviceError when no kernel fits the shared memory.
 Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions = Instructions::mma);
 
 }  // namespace deepsim::runtime::detail::cuda

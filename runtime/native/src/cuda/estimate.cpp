@@ -1,0 +1,72 @@
+#include "estimate.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "../../../../kernels/cuda/layers.h"
+
+namespace deepsim::runtime::detail::cuda {
+
+namespace {
+
+constexpr double kSharedRate = 128;      // bytes that a multiprocessor's shared memory delivers in a cycle
+constexpr double kOutputCycles = 0.085;  // of a multiprocessor for each value that is stored: 11 instructions, four at a time
+constexpr double kLatency = 500;         // of a copy from the cache
+constexpr double kOverlap = 0.1;         // of what takes less time than the longest: it does not hide entirely
+constexpr int kRegisters = 65536;        // of a multiprocessor
+constexpr int kOtherRegisters = 96;      // of a thread, beside its sums
+
+// What one multiprocessor does in a cycle.
+struct Rates {
+  double multiplications;  // with their additions
+  double cache_bytes;
+};
+
+Rates rates_of(int architecture, Instructions instructions) {
+  const bool turing = architecture < 80, ampere = architecture == 80, hopper = architecture == 90, blackwell = architecture == 100;
+  Rates rates{512, ampere ? 40.0 : hopper || blackwell ? 26.0 : 20.0};
+  if (ampere || blackwell) rates.multiplications = 1024;
+  if (hopper) rates.multiplications = instructions == Instructions::wgmma ? 2048 : 1300;  // mma.sync does not reach the rest
+  if (instructions == Instructions::fma) rates.multiplications = turing || ampere ? 64 : 128;
+  return rates;
+}
+
+int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+// Blocks that a multiprocessor has room for.
+int resident(const DeviceFacts& facts, const Product& product, int shared_bytes) {
+  const int sums = product.rows * product.columns / product.threads;
+  const int registers = kRegisters / (product.threads * (sums + kOtherRegisters));
+  return std::max(1, std::min(registers, (facts.shared_bytes + 1024) / (shared_bytes + 1024)));
+}
+
+}  // namespace
+
+double memory_cycles(const DeviceFacts& facts, double bytes) { return bytes / facts.memory_bytes; }
+
+double cycles(const DeviceFacts& facts, const Product& product, const ProductSize& size, int splits, int chunks_per_split) {
+  const Rates rates = rates_of(facts.architecture, product.instructions);
+  const int blocks = product.blocks(size) * splits, taps = chunks_per_split * size.taps;
+  const double tile = static_cast<double>(product.rows) * product.columns;
+  const double input = static_cast<double>(chunks_per_split) * product.chunk_row_bytes * (product.rows + size.span);
+  const double weights = static_cast<double>(taps) * product.chunk_row_bytes * product.columns;
+  // A block by itself, and one that is copied for and multiplied beside others.
+  const double steps = product.all_taps ? chunks_per_split : taps;
+  const double multiplying = taps * tile * product.depth / rates.multiplications;
+  const double shared = (input + weights + static_cast<double>(taps) * product.operand_bytes) / kSharedRate;
+  const double busy = std::max(multiplying, shared) + tile * kOutputCycles;
+  const double alone = std::max(busy, kLatency * (2 + steps / (product.stages - 1)));
+  const int most = divide_up(blocks, facts.multiprocessors);
+  const int waves = divide_up(most, resident(facts, product, product.shared_bytes(size.span, size.taps, chunks_per_split)));
+  const double computing = std::max(most * busy, waves * alone);
+  const double element = static_cast<double>(product.chunk_row_bytes) / product.depth;
+  const double outputs = static_cast<double>(size.rows) * size.columns * size.groups;
+  const double cache = facts.multiprocessors * rates.cache_bytes;
+  const double delivering = (blocks * (input + weights) + outputs * element) / cache;
+  const double all_weights = element * product.depth * size.chunks * size.taps * size.columns * size.groups;
+  const double adding = splits == 1 ? 0 : kLaunch + 2 * splits * outputs * sizeof(float) / cache;
+  const double loading = memory_cycles(facts, all_weights), longest = std::max({computing, delivering, loading});
+  return longest + kOverlap * (computing + delivering + loading - longest) + adding;
+}
+
+}  // namespace deepsim::runtime::detail::cuda
