@@ -4,13 +4,13 @@
     python -m benchmarks.gpu --quick            # a first look
     python -m benchmarks.gpu --check            # errors, gaps, repeats and compute-sanitizer alone
 
-Checked before anything is timed: the error of every layer and of both networks against float64, beside that of
-PyTorch's own fp16 (at most twice as large is asked); outputs without a gap; repeats with equal bits; compute-sanitizer
-where it is found. A generator that fails is not timed. Timed, all in memory of the GPU: encode, decode and a loop of
-re-encoding against PyTorch in fp16 channels-last (eager; as a CUDA graph; compiled, as a CUDA graph) and ONNX Runtime;
-single layers against PyTorch's and, with --cutlass, CUTLASS's strided dgrad. On Hopper the kernels that use wgmma
-follow, checked and timed likewise. Writes JSON, tables and plots to benchmarks/results/, after every batch size what
-there is by then, and ends with what is asked beside what was measured.
+Checked before anything is timed: first calls in a process of their own; the error of every layer and of both networks
+against float64, beside that of PyTorch's own fp16 (at most twice as large is asked); results that must agree; repeats
+with equal bits. A generator that fails is not timed. Timed, all in memory of the GPU: encode, decode and a loop of
+re-encoding against PyTorch in fp16 channels-last (eager; as a CUDA graph; compiled, as a CUDA graph) and ONNX Runtime.
+On Hopper the kernels that use wgmma follow, checked and timed likewise. Then single layers, against PyTorch's and, with
+--cutlass, CUTLASS's strided dgrad; at last compute-sanitizer's tools, where it is found. Writes JSON, tables and plots
+to benchmarks/results/, whenever there is more, and ends with what is asked beside what was measured.
 
 Exit codes: 0 done, 4 no GPU or no kernels for it, 5 a check failed. A speed that was missed changes none.
 """
@@ -18,8 +18,10 @@ Exit codes: 0 done, 4 no GPU or no kernels for it, 5 a check failed. A speed tha
 from __future__ import annotations
 
 import datetime
+import math
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +40,18 @@ from deepsim.runtime.networks import CAFFENET, invertible_layers
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LARGEST = 1024  # images that the backend cuda computes together
 REPEATS = 250  # of a call that have to give the same bits
-QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1, "repeats": 25}
+QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1, "repeats": 25, "deadline": 420.0}
 
 
 @click.command(help=(__doc__ or "").split("\n\n", 1)[0])
 @click.option("--generators", default="fc6,pool5", show_default=True, help="Layers, with commas between.")
 @click.option("--batches", default="1,8,64,256,1024", show_default=True, help="Batch sizes, with commas between.")
 @click.option("--seconds", type=click.FloatRange(0.001), default=0.5, show_default=True, help="Per contender and row.")
-@click.option("--quick", is_flag=True, help="fc6 at batch 1 and 256, short; compiles no single layers.")
+@click.option("--quick", is_flag=True, help="Seven minutes: fc6 at batch 256 and 1, fewer checks.")
 @click.option("--check", "check_only", is_flag=True, help="Time nothing.")
 @click.option("--single-layers/--no-single-layers", default=True, help="Time every layer by itself too.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="torch.compile takes part.")
+@click.option("--deadline", type=click.FloatRange(0), help="Seconds after which nothing more is begun.")
 @click.option(
     "--cutlass",
     "headers",
@@ -69,14 +72,16 @@ def main(
     check_only: bool,
     single_layers: bool,
     compiled: bool,
+    deadline: float | None,
     headers: Path | None,
     output: Path,
 ) -> None:
     """Check, measure, write."""
+    begun = time.monotonic()
     if quick:
-        generators, batches, seconds = (
+        generators, batches, seconds, deadline = (
             QUICK[name] if context.get_parameter_source(name) is ParameterSource.DEFAULT else context.params[name]
-            for name in ("generators", "batches", "seconds")
+            for name in ("generators", "batches", "seconds", "deadline")
         )
     layers, sizes = layers_of(generators), sizes_of(batches)
     gpu = Gpu()
@@ -88,9 +93,16 @@ def main(
             cutlass.check_headers(headers, gpu.architecture)
             say("compiling CUTLASS's strided dgrad")
             peer = cutlass.compile_peer(headers, gpu.architecture, Path(folder))
-        repeats = QUICK["repeats"] if quick else REPEATS
-        each_compiled = compiled and not quick
-        plan = Plan(sizes, seconds, repeats, not check_only, single_layers, compiled, each_compiled, peer)
+        plan = Plan(
+            *(sizes[::-1] if quick else sizes, seconds, QUICK["repeats"] if quick else REPEATS),
+            timed=not check_only,
+            single_layers=single_layers,
+            compiled=() if not compiled else sizes[-1:] if quick else sizes,
+            compiled_layers=compiled and not quick,
+            cutlass=peer,
+            brief=quick,
+            deadline=math.inf if deadline is None else begun + deadline,
+        )
         left_out = [] if headers else ["cutlass: no headers named with --cutlass or CUTLASS_PATH"]
         day = datetime.date.today()
         record: dict[str, Any] = {"generators": {}}
@@ -121,7 +133,7 @@ def finish(record: dict[str, Any], output: Path | None, day: datetime.date) -> N
     failed = [f"{name}, {reason}" for name, found in record["generators"].items() for reason in found["failures"]]
     if failed:
         more = f" (and {len(failed) - 1} more, above)" if len(failed) > 1 else ""
-        raise NumericError(f"checks: {failed[0]}{more}. It was not timed; repair the kernels.")
+        raise NumericError(f"checks: {failed[0]}{more}. Repair the kernels.")
 
 
 def say(line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import tempfile
@@ -22,6 +23,8 @@ from deepsim.runtime.errors import DeviceError
 Call = Callable[[], Tensor]
 CUDA_PROVIDER = "CUDAExecutionProvider"
 WARM_UP = 3  # calls before anything is timed, recorded or profiled
+# Kernels of a type that no network has, run first in a recording: CUPTI 13.0 loses the first of all but the first one.
+MARKERS, MARKER = 512, "FillFunctor<short>"
 
 
 class Kernel(NamedTuple):
@@ -50,12 +53,6 @@ class Gpu:
         self.name = torch.cuda.get_device_name()
         major, minor = torch.cuda.get_device_capability()
         self.architecture = 10 * major + minor
-        if not self._trace(
-            lambda: torch.zeros(1, device=self.device), 1
-        ):  # before any graph is made, as CUPTI wants it
-            raise DeviceError(
-                "gpu: PyTorch's profiler records no kernel. Let this user profile, as NVIDIA's driver may."
-            )
 
     @property
     def stream(self) -> int:
@@ -72,6 +69,7 @@ class Gpu:
 
     def let_go(self) -> None:
         """Give memory that PyTorch keeps but does not use back to the GPU, for others."""
+        gc.collect()  # forms and their compiled functions refer to each other
         torch.cuda.empty_cache()
 
     def synchronize(self) -> None:
@@ -106,14 +104,25 @@ class Gpu:
                 function(argument)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            result = function(argument)
+        before = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph):
+                result = function(argument)
+        finally:
+            torch.cuda.set_stream(before)  # which PyTorch does not where this fails
 
-        def replay() -> Tensor:
+        def replay(alive: object = (function, argument)) -> Tensor:  # their memory is what the graph reads
             graph.replay()
             return result
 
         return replay
+
+    def attach_profiler(self) -> None:
+        """Record something: before the graphs are made whose kernels shall be recorded, CUPTI wants that.
+
+        What is timed afterwards may take longer. Raises DeviceError where nothing is recorded.
+        """
+        self._trace(lambda: None, 1)
 
     def kernels(self, call: Callable[[], object], calls: int) -> list[list[Kernel]]:
         """Return the kernels of each of ``calls`` calls, in the order in which they ran."""
@@ -122,15 +131,19 @@ class Gpu:
         return split(self._trace(call, calls), calls)
 
     def _trace(self, call: Callable[[], object], calls: int) -> list[Kernel]:
+        marked = torch.zeros(1, dtype=torch.int16, device=self.device)
         self.synchronize()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(MARKERS):
+                marked.fill_(1)
+            self.synchronize()
             for _ in range(calls):
                 call()
             self.synchronize()
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "trace.json"
             profile.export_chrome_trace(str(file))
-            return kernels_of(json.loads(file.read_text()))
+            return after_markers(kernels_of(json.loads(file.read_text())))
 
 
 def clocks() -> str | None:
@@ -149,14 +162,22 @@ def kernels_of(trace: Mapping[str, Any]) -> list[Kernel]:
     return [Kernel(event["name"], event["dur"] / 1e6) for event in sorted(events, key=lambda event: event["ts"])]
 
 
+def after_markers(kernels: list[Kernel]) -> list[Kernel]:
+    """Return what ran after the last marker. Raises DeviceError where none was recorded: more may be missing then."""
+    marked = [at for at, kernel in enumerate(kernels) if MARKER in kernel.name]
+    if not marked:
+        raise DeviceError(
+            f"profiler: {len(kernels)} kernels recorded and not those that mark the beginning. "
+            "Let this user profile, as NVIDIA's driver may."
+        )
+    return kernels[marked[-1] + 1 :]
+
+
 def split(kernels: list[Kernel], calls: int) -> list[list[Kernel]]:
     """Cut what ``calls`` equal calls ran into calls. Raises DeviceError where they are not equal."""
     each, rest = divmod(len(kernels), calls)
     parts = [kernels[at : at + each] for at in range(0, len(kernels), max(each, 1))]
     names = [[kernel.name for kernel in part] for part in parts]
     if rest or not each or any(part != names[0] for part in names):
-        raise DeviceError(
-            f"profiler: {len(kernels)} kernels in {calls} equal calls, expected the same in each. "
-            "Leave single layers out with --no-single-layers."
-        )
+        raise DeviceError(f"profiler: {len(kernels)} kernels in {calls} equal calls, expected the same in each.")
     return parts

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from benchmarks.gpu.sanitizer import KERNELS_VARIABLE
 from deepsim.export.sources import Source
 from deepsim.runtime.bench import environment
 from deepsim.runtime.bench.work import Roofs, Work, rate
-from deepsim.runtime.errors import DeepsimError, OutOfMemory
+from deepsim.runtime.errors import OutOfMemory
 
 DEFAULT_KERNELS = "mma"
 OTHER_KERNELS = {90: "wgmma"}  # by compute capability, where there are others to choose
@@ -31,49 +33,70 @@ Keep = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: ``seconds`` for each contender and row, ``cutlass`` the compiled peer, if any."""
+    """What is run: ``seconds`` for each contender and row, ``cutlass`` the compiled peer, if any.
 
-    batches: tuple[int, ...]
+    ``brief``: of compute-sanitizer's tools memcheck alone, and single layers are checked of the default kernels alone.
+    What has not begun at ``deadline``, by time.monotonic, is left out.
+    """
+
+    batches: tuple[int, ...]  # in the order in which they are timed
     seconds: float
     repeats: int
     timed: bool = True
     single_layers: bool = True
-    compiled: bool = True
+    compiled: tuple[int, ...] = ()  # batch sizes at which torch.compile takes part
     compiled_layers: bool = True
     cutlass: Path | None = None
+    brief: bool = False
+    deadline: float = math.inf
 
 
 def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep: Keep) -> None:
-    """Check and time every generator, single layers of the first; give ``keep`` the record whenever it has grown."""
-    sanitized = sanitizer.find()
+    """Check and time every generator, single layers of the first; give ``keep`` the record whenever it has grown.
+
+    First what matters most: whole calls, then other kernels, single layers, for which a profiler is attached, and at
+    last compute-sanitizer, which takes long.
+    """
     generators: dict[str, Any] = {}
-    measured: list[Measurement] = []
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         roofs = timing.measure_roofs(gpu, plan.seconds) if plan.timed else None
-        record = {
+        record: dict[str, Any] = {
             "gpu": gpu.name,
             "clocks": clocks(),
             "kernels": os.environ.get(KERNELS_VARIABLE) or DEFAULT_KERNELS,
             "commit": commit(),
             "environment": environment(),
             "roofs": roofs._asdict() if roofs else None,
-            "left_out": [] if sanitized else ["compute-sanitizer: not found, expected it on PATH or beside nvcc"],
+            "left_out": [],
             "generators": generators,
         }
-        for name, source in sources.items():
-            own = replace(plan, single_layers=plan.single_layers and not generators)
 
-            def grown(found: dict[str, Any], name: str = name) -> None:
+        def growing(name: str) -> Keep:
+            def grown(found: dict[str, Any]) -> None:
                 generators[name] = found
                 keep(record)
 
-            measured.append(Measurement(gpu, source, Path(folder) / name, own, say, grown))
-            measured[-1].run(roofs, sanitized)
-        # Last, when whatever they might break is measured.
+            return grown
+
+        measured = [
+            Measurement(gpu, source, Path(folder) / name, plan, say, growing(name), roofs)
+            for name, source in sources.items()
+        ]
+        for each in measured:
+            each.run()
         other = None if os.environ.get(KERNELS_VARIABLE) else OTHER_KERNELS.get(gpu.architecture)
-        for measurement in measured:
-            if other is not None and not measurement.failures:
-                measurement.compare(other, roofs, sanitized)
+        for each in measured:
+            if other is not None and not each.failures:
+                each.compare(other)
+        if roofs and plan.single_layers:
+            measured[0].time_single_layers()
+        path = sanitizer.find()
+        if path is None:
+            record["left_out"] = ["compute-sanitizer: not found, expected it on PATH or beside nvcc"]
+        for each in measured:
+            if path is not None:
+                each.sanitize(path)
+        keep(record)
 
 
 def commit() -> str | None:
@@ -88,7 +111,7 @@ def commit() -> str | None:
 
 @dataclass
 class Measurement:
-    """A generator under measurement, in a folder of its own."""
+    """A generator under measurement, in a folder of its own; without ``roofs`` nothing is timed."""
 
     gpu: Gpu
     source: Source
@@ -96,6 +119,7 @@ class Measurement:
     plan: Plan
     say: Say
     keep: Keep
+    roofs: Roofs | None
     checks: dict[str, Any] = field(default_factory=dict)
     other_checks: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -103,129 +127,181 @@ class Measurement:
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def run(self, roofs: Roofs | None, sanitized: str | None) -> None:
-        """Check, then time at the roofs (None: do not) unless a check failed.
+    def run(self) -> None:
+        """Check, then time whole calls unless a check failed.
 
         Raises OutOfMemory where there is too little memory for the checks.
         """
         self.folder.mkdir()
-        bundle = write(self._bundle, self.source)
+        write(self._bundle, self.source)
         try:
-            self._check(bundle, sanitized)
-            self._grown()
-            if roofs and not self.failures:
-                self._time(bundle, roofs)
+            if self._tried(None):
+                self.checks = self._errors(self.plan.batches, None, steps=True)
+                for failure in checks.failures(self.checks):
+                    self._fail(failure)
         except torch.OutOfMemoryError as error:
             line = " ".join(str(error).split())[:200]
             raise OutOfMemory(f"checks: {line}. Name smaller --batches than {max(self.plan.batches)}.") from error
+        self._grown()
+        if self.roofs and not self.failures:
+            self._time(self.roofs)
 
-    def compare(self, kernels: str, roofs: Roofs | None, sanitized: str | None) -> None:
-        """Check other kernels of this GPU; then time them (without roofs: do not) beside the default, after ``run``."""
+    def compare(self, kernels: str) -> None:
+        """Check other kernels of this GPU; then time them beside the default, after ``run``."""
+        if self._late(kernels):
+            return
         try:
-            self._compare(self._bundle, kernels, roofs, sanitized)
-        except (DeepsimError, RuntimeError) as error:
-            self._fail(f"{kernels}: {' '.join(str(error).split())[:300]}")
-        self._grown(roofs)
+            self._compare(kernels)
+        except Exception as error:
+            self._fail(f"{kernels}: {_line(error)}")
+        self._grown()
+
+    def time_single_layers(self) -> None:
+        """Time every layer by itself: of our kernels, the default and others that were checked, and of the peers."""
+        if self.roofs is None or self.failures:
+            return
+        attached = False
+        with timing.left_out("single layers", self._refuse):
+            self.gpu.attach_profiler()
+            attached = True
+        for batch in self.plan.batches if attached else ():
+            if not self._late(f"single layers at batch {batch}"):
+                self._tell(f"single layers at batch {batch}")
+                self._time_single_layers(batch, self.roofs)
+                self._grown()
+
+    def sanitize(self, sanitizer_: str) -> None:
+        """Run compute-sanitizer's tools on all kernels that were checked; of others the one that knows about copies."""
+        for kernels, found in ((None, self.checks), *self.other_checks.items()):
+            few = self.plan.brief or kernels is not None
+            for tool in sanitizer.TOOLS[:1] if few else sanitizer.TOOLS:
+                name = f"compute-sanitizer, {tool}" + (f" on {kernels}" if kernels else "")
+                if not found or self._late(name):
+                    continue
+                self._tell(name)
+                limit = min(sanitizer.LIMIT_S, self.plan.deadline - time.monotonic())
+                lines = sanitizer.findings(sanitizer_, self._bundle, tool, self._refuse, kernels, limit)
+                if lines is not None:
+                    found["sanitizer"][tool] = lines
+                if lines:
+                    self._fail(f"{name}: {lines[-1]}")
+                self._grown()
 
     @property
     def _bundle(self) -> Path:
         return self.folder / "whole"
 
-    def _grown(self, roofs: Roofs | None = None) -> None:
+    def _tried(self, kernels: str | None) -> bool:
+        """Tell whether calls come back in a process that may break or hang, as this one must not."""
+        self._tell(f"first calls{_of(kernels)}, in a process of their own")
+        wrong = sanitizer.trial(self._bundle, (*sanitizer.BATCHES, max(self.plan.batches)), kernels)
+        if wrong is not None:
+            self._fail(f"{kernels}: {wrong}" if kernels else wrong)
+        return wrong is None
+
+    def _grown(self) -> None:
         """Hand out what was found so far."""
         own = tuple(dict.fromkeys(row["backend"] for row in self.rows if row["backend"].startswith(timing.OWN)))
-        rate(self.rows, own, {what: self._work(what) for what in timing.CALLS}, roofs)
+        rate(self.rows, own, {what: self._work(what) for what in timing.CALLS}, self.roofs)
         names = ("checks", "other_checks", "failures", "rows", "single_layers", "left_out")
         self.keep({name: getattr(self, name) for name in names})
 
-    def _check(self, bundle: Path, sanitized: str | None) -> None:
-        self.checks = self._errors(bundle, self.plan.batches, None)
-        if sanitized:
-            self._tell("compute-sanitizer")
-            self.checks["sanitizer"] = sanitizer.findings(sanitized, bundle, self._refuse)
-        for failure in checks.failures(self.checks):
-            self._fail(failure)
-
-    def _errors(self, bundle: Path, batches: Sequence[int], kernels: str | None) -> dict[str, Any]:
+    def _errors(self, batches: Sequence[int], kernels: str | None, steps: bool) -> dict[str, Any]:
         """Return what is checked of kernels, the default where None are named, within this process."""
         gpu, source, folder, repeats = self.gpu, self.source, self.folder, self.plan.repeats
         few = sorted({min(size, max(self.plan.batches)) for size in checks.FEW})
-        of_kernels = f" of {kernels}" if kernels else ""
-        self._tell(f"errors of the networks{of_kernels}")
-        found: dict[str, Any] = {"network": checks.network_errors(gpu, source, bundle, folder, kernels=kernels)}
-        self._tell(f"errors of every layer{of_kernels}")
-        found["steps"] = checks.step_errors(gpu, source, folder, batches, kernels)
-        self._tell(f"outputs{of_kernels} without a gap, repeats with equal bits")
-        found["unwritten"] = checks.unwritten(gpu, bundle, few, kernels)
+        self._tell(f"errors of the networks{_of(kernels)}")
+        found: dict[str, Any] = {"network": checks.network_errors(gpu, source, self._bundle, folder, kernels=kernels)}
+        found["steps"] = []
+        if steps:
+            self._tell(f"errors of every layer{_of(kernels)}")
+            found["steps"] = checks.step_errors(gpu, source, folder, batches, kernels)
+        self._tell(f"results{_of(kernels)} that must be equal")
+        found["contradictions"] = checks.contradictions(gpu, self._bundle, few, kernels)
         found["repeats_that_differ"] = {
-            str(batch): checks.differing_repeats(gpu, bundle, batch, repeats, kernels) for batch in few
+            str(batch): checks.differing_repeats(gpu, self._bundle, batch, repeats, kernels) for batch in few
         }
         found["sanitizer"] = {}
         return found
 
-    def _compare(self, bundle: Path, kernels: str, roofs: Roofs | None, sanitized: str | None) -> None:
-        sanitizer_found: dict[str, list[str]] = {}
-        if sanitized:  # first, in a process that may break; of its tools the one that knows about asynchronous copies
-            self._tell(f"compute-sanitizer on {kernels}")
-            sanitizer_found = sanitizer.findings(sanitized, bundle, self._refuse, ("memcheck",), kernels)
-        found = self.other_checks[kernels] = self._errors(bundle, (max(self.plan.batches),), kernels)  # fill the GPU
-        found["sanitizer"] = sanitizer_found
+    def _compare(self, kernels: str) -> None:
+        if not self._tried(kernels):
+            return
+        largest = (max(self.plan.batches),)  # fills the GPU
+        found = self.other_checks[kernels] = self._errors(largest, kernels, steps=not self.plan.brief)
         failures = checks.failures(found)
         for failure in failures:
             self._fail(f"{kernels}: {failure}")
-        if failures or roofs is None:
+        if failures or self.roofs is None:
             return
-        gpu, source, name = self.gpu, self.source, f"{timing.OWN}-{kernels}"
+        name = _name_of(kernels)
         for batch in self.plan.batches:
+            if self._late(f"{name} at batch {batch}"):
+                continue
             self._tell(f"batch {batch} with {kernels}")
             with timing.left_out(f"{name} at batch {batch}", self._refuse):
-                default, other = Ours(gpu, bundle, batch), Ours(gpu, bundle, batch, kernels=kernels)
+                default, other = (
+                    Ours(self.gpu, self._bundle, batch),
+                    Ours(self.gpu, self._bundle, batch, kernels=kernels),
+                )
                 contenders = {timing.OWN: _called(default), name: _called(other)}
-                timed = timing.time_calls(gpu, source, contenders, batch, self.plan.seconds, roofs, self._refuse)
-                self.rows += [row for row in timed if row["backend"] == name]
-                if self.plan.single_layers:
-                    self.single_layers += timing.own_steps(gpu, source, other, batch, roofs, name)
+                for timed in self._time_calls(contenders, batch, self.roofs):
+                    self.rows += [row for row in timed if row["backend"] == name]
 
-    def _time(self, bundle: Path, roofs: Roofs) -> None:
+    def _time(self, roofs: Roofs) -> None:
         absent = peers.reason_without_onnxruntime(self.gpu.provider)
         if absent:
             self._refuse(f"onnxruntime: {absent}")
         for batch in self.plan.batches:
+            if self._late(f"batch {batch}"):
+                continue
             self._tell(f"batch {batch}")
             try:
-                self._time_batch(bundle, batch, roofs, onnxruntime=absent is None)
+                contenders = self._contenders(batch, onnxruntime=absent is None)
+                for timed in self._time_calls(contenders, batch, roofs):
+                    self.rows += timed
+                    self._grown()
+                del contenders
             except (torch.OutOfMemoryError, OutOfMemory) as error:
-                self._refuse(f"batch {batch}: not all timed, out of memory ({' '.join(str(error).split())[:200]})")
-            except (DeepsimError, RuntimeError) as error:
-                self._fail(f"batch {batch}: {' '.join(str(error).split())[:300]}")
-            self._grown(roofs)
+                self._refuse(f"batch {batch}: not all timed, out of memory ({_line(error)})")
+            except Exception as error:
+                self._fail(f"batch {batch}: {_line(error)}")
+            self._grown()
 
-    def _time_batch(self, bundle: Path, batch: int, roofs: Roofs, onnxruntime: bool) -> None:
-        """Time one batch size; every contender is made for it and let go after it."""
+    def _time_calls(
+        self, contenders: Mapping[str, timing.Contender], batch: int, roofs: Roofs
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Time every call at one batch size; yield its rows."""
+        for what in timing.CALLS:
+            if not self._late(f"{what} at batch {batch}"):
+                yield timing.time_call(
+                    self.gpu, self.source, contenders, what, batch, self.plan.seconds, roofs, self._refuse
+                )
+
+    def _time_single_layers(self, batch: int, roofs: Roofs) -> None:
         gpu, source, plan = self.gpu, self.source, self.plan
-        ours = Ours(gpu, bundle, batch)
-        contenders = self._contenders(ours, onnxruntime)
-        self.rows += timing.time_calls(gpu, source, contenders, batch, plan.seconds, roofs, self._refuse)
-        del contenders
-        if plan.single_layers:
-            with timing.left_out(f"single layers at batch {batch}", self._refuse):
-                compiled = plan.compiled_layers
-                self.single_layers += timing.time_steps(gpu, source, ours, batch, compiled, roofs, self._refuse)
-        if plan.single_layers and plan.cutlass:
+        for kernels in (None, *self.other_checks):
+            name = _name_of(kernels)
+            with timing.left_out(f"{name}: single layers at batch {batch}", self._refuse):
+                ours = Ours(gpu, self._bundle, batch, kernels=kernels)
+                self.single_layers += timing.own_steps(gpu, source, ours, batch, roofs, name)
+                del ours  # and its memory
+        self.single_layers += timing.torch_steps(gpu, source, batch, plan.compiled_layers, roofs, self._refuse)
+        if plan.cutlass:
             with timing.left_out(f"cutlass at batch {batch}", self._refuse):
                 steps = timing.networks(source)["generator"]
                 gpu.let_go()  # the peer is a process of its own
                 self.single_layers += cutlass.time_upconvolutions(plan.cutlass, "generator", steps, batch, roofs)
 
-    def _contenders(self, ours: Ours, onnxruntime: bool) -> dict[str, timing.Contender]:
+    def _contenders(self, batch: int, onnxruntime: bool) -> dict[str, timing.Contender]:
         """Return who takes part, ours first, each as a function from (what, argument, iterations) to a call."""
         gpu, source = self.gpu, self.source
-        found: dict[str, timing.Contender] = {timing.OWN: _called(ours)}
+        found: dict[str, timing.Contender] = {timing.OWN: _called(Ours(gpu, self._bundle, batch))}
         found |= {
             "torch": peers.TorchForm(gpu, source).call,
             "torch-graph": peers.TorchForm(gpu, source, graph=True).call,
         }
-        if self.plan.compiled:
+        if batch in self.plan.compiled:
             found["torch-compile-graph"] = peers.TorchForm(gpu, source, compiled=True, graph=True).call
         if onnxruntime:
             with timing.left_out("onnxruntime", self._refuse):
@@ -237,6 +313,13 @@ class Measurement:
         steps = [step for network in timing.CALLS[what] for step in networks[network]]
         return Work(sum(step.multiply_adds for step in steps), sum(step.weight_bytes for step in steps))
 
+    def _late(self, what: str) -> bool:
+        """Tell whether there is no time left for something, which is then left out."""
+        late = time.monotonic() >= self.plan.deadline
+        if late:
+            self._refuse(f"{what}: no time left")
+        return late
+
     def _tell(self, line: str) -> None:
         self.say(f"{self.source.layer}: {line}")
 
@@ -247,6 +330,18 @@ class Measurement:
     def _refuse(self, reason: str) -> None:
         self.left_out.append(reason)
         self._tell(f"left out, {reason}")
+
+
+def _of(kernels: str | None) -> str:
+    return f" of {kernels}" if kernels else ""
+
+
+def _name_of(kernels: str | None) -> str:
+    return f"{timing.OWN}-{kernels}" if kernels else timing.OWN
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _called(ours: Ours) -> timing.Contender:

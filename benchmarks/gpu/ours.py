@@ -40,7 +40,8 @@ class Ours:
     ) -> None:
         self._gpu = gpu
         gpu.let_go()
-        self._features = Bundle.open(bundle).manifest.generator.input_shape
+        generator = Bundle.open(bundle).manifest.generator
+        self._features, self._image = generator.input_shape, shapes(generator.layers, generator.input_shape)[-1]
         with _named(kernels):
             self._inverter = cuda.create(Bundle.open(bundle), "cuda:0", max_batch, precision)
 
@@ -74,6 +75,14 @@ class Ours:
     def result(self, what: str, argument: Tensor) -> Tensor:
         """Return what a call gives, in memory of its own."""
         return self.call(what, argument, self.output(what, len(argument)))()
+
+    def whole_images(self, features: Tensor) -> Tensor:
+        """Return images of features, uncropped: uint8 (n, side, side, 3)."""
+        channels, *sides = self._image
+        out = self._gpu.empty((len(features), *sides, channels), torch.uint8)
+        arguments = (features.data_ptr(), len(features), 1, out.data_ptr(), self._gpu.stream)
+        native_library.call("deepsim_decode_on_device", self._inverter.handle, *arguments)
+        return out
 
 
 @contextmanager

@@ -134,6 +134,8 @@ def _steps(found: Record) -> list[str]:
 
 
 def _errors(checks: Record) -> list[str]:
+    if not checks:  # whose first calls went wrong
+        return []
     rows = [
         (name, *(f"{found[what]:.2g}" for what in ("features", "image", "image_levels")))
         for name, found in checks["network"].items()

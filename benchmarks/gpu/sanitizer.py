@@ -1,11 +1,14 @@
-"""compute-sanitizer on our kernels. ``python -m benchmarks.gpu.sanitizer BUNDLE`` is what runs below it.
+"""Our kernels in a process of their own, alone or below compute-sanitizer.
 
-That program reads and writes host memory and imports no PyTorch, whose kernels are not what is looked at.
+Its program, ``python -m benchmarks.gpu.sanitizer BUNDLE BATCH ...``, reads and writes host memory and imports no
+PyTorch, whose kernels are not what is looked at.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +24,7 @@ KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, wi
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 FOUND = 77  # exit code for findings
 LIMIT_S = 300  # for a tool
+TRIAL_S = 120  # for our kernels alone
 LINES = 60  # of what a tool finds that are kept
 BATCHES = (1, 3, 17, 33)  # split sums, ragged tiles, two groups of convolutions
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,42 +39,72 @@ def find() -> str | None:
 def findings(
     sanitizer: str,
     bundle: Path,
+    tool: str,
     refuse: Callable[[str], None],
-    tools: Sequence[str] = TOOLS,
     kernels: str | None = None,
-) -> dict[str, list[str]]:
-    """Run our calls below every tool; return for each the lines of what it found, its summary last: none, if nothing.
+    limit_s: float = LIMIT_S,
+) -> list[str] | None:
+    """Run our calls below a tool; return the lines of what it found, its summary last: none, if nothing.
 
-    ``kernels`` are "mma" or "wgmma"; None: as the environment has it. A tool that does not run here, or is not done
-    after ``LIMIT_S`` seconds, is missing, and ``refuse`` is told.
+    ``kernels`` are "mma" or "wgmma"; None: as the environment has it. None is returned, and ``refuse`` told, where the
+    tool does not run here or is not done after ``limit_s`` seconds.
     """
+    command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND)]
+    done = _run(command, bundle, BATCHES, kernels, limit_s)
+    if done is None:
+        refuse(f"compute-sanitizer, {tool}: not done after {limit_s:.0f} s")
+        return None
+    code, text = done
+    lines = text.strip().splitlines() or [f"exit code {code}"]
+    # The program may fail of what is found, and its exit code is then the one that counts: the summary tells.
+    summary = re.search(r"^=+ (?:\w+ )?SUMMARY: (\d+)", text, re.MULTILINE)
+    if code == FOUND or (summary and int(summary[1]) > 0):
+        return lines[: LINES - 1] + lines[LINES - 1 :][-1:]
+    if code == 0 and summary:
+        return []
+    refuse(f"compute-sanitizer, {tool}: did not run ({lines[-1].strip('= ')})")
+    return None
+
+
+def trial(bundle: Path, batches: Sequence[int], kernels: str | None = None, limit_s: float = TRIAL_S) -> str | None:
+    """Run our calls in a process that may break; return what went wrong, None if nothing."""
+    done = _run([], bundle, batches, kernels, limit_s)
+    if done is None:
+        return f"calls that do not end, after {limit_s:.0f} s"
+    code, text = done
+    return None if code == 0 else (text.strip().splitlines() or [f"exit code {code}"])[-1]
+
+
+def _run(
+    below: Sequence[str], bundle: Path, batches: Sequence[int], kernels: str | None, limit_s: float
+) -> tuple[int, str] | None:
+    """Return exit code and output of this module's program; None, and nothing left running, after a time."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     if kernels is not None:
         environment[KERNELS_VARIABLE] = kernels
-    found: dict[str, list[str]] = {}
-    for tool in tools:
-        command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND), sys.executable, "-m", __name__]
+    command = [*below, sys.executable, "-m", __name__, str(bundle), *map(str, batches)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+        start_new_session=True,
+    ) as process:
         try:
-            done = subprocess.run(
-                [*command, str(bundle)], capture_output=True, text=True, env=environment, cwd=ROOT, timeout=LIMIT_S
-            )
+            text, _ = process.communicate(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            refuse(f"compute-sanitizer, {tool}: not done after {LIMIT_S} s")
-            continue
-        lines = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        if done.returncode == 0:
-            found[tool] = []
-        elif done.returncode == FOUND:
-            found[tool] = lines[: LINES - 1] + lines[LINES - 1 :][-1:]
-        else:
-            refuse(f"compute-sanitizer, {tool}: did not run ({lines[-1].strip('= ')})")
-    return found
+            os.killpg(process.pid, signal.SIGKILL)  # the tool's children too
+            return None
+    return process.returncode, text
 
 
 def main() -> None:
-    """Call everything that the backend cuda has, at batches that take different kernels."""
-    inverter = Inverter(sys.argv[1], "cuda", 0)
-    for batch in BATCHES:
+    """Call everything that the backend cuda has, at the batch sizes that are named."""
+    batches = [int(size) for size in sys.argv[2:]]
+    inverter = Inverter(sys.argv[1], "cuda", 0, max_batch=max(batches))
+    for batch in batches:
         photos = photographs(batch)
         for _ in range(3):  # as it is, recorded, replayed
             features = inverter.encode(photos)

@@ -9,7 +9,7 @@ from math import prod
 from deepsim.kernels.layers import Layer, Shape, macs, parameters, shapes
 from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeviceError
-from deepsim.runtime.pixels import CROP
+from deepsim.runtime.pixels import CROP, crop_offset
 
 HALF, SINGLE, BYTE = 2, 4, 1  # bytes of an activation or weight, of a feature, of a pixel's channel
 
@@ -30,7 +30,8 @@ _BETWEEN = {"read_pixels": INPUT, "read_features": INPUT, "write_features": OUTP
 class Step:
     """Layers that are run, verified and timed together: a reshape with what follows it, an LRN with its pooling.
 
-    ``input_bytes`` and ``output_bytes`` are those of one image, in the types that a network begins and ends with.
+    ``input_bytes`` and ``output_bytes`` are those of one image, in the types that a network begins and ends with;
+    ``needed`` is the share of its output that is asked for.
     """
 
     layers: tuple[Layer, ...]
@@ -38,6 +39,7 @@ class Step:
     output_shape: Shape
     input_bytes: int
     output_bytes: int
+    needed: float = 1.0
 
     @property
     def name(self) -> str:
@@ -64,8 +66,8 @@ class Step:
 
     @property
     def multiply_adds(self) -> int:
-        """Count multiply-adds of one image."""
-        return macs(self.layers, self.input_shape)
+        """Count multiply-adds of what is needed of one image."""
+        return round(self.needed * macs(self.layers, self.input_shape))
 
     @property
     def weight_bytes(self) -> int:
@@ -105,9 +107,37 @@ def encoder_steps(layers: Sequence[Layer], input_shape: Shape) -> list[Step]:
 
 
 def generator_steps(layers: Sequence[Layer], input_shape: Shape) -> list[Step]:
-    """Cut a generator, from fp32 features to uint8 pixels: of the crop, though whole images are computed."""
+    """Cut a generator, from fp32 features to uint8 pixels: what the crop needs of every layer, and no more."""
     steps = steps_of(layers, input_shape, SINGLE, BYTE)
-    return [*steps[:-1], replace(steps[-1], output_bytes=3 * BYTE * CROP * CROP)]
+    start = crop_offset(steps[-1].output_shape[-1])
+    pixels = range(start, start + CROP)  # rows and columns alike
+    for at, step in reversed(list(enumerate(steps))):
+        share = _share(pixels, step.output_shape)
+        for layer, shape in zip(reversed(step.layers), reversed(_input_shapes(step)), strict=True):
+            pixels = inputs_of(layer, pixels, shape)
+        read = round(step.input_bytes * _share(pixels, step.input_shape))
+        steps[at] = replace(step, needed=share, input_bytes=read, output_bytes=round(step.output_bytes * share))
+    return steps
+
+
+def inputs_of(layer: Layer, pixels: range, shape: Shape) -> range:
+    """Return the rows of a layer's input, of a shape without the batch, that these rows of its output are made of."""
+    if len(shape) < 3:
+        return range(1)
+    first, last = pixels[0] + layer.padding, pixels[-1] + layer.padding
+    if layer.kind == "deconv":
+        begin, end = -((layer.kernel - 1 - first) // layer.stride), last // layer.stride + 1
+    else:
+        begin, end = pixels[0] * layer.stride - layer.padding, pixels[-1] * layer.stride - layer.padding + layer.kernel
+    return range(max(begin, 0), min(end, shape[1]))
+
+
+def _input_shapes(step: Step) -> list[Shape]:
+    return [step.input_shape, *shapes(step.layers, step.input_shape)[:-1]]
+
+
+def _share(pixels: range, shape: Shape) -> float:
+    return 1.0 if len(shape) < 3 else (len(pixels) / shape[1]) ** 2
 
 
 def floor_seconds(steps: Iterable[Step], batch: int, roofs: Roofs) -> float:
@@ -154,4 +184,4 @@ def _kind(kernel: str, after: str) -> str | None:
 
 
 def _unknown(found: str, expected: str) -> DeviceError:
-    return DeviceError(f"profile: {found}, expected {expected}. Leave single layers out with --no-single-layers.")
+    return DeviceError(f"profiler: {found}, expected {expected}.")

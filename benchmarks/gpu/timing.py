@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -32,6 +32,7 @@ PRODUCTS = (4096, 8192)  # sides of the matrices of the product that shows the r
 COPIED = 1 << 28  # fp32 values of the copy that shows the memory's
 Contender = Callable[..., Call]  # (what, argument, iterations) -> call
 Refuse = Callable[[str], None]
+Guard = Callable[[str], AbstractContextManager[None]]
 
 
 def measure_roofs(gpu: Gpu, seconds: float = 1.0) -> Roofs:
@@ -45,62 +46,86 @@ def measure_roofs(gpu: Gpu, seconds: float = 1.0) -> Roofs:
     return Roofs(max(rates) / 1e9, 2 * source.nbytes / copy / 1e9)
 
 
-def median_seconds(gpu: Gpu, calls: Mapping[str, Call], seconds: float) -> dict[str, float]:
-    """Return seconds for each call: the median of alternating rounds, each of as many calls as ``seconds`` allow."""
+def median_seconds(
+    gpu: Gpu, calls: Mapping[str, Call], seconds: float, guarded: Guard = lambda name: nullcontext()
+) -> dict[str, float]:
+    """Return seconds for each call: the median of alternating rounds, each of as many calls as ``seconds`` allow.
+
+    Calls run within ``guarded(name)``; one whose failure it keeps to itself is missing in what is returned.
+    """
     rounds: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
+
+    def alternate(work: Callable[[str, Call], None]) -> None:
+        for name in list(rounds):
+            done = False
+            with guarded(name):
+                work(name, calls[name])
+                done = True
+            if not done:
+                del rounds[name]
+
+    def warm_up(name: str, call: Call) -> None:
         for _ in range(WARM_UP):
             call()
+        gpu.synchronize()
+
+    def measure(name: str, call: Call) -> None:
+        once = gpu.seconds(call, 1)
+        count = max(1, min(MOST_CALLS, int(seconds / ROUNDS / max(once, 1e-6))))
+        rounds[name].append(gpu.seconds(call, count))
+
+    alternate(warm_up)
     for _ in range(ROUNDS):
-        for name, call in calls.items():
-            once = gpu.seconds(call, 1)
-            count = max(1, min(MOST_CALLS, int(seconds / ROUNDS / max(once, 1e-6))))
-            rounds[name].append(gpu.seconds(call, count))
+        alternate(measure)
     return {name: statistics.median(values) for name, values in rounds.items()}
 
 
-def time_calls(
+def time_call(
     gpu: Gpu,
     source: Source,
     contenders: Mapping[str, Contender],
+    what: str,
     batch: int,
     seconds: float,
     roofs: Roofs,
     refuse: Refuse,
 ) -> list[dict[str, Any]]:
-    """Return a row for each call and contender, ours first: {"what", "batch", "backend", "images_per_second" ...}.
+    """Return a row for each contender, ours first: {"what", "batch", "backend", "images_per_second" ...}.
 
     "microseconds" is for one of many calls that are queued one after the other, "latency_us" the median of single
     calls on an idle GPU by the host's clock; "roof_share" the least time, layer by layer, over the first. A call to
     reencode makes eight iterations, and its images count once for each. Whoever differs from ours is not timed.
     """
-    rows = []
     images = gpu.tensor(photographs(batch, seed=7))
-    features = contenders[OWN]("encode", images)()
-    for what in CALLS:
-        argument = features if what == "decode" else images
-        iterations = LOOP if what == "reencode" else 1
-        calls = {}
-        for name in agreeing(contenders, what, argument, batch, refuse):
-            with left_out(f"{name}: {what} at batch {batch}", refuse):
-                calls[name] = contenders[name](what, argument, iterations)
-        floor = iterations * least_seconds(source, what, batch, roofs)
-        for name, each in median_seconds(gpu, calls, seconds).items():
+    argument = contenders[OWN]("encode", images)() if what == "decode" else images
+    iterations = LOOP if what == "reencode" else 1
+
+    def guarded(name: str) -> AbstractContextManager[None]:
+        return nullcontext() if name == OWN else left_out(f"{name}: {what} at batch {batch}", refuse)
+
+    calls = {}
+    for name in agreeing(contenders, argument, what, guarded):
+        with guarded(name):
+            calls[name] = contenders[name](what, argument, iterations)
+    floor = iterations * least_seconds(source, what, batch, roofs)
+    rows = []
+    for name, each in median_seconds(gpu, calls, seconds, guarded).items():
+        with guarded(name):
             latency = statistics.median(gpu.latency(calls[name]) for _ in range(_latencies(each, seconds)))
             row = {"what": what, "batch": batch, "backend": name, "images_per_second": batch * iterations / each}
             rows.append({**row, "microseconds": each * 1e6, "latency_us": latency * 1e6, "roof_share": floor / each})
     return rows
 
 
-def agreeing(contenders: Mapping[str, Contender], what: str, argument: Tensor, batch: int, refuse: Refuse) -> list[str]:
-    """Return those whose result is near ours, the first; ``refuse`` is told of the others."""
+def agreeing(contenders: Mapping[str, Contender], argument: Tensor, what: str, guarded: Guard) -> list[str]:
+    """Return those whose result is near ours, the first; the others raise NumericError within ``guarded(name)``."""
     wanted = contenders[OWN](what, argument, 1)().float()
     scale = wanted.abs().max().clamp(min=1e-30)
     found = [OWN]
     for name, make in contenders.items():
         if name == OWN:
             continue
-        with left_out(f"{name}: {what} at batch {batch}", refuse):
+        with guarded(name):
             result = make(what, argument, 1)()
             near = result.shape == wanted.shape
             difference = float((result.float() - wanted).abs().mean() / scale) if near else float("inf")
@@ -112,11 +137,12 @@ def agreeing(contenders: Mapping[str, Contender], what: str, argument: Tensor, b
 
 @contextmanager
 def left_out(what: str, refuse: Refuse) -> Iterator[None]:
-    """Tell ``refuse`` of what fails or is wrong inside, which is a peer's, and go on."""
+    """Tell ``refuse`` of what fails or is wrong inside, which is a peer's or the profiler's, and go on."""
     try:
         yield
-    except (DeepsimError, RuntimeError) as error:  # RuntimeError: PyTorch's, out of memory and compilers included
-        refuse(f"{what}: {' '.join(str(error).split())[:300]}")
+    except Exception as error:  # whatever compilers and other libraries raise
+        kind = "" if isinstance(error, DeepsimError) else f"{type(error).__name__}: "
+        refuse(f"{what}: {kind}{' '.join(str(error).split())[:300]}")
 
 
 def least_seconds(source: Source, what: str, batch: int, roofs: Roofs) -> float:
@@ -134,27 +160,27 @@ def networks(source: Source) -> dict[str, list[Step]]:
     }
 
 
-def time_steps(
-    gpu: Gpu, source: Source, ours: Ours, batch: int, compiled: bool, roofs: Roofs, refuse: Refuse
+def torch_steps(
+    gpu: Gpu, source: Source, batch: int, compiled: bool, roofs: Roofs, refuse: Refuse
 ) -> list[dict[str, Any]]:
-    """Return a row for each step and contender: {"network", "step", "batch", "backend", "microseconds", "roof_share"}.
-
-    All times are those of kernels alone, as the profiler has them from the GPU, without what lies between them. Ours
-    run as they do in a whole call; "input" and "output" are what converts pixels and features. PyTorch's run the one
-    layer again and again as a CUDA graph, and so find in the cache what fits there.
-    """
-    rows = own_steps(gpu, source, ours, batch, roofs)
+    """Return rows as :func:`own_steps` does for PyTorch's forms, which run the one layer again and again as a graph."""
+    rows = []
     for network, steps in networks(source).items():
         for step in steps:
             floor = step.floor_seconds(batch, roofs)
-            for name, each in _torch_times(gpu, step, weights_of(source), batch, compiled, refuse).items():
-                row = {"network": network, "step": step.name, "batch": batch, "backend": name}
-                rows.append({**row, "microseconds": each * 1e6, "roof_share": floor / each})
+            with left_out(f"torch: {step.name} at batch {batch}", refuse):
+                for name, each in _torch_times(gpu, step, weights_of(source), batch, compiled, refuse).items():
+                    row = {"network": network, "step": step.name, "batch": batch, "backend": name}
+                    rows.append({**row, "microseconds": each * 1e6, "roof_share": floor / each})
     return rows
 
 
 def own_steps(gpu: Gpu, source: Source, ours: Ours, batch: int, roofs: Roofs, name: str = OWN) -> list[dict[str, Any]]:
-    """Return our rows of ``time_steps``, under a name; the share of "input" and "output" is None."""
+    """Return a row for each step, under a name: {"network", "step", "batch", "backend", "microseconds", "roof_share"}.
+
+    All times are those of kernels alone, as the profiler has them from the GPU, without what lies between them; kernels
+    run as they do in a whole call. "input" and "output" are what converts pixels and features, and have no share.
+    """
     rows = []
     images = gpu.tensor(photographs(batch, seed=7))
     arguments = {"encoder": ("encode", images), "generator": ("decode", ours.result("encode", images))}

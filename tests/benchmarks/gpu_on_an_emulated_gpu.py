@@ -66,6 +66,9 @@ class StandIn(Gpu):
         names = self._driver.deepsim_stand_in_launched().decode().split() or ["torch"] * calls
         return split([Kernel(name, 1e-6) for name in names], calls)
 
+    def attach_profiler(self):
+        """There is none."""
+
 
 @pytest.fixture
 def gpu():
@@ -80,6 +83,7 @@ def short(monkeypatch):
         monkeypatch.setattr(timing, name, value)
     monkeypatch.setattr(checks, "FEW", (1,))
     monkeypatch.setattr(sanitizer, "find", lambda: None)
+    monkeypatch.setattr(sanitizer, "BATCHES", (1,))
 
 
 def tiny_source():
@@ -171,7 +175,7 @@ def hopper(gpu, short, monkeypatch):
         monkeypatch.setenv(f"DEEPSIM_STAND_IN_{name}", value)
     monkeypatch.setattr(StandIn, "architecture", 90)
     network = {"fp16": {"image": 1e-4}, "torch_fp16": {"image": 1e-4}}
-    asked = {"network_errors": network, "step_errors": [], "unwritten": [], "differing_repeats": 0}
+    asked = {"network_errors": network, "step_errors": [], "contradictions": [], "differing_repeats": 0}
     gpu.asked = []
 
     def answering(name, answer):
@@ -187,7 +191,7 @@ def hopper(gpu, short, monkeypatch):
     return gpu
 
 
-HOPPER = measurement.Plan((1,), 1e-6, repeats=2, compiled=False, compiled_layers=False)
+HOPPER = measurement.Plan((1,), 1e-6, repeats=2, compiled_layers=False)
 
 
 def test_on_hopper_the_other_kernels_are_checked_and_timed_too(hopper, monkeypatch):
@@ -195,7 +199,8 @@ def test_on_hopper_the_other_kernels_are_checked_and_timed_too(hopper, monkeypat
     first, *others, last = measured(hopper, HOPPER, random_source("fc6"))
     assert hopper.asked == [(name, kernels) for kernels in (None, "wgmma") for name in hopper.checks]
     assert first["rows"] == [] and last["failures"] == []
-    assert "cuda-wgmma" not in {row["backend"] for record in others for row in record["rows"]}
+    default = next(record for record in others if len(record["rows"]) == 3)
+    assert {row["backend"] for row in default["rows"]} == {"cuda"} and default["other_checks"] == {}
     named = {(row["what"], row["backend"]) for row in last["rows"]}
     assert named == {(what, name) for what in ("encode", "decode", "reencode") for name in ("cuda", "cuda-wgmma")}
     rows = {name: [r for r in last["single_layers"] if r["backend"] == name] for name in ("cuda", "cuda-wgmma")}
@@ -215,9 +220,9 @@ def test_kernels_are_those_that_were_named(hopper, tmp_path, monkeypatch):
 
 
 def test_other_kernels_that_are_wrong_leave_the_defaults_figures(hopper, monkeypatch):
-    monkeypatch.setattr(checks, "unwritten", lambda *given: ["encode"] if "wgmma" in given else [])
+    monkeypatch.setattr(checks, "contradictions", lambda *given: ["encode: a gap"] if "wgmma" in given else [])
     *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())
-    assert last["failures"] == ["wgmma: encode: part of the output was not written"]
+    assert last["failures"] == ["wgmma: encode: a gap"]
     assert {row["backend"] for row in last["rows"]} == {"cuda"}
 
 
@@ -236,6 +241,43 @@ def test_other_kernels_that_break_leave_the_figures_of_every_generator(hopper, m
     assert all({row["backend"] for row in found[name]["rows"]} == {"cuda"} for name in sources)
 
 
+def test_compute_sanitizer_comes_last_and_its_findings_are_failures(hopper, monkeypatch):
+    asked = []
+
+    def findings(path, bundle, tool, refuse, kernels, limit):
+        asked.append((path, tool, kernels))
+        return ["where", "one hazard"] if tool == "racecheck" else []
+
+    monkeypatch.setattr(sanitizer, "find", lambda: "sanitizer")
+    monkeypatch.setattr(sanitizer, "findings", findings)
+    *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())
+    assert asked == [*(("sanitizer", tool, None) for tool in sanitizer.TOOLS), ("sanitizer", "memcheck", "wgmma")]
+    assert last["failures"] == ["compute-sanitizer, racecheck: one hazard"]
+    assert last["checks"]["sanitizer"]["racecheck"] == ["where", "one hazard"]
+    assert last["other_checks"]["wgmma"]["sanitizer"] == {"memcheck": []}
+    assert {row["backend"] for row in last["rows"]} == {"cuda", "cuda-wgmma"}
+
+
+def test_what_has_not_begun_at_the_deadline_is_left_out(hopper, monkeypatch):
+    monkeypatch.setattr(sanitizer, "find", lambda: "sanitizer")
+    *_, last = measured(hopper, replace(HOPPER, deadline=time.monotonic()), tiny_source())
+    named = [
+        "batch 1",
+        "wgmma",
+        "single layers at batch 1",
+        *(f"compute-sanitizer, {tool}" for tool in sanitizer.TOOLS),
+    ]
+    assert [line for line in last["left_out"] if "onnx" not in line] == [f"{name}: no time left" for name in named]
+    assert last["checks"]["network"] and last["rows"] == last["failures"] == []
+
+
+def test_kernels_that_hang_are_not_called_in_this_process(hopper, monkeypatch):
+    monkeypatch.setattr(sanitizer, "trial", lambda bundle, batches, kernels: "calls that do not end, after 120 s")
+    *_, last = measured(hopper, HOPPER, tiny_source())
+    assert last["failures"] == ["calls that do not end, after 120 s"]
+    assert last["checks"] == {} and last["rows"] == [] and hopper.asked == []
+
+
 def test_a_wrong_layer_is_found_and_nothing_timed(gpu, short, monkeypatch):
     whole = checks.write_beginning
 
@@ -245,7 +287,7 @@ def test_a_wrong_layer_is_found_and_nothing_timed(gpu, short, monkeypatch):
         return whole(path, replace(source, generator_weights=weights), layers)
 
     monkeypatch.setattr(checks, "write_beginning", wrong)
-    (found,) = measured(gpu, measurement.Plan((1,), 1e-6, repeats=2), tiny_source())
+    *_, found = measured(gpu, measurement.Plan((1,), 1e-6, repeats=2), tiny_source())
     assert [failure.split(":")[0] for failure in found["failures"]] == ["conv5_1 at batch 1", "image of the network"]
     assert found["failures"][0].startswith("conv5_1 at batch 1: error 0.0")
     assert found["rows"] == found["single_layers"] == []
@@ -261,10 +303,11 @@ def test_fp32_is_left_out_where_kernels_for_16_bits_are_named(gpu, monkeypatch, 
     assert list(found) == ["fp16", "bf16", "torch_fp16"]
 
 
-def test_the_sanitizers_program_runs(gpu, monkeypatch, tmp_path):
-    monkeypatch.setattr(sanitizer, "BATCHES", (1,))
-    monkeypatch.setattr("sys.argv", ["sanitizer", str(write(tmp_path / "tiny", tiny_source()))])
-    sanitizer.main()
+def test_the_program_of_trials_runs(gpu, monkeypatch, tmp_path):
+    bundle = write(tmp_path / "tiny", tiny_source())
+    assert sanitizer.trial(bundle, (1, 2)) is None
+    monkeypatch.setenv("DEEPSIM_STAND_IN_FAILS", "cuLaunchKernel 20 700")
+    assert "cuda: could not" in sanitizer.trial(bundle, (1, 2))
 
 
 @pytest.mark.parametrize("layer", ["fc6", "norm1"])

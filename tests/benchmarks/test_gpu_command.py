@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from shutil import which
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import cutlass, device, sanitizer
+from benchmarks.gpu import cutlass, device, sanitizer, timing
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 
 DAY = datetime.date(2026, 1, 2)
@@ -83,25 +84,75 @@ def test_a_failed_check_is_exit_code_5_and_a_missed_speed_is_none(tmp_path, caps
 
 SANITIZER = """#!/bin/sh
 case "$2" in
-  racecheck) echo "========= a hazard"; echo "========= 1 hazard" >&2; exit 77;;
+  memcheck) echo "========= ERROR SUMMARY: 0 errors";;
+  racecheck) echo "========= a hazard"; echo "========= RACECHECK SUMMARY: 1 hazard displayed" >&2; exit 4;;
   initcheck) echo "========= Unable to find the injection library"; exit 255;;
-  synccheck) exec sleep 60;;
+  synccheck) sleep 60 & wait;;
 esac
 """
 
 
-def test_compute_sanitizers_findings_are_told_apart_from_tools_that_do_not_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(sanitizer, "LIMIT_S", 1)
+@pytest.fixture
+def stand_in(tmp_path):
     script = tmp_path / "compute-sanitizer"
     script.write_text(SANITIZER)
     script.chmod(0o755)
+    return str(script)
+
+
+def test_compute_sanitizers_findings_are_told_apart_from_tools_that_do_not_run(tmp_path, stand_in):
     refused = []
-    found = sanitizer.findings(str(script), tmp_path / "bundle", refused.append)
-    assert found == {"memcheck": [], "racecheck": ["========= a hazard", "========= 1 hazard"]}
+    found = {
+        tool: sanitizer.findings(stand_in, tmp_path / "bundle", tool, refused.append, limit_s=1)
+        for tool in (*sanitizer.TOOLS, "other")
+    }
+    assert found == {
+        "memcheck": [],
+        "racecheck": ["========= a hazard", "========= RACECHECK SUMMARY: 1 hazard displayed"],
+        **dict.fromkeys(("initcheck", "synccheck", "other")),
+    }
     assert refused == [
         "compute-sanitizer, initcheck: did not run (Unable to find the injection library)",
         "compute-sanitizer, synccheck: not done after 1 s",
+        "compute-sanitizer, other: did not run (exit code 0)",
     ]
+
+
+def test_a_process_of_its_own_that_breaks_or_hangs_is_told_of(tmp_path, monkeypatch):
+    assert "bundle" in sanitizer.trial(tmp_path / "bundle", (1,))
+    script = tmp_path / "python"
+    script.write_text("#!/bin/sh\nsleep 60 & wait\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sanitizer.sys, "executable", str(script))
+    begun = time.monotonic()
+    assert sanitizer.trial(tmp_path / "bundle", (1,), limit_s=1) == "calls that do not end, after 1 s"
+    assert time.monotonic() - begun < 30  # nobody waits for what it started
+
+
+def test_a_peer_that_fails_is_left_out_and_the_others_are_timed():
+    class Still:
+        def seconds(self, call, count):
+            call()
+            return 1e-3
+
+        def synchronize(self):
+            pass
+
+    refused, calls = [], {"ours": 0, "cold": 0, "late": 0}
+
+    def calling(name, last):
+        def call():
+            calls[name] += 1
+            if calls[name] > last:
+                raise MemoryError("gone")
+
+        return call
+
+    made = {name: calling(name, last) for name, last in (("ours", 1000), ("cold", 0), ("late", timing.WARM_UP + 3))}
+    found = timing.median_seconds(Still(), made, 0.0, lambda name: timing.left_out(name, refused.append))
+    assert found == {"ours": 1e-3} and refused == ["cold: MemoryError: gone", "late: MemoryError: gone"]
+    with pytest.raises(MemoryError):
+        timing.median_seconds(Still(), {"ours": calling("late", 0)}, 0.0)
 
 
 @pytest.mark.slow

@@ -39,7 +39,13 @@ def checked(**changes):
         {"network": "generator", "step": "deconv3", "batch": 1, "error": 2e-4, "torch_error": 2e-4},
         {"network": "generator", "step": "deconv3", "batch": 256, "error": 3e-4, "torch_error": 2e-4},
     ]
-    found = {"network": network(), "steps": steps, "unwritten": [], "repeats_that_differ": {"1": 0}, "sanitizer": {}}
+    found = {
+        "network": network(),
+        "steps": steps,
+        "contradictions": [],
+        "repeats_that_differ": {"1": 0},
+        "sanitizer": {},
+    }
     return {**found, **changes}
 
 
@@ -128,18 +134,17 @@ def test_a_generator_that_failed_has_errors_and_no_plot(record, tmp_path):
     ]
     assert "not measured" in paths[1].read_text() and "* FAILED: deconv3: error 1" in paths[1].read_text()
     assert "| images/s |" not in paths[1].read_text()
+    record["generators"]["fc6"] |= {"checks": {}, "failures": ["calls that do not end, after 120 s"]}
+    page = results.save(record, tmp_path, DAY)[1].read_text()
+    assert "* FAILED: calls that do not end" in page and "float64" not in page
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"network": network(2.1)}, ["features of the network", "image of the", "image levels of the"]),
-        ({"unwritten": ["decode at batch 33"]}, ["decode at batch 33: part of the output was not written"]),
+        ({"contradictions": ["decode at batch 33: the crop differs"]}, ["decode at batch 33: the crop differs"]),
         ({"repeats_that_differ": {"1": 0, "64": 3}}, ["batch 64: 3 repeats with other bits"]),
-        (
-            {"sanitizer": {"memcheck": [], "racecheck": ["where", "a hazard"]}},
-            ["compute-sanitizer, racecheck: a hazard"],
-        ),
     ],
 )
 def test_every_check_that_fails_is_named(changes, words):

@@ -1,9 +1,9 @@
 import pytest
 
-from benchmarks.gpu.device import Kernel, kernels_of, split
-from benchmarks.gpu.steps import attribute, encoder_steps, floor_seconds, generator_steps
+from benchmarks.gpu.device import Kernel, after_markers, kernels_of, split
+from benchmarks.gpu.steps import attribute, encoder_steps, floor_seconds, generator_steps, inputs_of
 from benchmarks.gpu.timing import by_step
-from deepsim.kernels.layers import macs
+from deepsim.kernels.layers import Layer, macs
 from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.networks import CAFFENET, generator_spec
@@ -39,13 +39,47 @@ def test_the_floor_is_the_later_of_both_roofs():
     weights = 2 * (4096 * 4096 + 4096)
     assert connected.floor_seconds(1, ROOFS) == pytest.approx((weights + 6 * 4096) / 4300e9)
     assert uconv3.floor_seconds(256, ROOFS) == pytest.approx(256 * 134_217_728 / 395e12)
-    moved = 2 * (64 * 32 * 16 + 32) + 256 * 2 * (64 * 64 * 64 + 32 * 128 * 128)
+    moved = 2 * (64 * 32 * 16 + 32) + 256 * 2 * (64 * 59 * 59 + 32 * 115 * 115)  # that the crop needs
     assert uconv1.floor_seconds(256, ROOFS) == pytest.approx(moved / 4300e9)
-    # the design's estimate for this GPU: 27.7 us at batch 1 of which 23.4 for connected weights, 2.85 us each at 256
-    assert floor_seconds(GENERATOR, 1, ROOFS) * 1e6 == pytest.approx(27.7, rel=0.04)
+    # whole images would take 27.7 us at batch 1, of which 23.4 for connected weights, and 2.85 us each at 256
+    assert floor_seconds(GENERATOR, 1, ROOFS) * 1e6 == pytest.approx(27.4, rel=0.01)
     assert floor_seconds(GENERATOR[:3], 1, ROOFS) * 1e6 == pytest.approx(23.4, rel=0.01)
-    assert floor_seconds(GENERATOR, 256, ROOFS) / 256 * 1e6 == pytest.approx(2.85, rel=0.04)
-    assert sum(step.multiply_adds for step in GENERATOR) == macs(FC6.layers, FC6.input_shape)
+    assert floor_seconds(GENERATOR, 256, ROOFS) / 256 * 1e6 == pytest.approx(2.60, rel=0.01)
+
+
+def test_a_generators_work_is_that_of_the_crop():
+    whole = [macs(step.layers, step.input_shape) for step in GENERATOR]
+    counted = {step.name: step.multiply_adds / each for step, each in zip(GENERATOR, whole, strict=True)}
+    assert counted["deconv0"] == pytest.approx((227 / 256) ** 2) and counted["deconv1"] == pytest.approx(
+        (115 / 128) ** 2
+    )
+    assert counted["conv3_1"] == pytest.approx((31 / 32) ** 2) and counted["deconv3"] == 1.0
+    assert sum(whole) == macs(FC6.layers, FC6.input_shape)
+    assert sum(step.multiply_adds for step in ENCODER) == macs(CAFFENET.up_to("pool5"), CAFFENET.input_shape)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer("up", "deconv", 1, 1, 4, 2, 1),
+        Layer("strided", "deconv", 1, 1, 5, 2, 2),
+        Layer("same", "conv", 1, 1, 3, 1, 1),
+        Layer("halving", "conv", 1, 1, 5, 2, 2),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_inputs_are_those_that_the_outputs_are_made_of(layer):
+    side = 9
+    spread = layer.kind == "deconv"  # output o is made of input i where o = i * stride - padding + t, or the reverse
+    for pixels in (range(0, 1), range(3, 7), range(2, layer.output_shape((1, side, side))[1])):
+        wanted = {
+            i
+            for i in range(side)
+            for t in range(layer.kernel)
+            for o in pixels
+            if (o == i * layer.stride - layer.padding + t if spread else i == o * layer.stride - layer.padding + t)
+        }
+        assert set(inputs_of(layer, pixels, (1, side, side))) == wanted
 
 
 CONVOLUTIONS = ["shuffle", "blocks"] * 3 + ["shuffle", "shuffle", "pixels"]  # of the generator, by what they store
@@ -128,6 +162,17 @@ def test_a_trace_becomes_kernels_in_order_of_time():
     found = kernels_of({"traceEvents": events})
     assert [kernel.name for kernel in found] == ["first", "second"]
     assert [kernel.seconds for kernel in found] == pytest.approx([1.5e-6, 3e-6])
+
+
+def test_what_ran_before_the_last_marker_is_dropped():
+    marker = Kernel(
+        "void vectorized_elementwise_kernel<4, at::native::FillFunctor<short>, std::array<char*, 1ul> >", 1.0
+    )
+    a, b = Kernel("FillFunctor<float>", 1.0), Kernel("b", 1.0)
+    assert after_markers([b, marker, marker, a, b]) == [a, b] and after_markers([marker]) == []
+    for lost in ([], [a, b]):
+        with pytest.raises(DeviceError, match=f"profiler: {len(lost)} kernels recorded and not those that mark"):
+            after_markers(lost)
 
 
 def test_calls_that_are_not_equal_are_refused():
