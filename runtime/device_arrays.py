@@ -94,7 +94,11 @@ def check_view(view: DeviceView, subject: str, shape: tuple[int, ...], dtype: ty
 
 
 def sources_of(queue: int, *views: DeviceView) -> tuple[object, ...]:
-    """Return what may be reused, once freed, before work on the stream ``queue`` is done: arrays of other streams."""
+    """Return what may be reused, once freed, before work on the stream ``queue`` is done: arrays of other streams.
+
+    An array whose interface names no stream, given with one, is taken to be that stream's: its library orders what
+    comes next, the memory's reuse included, behind what is queued there.
+    """
     return tuple(view.owner for view in views if view.lent or view.stream != queue)
 
 
@@ -103,7 +107,8 @@ class DeviceArray:
 
     Its content is ready in the order of ``stream``; other streams, and the host, have to wait for that. Its memory goes
     back, in the order of ``stream`` too, when the last library that shares it lets go: who reads it on another stream
-    keeps it until that has happened, or names that stream in the call that makes it.
+    keeps it until that has happened, or names that stream in the call that makes it. A stream must not be destroyed (as
+    CuPy does with one that nobody holds any more) before the arrays that name it are gone.
     """
 
     def __init__(self, inverter: Any, shape: tuple[int, ...], dtype: type[np.generic], stream: int) -> None:

@@ -68,7 +68,8 @@ def read(value: Any, subject: str, stream: int) -> tuple[int, tuple[int, ...], n
         capsule = value.__dlpack__(stream=stream)
     except (BufferError, RuntimeError, TypeError, ValueError) as error:  # PyTorch: a tensor that requires a gradient
         raise DtypeError(
-            f"{subject}: an array that cannot be shared ({_line(error)}). Detach or convert it."
+            f"{subject}: an array that cannot be shared ({_line(error)}). Detach or convert it; "
+            "one of a GPU that is not its library's current one: make it that, or pass stream."
         ) from error
     if not _valid(id(capsule), _NAME):
         raise DtypeError(f"{subject}: {capsule!r} from __dlpack__, expected a capsule {_NAME.decode()!r}. Convert it.")

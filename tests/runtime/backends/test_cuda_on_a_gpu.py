@@ -170,3 +170,4 @@ def test_arrays_of_cupy(inverter, host):
             made = inverter.encode(cupy.asarray(np.ascontiguousarray(photos)))
             np.testing.assert_array_equal(cupy.asnumpy(cupy.asarray(made)), features)
             np.testing.assert_array_equal(cupy.asnumpy(cupy.from_dlpack(made)), features)
+            del made  # before its stream

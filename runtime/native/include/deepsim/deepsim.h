@@ -82,7 +82,8 @@ int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int6
                                deepsim_error* error);
 int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, uint64_t end, int32_t steps, uint64_t images,
                                   void* stream, deepsim_error* error);
-/* Memory of the inverter's GPU, from a pool that the driver keeps; taken and freed in the order of `stream`. */
+/* Memory of the inverter's GPU, from a pool that the driver keeps; taken and freed in the order of `stream`, which must
+ * exist then. */
 int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory, deepsim_error* error);
 int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* stream, deepsim_error* error);
 /* What stream `later` is given from now on begins after what stream `first` holds now; returns at once. */
