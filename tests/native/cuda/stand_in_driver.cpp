@@ -365,6 +365,18 @@ int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long lo
   return kSuccess;
 }
 
+int cuGraphExecKernelNodeSetParams_v2(void* executable, void* node, const KernelNode* kernel) {
+  COUNTED(cuGraphExecKernelNodeSetParams_v2);
+  {
+    const std::lock_guard<std::mutex> lock(state().mutex);
+    if (state().graphs.count(executable) == 0) return kInvalid;
+  }
+  auto* recording = static_cast<Recording*>(executable);
+  const auto number = reinterpret_cast<std::uintptr_t>(node);
+  if (number == 0 || number > recording->size()) return kInvalid;
+  return work_of(*kernel, &(*recording)[number - 1]);
+}
+
 int cuGraphLaunch(void* executable, void* stream) {
   COUNTED(cuGraphLaunch);
   {

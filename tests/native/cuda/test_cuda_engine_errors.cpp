@@ -24,12 +24,13 @@ std::vector<std::string> driver_functions() {
 
 // Load, encode, decode and re-encode; the kind of the first error, or "".
 std::string kind_of_all(const std::string& bundle, const Options& options, std::string* text = nullptr) {
-  const std::vector<std::uint8_t> images(kImage, 100);
-  std::vector<float> features(kFeatures, 1.0f);
+  const std::vector<std::uint8_t> images(2 * kImage, 100);
+  std::vector<float> features(2 * kFeatures, 1.0f);
   std::vector<std::uint8_t> made(2 * kImage);
   try {
     Inverter inverter(bundle, options);
-    for (int use = 0; use < 3; ++use) inverter.encode(images.data(), 1, features.data());  // plain, recorded, replayed
+    inverter.encode(images.data(), 1, features.data());  // plain; then recorded, and replayed in another slot
+    inverter.encode(images.data(), 2, features.data());
     features.assign(kFeatures, 1.0f);  // what an idle GPU left may be NaN
     inverter.decode(features.data(), 1, made.data());
     inverter.reencode(images.data(), 1, 2, {1, 2}, made.data());
@@ -80,7 +81,7 @@ TEST_CASE("every call of the driver that fails gives a typed error, or is of no 
       const std::string kind = kind_when_failing(failing, bundle.path());
       const bool takes = name == "cuMemAlloc_v2" || name == "cuMemAllocHost_v2";
       const bool expected = takes ? kind == "OutOfMemory" : kind == "DeviceError";
-      const bool last_wait = name == "cuStreamSynchronize" && call == count;  // of the destructor
+      const bool last_wait = name == "cuEventSynchronize" && call == count;  // of the destructor
       CHECK((expected || (kind.empty() && (last_wait || may_be_of_no_matter(name)))));
       // Without the context nothing can be given back; after such a failure the driver does it with the process.
       const bool lost = name == "cuCtxPushCurrent_v2";
@@ -185,6 +186,13 @@ TEST_CASE("on memory of the GPU, no images are no work, and a stream that is bei
                          "(pycuda.autoprimaryctx instead of pycuda.autoinit).", Error);
   }
   inverter.reconstruct(image, 1, image, nullptr);
+  const char* const overlaps = "result: it overlaps with what the call reads, expected memory of its own. Take some.";
+  const DeviceMemory behind{memory + kImage - 1};
+  CHECK_THROWS_WITH_AS(inverter.encode(image, 1, behind, nullptr), overlaps, Error);
+  CHECK_THROWS_WITH_AS(inverter.decode(behind, 1, image, nullptr), overlaps, Error);
+  CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, behind, nullptr), overlaps, Error);
+  CHECK_THROWS_WITH_AS(inverter.reencode(image, 1, 2, {1, 2}, image, nullptr), overlaps, Error);
+  CHECK_THROWS_WITH_AS(inverter.interpolate(image, behind, 2, image, nullptr), overlaps, Error);
   const StandIn capturing("CAPTURING", "1");
   deepsim_stand_in_count_anew();
   CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, image, nullptr),

@@ -3,6 +3,7 @@
 
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cuda/driver.h"
 #include "small_bundle.h"
@@ -135,6 +136,42 @@ TEST_CASE("calls of several threads overlap and give equal bytes when streams ar
   CHECK(different == std::vector<int>(2));
 }
 
+TEST_CASE("calls on memory of the GPU read and write where the caller has it, in one graph wherever that is") {
+  const SmallBundle bundle;
+  const std::vector<std::uint8_t> images = random_images(kImages, 25);
+  const StandIn slow("MEMORY_BITS", "8"), cache("CACHE", "900000");  // several groups, each with its place in what is read
+  Inverter inverter(bundle.path(), on_gpu(kImages, true));
+  std::vector<std::uint8_t> wanted(kImages * kImage), found(kImages * kImage);
+  inverter.reconstruct(images.data(), kImages, wanted.data());
+  const CurrentContext context;
+  Address memory[2];
+  for (Address& each : memory) {
+    REQUIRE(cuMemAlloc_v2(&each, images.size()) == 0);
+    REQUIRE(cuMemcpyHtoDAsync_v2(each, images.data(), images.size(), nullptr) == 0);
+  }
+  deepsim_stand_in_count_anew();
+  long moved = 0;
+  const auto call = [&](Address in, Address out) {
+    inverter.reencode(DeviceMemory{in}, kImages, 1, {1}, DeviceMemory{out}, nullptr);
+    REQUIRE(cuMemcpyDtoHAsync_v2(found.data(), out, found.size(), nullptr) == 0);
+    REQUIRE(cuStreamSynchronize(nullptr) == 0);
+    CHECK(found == wanted);
+    return deepsim_stand_in_calls("cuGraphExecKernelNodeSetParams_v2") - std::exchange(moved, deepsim_stand_in_calls("cuGraphExecKernelNodeSetParams_v2"));
+  };
+  CHECK(call(memory[0], memory[1]) == 0);  // recorded
+  CHECK(call(memory[0], memory[1]) == 0);
+  const long in_place = call(memory[0], memory[0]);
+  CHECK(in_place >= 2);
+  REQUIRE(cuMemcpyHtoDAsync_v2(memory[1], images.data(), images.size(), nullptr) == 0);
+  CHECK(call(memory[1], memory[0]) >= 2);
+  REQUIRE(cuMemcpyHtoDAsync_v2(memory[1], images.data(), images.size(), nullptr) == 0);
+  CHECK(call(memory[1], memory[1]) == in_place);  // the nodes that write
+  CHECK(deepsim_stand_in_calls("cuGraphInstantiateWithFlags") == 1);
+  CHECK(deepsim_stand_in_calls("cuGraphLaunch") == 5);
+  CHECK(deepsim_stand_in_calls("cuMemcpyDtoDAsync_v2") == 0);
+  for (const Address each : memory) (void)cuMemFree_v2(each);
+}
+
 TEST_CASE("iterations between kept ones are one graph, at most sixteen of them") {
   const SmallBundle bundle;
   const std::vector<std::uint8_t> images = random_images(1, 23);
@@ -147,7 +184,7 @@ TEST_CASE("iterations between kept ones are one graph, at most sixteen of them")
   }
   CHECK(deepsim_stand_in_calls("cuGraphLaunch") == 4);
   CHECK(deepsim_stand_in_calls("cuLaunchKernel") == 0);
-  CHECK(deepsim_stand_in_graphs() == 2);
+  CHECK(deepsim_stand_in_graphs() == 2 * 2);  // each, and what it was made from
 }
 
 TEST_CASE("graphs of many kernels hold fewer iterations") {

@@ -72,7 +72,8 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
 
 /* The same on memory of the inverter's GPU: addresses as the CUDA driver and runtime give them, contiguous arrays of the same
  * shapes and types. The work is queued on `stream` (a CUstream or cudaStream_t; NULL is the default stream) and the
- * functions return at once. Features are not checked for NaN. An inverter on the CPU refuses. */
+ * functions return at once. What is written must not overlap with what is read; only a re-encoding of which one iteration is
+ * kept may have its result where the images are. Features are not checked for NaN. An inverter on the CPU refuses. */
 int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, uint64_t features, void* stream,
                              deepsim_error* error);
 int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,

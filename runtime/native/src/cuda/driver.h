@@ -110,6 +110,7 @@ constexpr int kNotCapturing = 0;                                                
   CALL(graph_add_kernel, cuGraphAddKernelNode_v2,                                                                \
        (GraphNode*, Graph, const GraphNode*, std::size_t, const KernelNode*))                                    \
   CALL(graph_instantiate, cuGraphInstantiateWithFlags, (GraphExecutable*, Graph, unsigned long long))            \
+  CALL(graph_set_kernel, cuGraphExecKernelNodeSetParams_v2, (GraphExecutable, GraphNode, const KernelNode*))     \
   CALL(graph_launch, cuGraphLaunch, (GraphExecutable, Stream))                                                   \
   CALL(graph_executable_destroy, cuGraphExecDestroy, (GraphExecutable))                                          \
   CALL(graph_destroy, cuGraphDestroy, (Graph))                                                                   \

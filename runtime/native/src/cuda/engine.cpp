@@ -13,6 +13,7 @@
 #include "graphs.h"
 #include "plan.h"
 #include "slots.h"
+#include "turns.h"
 
 namespace deepsim::runtime::detail::cuda {
 
@@ -58,27 +59,31 @@ class CudaEngine final : public Engine {
   // Run a call whose input and results are on the host: chunk by chunk, the next one copied in before the last one's
   // results are out where a second slot is free.
   void over_chunks(std::int64_t n, const HostCall& call);
-  // Queue body(slot, first image, images) for chunks of a call on the GPU's memory, after what the caller's stream holds and
-  // before what it is given next. What fails leaves no work under way. The context must be current.
+  // Queue body(first image, images) on the caller's stream, chunk by chunk, each in a turn of its own. What fails leaves no
+  // work under way. The context must be current.
   template <class Body>
-  void between(Stream theirs, std::int64_t n, const Body& body);
-  void encode_in(const Slot& slot, int images);
-  void decode_in(const Slot& slot, int images, bool full);
-  void reencode_in(const Slot& slot, int images, int iterations);
+  void in_turns(Stream theirs, std::int64_t n, const Body& body);
+  // The same for body(slot, first image, images), for what needs memory of its own.
+  template <class Body>
+  void in_slots(Stream theirs, std::int64_t n, const Body& body);
+  // To be called in a turn: start on the stream what reads and writes device memory.
+  void encode(Stream stream, const Ends& ends, int images);
+  void decode(Stream stream, const Ends& ends, int images, bool full);
+  void reencode(Stream stream, const Ends& ends, int images, int iterations);
   int iterations_of_graph(int images);  // of re-encoding
   void check_place(Address memory, const char* what) const;
   void check_not_captured(Stream stream) const;
   Gpu::Current enter() const;  // the context, made current for a call; not in a forked child
-  void on_device(Address to, Address from, std::size_t bytes);
 
   pid_t process_;
   int chunk_;
   std::shared_ptr<const Gpu> gpu_;
   StreamOwner stream_;
-  std::mutex launching_;  // held while work is queued on the stream
+  Turns turns_;
   std::map<int, int> iterations_;  // of re-encoding that a graph for so many images holds
   Plan encoder_, generator_;
   std::size_t feature_bytes_, whole_bytes_;
+  DeviceMemory features_;  // between encoding and decoding
   std::optional<Slots> slots_;
   std::optional<ResultMemory> results_;
   Graphs graphs_;
@@ -90,6 +95,7 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
       chunk_(std::clamp(options.max_batch, 1, kMaxChunk)),
       gpu_(std::make_shared<const Gpu>(ordinal, precision_of(options.precision))),
       stream_(gpu_),
+      turns_(gpu_),
       graphs_(gpu_),
       isa_("sm_" + std::to_string(gpu_->facts().architecture)) {
   const Tensors tensors = bundle.weights();
@@ -108,18 +114,19 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   feature_bytes_ = static_cast<std::size_t>(generator.input.elements()) * sizeof(float);
   whole_bytes_ = side * side * 3;
   const SlotSizes sizes{images * std::max(whole_bytes_, kImageBytes), images * feature_bytes_, images * kImageBytes};
-  std::size_t need = kSlots * sizes.device();
+  std::size_t need = kSlots * sizes.device() + images * feature_bytes_;
   const Plan::Settings settings{chunk_, options.stable, instructions_of(options.kernels, gpu_->facts(), gpu_->precision())};
   for (Plan* plan : {&encoder_, &generator_}) need += plan->configure(settings);
   require_memory(need, "max_batch " + std::to_string(chunk_) + " needs", "Use a smaller max_batch, or free memory.");
   for (Plan* plan : {&encoder_, &generator_}) plan->prepare(stream_.get());
+  features_ = DeviceMemory(gpu_, images * feature_bytes_, stream_.get());
   slots_.emplace(gpu_, sizes, stream_.get());
   results_.emplace(gpu_, kKeptResults * images * kImageBytes);
   stream_.wait();
 }
 
 CudaEngine::~CudaEngine() {  // calls on the GPU's memory may be under way
-  gpu_->quietly([&](const Driver& driver) { (void)driver.stream_synchronize(stream_.get()); });
+  gpu_->quietly([&](const Driver&) { turns_.wait_quietly(); });
 }
 
 void CudaEngine::over_chunks(std::int64_t n, const HostCall& call) {
@@ -132,7 +139,7 @@ void CudaEngine::over_chunks(std::int64_t n, const HostCall& call) {
       slot = last->finish();
       last.reset();
     }
-    next.emplace(call, std::move(slot), stream_.get(), &launching_, static_cast<std::size_t>(begin),
+    next.emplace(call, std::move(slot), stream_.get(), &turns_, static_cast<std::size_t>(begin),
                  static_cast<std::size_t>(std::min<std::int64_t>(chunk_, n - begin)));
     next->start();
     if (last) last->finish();
@@ -147,20 +154,13 @@ Gpu::Current CudaEngine::enter() const {
   return Gpu::Current(*gpu_);
 }
 
-void CudaEngine::on_device(Address to, Address from, std::size_t bytes) {
-  check(Driver::get().copy_on_device(to, from, bytes, stream_.get()), "copy on the GPU");
+void CudaEngine::encode(Stream stream, const Ends& ends, int images) {
+  graphs_.run({Work::encode, images, 1}, ends, stream, [&] { encoder_.run(stream, ends, images, Area::crop); });
 }
 
-void CudaEngine::encode_in(const Slot& slot, int images) {
-  graphs_.run({Work::encode, images, slot.index, 1}, stream_.get(), [&] {
-    encoder_.run(stream_.get(), slot.images.address(), slot.features.address(), images, Area::crop);
-  });
-}
-
-void CudaEngine::decode_in(const Slot& slot, int images, bool full) {
-  graphs_.run({full ? Work::decode_whole : Work::decode_crop, images, slot.index, 1}, stream_.get(), [&] {
-    generator_.run(stream_.get(), slot.features.address(), slot.images.address(), images, full ? Area::whole : Area::crop);
-  });
+void CudaEngine::decode(Stream stream, const Ends& ends, int images, bool full) {
+  graphs_.run({full ? Work::decode_whole : Work::decode_crop, images, 1}, ends, stream,
+              [&] { generator_.run(stream, ends, images, full ? Area::whole : Area::crop); });
 }
 
 int CudaEngine::iterations_of_graph(int images) {
@@ -172,12 +172,13 @@ int CudaEngine::iterations_of_graph(int images) {
   return most;
 }
 
-void CudaEngine::reencode_in(const Slot& slot, int images, int iterations) {
+void CudaEngine::reencode(Stream stream, const Ends& ends, int images, int iterations) {
   const int most = iterations_of_graph(images);
-  for (; iterations > 0; iterations -= most) {
+  Ends part = ends;
+  for (; iterations > 0; iterations -= most, part.source = ends.result) {
     const int several = std::min(iterations, most);
-    graphs_.run({Work::reencode, images, slot.index, several}, stream_.get(), [&] {
-      Plan::run_loop(stream_.get(), encoder_, generator_, slot.images.address(), slot.features.address(), images, several);
+    graphs_.run({Work::reencode, images, several}, part, stream, [&] {
+      Plan::run_loop(stream, encoder_, generator_, part, features_.address(), images, several);
     });
   }
 }
@@ -186,7 +187,9 @@ void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features
   HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(features), kImageBytes, feature_bytes_};
   call.source = &Slot::images;
   call.result = &Slot::features;
-  call.compute = [&](Slot& slot, int images, std::size_t) { encode_in(slot, images); };
+  call.compute = [&](Slot& slot, int images, std::size_t) {
+    encode(stream_.get(), {slot.images.address(), slot.features.address()}, images);
+  };
   over_chunks(n, call);
 }
 
@@ -195,7 +198,9 @@ void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::u
                 full ? whole_bytes_ : kImageBytes};
   call.source = &Slot::features;
   call.result = &Slot::images;
-  call.compute = [&](Slot& slot, int images, std::size_t) { decode_in(slot, images, full); };
+  call.compute = [&](Slot& slot, int images, std::size_t) {
+    decode(stream_.get(), {slot.features.address(), slot.images.address()}, images, full);
+  };
   over_chunks(n, call);
 }
 
@@ -207,9 +212,11 @@ void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const in
   call.source = &Slot::images;
   call.result = &Slot::kept;
   call.compute = [&](Slot& slot, int images, std::size_t number) {
-    reencode_in(slot, images, keep[number] - (number > 0 ? keep[number - 1] : 0));
+    const Address current = slot.images.address();
+    reencode(stream_.get(), {current, current}, images, keep[number] - (number > 0 ? keep[number - 1] : 0));
     if (number > 0) slot.downloaded.hold(stream_.get());
-    on_device(slot.kept.address(), slot.images.address(), static_cast<std::size_t>(images) * kImageBytes);
+    const std::size_t bytes = static_cast<std::size_t>(images) * kImageBytes;
+    check(Driver::get().copy_on_device(slot.kept.address(), current, bytes, stream_.get()), "copy on the GPU");
   };
   over_chunks(n, call);
 }
@@ -240,23 +247,31 @@ void CudaEngine::check_not_captured(Stream stream) const {
                 "capture.");
 }
 
+// Raises UsageError where a call would write what it still has to read.
+void check_apart(Address in, std::size_t in_bytes, Address out, std::size_t out_bytes) {
+  if (in + in_bytes <= out || out + out_bytes <= in) return;
+  throw Failure(ErrorKind::usage, "result: it overlaps with what the call reads, expected memory of its own. Take some.");
+}
+
 template <class Body>
-void CudaEngine::between(Stream theirs, std::int64_t n, const Body& body) {
+void CudaEngine::in_turns(Stream theirs, std::int64_t n, const Body& body) {
   check_not_captured(theirs);
-  const EventOwner reached(gpu_);
-  reached.record(theirs);
   for (std::int64_t begin = 0; begin < n; begin += chunk_) {
-    const Slots::Lease slot = slots_->take();
-    const std::lock_guard<std::mutex> lock(launching_);
-    try {
-      reached.hold(stream_.get());
-      body(*slot, static_cast<std::size_t>(begin), static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
-      slot->computed.record(stream_.get());
-      slot->computed.hold(theirs);
-    } catch (...) {
-      (void)Driver::get().stream_synchronize(stream_.get());
-      throw;
-    }
+    Turn turn(&turns_, theirs);
+    body(static_cast<std::size_t>(begin), static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
+    turn.end();
+  }
+}
+
+template <class Body>
+void CudaEngine::in_slots(Stream theirs, std::int64_t n, const Body& body) {
+  check_not_captured(theirs);
+  for (std::int64_t begin = 0; begin < n; begin += chunk_) {
+    const Slots::Lease slot = slots_->take();  // before the turn: who has a slot may be waiting for his
+    Turn turn(&turns_, theirs);
+    body(*slot, static_cast<std::size_t>(begin), static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
+    slot->computed.record(theirs);
+    turn.end();
   }
 }
 
@@ -265,25 +280,21 @@ void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64
   const Gpu::Current context = enter();
   check_place(rgb, "images");
   check_place(features, "features");
-  between(stream, n, [&](const Slot& slot, std::size_t first, int images) {
-    const auto count = static_cast<std::size_t>(images);
-    on_device(slot.images.address(), rgb + first * kImageBytes, count * kImageBytes);
-    encode_in(slot, images);
-    on_device(features + first * feature_bytes_, slot.features.address(), count * feature_bytes_);
+  check_apart(rgb, static_cast<std::size_t>(n) * kImageBytes, features, static_cast<std::size_t>(n) * feature_bytes_);
+  in_turns(stream, n, [&](std::size_t first, int images) {
+    encode(stream, {rgb + first * kImageBytes, features + first * feature_bytes_}, images);
   });
 }
 
 void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
   if (n == 0) return;
   const Gpu::Current context = enter();
+  const std::size_t bytes = full ? whole_bytes_ : kImageBytes;
   check_place(features, "features");
   check_place(rgb, "images");
-  const std::size_t bytes = full ? whole_bytes_ : kImageBytes;
-  between(stream, n, [&](const Slot& slot, std::size_t first, int images) {
-    const auto count = static_cast<std::size_t>(images);
-    on_device(slot.features.address(), features + first * feature_bytes_, count * feature_bytes_);
-    decode_in(slot, images, full);
-    on_device(rgb + first * bytes, slot.images.address(), count * bytes);
+  check_apart(features, static_cast<std::size_t>(n) * feature_bytes_, rgb, static_cast<std::size_t>(n) * bytes);
+  in_turns(stream, n, [&](std::size_t first, int images) {
+    decode(stream, {features + first * feature_bytes_, rgb + first * bytes}, images, full);
   });
 }
 
@@ -291,25 +302,28 @@ void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, cons
                                     std::uint64_t rgb_out, void* stream) {
   if (n == 0 || keep_count == 0) return;
   const Gpu::Current context = enter();
+  const std::size_t strip = static_cast<std::size_t>(keep_count) * kImageBytes;
   check_place(rgb, "images");
   check_place(rgb_out, "result");
-  const std::size_t strip = static_cast<std::size_t>(keep_count) * kImageBytes;
-  between(stream, n, [&](const Slot& slot, std::size_t first, int images) {
-    const auto count = static_cast<std::size_t>(images);
-    on_device(slot.images.address(), rgb + first * kImageBytes, count * kImageBytes);
-    for (int kept = 0; kept < keep_count; ++kept) {
-      reencode_in(slot, images, keep[kept] - (kept > 0 ? keep[kept - 1] : 0));
-      if (keep_count == 1) {
-        on_device(rgb_out + first * strip, slot.images.address(), count * kImageBytes);
-        continue;
-      }
+  const bool in_place = keep_count == 1 && rgb == rgb_out;  // an image is read before any kernel writes where it lies
+  if (!in_place) check_apart(rgb, static_cast<std::size_t>(n) * kImageBytes, rgb_out, static_cast<std::size_t>(n) * strip);
+  if (keep_count == 1) {
+    in_turns(stream, n, [&](std::size_t first, int images) {
+      reencode(stream, {rgb + first * kImageBytes, rgb_out + first * kImageBytes}, images, keep[0]);
+    });
+    return;
+  }
+  in_slots(stream, n, [&](const Slot& slot, std::size_t first, int images) {
+    Ends ends{rgb + first * kImageBytes, slot.images.address()};
+    for (int kept = 0; kept < keep_count; ++kept, ends.source = ends.result) {
+      reencode(stream, ends, images, keep[kept] - (kept > 0 ? keep[kept - 1] : 0));
       RowCopy copy;
-      copy.from.device = slot.images.address();
+      copy.from.device = ends.result;
       copy.from.pitch = copy.width = kImageBytes;
       copy.to.device = rgb_out + first * strip + static_cast<std::size_t>(kept) * kImageBytes;
       copy.to.pitch = strip;
-      copy.height = count;
-      check(Driver::get().copy_rows(&copy, stream_.get()), "copy on the GPU");
+      copy.height = static_cast<std::size_t>(images);
+      check(Driver::get().copy_rows(&copy, stream), "copy on the GPU");
     }
   });
 }
@@ -319,19 +333,19 @@ void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, i
   check_place(start, "start");
   check_place(end, "end");
   check_place(rgb, "images");
-  between(stream, steps, [&](const Slot& slot, std::size_t first, int images) {
+  for (const Address each : {start, end}) check_apart(each, feature_bytes_, rgb, static_cast<std::size_t>(steps) * kImageBytes);
+  in_turns(stream, steps, [&](std::size_t first, int images) {
     deepsim::cuda::Line line;
     line.start = reinterpret_cast<const float*>(start);
     line.end = reinterpret_cast<const float*>(end);
-    line.out = slot.features.as<float>();
+    line.out = features_.as<float>();
     line.size = static_cast<int>(feature_bytes_ / sizeof(float));
     line.first = static_cast<int>(first);
     line.count = images;
     line.steps = steps;
     const int threads = deepsim::cuda::kPassThreads;
-    gpu_->launch("lay_line", {(line.size + threads - 1) / threads}, threads, 0, stream_.get(), line);
-    decode_in(slot, images, false);
-    on_device(rgb + first * kImageBytes, slot.images.address(), static_cast<std::size_t>(images) * kImageBytes);
+    gpu_->launch("lay_line", {(line.size + threads - 1) / threads}, threads, 0, stream, line);
+    decode(stream, {features_.address(), rgb + first * kImageBytes}, images, false);
   });
 }
 

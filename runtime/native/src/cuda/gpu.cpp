@@ -3,12 +3,11 @@
 #include <utility>
 
 #include "../error.h"
+#include "graphs.h"
 
 namespace deepsim::runtime::detail::cuda {
 
 namespace {
-
-thread_local Recording* recording = nullptr;
 
 std::string number(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
 
@@ -86,35 +85,20 @@ Function Gpu::function(const char* kernel, int shared_bytes) const {
   return loaded.function;
 }
 
-void Gpu::launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, void* argument) const {
-  void* arguments[] = {argument};
+void Gpu::launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument,
+                 EndOffset end) const {
+  void* arguments[] = {argument.data()};
   const auto size = [](int value) { return static_cast<unsigned>(value); };
   const std::string what = std::string("start the kernel ") + kernel;
   KernelNode node{function(kernel, shared_bytes), size(grid.x), size(grid.y), size(grid.z), size(threads)};
   node.shared_bytes = size(shared_bytes);
   node.arguments = arguments;
-  if (Recording* const recorded = Recording::on(stream)) return recorded->add(node, what);
+  if (Recording* const recording = Recording::on(stream)) {
+    return recording->add(node, std::move(argument), end.end, end.offset, what);
+  }
   check(Driver::get().launch(node.function, node.grid_x, node.grid_y, node.grid_z, node.block_x, 1, 1, node.shared_bytes, stream,
                              arguments, nullptr),
         what);
-}
-
-Recording::Recording(Stream stream) : stream_(stream) {
-  check(Driver::get().graph_create(&graph_, 0), "make a graph");
-  recording = this;
-}
-
-Recording::~Recording() {
-  recording = nullptr;
-  (void)Driver::get().graph_destroy(graph_);
-}
-
-Recording* Recording::on(Stream stream) { return recording != nullptr && recording->stream_ == stream ? recording : nullptr; }
-
-void Recording::add(const KernelNode& kernel, const std::string& what) {
-  GraphNode node = nullptr;
-  check(Driver::get().graph_add_kernel(&node, graph_, &last_, last_ == nullptr ? 0 : 1, &kernel), what);
-  last_ = node;
 }
 
 DeviceMemory::DeviceMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes, Stream stream) : gpu_(std::move(gpu)), bytes_(bytes) {

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "driver.h"
@@ -18,6 +20,17 @@ constexpr std::size_t bytes_of(Precision precision) { return precision == Precis
 
 struct GridSize {
   int x = 1, y = 1, z = 1;
+};
+
+// Where a call reads and writes: memory of the caller's, or of a slot.
+struct Ends {
+  Address source = 0, result = 0;
+};
+
+// The field of a kernel's argument that points into what a call reads, or writes; null: none does.
+struct EndField {
+  const void* field = nullptr;
+  Address Ends::*end = nullptr;
 };
 
 // The device's primary context, shared with PyTorch, CuPy and pycuda, and the kernels of one precision in it.
@@ -57,13 +70,21 @@ class Gpu {
 
   // Start a kernel with one plain struct as its argument. The context must be current.
   template <class Argument>
-  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, const Argument& argument) const {
-    Argument copy = argument;
-    launch(kernel, grid, threads, shared_bytes, stream, static_cast<void*>(&copy));
+  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, const Argument& argument,
+              EndField end = {}) const {
+    Bytes bytes(sizeof argument);
+    std::memcpy(bytes.data(), &argument, sizeof argument);
+    const std::ptrdiff_t offset = static_cast<const char*>(end.field) - reinterpret_cast<const char*>(&argument);
+    launch(kernel, grid, threads, shared_bytes, stream, std::move(bytes), {end.end, end.end == nullptr ? 0 : offset});
   }
 
  private:
-  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, void* argument) const;
+  using Bytes = std::vector<unsigned char>;
+  struct EndOffset {
+    Address Ends::*end = nullptr;
+    std::ptrdiff_t offset = 0;
+  };
+  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument, EndOffset end) const;
   Function function(const char* kernel, int shared_bytes) const;
 
   struct Loaded {
@@ -78,27 +99,6 @@ class Gpu {
   Module module_ = nullptr;
   mutable std::mutex mutex_;
   mutable std::map<std::string, Loaded> functions_;
-};
-
-// A graph of kernels, each after the one before. While it lives, what this thread launches on the stream is added to it
-// instead of being started. (A stream that captures would do the same, but breaks whatever waits for the whole GPU in the
-// meantime, in any thread, and is broken by it.)
-class Recording {
- public:
-  explicit Recording(Stream stream);
-  ~Recording();
-  Recording(const Recording&) = delete;
-  Recording& operator=(const Recording&) = delete;
-
-  // That of this thread, where it is for this stream; else null.
-  static Recording* on(Stream stream);
-  void add(const KernelNode& kernel, const std::string& what);
-  Graph graph() const { return graph_; }
-
- private:
-  Stream stream_;
-  Graph graph_ = nullptr;
-  GraphNode last_ = nullptr;
 };
 
 // Memory of the device, freed with its owner.

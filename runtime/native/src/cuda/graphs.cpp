@@ -1,7 +1,7 @@
 #include "graphs.h"
 
 #include <algorithm>
-#include <cstddef>
+#include <cstring>
 
 namespace deepsim::runtime::detail::cuda {
 
@@ -9,30 +9,76 @@ namespace {
 
 constexpr std::size_t kKept = 32;
 
-}  // namespace
+thread_local Recording* recording = nullptr;
 
-Graphs::~Graphs() {
-  gpu_->quietly([&](const Driver& driver) {
-    for (const auto& [key, graph] : graphs_)
-      if (graph.first != nullptr) (void)driver.graph_executable_destroy(graph.first);
-  });
+void destroy(const Gpu& gpu, Graph graph) {
+  gpu.quietly([&](const Driver& driver) { (void)driver.graph_destroy(graph); });
 }
 
-GraphExecutable Graphs::prepared(Graph graph) {
-  GraphExecutable executable = nullptr;
-  check(Driver::get().graph_instantiate(&executable, graph, 0), "prepare a graph");
-  return executable;
+}  // namespace
+
+Recording::Recording(std::shared_ptr<const Gpu> gpu, Stream stream, const Ends& ends)
+    : gpu_(std::move(gpu)), stream_(stream), ends_(ends) {
+  check(Driver::get().graph_create(&graph_, 0), "make a graph");
+  recording = this;
+}
+
+Recording::~Recording() {
+  recording = nullptr;
+  if (graph_ != nullptr) destroy(*gpu_, graph_);
+}
+
+Recording* Recording::on(Stream stream) { return recording != nullptr && recording->stream_ == stream ? recording : nullptr; }
+
+void Recording::add(const KernelNode& kernel, std::vector<unsigned char> argument, Address Ends::*end, std::ptrdiff_t offset,
+                    const std::string& what) {
+  GraphNode node = nullptr;
+  check(Driver::get().graph_add_kernel(&node, graph_, &last_, last_ == nullptr ? 0 : 1, &kernel), what);
+  last_ = node;
+  if (end == nullptr) return;
+  Address address = 0;
+  std::memcpy(&address, argument.data() + offset, sizeof address);
+  end_nodes_.push_back({node, kernel, std::move(argument), end, offset, address - ends_.*end});
+}
+
+Replay::Replay(Recording* recorded)
+    : gpu_(recorded->gpu_),
+      graph_(std::exchange(recorded->graph_, nullptr)),
+      end_nodes_(std::move(recorded->end_nodes_)),
+      ends_(recorded->ends_) {
+  const Result prepared = Driver::get().graph_instantiate(&executable_, graph_, 0);
+  if (prepared != 0) destroy(*gpu_, graph_);
+  check(prepared, "prepare a graph");
+}
+
+Replay::~Replay() {
+  gpu_->quietly([&](const Driver& driver) { (void)driver.graph_executable_destroy(executable_); });
+  destroy(*gpu_, graph_);
+}
+
+void Replay::launch(Stream stream, const Ends& ends) {
+  const Driver& driver = Driver::get();
+  for (EndNode& node : end_nodes_) {
+    if (ends.*node.end == ends_.*node.end) continue;
+    const Address address = ends.*node.end + node.distance;
+    std::memcpy(node.argument.data() + node.offset, &address, sizeof address);
+    void* arguments[] = {node.argument.data()};
+    node.kernel.arguments = arguments;
+    const Result set = driver.graph_set_kernel(executable_, node.node, &node.kernel);
+    node.kernel.arguments = nullptr;
+    if (set != 0) ends_ = {};  // some have these, some those
+    check(set, "move a graph to other memory");
+  }
+  ends_ = ends;
+  check(driver.graph_launch(executable_, stream), "launch a graph");
 }
 
 void Graphs::remember(const Key& key) {
   graphs_[key] = {nullptr, ++uses_};
   if (graphs_.size() <= kKept) return;
-  const auto oldest = std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
+  graphs_.erase(std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
     return a.second.second < b.second.second;
-  });
-  const GraphExecutable graph = oldest->second.first;
-  graphs_.erase(oldest);
-  if (graph != nullptr) check(Driver::get().graph_executable_destroy(graph), "forget a graph");
+  }));
 }
 
 }  // namespace deepsim::runtime::detail::cuda

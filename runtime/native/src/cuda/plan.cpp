@@ -185,33 +185,32 @@ std::vector<Plan::Turn> Plan::order(const Calls& calls, int images) {
 void Plan::run(Stream stream, const Calls& calls, int images) {
   for (const Turn& turn : order(calls, images)) {
     const Call& call = calls[turn.call];
-    call.plan->start(stream, call.step, call.ends, turn.part);
+    call.plan->start(stream, call.step, call.pass, turn.part);
   }
 }
 
 // Add this plan's steps from one on.
-void Plan::add_calls(std::size_t from, const Ends& ends, Calls* calls) const {
-  for (std::size_t step = from; step < steps_.size(); ++step) calls->push_back({this, step, ends, groups_[step]});
-  if (ends.reader == nullptr) return;
+void Plan::add_calls(std::size_t from, const Pass& pass, Calls* calls) const {
+  for (std::size_t step = from; step < steps_.size(); ++step) calls->push_back({this, step, pass, groups_[step]});
+  if (pass.reader == nullptr) return;
   int& last = calls->back().group;  // it writes what the reader keeps of as many images
-  last = std::min(last, ends.reader->activations_.front().capacity);
+  last = std::min(last, pass.reader->activations_.front().capacity);
 }
 
-void Plan::run(Stream stream, Address in, Address out, int images, Area area) const {
+void Plan::run(Stream stream, const Ends& ends, int images, Area area) const {
   Calls calls;
-  add_calls(0, {in, out, area, nullptr}, &calls);
+  add_calls(0, {ends, true, true, area, nullptr}, &calls);
   run(stream, calls, images);
 }
 
-void Plan::run_loop(Stream stream, const Plan& encoder, const Plan& generator, Address images, Address features, int count,
+void Plan::run_loop(Stream stream, const Plan& encoder, const Plan& generator, const Ends& images, Address features, int count,
                     int iterations) {
-  const Ends to_features{images, features, Area::crop, nullptr};
   Calls calls;
-  encoder.add_calls(0, to_features, &calls);
+  encoder.add_calls(0, {{images.source, features}, true, false, Area::crop, nullptr}, &calls);
   for (int iteration = 1; iteration <= iterations; ++iteration) {
     const bool last = iteration == iterations;
-    generator.add_calls(0, {features, images, Area::crop, last ? nullptr : &encoder}, &calls);
-    if (!last) encoder.add_calls(1, to_features, &calls);
+    generator.add_calls(0, {{features, images.result}, false, last, Area::crop, last ? nullptr : &encoder}, &calls);
+    if (!last) encoder.add_calls(1, {{0, features}, false, false, Area::crop, nullptr}, &calls);
   }
   run(stream, calls, count);
 }
@@ -241,7 +240,7 @@ kernel::PixelsIn Plan::first_layer(int first) const {
   return layer;
 }
 
-void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part& part) const {
+void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part& part) const {
   const Step& step = steps_[index];
   const kernel::Place from = index > 0 ? before(index, part.first) : kernel::Place();
   const kernel::Place to = index + 1 < steps_.size() ? after(index, part.first) : kernel::Place();
@@ -250,9 +249,10 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
     case Step::Kind::pixels_in: {
       kernel::PixelsIn layer = first_layer(part.first);
       layer.images = part.count;
-      layer.in = reinterpret_cast<const std::uint8_t*>(ends.in) +
+      layer.in = reinterpret_cast<const std::uint8_t*>(pass.ends.source) +
                  static_cast<std::ptrdiff_t>(part.first) * layer.side * layer.side * 3;
-      gpu_->launch("read_pixels", blocks(part.count * to.height * to.width), kernel::kPassThreads, 0, stream, layer);
+      gpu_->launch("read_pixels", blocks(part.count * to.height * to.width), kernel::kPassThreads, 0, stream, layer,
+                   pass.source(&layer.in));
       return;
     }
     case Step::Kind::space_to_depth: {
@@ -266,11 +266,11 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
       const bool reads = step.kind == Step::Kind::features_in;
       const FeatureLayout& shape = step.features;
       const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(shape.channels) * shape.pixels();
-      float* plain = reinterpret_cast<float*>(reads ? ends.in : ends.out) + size * part.first;
+      float* plain = reinterpret_cast<float*>(reads ? pass.ends.source : pass.ends.result) + size * part.first;
       const kernel::Features layer{plain, reads ? to : from, part.count, shape.channels};
       const int planes = kernels::blocks_of(shape.channels) * kernels::kBlock / (reads ? step.out : step.in).plane;
       gpu_->launch(reads ? "read_features" : "write_features", blocks(part.count * planes * shape.pixels()),
-                   kernel::kPassThreads, 0, stream, layer);
+                   kernel::kPassThreads, 0, stream, layer, reads ? pass.source(&layer.plain) : pass.result(&layer.plain));
       return;
     }
     case Step::Kind::pool: {
@@ -281,15 +281,15 @@ void Plan::start(Stream stream, std::size_t index, const Ends& ends, const Part&
       return;
     }
     case Step::Kind::connected:
-      start_connected(stream, step, from, to, part);
+      start_connected(stream, step, from, to, pass, part);
       return;
     case Step::Kind::convolution:
-      start_convolution(stream, step, from, to, ends, part);
+      start_convolution(stream, step, from, to, pass, part);
   }
 }
 
 // Start a product whose layer, but for its size, is described.
-void Plan::start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product) const {
+void Plan::start_product(Stream stream, const ProductSize& size, const Pass& pass, kernel::ShiftGemm product) const {
   const Choice choice = choose(size);
   const Product& chosen = choice.product;
   product.rows = size.rows;
@@ -305,15 +305,16 @@ void Plan::start_product(Stream stream, const ProductSize& size, kernel::ShiftGe
   product.image_tiles = kernel::Divisor(std::max(1, chosen.image_tiles(size)));
   const GridSize grid{chosen.row_tiles(size), divide_up(size.columns, chosen.columns), size.groups * choice.splits};
   const int shared = chosen.shared_bytes(size.span, size.taps, choice.chunks_per_split);
-  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product);
+  const EndField end = product.pixels != nullptr ? pass.result(&product.pixels) : EndField{};
+  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product, end);
   if (!choice.split()) return;
   const GridSize pairs{divide_up(size.rows * size.columns / 2, kernel::kPassThreads), size.groups};
   gpu_->launch(("add_splits_" + size.store).c_str(), pairs, kernel::kPassThreads, 0, stream, product);
 }
 
 void Plan::start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
-                             const Ends& ends, const Part& part) const {
-  const kernels::Convolution& layer = step.convolution(ends.area);
+                             const Pass& pass, const Part& part) const {
+  const kernels::Convolution& layer = step.convolution(pass.area);
   kernel::ShiftGemm product = product_of(step, in, out);
   product.group_planes = layer.in_blocks * kernels::kBlock / step.in.plane;
   product.pitch = step.in.pitch();
@@ -330,23 +331,24 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
     product.phases = layer.pixels.sign < 0 ? 4 : 1;
     set_levels(layer.pixels, &product.levels);
     const int side = product.levels.crop_side;
-    product.pixels = reinterpret_cast<std::uint8_t*>(ends.out) + static_cast<std::ptrdiff_t>(part.first) * side * side * 3;
-    if (ends.reader != nullptr) {
-      product.reader = ends.reader->first_layer(part.first);
+    if (pass.reader == nullptr) {
+      product.pixels = reinterpret_cast<std::uint8_t*>(pass.ends.result) + static_cast<std::ptrdiff_t>(part.first) * side * side * 3;
+    } else {
+      product.reader = pass.reader->first_layer(part.first);
       product.reader_stride = kernel::Divisor(product.reader.stride);
     }
   }
-  start_product(stream, step.size(part.count, ends.area), product);
+  start_product(stream, step.size(part.count, pass.area), pass, product);
 }
 
 void Plan::start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
-                           const Part& part) const {
+                           const Pass& pass, const Part& part) const {
   kernel::ShiftGemm product = product_of(step, in, out);
   product.windows_down = product.windows_across = 1;
   product.slope = step.slope;
   product.out_pixels = kernel::Divisor(step.out.pixels());
   product.out_width = kernel::Divisor(step.out.width);
-  start_product(stream, step.size(part.count), product);
+  start_product(stream, step.size(part.count), pass, product);
 }
 
 }  // namespace deepsim::runtime::detail::cuda

@@ -73,11 +73,12 @@ class Plan {
   // Choose how to run; the bytes of memory that prepare will take.
   std::size_t configure(const Settings& settings);
   void prepare(Stream stream);
-  // Start all kernels on the stream. in, out: device memory of what the network reads and writes.
-  void run(Stream stream, Address in, Address out, int images, Area area) const;
+  // Start all kernels on the stream; the network reads and writes device memory.
+  void run(Stream stream, const Ends& ends, int images, Area area) const;
   // The same for `iterations` of encoding and decoding. Between two of them no image is written: the generator's last layer
   // hands its grey levels to the encoder, while they are in the cache.
-  static void run_loop(Stream stream, const Plan& encoder, const Plan& generator, Address images, Address features, int count,
+  // `features`: device memory for those of `count` images.
+  static void run_loop(Stream stream, const Plan& encoder, const Plan& generator, const Ends& images, Address features, int count,
                        int iterations);
   // Which step each kernel of `run` is of, in order.
   std::vector<int> steps_of_kernels(int images) const;
@@ -92,17 +93,21 @@ class Plan {
   struct Part {  // images [first, first + count)
     int first = 0, count = 0;
   };
-  // What a call reads and writes.
-  struct Ends {
-    Address in = 0, out = 0;
+  // What one pass through the network reads and writes.
+  struct Pass {
+    Ends ends;
+    bool first = true, last = true;  // of the call's passes: its source is the call's, its result is
     Area area = Area::crop;
-    const Plan* reader = nullptr;  // instead of `out`: whose encoder takes the generator's images
+    const Plan* reader = nullptr;  // instead of a result: whose encoder takes the generator's images
+
+    EndField source(const void* field) const { return first ? EndField{field, &Ends::source} : EndField{}; }
+    EndField result(const void* field) const { return last ? EndField{field, &Ends::result} : EndField{}; }
   };
   // A step of a call, and how many images it takes at once.
   struct Call {
     const Plan* plan = nullptr;
     std::size_t step = 0;
-    Ends ends;
+    Pass pass;
     int group = 1;
   };
   using Calls = std::vector<Call>;
@@ -110,18 +115,18 @@ class Plan {
     std::size_t call = 0;
     Part part;
   };
-  void add_calls(std::size_t from, const Ends& ends, Calls* calls) const;
+  void add_calls(std::size_t from, const Pass& pass, Calls* calls) const;
   static void order(const Calls& calls, std::size_t begin, std::size_t end, Part part, std::vector<Turn>* turns);
   static std::vector<Turn> order(const Calls& calls, int images);
   static void run(Stream stream, const Calls& calls, int images);
-  void start(Stream stream, std::size_t step, const Ends& ends, const Part& part) const;
+  void start(Stream stream, std::size_t step, const Pass& pass, const Part& part) const;
   int group_of(const Step& step) const;
   Choice choose(const ProductSize& size) const;
-  void start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product) const;
-  void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Ends& ends,
+  void start_product(Stream stream, const ProductSize& size, const Pass& pass, kernel::ShiftGemm product) const;
+  void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Pass& pass,
                          const Part& part) const;
   kernel::PixelsIn first_layer(int first) const;  // as it is told to read photographs from one on, or to be handed them
-  void start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
+  void start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Pass& pass,
                        const Part& part) const;
   kernel::Place before(std::size_t step, int first) const;
   kernel::Place after(std::size_t step, int first) const;

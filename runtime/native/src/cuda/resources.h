@@ -38,6 +38,7 @@ class EventOwner {
   void record(Stream stream) const;  // after what the stream holds now
   void hold(Stream stream) const;    // what the stream is given from now on begins after the point
   void wait() const;                 // this thread
+  Event get() const { return event_; }
 
  private:
   std::shared_ptr<const Gpu> gpu_;

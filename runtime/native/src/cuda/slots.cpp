@@ -64,10 +64,11 @@ void Flight::start() {
   slot_->uploaded.record(copies);
   for (std::size_t number = 0; number < call_.results; ++number) {
     {
-      const std::lock_guard<std::mutex> lock(*launching_);
+      Turn turn(turns_, compute_);
       if (number == 0) slot_->uploaded.hold(compute_);
       call_.compute(*slot_, static_cast<int>(count_), number);
       slot_->computed.record(compute_);
+      turn.end();
     }
     if (number > 0) deliver(number - 1);
     slot_->computed.hold(copies);
@@ -92,7 +93,6 @@ Flight::~Flight() {
   if (!slot_) return;
   const Driver& driver = Driver::get();  // the context is current: a flight lives within a call
   (void)driver.stream_synchronize(slot_->copies.get());
-  const std::lock_guard<std::mutex> lock(*launching_);
   (void)driver.stream_synchronize(compute_);
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "resources.h"
+#include "turns.h"
 
 namespace deepsim::runtime::detail::cuda {
 
@@ -95,8 +96,8 @@ struct HostCall {
 // is left unfinished, after an error, is waited for.
 class Flight {
  public:
-  Flight(const HostCall& call, Slots::Lease slot, Stream compute, std::mutex* launching, std::size_t first, std::size_t count)
-      : call_(call), slot_(std::move(slot)), compute_(compute), launching_(launching), first_(first), count_(count) {}
+  Flight(const HostCall& call, Slots::Lease slot, Stream compute, Turns* turns, std::size_t first, std::size_t count)
+      : call_(call), slot_(std::move(slot)), compute_(compute), turns_(turns), first_(first), count_(count) {}
   ~Flight();
   Flight(const Flight&) = delete;
   Flight& operator=(const Flight&) = delete;
@@ -110,7 +111,7 @@ class Flight {
   const HostCall& call_;
   Slots::Lease slot_;
   Stream compute_;
-  std::mutex* launching_;  // held while work is queued on the engine's stream
+  Turns* turns_;
   std::size_t first_, count_;
 };
 
