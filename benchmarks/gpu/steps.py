@@ -13,15 +13,15 @@ from deepsim.runtime.pixels import CROP, crop_offset
 
 HALF, SINGLE, BYTE = 2, 4, 1  # bytes of an activation or weight, of a feature, of a pixel's channel
 
-# What the name of a kernel ends in (kernels/cuda/variants.h): the kind of the step that it begins.
-_BEGINS = {
-    "blocks": "conv",
-    "shuffle": "conv",
-    "pixels": "conv",
-    "connected": "fc",
-    "normalise": "pool",
+# What the name of a kernel ends in (kernels/cuda/variants.h): the kinds of steps that it computes.
+_KINDS = {
+    "blocks": ("conv",),
+    "shuffle": ("conv",),
+    "pixels": ("conv",),
+    "connected": ("fc",),
+    "partial": ("conv", "fc"),
+    "normalise": ("pool",),
 }
-_PART, _SUM = "partial", "add_splits_"  # a sum in parts ends as the kernel after it says: add_splits_blocks ...
 INPUT, OUTPUT = "input", "output"
 _BETWEEN = {"read_pixels": INPUT, "read_features": INPUT, "write_features": OUTPUT}
 
@@ -153,34 +153,24 @@ def attribute(kernels: Sequence[str], places: Sequence[int], steps: Sequence[Ste
     """
     if len(kernels) != len(places):
         raise _unknown(f"{len(kernels)} kernels", str(len(places)))
-    kinds = [_kind(*pair) for pair in zip(kernels, (*kernels[1:], ""), strict=True)]
     names: dict[int, str] = {}
     left, preparing = list(steps), []
     for place in sorted(set(places)):
-        own = [(kernel, kind) for kernel, kind, at in zip(kernels, kinds, places, strict=True) if at == place]
-        kernel = own[0][0]
-        if kernel in _BETWEEN:
-            names[place] = _BETWEEN[kernel]
-        elif kernel == "to_depth":
+        own = [kernel for kernel, at in zip(kernels, places, strict=True) if at == place]
+        if own[0] in _BETWEEN:
+            names[place] = _BETWEEN[own[0]]
+        elif own[0] == "to_depth":
             preparing.append(place)
         else:
             step = left.pop(0) if left else None
-            wrong = [name for name, kind in own if kind not in (None, step.kind if step else None)]
-            if step is None or wrong or own[0][1] is None:
-                raise _unknown((wrong or [kernel])[0], f"one for {step.name}" if step else "no more")
+            wrong = [name for name in own if step is None or step.kind not in _KINDS.get(name.rsplit("_", 1)[-1], ())]
+            if step is None or wrong:
+                raise _unknown(wrong[0], f"one for {step.name}" if step else "no more")
             names.update(dict.fromkeys((*preparing, place), step.name))
             preparing.clear()
     if left:
         raise _unknown("no kernel", f"one for {left[0].name}")
     return [names[place] for place in places]
-
-
-def _kind(kernel: str, after: str) -> str | None:
-    """Return the kind of the step that a kernel begins, if any; ``after``: the kernel that follows it."""
-    ending = kernel.rsplit("_", 1)[-1]
-    if kernel.startswith(_SUM):
-        return None
-    return _BEGINS.get(after.removeprefix(_SUM) if ending == _PART else ending)
 
 
 def _unknown(found: str, expected: str) -> DeviceError:

@@ -22,6 +22,29 @@ DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) { re
 
 DEEPSIM_DEVICE void sync_block() { __syncthreads(); }
 
+// Tell that this block's part of something is ready, and whether it was the last of `count`: who it is reads what the others
+// stored before, by load_fresh. `ready` counts up from 0, and is 0 again afterwards.
+DEEPSIM_DEVICE bool last_to_be_ready(unsigned* ready, int count) {
+  __syncthreads();  // the atomic operation then tells of all threads' stores, as the barrier after it does of what it heard
+  bool last = false;
+  if (threadIdx.x == 0) {
+    unsigned before;
+    const unsigned most = static_cast<unsigned>(count) - 1;
+    asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;\n"
+                 : "=r"(before)
+                 : "l"(__cvta_generic_to_global(ready)), "r"(most)
+                 : "memory");
+    last = before == most;
+  }
+  return __syncthreads_or(last) != 0;
+}
+
+// From the cache of all multiprocessors.
+DEEPSIM_DEVICE Pair load_fresh(const Pair* from) {
+  const float2 pair = __ldcg(reinterpret_cast<const float2*>(from));
+  return {pair.x, pair.y};
+}
+
 DEEPSIM_DEVICE unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }

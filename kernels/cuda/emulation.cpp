@@ -136,6 +136,18 @@ void check_store(const void* to, std::size_t bytes, std::size_t alignment) {
 namespace deepsim::cuda {
 
 void sync_block() { emulation::this_block().sync(); }
+
+// Blocks run one after the other, so that what others stored is seen.
+bool last_to_be_ready(unsigned* ready, int count) {
+  sync_block();
+  bool last = false;
+  if (thread_index() == 0) {
+    last = *ready + 1 == static_cast<unsigned>(count);
+    *ready = last ? 0 : *ready + 1;
+  }
+  return emulation::this_block().sync_any(last);
+}
+
 void copy_async(void* shared, const void* global) { emulation::this_block().start_copy(shared, global); }
 void commit_copies() { emulation::this_block().commit_copies(); }
 

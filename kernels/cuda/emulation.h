@@ -103,6 +103,8 @@ DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
 }
 
 void sync_block();
+bool last_to_be_ready(unsigned* ready, int count);
+DEEPSIM_DEVICE Pair load_fresh(const Pair* from) { return *from; }
 
 // The copy reads global memory as late as it may: when it is waited for, or when its thread ends.
 void copy_async(void* shared, const void* global);

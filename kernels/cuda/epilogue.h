@@ -6,14 +6,6 @@
 
 namespace deepsim::cuda {
 
-enum class Store {
-  blocks,     // window (p, q) is pixel (p, q)
-  shuffle,    // columns (channels / 16, phase (a, b), channel % 16): window (p, q) gives pixel (2p - a, 2q - b)
-  connected,  // a fully connected layer: rows are images, columns (channels / 16, pixel, channel % 16)
-  pixels,     // uint8 RGB; columns (phase, channel)
-  partial,    // sums of one split, which add_splits sums and stores as one of the first three
-};
-
 DEEPSIM_DEVICE bool lies_in(int index, int count) { return static_cast<unsigned>(index) < static_cast<unsigned>(count); }
 
 // The first row of a block's tile of so many rows.
@@ -39,10 +31,9 @@ struct Window {
 
 DEEPSIM_DEVICE float activate(float value, float slope) { return value > 0.0f ? value : value * slope; }
 
-// The bias of two neighbouring columns, the first even; zero where there are none, or where it is added later.
-template <Store kStore>
+// The bias of two neighbouring columns, the first even; zero where there are none.
 DEEPSIM_DEVICE Pair bias_of(const ShiftGemm& layer, int group, int column) {
-  if (kStore == Store::partial || column >= layer.columns) return {0.0f, 0.0f};
+  if (column >= layer.columns) return {0.0f, 0.0f};
   return *reinterpret_cast<const Pair*>(layer.bias + group * layer.columns + column);
 }
 
@@ -199,7 +190,7 @@ DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, con
   RowOut rows[kRows];
   Pair next[ahead];
   DEEPSIM_UNROLL
-  for (int j = 0; j < ahead; ++j) next[j] = bias_of<kStore>(layer, share.group, share.column + j * 8);
+  for (int j = 0; j < ahead; ++j) next[j] = bias_of(layer, share.group, share.column + j * 8);
   DEEPSIM_UNROLL
   for (int r = 0; r < kRows; ++r) rows[r] = RowOut::of<kStore>(layer, Window(layer, row(r)));
   const std::ptrdiff_t within = offset_of<Element>(layer.out, share.column % kColumns), eight = offset_of<Element>(layer.out, 8);
@@ -208,8 +199,8 @@ DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, con
     const int column = share.column + j * 8;
     if (column >= layer.columns) return;
     const Pair low = next[j % ahead], high = next[j % ahead + 1];
-    if (j + ahead < kPairs) next[j % ahead] = bias_of<kStore>(layer, share.group, column + ahead * 8);
-    if (j + ahead < kPairs) next[j % ahead + 1] = bias_of<kStore>(layer, share.group, column + ahead * 8 + 8);
+    if (j + ahead < kPairs) next[j % ahead] = bias_of(layer, share.group, column + ahead * 8);
+    if (j + ahead < kPairs) next[j % ahead + 1] = bias_of(layer, share.group, column + ahead * 8 + 8);
     const auto to = SixteenOut::of<kStore>(layer, (share.group * layer.columns + column) / kColumns);
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -221,7 +212,7 @@ DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, con
   }
 }
 
-// Store a thread's sums to where the layer wants them.
+// Store a thread's sums to where the layer wants them; a part's where the others' are, see add_parts.
 template <Store kStore, class Element, int kRows, int kPairs, class RowOf, class SumOf>
 DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum, unsigned char* shared) {
   if constexpr (kStore != Store::partial && kStore != Store::pixels) {
@@ -238,12 +229,30 @@ DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Share& share, const RowO
         if constexpr (kStore == Store::partial) {
           partial[j * 4] = sum(r, j);
         } else {
-          const Pair bias = bias_of<kStore>(layer, share.group, column);
+          const Pair bias = bias_of(layer, share.group, column);
           keep_levels(layer, row(r) - share.first_row, column, finish(bias, layer.slope, sum(r, j)), shared);
         }
       }
     }
   }
+}
+
+// Add the parts of a thread's sums in their order, whichever was ready first. set(r, j): where a sum goes.
+template <int kRows, int kPairs, class RowOf, class Set>
+DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const Set& set) {
+  const int columns = (layer.columns - share.column + 7) / 8;  // of this thread, at most
+  bool kept[kRows];
+  DEEPSIM_UNROLL
+  for (int r = 0; r < kRows; ++r) kept[r] = Window(layer, row(r)).kept;
+  for (int split = 0; split < layer.splits; ++split)
+    DEEPSIM_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      if (!kept[r]) continue;
+      const Pair* parts = partial_sum(layer, split, share.group, row(r), share.column);
+      DEEPSIM_UNROLL
+      for (int j = 0; j < kPairs; ++j)
+        if (j < columns) set(r, j, split, load_fresh(parts + j * 4));
+    }
 }
 
 }  // namespace deepsim::cuda

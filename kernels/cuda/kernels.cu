@@ -51,15 +51,6 @@ extern "C" DEEPSIM_KERNEL(kPassThreads) read_pixels(DEEPSIM_ARGUMENT PixelsIn la
 extern "C" DEEPSIM_KERNEL(kPassThreads) to_depth(DEEPSIM_ARGUMENT SpaceToDepth layer) { space_to_depth<Element>(layer); }
 extern "C" DEEPSIM_KERNEL(kPassThreads) read_features(DEEPSIM_ARGUMENT Features layer) { features<Element, true>(layer); }
 extern "C" DEEPSIM_KERNEL(kPassThreads) write_features(DEEPSIM_ARGUMENT Features layer) { features<Element, false>(layer); }
-extern "C" DEEPSIM_KERNEL(kPassThreads) add_splits_blocks(DEEPSIM_ARGUMENT ShiftGemm layer) {
-  add_splits<Store::blocks, Element>(layer);
-}
-extern "C" DEEPSIM_KERNEL(kPassThreads) add_splits_shuffle(DEEPSIM_ARGUMENT ShiftGemm layer) {
-  add_splits<Store::shuffle, Element>(layer);
-}
-extern "C" DEEPSIM_KERNEL(kPassThreads) add_splits_connected(DEEPSIM_ARGUMENT ShiftGemm layer) {
-  add_splits<Store::connected, Element>(layer);
-}
 extern "C" DEEPSIM_KERNEL(kPassThreads) lay_line(DEEPSIM_ARGUMENT Line line) { interpolate(line); }
 
 }  // namespace deepsim::cuda

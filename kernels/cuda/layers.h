@@ -20,6 +20,15 @@ constexpr int kUnit = 64;     // columns whose packed weights lie together, or t
 template <class Element>
 constexpr int kPlane = kRow / static_cast<int>(sizeof(typename Element::Bits));
 
+// What happens to the sums of a product.
+enum class Store {
+  blocks,     // window (p, q) is pixel (p, q)
+  shuffle,    // columns (channels / 16, phase (a, b), channel % 16): window (p, q) gives pixel (2p - a, 2q - b)
+  connected,  // a fully connected layer: rows are images, columns (channels / 16, pixel, channel % 16)
+  pixels,     // uint8 RGB; columns (phase, channel)
+  partial,    // in parts, which the last block of a tile to be ready adds and stores as one of the first three
+};
+
 // Where a plane of pixel (y, x) of an image lies, in rows from `base`.
 struct Place {
   unsigned char* base = nullptr;
@@ -55,7 +64,8 @@ struct ShiftGemm {
   std::uint8_t* pixels = nullptr;          // Store::pixels
   PixelsIn reader;                         // Store::pixels: where out.base is set, who reads the crop's grey levels instead
   Divisor reader_stride;
-  float* partial = nullptr;                // of splits that are still to be summed: [split][group][row][column]
+  float* partial = nullptr;                // sums of splits, [split][group][row][column]
+  unsigned* ready = nullptr;               // of every tile, how many of its splits are; 0 before and after
   Levels levels;
   int in_plane = 0;      // rows of a plane
   int group_planes = 0;  // planes of a group's input
@@ -68,6 +78,8 @@ struct ShiftGemm {
   Divisor image_tiles;   // of an image, where they start anew
   int chunks = 1;        // of the group's channels
   int chunks_per_split = 1, splits = 1;
+  Store whole = Store::blocks;  // how the sum of splits is stored
+  int row_tiles = 1, column_tiles = 1;
   int columns = 0;       // of a group
   int groups = 1;
   int phases = 1;        // Store::pixels: 4 where a window gives a 2x2 block, else 1
@@ -75,7 +87,6 @@ struct ShiftGemm {
   Divisor image_rows;    // of a padded grid
   Divisor grid_pitch;
   Divisor out_pixels, out_width;  // Store::connected: of the map that the columns are
-  Divisor column_pairs;           // of a group, where splits are summed
 };
 
 // Max-pooling without padding, then optionally local response normalisation over five channels.

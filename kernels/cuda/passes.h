@@ -183,24 +183,4 @@ DEEPSIM_DEVICE void interpolate(const Line& line) {
   }
 }
 
-// One thread for every two columns of a group; the splits are added in order. kStore: how the whole sum is stored.
-template <Store kStore, class Element>
-DEEPSIM_DEVICE void add_splits(const ShiftGemm& layer) {
-  const int index = block_x() * kPassThreads + thread_index(), group = block_y();
-  const int row = divide(index, layer.column_pairs), column = (index - row * layer.column_pairs.value) * 2;
-  const Window window(layer, row);
-  if (!window.kept) return;
-  Pair sum = {0.0f, 0.0f};
-  for (int split = 0; split < layer.splits; ++split) {
-    const Pair part = *partial_sum(layer, split, group, row, column);
-    sum.low += part.low;
-    sum.high += part.high;
-  }
-  const auto to = SixteenOut::of<kStore>(layer, (group * layer.columns + column) / kColumns);
-  const auto from = RowOut::of<kStore>(layer, window);
-  if ((to.needs & ~from.keeps) != 0) return;
-  const Pair bias = bias_of<kStore>(layer, group, column);
-  put<Element>(from.at + to.offset + offset_of<Element>(layer.out, column % kColumns), finish(bias, layer.slope, sum));
-}
-
 }  // namespace deepsim::cuda

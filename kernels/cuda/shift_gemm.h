@@ -18,6 +18,7 @@ struct Correct {
   static constexpr int lax = 0;              // groups of copies too many that may be under way
   static constexpr int missing_buffers = 0;  // of the input
   static constexpr bool barrier_before_staging = true, barrier_after_staging = true;  // of pixels
+  static constexpr int early = 0;  // parts of a sum that are not waited for
 };
 
 // A thread's share of a warp's sums, as mma.m16n8k16 spreads them: sums[i][j][2 h + n] is row 16 i + 8 h + lane / 4, column
@@ -216,12 +217,27 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
   const int column = product.column_tile * T::columns + warp / T::warps_down * T::warp_columns + lane % 4 * 2;
   if (kStore == Store::pixels && Policy::barrier_before_staging) sync_block();  // no copy is under way any more
-  store<kStore, typename T::Element, T::warp_rows / 8, T::warp_columns / 8>(
-      layer, {product.group, product.split, column, product.first_row}, [&](int r) { return row + r * 8; },
-      [&](int r, int j) { return Pair{sums[r / 2][j][r % 2 * 2], sums[r / 2][j][r % 2 * 2 + 1]}; }, shared);
+  constexpr int rows = T::warp_rows / 8, pairs = T::warp_columns / 8;
+  using Element = typename T::Element;
+  const Share share{product.group, product.split, column, product.first_row};
+  const auto row_of_share = [&](int r) { return row + r * 8; };
+  const auto sum = [&](int r, int j) { return Pair{sums[r / 2][j][r % 2 * 2], sums[r / 2][j][r % 2 * 2 + 1]}; };
+  store<kStore, Element, rows, pairs>(layer, share, row_of_share, sum, shared);
   if (kStore == Store::pixels) {
     if (Policy::barrier_after_staging) sync_block();
-    write_pixels<typename T::Element, T::rows, T::threads>(layer, shared, product.first_row);
+    write_pixels<Element, T::rows, T::threads>(layer, shared, product.first_row);
+  }
+  if constexpr (kStore == Store::partial) {
+    const int tile = (product.group * layer.column_tiles + product.column_tile) * layer.row_tiles + block_x();
+    if (!last_to_be_ready(layer.ready + tile, layer.splits - Policy::early)) return;
+    add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, Pair part) {
+      float* own = sums[r / 2][j] + r % 2 * 2;
+      own[0] = split == 0 ? part.low : own[0] + part.low;
+      own[1] = split == 0 ? part.high : own[1] + part.high;
+    });
+    if (layer.whole == Store::blocks) store_values<Store::blocks, Element, rows, pairs>(layer, share, row_of_share, sum);
+    if (layer.whole == Store::shuffle) store_values<Store::shuffle, Element, rows, pairs>(layer, share, row_of_share, sum);
+    if (layer.whole == Store::connected) store_values<Store::connected, Element, rows, pairs>(layer, share, row_of_share, sum);
   }
 }
 

@@ -213,6 +213,16 @@ def test_machine_code_is_what_the_tiles_are_made_for(compiled):
         assert not narrow or name.endswith("_pixels"), (name, narrow)
 
 
+def test_parts_of_sums_are_handed_over_in_order(compiled):
+    """Released and acquired by one atomic operation; what others stored comes from the common cache."""
+    products = products_of(compiled.element)
+    for name, counts in instructions(compiled.cubin).items():
+        in_parts, tile = name.endswith("_partial"), products.get(name)
+        fresh = sum(count for code, count in counts.items() if code.startswith("LDG.E.64.STRONG.GPU"))
+        assert counts["ATOMG.E.INC.STRONG.GPU"] == total(counts, "MEMBAR") == in_parts, (name, counts)
+        assert fresh == (tile.warp_rows // 8 * (tile.warp_columns // 8) if in_parts else 0), (name, counts)
+
+
 def test_gpus_without_machine_code_here_can_compile_the_ptx(tmp_path):
     source = built_kernels() / "Brain-compute_80.ptx"
     command = ["nvcc", "--cubin", "-arch=sm_110", "-Xptxas", "-v", "-o", tmp_path / "thor.cubin", source]

@@ -49,6 +49,7 @@ void Block::prepare(std::size_t threads) {
   failure_ = nullptr;
   unwinding_ = false;
   at_barrier_ = 0;
+  voted_ = false;
   ++interval_;
 }
 
@@ -132,9 +133,16 @@ void Block::sync() {
     return;
   }
   at_barrier_ = 0;
+  vote_ = std::exchange(voted_, false);
   ++interval_;
   async_.meet_all();
   for (Thread& thread : threads_) thread.state = State::ready;
+}
+
+bool Block::sync_any(bool vote) {
+  voted_ = voted_ || vote;
+  sync();
+  return vote_;
 }
 
 void Block::wake_waiting_for_phases() {

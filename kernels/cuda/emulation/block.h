@@ -44,6 +44,7 @@ class Block {
 
   // The rest is called from inside, by the running thread.
   void sync();
+  bool sync_any(bool vote);  // the same; whether any thread's is true
   // The last lane that arrives computes for all.
   void meet(Collective collective, const Operands& operands, void (*compute)(Block&, Warp&, int first_thread));
   void start_copy(void* shared, const void* global);
@@ -99,6 +100,7 @@ class Block {
   std::exception_ptr failure_;
   bool unwinding_ = false;
   int at_barrier_ = 0;
+  bool voted_ = false, vote_ = false;  // at the barrier; at the last one
   std::uint32_t interval_ = 0;  // grows over all blocks, so that what memory remembers of the last block is past
 };
 

@@ -59,9 +59,6 @@ Kernels kernels_for() {
   kernels["to_depth"] = kernel<SpaceToDepth>([](const SpaceToDepth& layer) { space_to_depth<Element>(layer); });
   kernels["read_features"] = kernel<Features>([](const Features& layer) { features<Element, true>(layer); });
   kernels["write_features"] = kernel<Features>([](const Features& layer) { features<Element, false>(layer); });
-  kernels["add_splits_blocks"] = kernel<ShiftGemm>(add_splits<Store::blocks, Element>);
-  kernels["add_splits_shuffle"] = kernel<ShiftGemm>(add_splits<Store::shuffle, Element>);
-  kernels["add_splits_connected"] = kernel<ShiftGemm>(add_splits<Store::connected, Element>);
   kernels["lay_line"] = kernel<Line>([](const Line& line) { interpolate(line); });
   return kernels;
 }

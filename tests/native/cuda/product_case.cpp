@@ -117,7 +117,7 @@ void ProductRun::describe() {
   product_.columns = column_count();
   product_.slope = layer.slope;
   product_.groups = layer.groups;
-  product_.column_pairs = Divisor(product_.columns / 2);
+  product_.whole = layer.connected() ? Store::connected : layer.store == "shuffle" ? Store::shuffle : Store::blocks;
   if (layer.connected()) {
     product_.rows = layer.images;
     product_.windows_down = product_.windows_across = 1;
@@ -245,9 +245,13 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   const int partials = layer_.splits > 0 ? product_.splits * layer_.groups * product_.rows * product_.columns : 0;
   std::vector<float> partial(static_cast<std::size_t>(partials), NAN);
   product_.partial = partial.data();
+  product_.row_tiles = divide_up(product_.rows, tile.rows);
+  product_.column_tiles = divide_up(product_.columns, tile.columns);
+  std::vector<unsigned> ready(static_cast<std::size_t>(product_.row_tiles * product_.column_tiles * layer_.groups));
+  product_.ready = ready.data();
   launch(tile, schedule, used);
-  if (layer_.splits > 0) add_splits(schedule);
-  return {written.interior(), written.touched_outside()};
+  const auto left = std::count_if(ready.begin(), ready.end(), [](unsigned count) { return count != 0; });
+  return {written.interior(), written.touched_outside() + static_cast<int>(left)};
 }
 
 // Bytes with guards before and behind; a byte that nobody writes is no level of the result, by its distance.
@@ -275,12 +279,6 @@ void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const E
   ShiftGemm told = product_;
   told.image_tiles = Divisor(image_tiles);
   emulation::launch(grid, tile.threads, bytes, [&] { kernel.body(&told); }, schedule);
-}
-
-void ProductRun::add_splits(const Schedule& schedule) const {
-  const EmulatedKernel& kernel = emulated_kernel(precision_.name, "add_splits_" + layer_.store);
-  const emulation::Grid grid{divide_up(product_.rows * product_.columns / 2, kPassThreads), layer_.groups, 1};
-  emulation::launch(grid, kPassThreads, 0, [&] { kernel.body(&product_); }, schedule);
 }
 
 }  // namespace deepsim::tests

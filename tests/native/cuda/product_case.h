@@ -21,7 +21,7 @@ struct ProductCase {
   int out_pad = 0;                    // of the grid that is written
   bool flat = false;                  // the result is read as one vector
   int out_height = 1, out_width = 1;  // of the map that a fully connected layer's result is
-  int splits = 0;  // 0: as one sum; else in so many parts, which add_splits sums
+  int splits = 0;  // 0: as one sum; else in so many parts
   bool up = false;  // pixels: an up-convolution
   bool bgr = false, tanh255 = false;
   int crop = 0;  // pixels of a crop's side, 0 for the whole image
@@ -82,7 +82,6 @@ class ProductRun {
   std::vector<float> packed_bias() const;
   Written run_pixels(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel);
   void launch(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel) const;
-  void add_splits(const cuda::emulation::Schedule& schedule) const;
   Planes output() const;
 
   ProductCase layer_;

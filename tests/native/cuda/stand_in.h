@@ -17,6 +17,7 @@ void deepsim_stand_in_count_anew(void);
 void deepsim_stand_in_forget(void);
 int cuCtxPushCurrent_v2(void*);
 int cuCtxPopCurrent_v2(void**);
+const char* deepsim_stand_in_launched(void);  // names of the kernels that ran since the last time
 int cuMemAlloc_v2(std::uint64_t*, std::size_t);
 int cuMemFree_v2(std::uint64_t);
 }

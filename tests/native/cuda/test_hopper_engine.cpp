@@ -64,7 +64,7 @@ TEST_CASE("wgmma is taken where it was asked for and is estimated to be faster; 
   CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "narrow_blocks");
   CHECK(chosen("connected", 32, 64, 4096, wgmma, true) == "small_connected");
   CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma) == "images_pixels");
-  CHECK(chosen("blocks", 16, 32 * 33 * 33, 128, Instructions::fma) == "narrow16_blocks");
+  CHECK(chosen("blocks", 16, 256 * 33 * 33, 128, Instructions::fma) == "narrow16_blocks");
   CHECK(chosen("connected", 16, 64, 4096, Instructions::fma, true) == "small16_connected");
   const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376, 50 << 20, 1900};  // too little for the widest tile
   const ProductSize size{"blocks", 32, 32 * 33 * 33, 256, 1, 8, 9, 70};

@@ -39,6 +39,10 @@ struct NoBarrierAfterStaging : Correct {
   static constexpr bool barrier_after_staging = false;
 };
 
+struct EarlySum : Correct {
+  static constexpr int early = 1;
+};
+
 template <class T, Store kStore, class Policy>
 EmulatedKernel kernel() {
   return {sizeof(ShiftGemm), [](const void* argument) {
@@ -156,6 +160,13 @@ TEST_CASE("bytes that are read before all warps have staged theirs are noticed i
   const std::set<Rule> rules = {Rule::overwritten_read, Rule::unsynchronised_read};
   check_on<image_tile<Half>, Store::pixels, NoBarrierAfterStaging>("image", last_layer(), rules);
   check_on<image16_tile<Single>, Store::pixels, NoBarrierAfterStaging>("image16", last_layer(), rules);
+}
+
+TEST_CASE("a sum that is stored before its last part is ready is noticed in every order") {
+  ProductCase layer = fully_connected();
+  layer.splits = 3;
+  check_on<skinny_tile<Half>, Store::partial, EarlySum>("skinny", layer, {});
+  check_on<small16_tile<Single>, Store::partial, EarlySum>("small16", layer, {});
 }
 
 TEST_CASE("phases in the wrong order change the result") {

@@ -12,6 +12,8 @@ namespace {
 constexpr double kSharedRate = 128;      // bytes that a multiprocessor's shared memory delivers in a cycle
 constexpr double kOutputCycles = 0.085;  // of a multiprocessor for each value that is stored: 11 instructions, four at a time
 constexpr double kLatency = 500;         // of a copy from the cache
+constexpr double kReady = 3 * kLatency;  // to tell the other blocks that a part is ready, and to hear of theirs
+constexpr double kBlockRate = 64;        // bytes that one multiprocessor gets from the cache in a cycle, alone
 constexpr double kOverlap = 0.1;         // of what takes less time than the longest: it does not hide entirely
 constexpr int kRegisters = 65536;        // of a multiprocessor
 constexpr int kOtherRegisters = 96;      // of a thread, beside its sums
@@ -62,10 +64,15 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const double element = static_cast<double>(product.chunk_row_bytes) / product.depth;
   const double outputs = static_cast<double>(size.rows) * size.columns * size.groups;
   const double cache = facts.multiprocessors * rates.cache_bytes;
-  const double delivering = (blocks * (input + weights) + outputs * element) / cache;
+  const double parts = splits == 1 ? 0 : splits * outputs * sizeof(float);  // written and read
+  const double delivering = (blocks * (input + weights) + outputs * element + 2 * parts) / cache;
   const double all_weights = element * product.depth * size.chunks * size.taps * size.columns * size.groups;
-  const double adding = splits == 1 ? 0 : kLaunch + 2 * splits * outputs * sizeof(float) / cache;
-  const double loading = memory_cycles(facts, all_weights), longest = std::max({computing, delivering, loading});
+  const double beside = parts > kShareOfCache * facts.cache_bytes ? 2 * parts : 0;  // what the cache does not hold
+  const double loading = memory_cycles(facts, all_weights + beside), longest = std::max({computing, delivering, loading});
+  // Of every tile, the last of its blocks reads the parts of all and stores the sum.
+  const int tiles = divide_up(product.blocks(size), facts.multiprocessors);  // of a multiprocessor
+  const double each = splits * tile * sizeof(float) / kBlockRate + tile * kOutputCycles;
+  const double adding = splits == 1 ? 0 : kReady + tiles * each;
   return longest + kOverlap * (computing + delivering + loading - longest) + adding;
 }
 

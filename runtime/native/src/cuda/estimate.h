@@ -8,10 +8,13 @@ namespace deepsim::runtime::detail::cuda {
 // Cycles of a kernel's launch inside a graph until the next one may start: a microsecond or so.
 constexpr double kLaunch = 2000;
 
-// Cycles of a product, whose sum is in so many parts (with the kernel that adds them), where its input and output stay in the
-// L2 cache. The longest of what its multiprocessors compute, what the cache delivers and what memory does: a roofline with
-// waves. Rates are vendors' figures for the architecture; none of this has been measured.
+// Cycles of a product, whose sum is in so many parts, where its input and output stay in the L2 cache. The longest of what its
+// multiprocessors compute, what the cache delivers and what memory does: a roofline with waves. Rates are vendors' figures for
+// the architecture; none of this has been measured.
 double cycles(const DeviceFacts& facts, const Product& product, const ProductSize& size, int splits, int chunks_per_split);
+
+// Of the L2 cache: what a step reads, writes and keeps for itself may take as much, to be found there.
+constexpr double kShareOfCache = 0.7;
 
 // Cycles in which memory delivers so many bytes.
 double memory_cycles(const DeviceFacts& facts, double bytes);

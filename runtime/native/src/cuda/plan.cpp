@@ -12,10 +12,14 @@ namespace deepsim::runtime::detail::cuda {
 namespace {
 
 constexpr int kMostRows = 256;  // of a tile
-constexpr double kShareOfCache = 0.7;  // that the input and output of a step may take, to be found there
 constexpr double kNearBest = 1.05;     // the time of fewer images at once, which need less memory, that is as good
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
+
+kernel::Store whole_of(const ProductSize& size) {
+  if (size.store == "connected") return kernel::Store::connected;
+  return size.store == "shuffle" ? kernel::Store::shuffle : kernel::Store::blocks;
+}
 
 void set_levels(const kernels::Pixels& pixels, kernel::Levels* levels) {
   std::copy(pixels.mean, pixels.mean + 3, levels->mean);
@@ -128,7 +132,7 @@ std::size_t Plan::configure(const Settings& settings) {
   settings_ = settings;
   activations_.clear();
   groups_.clear();
-  partial_bytes_ = 0;
+  partial_bytes_ = ready_bytes_ = 0;
   for (const Step& step : steps_) groups_.push_back(group_of(step));
   for (std::size_t i = 1; i < steps_.size(); ++i)  // passes over what a product wrote
     if (!steps_[i].multiplies()) groups_[i] = groups_[i - 1];
@@ -144,19 +148,24 @@ std::size_t Plan::configure(const Settings& settings) {
       for (const Area area : {Area::whole, Area::crop}) {
         const ProductSize size = step.size(images, area);
         const Choice choice = choose(size);
+        if (!choice.split()) continue;
+        const auto blocks = static_cast<std::size_t>(choice.product.blocks(size)), splits = static_cast<std::size_t>(choice.splits);
         const std::size_t values = static_cast<std::size_t>(size.groups) * static_cast<std::size_t>(size.rows) * static_cast<std::size_t>(size.columns);
-        if (choice.split()) partial_bytes_ = std::max(partial_bytes_, static_cast<std::size_t>(choice.splits) * values * sizeof(float));
+        partial_bytes_ = std::max(partial_bytes_, splits * values * sizeof(float));
+        ready_bytes_ = std::max(ready_bytes_, blocks * sizeof(unsigned));
       }
     }
   }
-  std::size_t bytes = partial_bytes_;
+  std::size_t bytes = partial_bytes_ + ready_bytes_;
   for (const Activation& activation : activations_) bytes += activation.bytes;
   return bytes;
 }
 
 void Plan::prepare(Stream stream) {
   for (Activation& activation : activations_) activation.memory = DeviceMemory(gpu_, activation.bytes, stream);
-  if (partial_bytes_ > 0) partial_ = DeviceMemory(gpu_, partial_bytes_, stream);
+  if (partial_bytes_ == 0) return;
+  partial_ = DeviceMemory(gpu_, partial_bytes_, stream);
+  ready_ = DeviceMemory(gpu_, ready_bytes_, stream);
 }
 
 // Steps whose groups have fewer images than are at hand take them group by group, each through as many steps as can be.
@@ -219,11 +228,7 @@ std::vector<int> Plan::steps_of_kernels(int images) const {
   Calls calls;
   add_calls(0, {}, &calls);
   std::vector<int> found;
-  for (const Turn& turn : order(calls, images)) {
-    const Step& step = steps_[calls[turn.call].step];
-    const bool in_parts = step.multiplies() && choose(step.size(turn.part.count, Area::crop)).split();
-    found.insert(found.end(), in_parts ? 2 : 1, static_cast<int>(turn.call));
-  }
+  for (const Turn& turn : order(calls, images)) found.push_back(static_cast<int>(turn.call));
   return found;
 }
 
@@ -300,16 +305,16 @@ void Plan::start_product(Stream stream, const ProductSize& size, const Pass& pas
   product.splits = choice.splits;
   product.span = size.span;
   product.partial = partial_.as<float>();
-  product.column_pairs = kernel::Divisor(size.columns / 2);
+  product.ready = ready_.as<unsigned>();
+  product.whole = whole_of(size);
+  product.row_tiles = chosen.row_tiles(size);
+  product.column_tiles = divide_up(size.columns, chosen.columns);
   product.by_image = chosen.image_tiles(size) > 0 ? 1 : 0;
   product.image_tiles = kernel::Divisor(std::max(1, chosen.image_tiles(size)));
-  const GridSize grid{chosen.row_tiles(size), divide_up(size.columns, chosen.columns), size.groups * choice.splits};
+  const GridSize grid{product.row_tiles, product.column_tiles, size.groups * choice.splits};
   const int shared = chosen.shared_bytes(size.span, size.taps, choice.chunks_per_split);
   const EndField end = product.pixels != nullptr ? pass.result(&product.pixels) : EndField{};
   gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product, end);
-  if (!choice.split()) return;
-  const GridSize pairs{divide_up(size.rows * size.columns / 2, kernel::kPassThreads), size.groups};
-  gpu_->launch(("add_splits_" + size.store).c_str(), pairs, kernel::kPassThreads, 0, stream, product);
 }
 
 void Plan::start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,

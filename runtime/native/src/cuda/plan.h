@@ -135,8 +135,8 @@ class Plan {
   std::vector<Step> steps_;
   std::vector<int> groups_;               // images that a step takes at once: a power of two, or all
   std::vector<Activation> activations_;  // [i] lies between step i and step i + 1
-  std::size_t partial_bytes_ = 0;
-  DeviceMemory partial_;  // sums of splits
+  std::size_t partial_bytes_ = 0, ready_bytes_ = 0;
+  DeviceMemory partial_, ready_;  // sums of splits, and how many of a tile's are there
   Settings settings_;
 };
 

@@ -41,7 +41,7 @@ struct ProductSize {
   int images = 0, image_rows = 0;  // where only so many rows of each image are wanted
 };
 
-// A kernel, and the parts that it splits the sum into, whose own sums add_splits adds.
+// A kernel, and the parts that it splits the sum into.
 struct Choice {
   Product product;
   int splits = 1, chunks_per_split = 1;
