@@ -263,7 +263,7 @@ class Inverter:
         backend.order(view.stream, queue)
         made = method(backend, view, *arguments, queue)
         made.sources = sources_of(queue, view)
-        return cast(NDArray[Any], made)
+        return cast("NDArray[Any]", made)
 
     def _view(self, value: object, subject: str, stream: int | None) -> DeviceView | None:
         """Return how an array on a GPU lies there, where the backend is on one too; else None."""
@@ -286,7 +286,7 @@ class Inverter:
         ]
         made = backend.interpolate_on_device(ends[0], ends[1], steps, queue)
         made.sources = sources_of(queue, *filter(None, views))
-        return cast(NDArray[Any], made)
+        return cast("NDArray[Any]", made)
 
     def _end_on_device(self, backend: NativeInverter, view: DeviceView, subject: str, queue: int) -> DeviceView:
         """Return one end of an interpolation as a feature that is ready on ``queue``; photographs are encoded there."""
