@@ -220,7 +220,9 @@ def test_parts_of_sums_are_handed_over_in_order(compiled):
         in_parts, tile = name.endswith("_partial"), products.get(name)
         fresh = sum(count for code, count in counts.items() if code.startswith("LDG.E.64.STRONG.GPU"))
         assert counts["ATOMG.E.INC.STRONG.GPU"] == total(counts, "MEMBAR") == in_parts, (name, counts)
-        assert fresh == (tile.warp_rows // 8 * (tile.warp_columns // 8) if in_parts else 0), (name, counts)
+        # As often as the loop over the parts is there: once, or unrolled.
+        assert (fresh > 0) == in_parts, (name, counts)
+        assert not in_parts or fresh % (tile.warp_rows // 8 * (tile.warp_columns // 8)) == 0, (name, counts)
 
 
 def test_gpus_without_machine_code_here_can_compile_the_ptx(tmp_path):
