@@ -170,7 +170,7 @@ class Measurement:
                 self._time_single_layers(batch, self.roofs)
                 self._grown()
 
-    def sanitize(self, sanitizer_: str) -> None:
+    def sanitize(self, path: str) -> None:
         """Run compute-sanitizer's tools on all kernels that were checked; of others the one that knows about copies."""
         for kernels, found in ((None, self.checks), *self.other_checks.items()):
             few = self.plan.brief or kernels is not None
@@ -180,7 +180,7 @@ class Measurement:
                     continue
                 self._tell(name)
                 limit = min(sanitizer.LIMIT_S, self.plan.deadline - time.monotonic())
-                lines = sanitizer.findings(sanitizer_, self._bundle, tool, self._refuse, kernels, limit)
+                lines = sanitizer.findings(path, self._bundle, tool, self._refuse, kernels, limit)
                 if lines is not None:
                     found["sanitizer"][tool] = lines
                 if lines:

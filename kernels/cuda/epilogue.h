@@ -122,9 +122,9 @@ DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* sh
 }
 
 // Where two neighbouring columns of a row are kept for one split.
-DEEPSIM_DEVICE Pair* partial_sum(const ShiftGemm& layer, int split, int group, int row, int column) {
+DEEPSIM_DEVICE Pair& partial_sum(const ShiftGemm& layer, int split, int group, int row, int column) {
   const std::ptrdiff_t of_group = static_cast<std::ptrdiff_t>(split) * layer.groups + group;
-  return reinterpret_cast<Pair*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
+  return *reinterpret_cast<Pair*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
 }
 
 // Where the values of a row of the product go: Store::blocks, shuffle, connected.
@@ -221,13 +221,12 @@ DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Share& share, const RowO
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       if (!Window(layer, row(r)).kept) continue;
-      Pair* partial = kStore == Store::partial ? partial_sum(layer, share.split, share.group, row(r), share.column) : nullptr;
       DEEPSIM_UNROLL
       for (int j = 0; j < kPairs; ++j) {
         const int column = share.column + j * 8;
         if (column >= layer.columns) break;
         if constexpr (kStore == Store::partial) {
-          partial[j * 4] = sum(r, j);
+          partial_sum(layer, share.split, share.group, row(r), column) = sum(r, j);
         } else {
           const Pair bias = bias_of(layer, share.group, column);
           keep_levels(layer, row(r) - share.first_row, column, finish(bias, layer.slope, sum(r, j)), shared);
@@ -237,9 +236,9 @@ DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Share& share, const RowO
   }
 }
 
-// Add the parts of a thread's sums in their order, whichever was ready first. set(r, j): where a sum goes.
-template <int kRows, int kPairs, class RowOf, class Set>
-DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const Set& set) {
+// The parts of a thread's sums in their order, whichever was ready first: add(r, j, split, part) for every one.
+template <int kRows, int kPairs, class RowOf, class Add>
+DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const Add& add) {
   const int columns = (layer.columns - share.column + 7) / 8;  // of this thread, at most
   bool kept[kRows];
   DEEPSIM_UNROLL
@@ -248,10 +247,10 @@ DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const 
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       if (!kept[r]) continue;
-      const Pair* parts = partial_sum(layer, split, share.group, row(r), share.column);
+      const Pair* parts = &partial_sum(layer, split, share.group, row(r), share.column);
       DEEPSIM_UNROLL
       for (int j = 0; j < kPairs; ++j)
-        if (j < columns) set(r, j, split, load_fresh(parts + j * 4));
+        if (j < columns) add(r, j, split, load_fresh(parts + j * 4));
     }
 }
 

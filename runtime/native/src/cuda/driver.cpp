@@ -8,6 +8,7 @@ namespace deepsim::runtime::detail::cuda {
 
 namespace {
 
+constexpr double kUnknownMemory = 8;  // bytes for each multiprocessor, where the driver tells no clock
 const char* const kAdvice = ". Use backend cpu, or see deepsim doctor.";
 
 // The driver, or why there is none.
@@ -99,8 +100,6 @@ void check(Result result, const std::string& what) {
   }
   throw Failure(ErrorKind::device, "cuda: could not " + what + " (" + text_of(result) + "). " + advice(result));
 }
-
-constexpr double kUnknownMemory = 8;  // bytes for each multiprocessor, where the driver tells no clock
 
 DeviceFacts device_facts(int ordinal) {
   const int count = device_count();

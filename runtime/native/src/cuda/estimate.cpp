@@ -1,9 +1,6 @@
 #include "estimate.h"
 
 #include <algorithm>
-#include <cmath>
-
-#include "../../../../kernels/cuda/layers.h"
 
 namespace deepsim::runtime::detail::cuda {
 
@@ -32,8 +29,6 @@ Rates rates_of(int architecture, Instructions instructions) {
   if (instructions == Instructions::fma) rates.multiplications = turing || ampere ? 64 : 128;
   return rates;
 }
-
-int divide_up(int a, int b) { return (a + b - 1) / b; }
 
 // Blocks that a multiprocessor has room for.
 int resident(const DeviceFacts& facts, const Product& product, int shared_bytes) {

@@ -94,7 +94,7 @@ void Gpu::launch(const char* kernel, GridSize grid, int threads, int shared_byte
   node.shared_bytes = size(shared_bytes);
   node.arguments = arguments;
   if (Recording* const recording = Recording::on(stream)) {
-    return recording->add(node, std::move(argument), end.end, end.offset, what);
+    return recording->add(node, std::move(argument), end, what);
   }
   check(Driver::get().launch(node.function, node.grid_x, node.grid_y, node.grid_z, node.block_x, 1, 1, node.shared_bytes, stream,
                              arguments, nullptr),

@@ -27,10 +27,14 @@ struct Ends {
   Address source = 0, result = 0;
 };
 
-// The field of a kernel's argument that points into what a call reads, or writes; null: none does.
+// The field of a kernel's argument that points into what a call reads, or writes; without an end none does.
 struct EndField {
   const void* field = nullptr;
   Address Ends::*end = nullptr;
+};
+struct EndOffset {  // the same, in bytes from the argument's beginning
+  Address Ends::*end = nullptr;
+  std::ptrdiff_t offset = 0;
 };
 
 // The device's primary context, shared with PyTorch, CuPy and pycuda, and the kernels of one precision in it.
@@ -74,16 +78,13 @@ class Gpu {
               EndField end = {}) const {
     Bytes bytes(sizeof argument);
     std::memcpy(bytes.data(), &argument, sizeof argument);
-    const std::ptrdiff_t offset = static_cast<const char*>(end.field) - reinterpret_cast<const char*>(&argument);
-    launch(kernel, grid, threads, shared_bytes, stream, std::move(bytes), {end.end, end.end == nullptr ? 0 : offset});
+    EndOffset offset{end.end};
+    if (end.end != nullptr) offset.offset = static_cast<const char*>(end.field) - reinterpret_cast<const char*>(&argument);
+    launch(kernel, grid, threads, shared_bytes, stream, std::move(bytes), offset);
   }
 
  private:
   using Bytes = std::vector<unsigned char>;
-  struct EndOffset {
-    Address Ends::*end = nullptr;
-    std::ptrdiff_t offset = 0;
-  };
   void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument, EndOffset end) const;
   Function function(const char* kernel, int shared_bytes) const;
 

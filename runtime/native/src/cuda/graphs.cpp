@@ -30,15 +30,14 @@ Recording::~Recording() {
 
 Recording* Recording::on(Stream stream) { return recording != nullptr && recording->stream_ == stream ? recording : nullptr; }
 
-void Recording::add(const KernelNode& kernel, std::vector<unsigned char> argument, Address Ends::*end, std::ptrdiff_t offset,
-                    const std::string& what) {
+void Recording::add(const KernelNode& kernel, std::vector<unsigned char> argument, EndOffset end, const std::string& what) {
   GraphNode node = nullptr;
   check(Driver::get().graph_add_kernel(&node, graph_, &last_, last_ == nullptr ? 0 : 1, &kernel), what);
   last_ = node;
-  if (end == nullptr) return;
+  if (end.end == nullptr) return;
   Address address = 0;
-  std::memcpy(&address, argument.data() + offset, sizeof address);
-  end_nodes_.push_back({node, kernel, std::move(argument), end, offset, address - ends_.*end});
+  std::memcpy(&address, argument.data() + end.offset, sizeof address);
+  end_nodes_.push_back({node, kernel, std::move(argument), end, address - ends_.*end.end});
 }
 
 Replay::Replay(Recording* recorded)
@@ -59,9 +58,9 @@ Replay::~Replay() {
 void Replay::launch(Stream stream, const Ends& ends) {
   const Driver& driver = Driver::get();
   for (EndNode& node : end_nodes_) {
-    if (ends.*node.end == ends_.*node.end) continue;
-    const Address address = ends.*node.end + node.distance;
-    std::memcpy(node.argument.data() + node.offset, &address, sizeof address);
+    if (ends.*node.end.end == ends_.*node.end.end) continue;
+    const Address address = ends.*node.end.end + node.distance;
+    std::memcpy(node.argument.data() + node.end.offset, &address, sizeof address);
     void* arguments[] = {node.argument.data()};
     node.kernel.arguments = arguments;
     const Result set = driver.graph_set_kernel(executable_, node.node, &node.kernel);

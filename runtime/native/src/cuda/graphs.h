@@ -17,8 +17,7 @@ struct EndNode {
   GraphNode node = nullptr;
   KernelNode kernel;  // without its arguments
   std::vector<unsigned char> argument;
-  Address Ends::*end = nullptr;
-  std::ptrdiff_t offset = 0;  // in the argument
+  EndOffset end;
   Address distance = 0;       // from the beginning of what is read or written
 };
 
@@ -34,8 +33,7 @@ class Recording {
 
   // That of this thread, where it is for this stream; else null.
   static Recording* on(Stream stream);
-  void add(const KernelNode& kernel, std::vector<unsigned char> argument, Address Ends::*end, std::ptrdiff_t offset,
-           const std::string& what);
+  void add(const KernelNode& kernel, std::vector<unsigned char> argument, EndOffset end, const std::string& what);
 
  private:
   friend class Replay;

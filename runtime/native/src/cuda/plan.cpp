@@ -14,8 +14,6 @@ namespace {
 constexpr int kMostRows = 256;  // of a tile
 constexpr double kNearBest = 1.05;     // the time of fewer images at once, which need less memory, that is as good
 
-int divide_up(int a, int b) { return (a + b - 1) / b; }
-
 kernel::Store whole_of(const ProductSize& size) {
   if (size.store == "connected") return kernel::Store::connected;
   return size.store == "shuffle" ? kernel::Store::shuffle : kernel::Store::blocks;
@@ -170,31 +168,31 @@ void Plan::prepare(Stream stream) {
 
 // Steps whose groups have fewer images than are at hand take them group by group, each through as many steps as can be.
 // Groups are powers of two, so that those of one step lie within those of its neighbours.
-void Plan::order(const Calls& calls, std::size_t begin, std::size_t end, Part part, std::vector<Turn>* turns) {
+void Plan::order(const Calls& calls, std::size_t begin, std::size_t end, Part part, std::vector<Launch>* launches) {
   while (begin < end) {
     std::size_t next = begin;
     int group = 0;
     for (; next < end && calls[next].group < part.count; ++next) group = std::max(group, calls[next].group);
     if (next == begin) {
-      turns->push_back({begin++, part});
+      launches->push_back({begin++, part});
       continue;
     }
     for (int first = 0; first < part.count; first += group)
-      order(calls, begin, next, {part.first + first, std::min(group, part.count - first)}, turns);
+      order(calls, begin, next, {part.first + first, std::min(group, part.count - first)}, launches);
     begin = next;
   }
 }
 
-std::vector<Plan::Turn> Plan::order(const Calls& calls, int images) {
-  std::vector<Turn> turns;
-  order(calls, 0, calls.size(), {0, images}, &turns);
-  return turns;
+std::vector<Plan::Launch> Plan::order(const Calls& calls, int images) {
+  std::vector<Launch> launches;
+  order(calls, 0, calls.size(), {0, images}, &launches);
+  return launches;
 }
 
 void Plan::run(Stream stream, const Calls& calls, int images) {
-  for (const Turn& turn : order(calls, images)) {
-    const Call& call = calls[turn.call];
-    call.plan->start(stream, call.step, call.pass, turn.part);
+  for (const Launch& launch : order(calls, images)) {
+    const Call& call = calls[launch.call];
+    call.plan->start(stream, call.step, call.pass, launch.part);
   }
 }
 
@@ -228,7 +226,7 @@ std::vector<int> Plan::steps_of_kernels(int images) const {
   Calls calls;
   add_calls(0, {}, &calls);
   std::vector<int> found;
-  for (const Turn& turn : order(calls, images)) found.push_back(static_cast<int>(turn.call));
+  for (const Launch& launch : order(calls, images)) found.push_back(static_cast<int>(launch.call));
   return found;
 }
 
@@ -286,7 +284,7 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
       return;
     }
     case Step::Kind::connected:
-      start_connected(stream, step, from, to, pass, part);
+      start_connected(stream, step, from, to, part);
       return;
     case Step::Kind::convolution:
       start_convolution(stream, step, from, to, pass, part);
@@ -294,7 +292,7 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
 }
 
 // Start a product whose layer, but for its size, is described.
-void Plan::start_product(Stream stream, const ProductSize& size, const Pass& pass, kernel::ShiftGemm product) const {
+void Plan::start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product, Address Ends::*pixels) const {
   const Choice choice = choose(size);
   const Product& chosen = choice.product;
   product.rows = size.rows;
@@ -313,8 +311,7 @@ void Plan::start_product(Stream stream, const ProductSize& size, const Pass& pas
   product.image_tiles = kernel::Divisor(std::max(1, chosen.image_tiles(size)));
   const GridSize grid{product.row_tiles, product.column_tiles, size.groups * choice.splits};
   const int shared = chosen.shared_bytes(size.span, size.taps, choice.chunks_per_split);
-  const EndField end = product.pixels != nullptr ? pass.result(&product.pixels) : EndField{};
-  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product, end);
+  gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product, {&product.pixels, pixels});
 }
 
 void Plan::start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
@@ -343,17 +340,17 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
       product.reader_stride = kernel::Divisor(product.reader.stride);
     }
   }
-  start_product(stream, step.size(part.count, pass.area), pass, product);
+  start_product(stream, step.size(part.count, pass.area), product, pass.last ? &Ends::result : nullptr);
 }
 
 void Plan::start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
-                           const Pass& pass, const Part& part) const {
+                           const Part& part) const {
   kernel::ShiftGemm product = product_of(step, in, out);
   product.windows_down = product.windows_across = 1;
   product.slope = step.slope;
   product.out_pixels = kernel::Divisor(step.out.pixels());
   product.out_width = kernel::Divisor(step.out.width);
-  start_product(stream, step.size(part.count), pass, product);
+  start_product(stream, step.size(part.count), product);
 }
 
 }  // namespace deepsim::runtime::detail::cuda

@@ -111,22 +111,23 @@ class Plan {
     int group = 1;
   };
   using Calls = std::vector<Call>;
-  struct Turn {
+  struct Launch {
     std::size_t call = 0;
     Part part;
   };
   void add_calls(std::size_t from, const Pass& pass, Calls* calls) const;
-  static void order(const Calls& calls, std::size_t begin, std::size_t end, Part part, std::vector<Turn>* turns);
-  static std::vector<Turn> order(const Calls& calls, int images);
+  static void order(const Calls& calls, std::size_t begin, std::size_t end, Part part, std::vector<Launch>* launches);
+  static std::vector<Launch> order(const Calls& calls, int images);
   static void run(Stream stream, const Calls& calls, int images);
   void start(Stream stream, std::size_t step, const Pass& pass, const Part& part) const;
   int group_of(const Step& step) const;
   Choice choose(const ProductSize& size) const;
-  void start_product(Stream stream, const ProductSize& size, const Pass& pass, kernel::ShiftGemm product) const;
+  // `pixels`: of which end of the call the product's pixels are, if any.
+  void start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product, Address Ends::*pixels = nullptr) const;
   void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Pass& pass,
                          const Part& part) const;
   kernel::PixelsIn first_layer(int first) const;  // as it is told to read photographs from one on, or to be handed them
-  void start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Pass& pass,
+  void start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,
                        const Part& part) const;
   kernel::Place before(std::size_t step, int first) const;
   kernel::Place after(std::size_t step, int first) const;

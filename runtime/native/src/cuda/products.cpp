@@ -17,8 +17,6 @@ namespace kernel = deepsim::cuda;
 
 constexpr int kParts[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};  // of a sum, as far as it has chunks
 
-int divide_up(int a, int b) { return (a + b - 1) / b; }
-
 #define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
   template <class Element>                                                \
   using name##_tile = kernel::Tile<Element, rows, columns, depth, warp_rows, warp_columns, stages>;

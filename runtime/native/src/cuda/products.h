@@ -17,6 +17,8 @@ enum class Instructions { mma, wgmma, fma };
 // UsageError for another name or one that the precision has no kernels for, DeviceError for wgmma on another GPU.
 Instructions instructions_of(const std::string& name, const DeviceFacts& facts, Precision precision);
 
+inline int divide_up(int a, int b) { return (a + b - 1) / b; }
+
 struct ProductSize;
 struct Product {
   std::string kernel;  // its name in the module
