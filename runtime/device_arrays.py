@@ -94,12 +94,19 @@ def check_view(view: DeviceView, subject: str, shape: tuple[int, ...], dtype: ty
 
 
 def sources_of(queue: int, *views: DeviceView) -> tuple[object, ...]:
-    """Return what may be reused, once freed, before work on the stream ``queue`` is done: arrays of other streams.
+    """Return what may be reused, once freed, before work on the stream ``queue`` is done.
 
-    An array whose interface names no stream, given with one, is taken to be that stream's: its library orders what
-    comes next, the memory's reuse included, behind what is queued there.
+    That is arrays of other streams, and what arrays of this one are still computed from. An array whose interface names
+    no stream, given with one, is taken to be that stream's: its library orders what comes next, the memory's reuse
+    included, behind what is queued there.
     """
-    return tuple(view.owner for view in views if view.lent or view.stream != queue)
+    sources: list[object] = []
+    for view in views:
+        if view.lent or view.stream != queue:
+            sources.append(view.owner)
+        elif isinstance(view.owner, DeviceArray):
+            sources.extend(view.owner.sources)
+    return tuple(sources)
 
 
 class DeviceArray:
@@ -112,7 +119,9 @@ class DeviceArray:
     """
 
     def __init__(self, inverter: Any, shape: tuple[int, ...], dtype: type[np.generic], stream: int) -> None:
-        self.shape, self.dtype, self.stream = shape, np.dtype(dtype), stream
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        # In another thread, its own stream would be another one; the default stream waits for all of them.
+        self.stream = 0 if stream == _THREAD_STREAM else stream
         self.device: str = inverter.device
         self.sources: tuple[object, ...] = ()  # arrays that live as long as this one, which is computed from them
         self._inverter = inverter
@@ -176,7 +185,5 @@ class DeviceArray:
         return array
 
     def __del__(self) -> None:
-        if getattr(self, "address", 0) and self._inverter.alive:  # at exit the inverter may have gone first
-            # That of this thread may not be the one that was worked on; the default stream waits for all of them.
-            stream = 0 if self.stream == _THREAD_STREAM else self.stream
-            native_library.give_back(self._inverter.handle, self.address, stream)
+        if getattr(self, "address", 0) and self._inverter.alive:  # in a cycle, the inverter may have gone first
+            native_library.give_back(self._inverter.handle, self.address, self.stream)

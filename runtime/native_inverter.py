@@ -28,6 +28,7 @@ class NativeInverter:
         native_library.call("deepsim_open", os.fsencode(bundle.path), ctypes.byref(given), ctypes.byref(handle))
         self.handle = handle
         self._close = weakref.finalize(self, native_library.load().deepsim_close, handle)
+        self._close.atexit = False  # threads may be in calls still
         info = native_library.Info()
         native_library.call("deepsim_describe", handle, ctypes.byref(info))
         self.instruction_set: str = info.isa.decode()
@@ -37,7 +38,7 @@ class NativeInverter:
 
     @property
     def alive(self) -> bool:
-        """Tell whether the library still holds the inverter; at the exit of the process it is let go first."""
+        """Tell whether the library still holds the inverter."""
         return self._close.alive
 
     def encode(self, images: Pixels) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from deepsim.runtime.errors import UsageError
 
+_NOT_INITIALIZED = 3
 THREADS_VARIABLE = "DEEPSIM_NUM_THREADS"
 _DEVICE = re.compile(r"(?:cuda:)?(\d{1,3})")
 
@@ -61,7 +62,8 @@ def find_gpus() -> Gpus:
         return Gpus(reason="no NVIDIA driver (libcuda.so.1 not found)")
     status = driver.cuInit(0)
     if status != 0:
-        return Gpus(reason=f"the NVIDIA driver does not start (cuInit returned {status})")
+        forked = ": CUDA was used before this process was forked" if status == _NOT_INITIALIZED else ""
+        return Gpus(reason=f"the NVIDIA driver does not start (cuInit returned {status}{forked})")
     version, count = ctypes.c_int(), ctypes.c_int()
     if driver.cuDriverGetVersion(ctypes.byref(version)) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return Gpus(reason="the NVIDIA driver does not answer")

@@ -17,6 +17,7 @@ from deepsim.runtime.errors import (
 )
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
+from tests.runtime.conftest import UNDER_TEST
 
 FEATURES = np.random.default_rng(5).uniform(0, 2, (7, 20)).astype(np.float32)
 
@@ -65,6 +66,32 @@ def test_forked_child_gets_an_error_and_the_parent_goes_on(bundle_of, inverter):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout == "unharmed\n", done.stderr
+
+
+EXIT = """
+import sys, threading, time
+sys.path[:0] = [{checkout!r}]
+import runtime
+import numpy as np
+from deepsim.runtime import Inverter
+inverter = Inverter({bundle!r}, {backend!r})
+photos = np.zeros((8, 227, 227, 3), np.uint8)
+def work():
+    while True:
+        inverter.reencode(photos, 50, (50,))
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+print("leaving")
+"""
+
+
+@pytest.mark.parametrize("backend", [name for name in UNDER_TEST if name in ("cpu", "cuda")])
+def test_the_process_may_end_while_threads_are_in_calls(bundle_of, backend):
+    """In the native library; threads that PyTorch and ONNX Runtime have in their calls end with std::terminate."""
+    script = EXIT.format(checkout=str(Path(__file__).parents[2]), bundle=str(bundle_of("tiny")), backend=backend)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "leaving\n", "")
 
 
 def test_close_ends_use(bundle_of):

@@ -116,6 +116,8 @@ static_assert(kNotInitialized == CUDA_ERROR_NOT_INITIALIZED);
 static_assert(kPointerOrdinal == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
 static_assert(kNonBlocking == CU_STREAM_NON_BLOCKING);
 static_assert(kNoTiming == CU_EVENT_DISABLE_TIMING);
+static_assert(kCaptureImplicit == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+static_assert(kRelaxed == CU_STREAM_CAPTURE_MODE_RELAXED);
 static_assert(kNotCapturing == CU_STREAM_CAPTURE_STATUS_NONE);
 
 }  // namespace

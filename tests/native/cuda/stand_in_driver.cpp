@@ -43,6 +43,10 @@ static int work_of(const KernelNode& node, Work* work) {
 // What gives something back tells of earlier faults, and has given it back all the same.
 #define GIVES_BACK(name) const int result = fails(#name) ? kFault : kSuccess
 
+// What might wait for a stream that another thread captures.
+#define UNSAFE \
+  if (breaks_capture()) return kCaptureUnsupported
+
 extern "C" {
 
 int cuInit(unsigned) { return fails("cuInit") ? kNoDevice : kSuccess; }
@@ -92,6 +96,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
 }
 
 int cuDevicePrimaryCtxRetain(void** context, int) {
+  UNSAFE;
   COUNTED(cuDevicePrimaryCtxRetain);
   *context = primary_context();
   retain(1);
@@ -117,6 +122,7 @@ int cuCtxPopCurrent_v2(void** context) {
 }
 
 int cuModuleLoadData(void** module, const void* image) {
+  UNSAFE;
   COUNTED(cuModuleLoadData);
   if (contexts <= 0) return kNoContext;
   *module = make(Module{static_cast<const char*>(image), {}});
@@ -124,6 +130,7 @@ int cuModuleLoadData(void** module, const void* image) {
 }
 
 int cuModuleUnload(void* module) {
+  UNSAFE;
   GIVES_BACK(cuModuleUnload);
   end(module);
   return result;
@@ -167,6 +174,7 @@ int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
 }
 
 int cuMemAlloc_v2(Address* address, std::size_t bytes) {
+  UNSAFE;
   if (fails("cuMemAlloc_v2")) return kOutOfMemory;
   const std::lock_guard<std::mutex> lock(state().mutex);
   if (contexts <= 0) return kNoContext;
@@ -181,6 +189,7 @@ int cuMemAlloc_v2(Address* address, std::size_t bytes) {
 }
 
 int cuMemFree_v2(Address address) {
+  UNSAFE;
   GIVES_BACK(cuMemFree_v2);
   (void)drain_all();
   const std::lock_guard<std::mutex> lock(state().mutex);
@@ -194,6 +203,7 @@ int cuMemFree_v2(Address address) {
 }
 
 int cuMemPoolCreate(void** pool, const PoolProperties* properties) {
+  UNSAFE;
   COUNTED(cuMemPoolCreate);
   if (contexts <= 0) return kNoContext;
   if (properties->allocation_type != 1 || properties->location_type != 1 || properties->ordinal != 0) return kInvalid;
@@ -209,6 +219,7 @@ int cuMemPoolSetAttribute(void* pool, int attribute, void* value) {
 }
 
 int cuMemPoolDestroy(void* pool) {
+  UNSAFE;
   GIVES_BACK(cuMemPoolDestroy);
   end(pool);
   return result;
@@ -222,9 +233,12 @@ int cuMemAllocFromPoolAsync(Address* address, std::size_t bytes, void* pool, voi
   return result;
 }
 
-int cuMemFreeAsync(Address address, void*) { return cuMemFree_v2(address); }
+int cuMemFreeAsync(Address address, void* stream) {
+  return capture_of(stream) == 0 ? cuMemFree_v2(address) : static_cast<int>(kCaptureUnsupported);
+}
 
 int cuMemAllocHost_v2(void** memory, std::size_t bytes) {
+  UNSAFE;
   if (fails("cuMemAllocHost_v2")) return kOutOfMemory;
   *memory = std::malloc(bytes);
   std::memset(*memory, 0xff, bytes);
@@ -234,6 +248,7 @@ int cuMemAllocHost_v2(void** memory, std::size_t bytes) {
 }
 
 int cuMemFreeHost(void* memory) {
+  UNSAFE;
   GIVES_BACK(cuMemFreeHost);
   (void)drain_all();
   const std::lock_guard<std::mutex> lock(state().mutex);
@@ -270,7 +285,7 @@ int cuMemcpyDtoHAsync_v2(void* to, Address from, std::size_t bytes, void* stream
   COUNTED(cuMemcpyDtoHAsync_v2);
   if (!inside(from, bytes)) return kInvalid;
   const int result = copy(stream, to, pointer(from), bytes);
-  return result != kSuccess || is_pinned(to, bytes) ? result : drain(static_cast<Stream*>(stream));
+  return result != kSuccess || is_pinned(to, bytes) ? result : drain(known_stream(stream));
 }
 
 int cuMemcpy2DAsync_v2(const RowCopy* rows, void* stream) {
@@ -310,6 +325,7 @@ int cuStreamCreate(void** stream, unsigned) {
 }
 
 int cuStreamDestroy_v2(void* stream) {
+  UNSAFE;
   GIVES_BACK(cuStreamDestroy_v2);
   (void)drain_all();  // who waits for its events would look for it
   {
@@ -321,9 +337,9 @@ int cuStreamDestroy_v2(void* stream) {
 }
 
 int cuStreamSynchronize(void* stream) {
+  UNSAFE;
   COUNTED(cuStreamSynchronize);
-  auto* known = static_cast<Stream*>(stream);  // null: the default stream
-  return drain(known);
+  return drain(known_stream(stream));
 }
 
 int cuStreamWaitEvent(void* stream, void* event, unsigned) {
@@ -332,9 +348,17 @@ int cuStreamWaitEvent(void* stream, void* event, unsigned) {
   return enqueue(stream, [point] { return drain(point.stream, point.position); });
 }
 
-int cuStreamIsCapturing(void*, int* status) {
+int cuStreamIsCapturing(void* stream, int* status) {
   COUNTED(cuStreamIsCapturing);
-  *status = setting("DEEPSIM_STAND_IN_CAPTURING").empty() ? 0 : 1;
+  const int found = capture_of(stream);
+  if (found == kCaptureImplicit) return found;
+  *status = found;
+  return kSuccess;
+}
+
+int cuThreadExchangeStreamCaptureMode(int* mode) {
+  COUNTED(cuThreadExchangeStreamCaptureMode);
+  std::swap(*mode, capture_mode);
   return kSuccess;
 }
 
@@ -359,6 +383,7 @@ int cuGraphAddKernelNode_v2(void** node, void* graph, void* const* after, std::s
 }
 
 int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
+  UNSAFE;
   COUNTED(cuGraphInstantiateWithFlags);
   *executable = new Recording(*static_cast<Recording*>(graph));
   keep(*executable);
@@ -389,6 +414,7 @@ int cuGraphLaunch(void* executable, void* stream) {
 }
 
 int cuGraphExecDestroy(void* executable) {
+  UNSAFE;
   GIVES_BACK(cuGraphExecDestroy);
   return destroy(executable) == kSuccess ? result : kInvalid;
 }
@@ -407,18 +433,20 @@ int cuEventCreate(void** event, unsigned) {
 int cuEventRecord(void* event, void* stream) {
   COUNTED(cuEventRecord);
   const std::lock_guard<std::recursive_mutex> lock(state().work);
-  auto* known = static_cast<Stream*>(stream);
+  Stream* const known = known_stream(stream);
   *static_cast<Event*>(event) = {known, known == nullptr ? 0 : known->queued};
   return kSuccess;
 }
 
 int cuEventSynchronize(void* event) {
+  UNSAFE;
   COUNTED(cuEventSynchronize);
   const Event point = *static_cast<Event*>(event);
   return drain(point.stream, point.position);
 }
 
 int cuEventDestroy_v2(void* event) {
+  UNSAFE;
   GIVES_BACK(cuEventDestroy_v2);
   end(event);
   return result;

@@ -5,7 +5,8 @@
 // ("75"), DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of
 // these it has, DEEPSIM_STAND_IN_CACHE the bytes of its L2 cache, DEEPSIM_STAND_IN_MEMORY_BITS how wide its memory is,
 // DEEPSIM_STAND_IN_IDLE leaves out what kernels compute; with DEEPSIM_STAND_IN_CAPTURING every stream says that it is being
-// captured, with DEEPSIM_STAND_IN_FOREIGN memory that it is another context's.
+// captured, or, where it is "implicit", the default one that another is that waits for it; with DEEPSIM_STAND_IN_ELSEWHERE
+// another thread captures one; with DEEPSIM_STAND_IN_FOREIGN memory says that it is another context's.
 // A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules allow, when somebody waits for it; with
 // another number sometimes early, sometimes late, as chance has it for that number. What an engine gets wrong about the order
 // of streams shows in one of them.
@@ -41,7 +42,9 @@ enum Result {
   kNoDevice = 100,
   kNoContext = 201,
   kNotFound = 500,
-  kFault = 700
+  kFault = 700,
+  kCaptureUnsupported = 900,
+  kCaptureImplicit = 906
 };
 
 using Work = std::function<int()>;
@@ -91,6 +94,7 @@ inline State& state() {
 }
 
 inline thread_local int contexts = 0;
+inline thread_local int capture_mode = 0;  // global; 2: relaxed
 
 inline void* primary_context() { return &state(); }
 
@@ -102,6 +106,15 @@ inline std::string setting(const char* name) {
 inline std::size_t size_of_gpu() {
   const std::string text = setting("DEEPSIM_STAND_IN_MEMORY");
   return text.empty() ? std::size_t{4} << 30 : std::stoull(text);
+}
+
+// Whether what this thread calls would break off what another one captures.
+inline bool breaks_capture() { return capture_mode != 2 && !setting("DEEPSIM_STAND_IN_ELSEWHERE").empty(); }
+
+inline int capture_of(const void* stream) {
+  const std::string text = setting("DEEPSIM_STAND_IN_CAPTURING");
+  if (text == "implicit") return stream == nullptr ? static_cast<int>(kCaptureImplicit) : 0;
+  return text.empty() ? 0 : 1;
 }
 
 // Count a call; whether it shall fail.
@@ -158,6 +171,11 @@ inline int drain(Stream* stream, long position) {
   return std::exchange(state().fault, kSuccess);
 }
 
+// Null for the handles of the default streams: null, CU_STREAM_LEGACY and CU_STREAM_PER_THREAD.
+inline Stream* known_stream(void* handle) {
+  return reinterpret_cast<std::uintptr_t>(handle) <= 2 ? nullptr : static_cast<Stream*>(handle);
+}
+
 inline int drain(Stream* stream) { return drain(stream, stream == nullptr ? 0 : stream->queued); }
 
 inline int drain_all() {
@@ -178,7 +196,7 @@ inline bool early() {
 
 // The caller's stream, where it is the default one, has its work done at once.
 inline int enqueue(void* stream, const Work& work) {
-  auto* known = static_cast<Stream*>(stream);
+  Stream* const known = known_stream(stream);
   if (known == nullptr || !late()) return work();
   const std::lock_guard<std::recursive_mutex> lock(state().work);
   known->late.push_back(work);

@@ -1,6 +1,7 @@
 // What goes wrong on a GPU becomes a typed error, and gives back what was taken: every call of the driver fails once.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -43,7 +44,7 @@ std::string kind_of_all(const std::string& bundle, const Options& options, std::
 
 // What may fail without an error: calls that give back what was taken, and that come first in a destructor.
 bool may_be_of_no_matter(const std::string& function) {
-  for (const char* part : {"Free", "Destroy", "Unload", "Release", "PopCurrent", "PushCurrent"})
+  for (const char* part : {"Free", "Destroy", "Unload", "Release", "PopCurrent", "PushCurrent", "CaptureMode"})
     if (function.find(part) != std::string::npos) return true;
   return false;
 }
@@ -113,6 +114,34 @@ TEST_CASE("after a call that failed, the next one gives the right bytes") {
     found.assign(kImage, 0);
     inverter.reconstruct(images.data(), 1, found.data());
     CHECK(found == wanted);
+  }
+}
+
+TEST_CASE("a GPU without memory for one more graph works without it, and lets the others go") {
+  const SmallBundle bundle;
+  const std::vector<std::uint8_t> images = random_images(2, 7);
+  std::vector<std::uint8_t> wanted(2 * kImage), found(2 * kImage);
+  const auto call = [&](Inverter* inverter, int count) {
+    found.assign(2 * kImage, 0);
+    inverter->reconstruct(images.data(), count, found.data());
+    return std::equal(found.begin(), found.begin() + static_cast<std::ptrdiff_t>(count * kImage), wanted.begin());
+  };
+  Inverter inverter(bundle.path(), on_gpu(2, true));
+  inverter.reconstruct(images.data(), 2, wanted.data());
+  for (int use = 0; use < 2; ++use) CHECK(call(&inverter, 1));
+  CHECK(deepsim_stand_in_graphs() > 0);  // of one image
+  {
+    const StandIn fails("FAILS", "cuGraphInstantiateWithFlags 1 2");
+    deepsim_stand_in_count_anew();
+    CHECK(call(&inverter, 2));
+    CHECK(deepsim_stand_in_calls("cuGraphInstantiateWithFlags") == 1);
+    CHECK(deepsim_stand_in_calls("cuGraphLaunch") == 0);
+    CHECK(deepsim_stand_in_graphs() == 0);
+  }
+  for (int count : {2, 1}) {
+    const std::size_t graphs = deepsim_stand_in_graphs();
+    CHECK(call(&inverter, count));
+    CHECK(deepsim_stand_in_graphs() > graphs);
   }
 }
 
@@ -187,12 +216,16 @@ TEST_CASE("on memory of the GPU, no images are no work, and a stream that is bei
   }
   inverter.reconstruct(image, 1, image, nullptr);
   const char* const overlaps = "result: it overlaps with what the call reads, expected memory of its own. Take some.";
-  const DeviceMemory behind{memory + kImage - 1};
+  const DeviceMemory behind{memory + (kImage - 1) / 4 * 4}, odd{memory + 1};  // features are of four bytes
   CHECK_THROWS_WITH_AS(inverter.encode(image, 1, behind, nullptr), overlaps, Error);
   CHECK_THROWS_WITH_AS(inverter.decode(behind, 1, image, nullptr), overlaps, Error);
   CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, behind, nullptr), overlaps, Error);
   CHECK_THROWS_WITH_AS(inverter.reencode(image, 1, 2, {1, 2}, image, nullptr), overlaps, Error);
   CHECK_THROWS_WITH_AS(inverter.interpolate(image, behind, 2, image, nullptr), overlaps, Error);
+  const char* const unaligned = ": at an address that is no multiple of 4, expected one for float32. Copy it to memory of its own.";
+  CHECK_THROWS_WITH_AS(inverter.encode(image, 1, odd, nullptr), (std::string("features") + unaligned).c_str(), Error);
+  CHECK_THROWS_WITH_AS(inverter.decode(odd, 1, image, nullptr), (std::string("features") + unaligned).c_str(), Error);
+  CHECK_THROWS_WITH_AS(inverter.interpolate(image, odd, 2, image, nullptr), (std::string("end") + unaligned).c_str(), Error);
   const StandIn capturing("CAPTURING", "1");
   deepsim_stand_in_count_anew();
   CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, image, nullptr),

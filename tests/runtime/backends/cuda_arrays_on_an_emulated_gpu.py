@@ -223,6 +223,59 @@ def test_cuda_inputs_of_other_streams_live_as_long_as_the_result(bundle_of, driv
         assert gone() is None and taken() == before
 
 
+def test_cuda_inputs_of_other_streams_outlive_results_that_are_computed_on(bundle_of, driver):
+    """In a chain, what is between is dropped before the GPU has read the input."""
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0)
+    for stream, kept in ((None, True), (driver.stream(), False)):
+        before = taken()
+        given = OfTorch(uploaded(inverter, photographs(1)))
+        gone = weakref.ref(given.array)
+        found = inverter.decode(inverter.encode(given, stream=stream), stream=stream)
+        found = inverter.reconstruct(found, stream=stream)
+        del given
+        assert (gone() is not None) == kept
+        del found
+        assert gone() is None and taken() == before
+
+
+def test_cuda_results_on_the_stream_of_a_thread_are_waited_for_by_other_threads(bundle_of):
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0)
+    photos = photographs(1)
+    found = inverter.encode(uploaded(inverter, photos), stream=2)  # cudaStreamPerThread: in another thread, another one
+    assert (found.stream, found.__cuda_array_interface__["stream"]) == (0, 1)
+    np.testing.assert_array_equal(found.numpy(), inverter.encode(photos))
+
+
+def test_cuda_streams_that_are_captured_are_refused(bundle_of, driver, monkeypatch):
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0)
+    photos, stream = photographs(1), driver.stream()
+    given = uploaded(inverter, photos)
+    found = inverter.encode(given)
+    with monkeypatch.context() as captured:
+        captured.setenv("DEEPSIM_STAND_IN_CAPTURING", "1")
+        for call in (
+            lambda: inverter.encode(given),
+            lambda: inverter.encode(given, stream=stream),
+            lambda: found.__dlpack__(stream=stream),
+            found.numpy,
+        ):
+            with pytest.raises(UsageError, match=r"stream: it is being captured into a graph.* Call it outside"):
+                call()
+    np.testing.assert_array_equal(found.numpy(), inverter.encode(photos))
+
+
+def test_cuda_arrays_dropped_during_a_capture_give_their_memory_back_at_a_later_call(bundle_of, monkeypatch):
+    inverter = Inverter(bundle_of("tiny"), "cuda", 0)
+    given = uploaded(inverter, photographs(1))
+    before, found = taken(), inverter.encode(given)
+    with monkeypatch.context() as captured:
+        captured.setenv("DEEPSIM_STAND_IN_CAPTURING", "1")
+        del found  # as the garbage collector may
+        assert taken() > before
+    inverter.encode(given)
+    assert taken() == before
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
@@ -308,6 +361,8 @@ def test_cuda_arrays_that_are_refused(bundle_of):
             inverter.encode(array)
     with pytest.raises(DtypeError, match="features: uint8 on a GPU, expected float32"):
         inverter.decode(photos)
+    with pytest.raises(UsageError, match="features: at an address that is no multiple of 4, expected one for float32"):
+        inverter.decode(WithInterface(features, shape=(1, 20), data=(features.address + 2, False)))
     with pytest.raises(DeviceError, match="photos: a tensor on a GPU, expected one in host memory"):
         Inverter(bundle_of("tiny"), "cpu").encode(photos)
     np.testing.assert_array_equal(inverter.decode(features).numpy(), inverter.decode(np.ones((2, 20), np.float32)))

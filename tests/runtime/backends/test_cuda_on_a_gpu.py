@@ -101,16 +101,20 @@ def test_results_go_round_without_the_host(inverter, host):
 def test_inputs_may_be_dropped_at_once(inverter, host, side, named):
     """Their memory is taken again, and overwritten, while the call still reads it, if nobody takes care."""
     photos, features, *_ = host
+    decoded = inverter.decode(features)
     with torch.cuda.stream(torch.cuda.Stream() if side else torch.cuda.default_stream()):
         stream = torch.cuda.current_stream().cuda_stream if named else None
         results = []
         for _ in range(50):
             given = torch.from_numpy(np.ascontiguousarray(photos)).to("cuda:0")
-            results.append(inverter.encode(given, stream=stream))
+            encoded = inverter.encode(given, stream=stream)
+            again = inverter.decode(inverter.encode(given, stream=stream), stream=stream)  # what is between goes too
+            results.append((encoded, again))
             del given
             torch.full((BATCH, 227, 227, 3), 77, dtype=torch.uint8, device="cuda:0")
-        for result in results:
-            np.testing.assert_array_equal(result.numpy(), features)
+        for encoded, again in results:
+            np.testing.assert_array_equal(encoded.numpy(), features)
+            np.testing.assert_array_equal(again.numpy(), decoded)
 
 
 def test_results_on_a_named_stream_may_be_dropped_at_once(inverter, host):
@@ -141,6 +145,46 @@ def test_threads_with_streams_of_their_own(inverter, host):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_what_pytorch_captures_goes_on_beside_calls_of_another_thread(bundle_of, inverter, host):
+    """A capture refuses, in every thread, what might wait for it, and is broken off by that."""
+    photos, _, reconstructed, _ = host
+    found = []
+
+    def work():
+        found.extend(inverter.reconstruct(photos) for _ in range(3))
+        found.append(Inverter(bundle_of("tiny"), "cuda", 0, max_batch=2, stable=True).reconstruct(photos))
+
+    given, graph, thread = torch.ones(1000, device="cuda:0"), torch.cuda.CUDAGraph(), threading.Thread(target=work)
+    with torch.cuda.graph(graph):
+        doubled = given * 2
+        thread.start()
+        thread.join()
+        result = doubled + 1
+    graph.replay()
+    assert (result.cpu() == 3).all()
+    assert len(found) == 4
+    for images in found:
+        np.testing.assert_array_equal(images, reconstructed)
+
+
+def test_calls_in_a_capture_are_refused_and_results_dropped_there_go_back(inverter, host):
+    photos, features, *_ = host
+    given, graph = torch.from_numpy(np.ascontiguousarray(photos)).to("cuda:0"), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        stream = torch.cuda.current_stream().cuda_stream
+        with pytest.raises(UsageError, match="stream: it is being captured into a graph"):
+            inverter.encode(given, stream=stream)
+        doubled = given * 2
+    graph.replay()
+    torch.testing.assert_close(doubled, given * 2)
+    found = inverter.encode(given, stream=torch.cuda.default_stream().cuda_stream)
+    np.testing.assert_array_equal(found.numpy(), features)
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        doubled = given * 2
+        del found
+    np.testing.assert_array_equal(inverter.encode(given).numpy(), features)
 
 
 def test_tensors_that_are_refused(inverter):

@@ -73,7 +73,8 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
 /* The same on memory of the inverter's GPU: addresses as the CUDA driver and runtime give them, contiguous arrays of the same
  * shapes and types. The work is queued on `stream` (a CUstream or cudaStream_t; NULL is the default stream) and the
  * functions return at once. What is written must not overlap with what is read; only a re-encoding of which one iteration is
- * kept may have its result where the images are. Features are not checked for NaN. An inverter on the CPU refuses. */
+ * kept may have its result where the images are. Features are not checked for NaN; they lie at a multiple of
+ * 4. An inverter on the CPU refuses, as does one on a GPU where `stream` is being captured into a CUDA graph. */
 int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, uint64_t features, void* stream,
                              deepsim_error* error);
 int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,
@@ -84,7 +85,7 @@ int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int6
 int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, uint64_t end, int32_t steps, uint64_t images,
                                   void* stream, deepsim_error* error);
 /* Memory of the inverter's GPU, from a pool that the driver keeps; taken and freed in the order of `stream`, which must
- * exist then. */
+ * exist then. What is freed while `stream` is being captured into a CUDA graph goes back at a later call. */
 int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory, deepsim_error* error);
 int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* stream, deepsim_error* error);
 /* What stream `later` is given from now on begins after what stream `first` holds now; returns at once. */

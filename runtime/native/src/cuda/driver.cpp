@@ -27,7 +27,8 @@ struct Opened {
 #undef DEEPSIM_CUDA_FIND
     if (!reason.empty()) return;
     const Result started = driver.init(0);
-    if (started != 0) reason = "the NVIDIA driver does not start (cuInit returned " + std::to_string(started) + ")";
+    const char* const forked = started == kNotInitialized ? ": CUDA was used before this process was forked" : "";
+    if (started != 0) reason = "the NVIDIA driver does not start (cuInit returned " + std::to_string(started) + forked + ")";
   }
 
   template <class Pointer>
@@ -44,6 +45,7 @@ const char* advice(Result result) {
       return "CUDA was used before this process was forked, which it does not survive. Start processes with the spawn method.";
     case 214:  // uncorrectable memory error
     case 220:  // of NVLink
+    case 226:  // contained error
     case 700:  // illegal address
     case 702:  // took too long
     case 709:  // the context is destroyed
@@ -84,9 +86,9 @@ int device_count() {
 }  // namespace
 
 const Driver& Driver::get() {
-  static const Opened opened;
-  if (!opened.reason.empty()) throw Failure(ErrorKind::device, "cuda: " + opened.reason + kAdvice);
-  return opened.driver;
+  static const Opened* const opened = new Opened;  // for good: static objects may have an Inverter
+  if (!opened->reason.empty()) throw Failure(ErrorKind::device, "cuda: " + opened->reason + kAdvice);
+  return opened->driver;
 }
 
 void check(Result result, const std::string& what) {
@@ -99,6 +101,14 @@ void check(Result result, const std::string& what) {
                       ". Use a smaller max_batch, or free memory.");
   }
   throw Failure(ErrorKind::device, "cuda: could not " + what + " (" + text_of(result) + "). " + advice(result));
+}
+
+bool captured(Stream stream) {
+  int status = kNotCapturing;
+  const Result result = Driver::get().stream_capturing(stream, &status);
+  if (result == kCaptureImplicit) return true;
+  check(result, "look at the stream");
+  return status != kNotCapturing;
 }
 
 DeviceFacts device_facts(int ordinal) {

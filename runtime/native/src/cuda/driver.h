@@ -57,7 +57,7 @@ struct PoolProperties {
   unsigned char reserved[54] = {};
 };
 
-constexpr Result kOutOfMemory = 2, kNotInitialized = 3;
+constexpr Result kOutOfMemory = 2, kNotInitialized = 3, kCaptureImplicit = 906;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kCacheBytes = 38;  // CUdevice_attribute
 constexpr int kSharedOptin = 97, kClock = 13, kMemoryClock = 36, kMemoryWidth = 37;
 constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
@@ -66,6 +66,7 @@ constexpr int kReleaseThreshold = 4;                                            
 constexpr unsigned kNonBlocking = 1;                                                             // CU_STREAM_NON_BLOCKING
 constexpr unsigned kNoTiming = 2;                                                                // CU_EVENT_DISABLE_TIMING
 constexpr int kNotCapturing = 0;                                                                 // CUstreamCaptureStatus
+constexpr int kRelaxed = 2;                                                                      // CUstreamCaptureMode
 
 //   member, exported name, parameters
 #define DEEPSIM_CUDA_DRIVER(CALL)                                                                                \
@@ -106,6 +107,7 @@ constexpr int kNotCapturing = 0;                                                
   CALL(stream_synchronize, cuStreamSynchronize, (Stream))                                                        \
   CALL(stream_wait, cuStreamWaitEvent, (Stream, Event, unsigned))                                                \
   CALL(stream_capturing, cuStreamIsCapturing, (Stream, int*))                                                    \
+  CALL(capture_mode, cuThreadExchangeStreamCaptureMode, (int*))                                                  \
   CALL(graph_create, cuGraphCreate, (Graph*, unsigned))                                                          \
   CALL(graph_add_kernel, cuGraphAddKernelNode_v2,                                                                \
        (GraphNode*, Graph, const GraphNode*, std::size_t, const KernelNode*))                                    \
@@ -133,6 +135,26 @@ struct Driver {
 
 // Raise OutOfMemory or DeviceError when a call of the driver failed; `what` is what it should have done.
 void check(Result result, const std::string& what);
+
+// While a stream is captured into a graph (torch.cuda.graph), the driver refuses, in every thread, what might wait for that
+// stream, and breaks the capture off. While this lives, what this thread calls may go on: it uses streams of our own, and
+// those of callers once they were found not to be captured.
+class DuringCaptures {
+ public:
+  DuringCaptures() : changed_(Driver::get().capture_mode(&mode_) == 0) {}
+  ~DuringCaptures() {
+    if (changed_) (void)Driver::get().capture_mode(&mode_);
+  }
+  DuringCaptures(const DuringCaptures&) = delete;
+  DuringCaptures& operator=(const DuringCaptures&) = delete;
+
+ private:
+  int mode_ = kRelaxed;  // then the one of before
+  bool changed_;
+};
+
+// Whether a stream is being captured into a graph; the default one also when one is that waits for it.
+bool captured(Stream stream);
 
 struct DeviceFacts {
   std::string name;

@@ -71,8 +71,8 @@ class CudaEngine final : public Engine {
   void decode(Stream stream, const Ends& ends, int images, bool full);
   void reencode(Stream stream, const Ends& ends, int images, int iterations);
   int iterations_of_graph(int images);  // of re-encoding
-  void check_place(Address memory, const char* what) const;
-  void check_not_captured(Stream stream) const;
+  // Raises UsageError for memory that kernels could not reach, where they would end the context for all of the process.
+  void check_place(Address memory, const char* what, std::size_t alignment = 1) const;
   Gpu::Current enter() const;  // the context, made current for a call; not in a forked child
 
   pid_t process_;
@@ -221,7 +221,7 @@ void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const in
   over_chunks(n, call);
 }
 
-void CudaEngine::check_place(Address memory, const char* what) const {
+void CudaEngine::check_place(Address memory, const char* what, std::size_t alignment) const {
   int ordinal = -1;
   const Driver& driver = Driver::get();
   const bool known = driver.pointer_attribute(&ordinal, kPointerOrdinal, memory) == 0;
@@ -229,6 +229,10 @@ void CudaEngine::check_place(Address memory, const char* what) const {
     throw Failure(ErrorKind::usage, std::string(what) + ": in memory of " +
                                         (known ? "GPU " + std::to_string(ordinal) : std::string("no GPU")) + ", expected GPU " +
                                         std::to_string(gpu_->ordinal()) + ". Copy it there.");
+  }
+  if (memory % alignment != 0) {
+    throw Failure(ErrorKind::usage, std::string(what) + ": at an address that is no multiple of " + std::to_string(alignment) +
+                                        ", expected one for float32. Copy it to memory of its own.");
   }
   Context context = nullptr;  // stays null for memory of a pool, which belongs to none
   const bool told = driver.pointer_attribute(&context, kPointerContext, memory) == 0;
@@ -238,10 +242,9 @@ void CudaEngine::check_place(Address memory, const char* what) const {
                                     "(pycuda.autoprimaryctx instead of pycuda.autoinit).");
 }
 
-void CudaEngine::check_not_captured(Stream stream) const {
-  int capturing = kNotCapturing;
-  check(Driver::get().stream_capturing(stream, &capturing), "look at the stream");
-  if (capturing == kNotCapturing) return;
+// Raises UsageError.
+void check_not_captured(Stream stream) {
+  if (!captured(stream)) return;
   throw Failure(ErrorKind::usage,
                 "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it outside of the "
                 "capture.");
@@ -279,7 +282,7 @@ void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64
   if (n == 0) return;  // arrays without images lie nowhere
   const Gpu::Current context = enter();
   check_place(rgb, "images");
-  check_place(features, "features");
+  check_place(features, "features", sizeof(float));
   check_apart(rgb, static_cast<std::size_t>(n) * kImageBytes, features, static_cast<std::size_t>(n) * feature_bytes_);
   in_turns(stream, n, [&](std::size_t first, int images) {
     encode(stream, {rgb + first * kImageBytes, features + first * feature_bytes_}, images);
@@ -290,7 +293,7 @@ void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool f
   if (n == 0) return;
   const Gpu::Current context = enter();
   const std::size_t bytes = full ? whole_bytes_ : kImageBytes;
-  check_place(features, "features");
+  check_place(features, "features", sizeof(float));
   check_place(rgb, "images");
   check_apart(features, static_cast<std::size_t>(n) * feature_bytes_, rgb, static_cast<std::size_t>(n) * bytes);
   in_turns(stream, n, [&](std::size_t first, int images) {
@@ -330,8 +333,8 @@ void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, cons
 
 void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) {
   const Gpu::Current context = enter();
-  check_place(start, "start");
-  check_place(end, "end");
+  check_place(start, "start", sizeof(float));
+  check_place(end, "end", sizeof(float));
   check_place(rgb, "images");
   for (const Address each : {start, end}) check_apart(each, feature_bytes_, rgb, static_cast<std::size_t>(steps) * kImageBytes);
   in_turns(stream, steps, [&](std::size_t first, int images) {
@@ -357,11 +360,12 @@ std::uint64_t CudaEngine::take_on_device(std::size_t bytes, void* stream) {
 
 void CudaEngine::free_on_device(std::uint64_t memory, void* stream) {
   const Gpu::Current context = enter();
-  ResultMemory::free(memory, stream);
+  results_->free(memory, stream);
 }
 
 void CudaEngine::order_streams(void* first, void* later) {
   const Gpu::Current context = enter();
+  for (const Stream each : {first, later}) check_not_captured(each);
   const EventOwner reached(gpu_);
   reached.record(first);
   reached.hold(later);
@@ -370,6 +374,7 @@ void CudaEngine::order_streams(void* first, void* later) {
 void CudaEngine::copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) {
   const Gpu::Current context = enter();
   check_place(memory, "array");
+  check_not_captured(stream);
   check(Driver::get().copy_to_host(to, memory, bytes, stream), "copy from the GPU");
   check(Driver::get().stream_synchronize(stream), "compute");
 }

@@ -48,6 +48,7 @@ void require_memory(std::size_t bytes, const std::string& what, const char* advi
 Gpu::Gpu(int ordinal, Precision precision) : ordinal_(ordinal), facts_(device_facts(ordinal)), precision_(precision) {
   require_kernels(facts_, precision);
   const Driver& driver = Driver::get();
+  const DuringCaptures during_captures;
   check(driver.device_get(&device_, ordinal), "open the GPU");
   check(driver.primary_retain(&context_, device_), "open the GPU's primary context");
   try {

@@ -54,6 +54,9 @@ class Gpu {
     ~Current();
     Current(const Current&) = delete;
     Current& operator=(const Current&) = delete;
+
+   private:
+    DuringCaptures during_captures_;
   };
 
   // For destructors: run `body(driver)` with the context current, or not at all when even that fails (after a fault of
@@ -61,6 +64,7 @@ class Gpu {
   template <class Body>
   void quietly(const Body& body) const {
     const Driver& driver = Driver::get();
+    const DuringCaptures during_captures;
     Context popped = nullptr;
     if (driver.context_push(context_) != 0) return;
     body(driver);

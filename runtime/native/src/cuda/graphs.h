@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "../error.h"
 #include "gpu.h"
 
 namespace deepsim::runtime::detail::cuda {
@@ -86,15 +87,25 @@ class Graphs {
     }
     std::unique_ptr<Replay>& replay = found->second.first;
     found->second.second = ++uses_;
-    if (replay == nullptr) {
-      Recording recording(gpu_, stream, ends);
-      record();
-      replay = std::make_unique<Replay>(&recording);
-    }
+    if (replay == nullptr) replay = recorded(ends, stream, record);
+    if (replay == nullptr) return record();
     replay->launch(stream, ends);
   }
 
  private:
+  // Null where the GPU has no memory for it; then the others are let go, for what needs it more.
+  template <class Record>
+  std::unique_ptr<Replay> recorded(const Ends& ends, Stream stream, const Record& record) {
+    try {
+      Recording recording(gpu_, stream, ends);
+      record();
+      return std::make_unique<Replay>(&recording);
+    } catch (const Failure& failure) {
+      if (failure.kind() != ErrorKind::out_of_memory) throw;
+      for (auto& [key, known] : graphs_) known.first.reset();
+      return nullptr;
+    }
+  }
   void remember(const Key& key);  // and forget the one that was used longest ago, when there are many
 
   std::shared_ptr<const Gpu> gpu_;

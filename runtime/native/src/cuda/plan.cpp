@@ -340,7 +340,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
       product.reader_stride = kernel::Divisor(product.reader.stride);
     }
   }
-  start_product(stream, step.size(part.count, pass.area), product, pass.last ? &Ends::result : nullptr);
+  start_product(stream, step.size(part.count, pass.area), product, product.pixels == nullptr ? nullptr : &Ends::result);
 }
 
 void Plan::start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,

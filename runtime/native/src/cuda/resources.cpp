@@ -58,13 +58,17 @@ PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
 
 ResultMemory::~ResultMemory() {
   if (pool_ == nullptr) return;
-  gpu_->quietly([&](const Driver& driver) { (void)driver.pool_destroy(pool_); });
+  gpu_->quietly([&](const Driver& driver) {
+    for (const Freed& each : freed_) (void)driver.pool_free(each.memory, each.stream);
+    (void)driver.pool_destroy(pool_);
+  });
 }
 
 Address ResultMemory::take(std::size_t bytes, Stream stream) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (pool_ == nullptr) create();
+    give_back();
   }
   Address memory = 0;
   check(Driver::get().pool_take(&memory, bytes, pool_, stream), "take " + std::to_string(bytes) + " bytes of GPU memory");
@@ -83,7 +87,23 @@ void ResultMemory::create() {
 }
 
 void ResultMemory::free(Address memory, Stream stream) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (captured(stream)) {
+    freed_.push_back({memory, stream});
+    return;
+  }
+  give_back();
   check(Driver::get().pool_free(memory, stream), "give GPU memory back");
+}
+
+void ResultMemory::give_back() {
+  for (const Freed& each : std::exchange(freed_, {})) {  // one that fails is given up, with the pool it goes
+    if (captured(each.stream)) {
+      freed_.push_back(each);
+    } else {
+      check(Driver::get().pool_free(each.memory, each.stream), "give GPU memory back");
+    }
+  }
 }
 
 }  // namespace deepsim::runtime::detail::cuda

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "gpu.h"
 
@@ -71,14 +72,21 @@ class ResultMemory {
   ResultMemory& operator=(const ResultMemory&) = delete;
 
   Address take(std::size_t bytes, Stream stream);  // Raises OutOfMemory
-  static void free(Address memory, Stream stream);
+  // While the stream is captured into a graph, its memory cannot be freed: that is made up for at a later call.
+  void free(Address memory, Stream stream);
 
  private:
+  struct Freed {
+    Address memory = 0;
+    Stream stream = nullptr;
+  };
   void create();
+  void give_back();  // what was freed and can be by now; the mutex is held
 
   std::shared_ptr<const Gpu> gpu_;
   std::uint64_t kept_;
   std::mutex mutex_;
+  std::vector<Freed> freed_;
   MemoryPool pool_ = nullptr;  // made when it is first asked for: not every GPU has such pools
 };
 
