@@ -140,7 +140,8 @@ class Meeting:
 
 
 def test_on_a_gpu_two_chunks_are_under_way_and_order_is_kept(bundle_of, monkeypatch):
-    monkeypatch.setattr(backends, "create", lambda *args: Meeting())
+    meeting = Meeting()
+    monkeypatch.setattr(backends, "create", lambda *args: meeting)
     inverter = Inverter(bundle_of("tiny"), max_batch=2)
     features = (
         np.arange(8, dtype=np.float32).repeat(np.prod(inverter.feature_shape)).reshape(8, *inverter.feature_shape)
@@ -150,6 +151,7 @@ def test_on_a_gpu_two_chunks_are_under_way_and_order_is_kept(bundle_of, monkeypa
     photos = np.full((8, 227, 227, 3), np.arange(8, dtype=np.uint8)[:, None, None, None])
     assert inverter.encode(photos).reshape(8, -1)[:, 0].tolist() == list(range(8))
     features[5] = np.nan
+    meeting.barrier = threading.Barrier(1)
     with pytest.raises(DataError):
         inverter.decode(features)
 
