@@ -151,8 +151,9 @@ class Planner {
     Shape output = layer.output_shape(shape_);
     if (reshapes) output = next->output_shape(output);
     const std::vector<int> columns = blocked_order(output);
+    const float* const given = bias(layer);
     std::vector<float> biases(columns.size());
-    for (std::size_t i = 0; i < columns.size(); ++i) biases[i] = columns[i] < 0 ? 0.0f : bias(layer)[columns[i]];
+    for (std::size_t i = 0; i < columns.size(); ++i) biases[i] = columns[i] < 0 ? 0.0f : given[columns[i]];
     builder_->fully_connected({weight(layer), layer.inputs, blocked_order(shape_), columns, std::move(biases), slope_of(layer),
                                shape_, output});
     shape_ = output;
