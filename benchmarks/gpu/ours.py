@@ -62,7 +62,7 @@ class Ours:
             last = (ctypes.c_int32 * 1)(iterations)
             arguments = (source, count, iterations, last, 1, target, stream)
 
-        def call() -> Tensor:
+        def call(alive: object = argument) -> Tensor:  # its memory is what is read
             native_library.call(f"deepsim_{what}_on_device", handle, *arguments)
             return out
 
