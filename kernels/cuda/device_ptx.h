@@ -5,7 +5,7 @@
 #include <cuda_fp16.h>
 
 #define DEEPSIM_DEVICE __device__ __forceinline__
-#define DEEPSIM_KERNEL(threads) __global__ void __launch_bounds__(threads, 1)
+#define DEEPSIM_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define DEEPSIM_ARGUMENT const __grid_constant__
 #define DEEPSIM_SHARED_MEMORY(name) extern __shared__ __align__(128) unsigned char name[]
 #define DEEPSIM_UNROLL _Pragma("unroll")
@@ -40,9 +40,15 @@ DEEPSIM_DEVICE bool last_to_be_ready(unsigned* ready, int count) {
 }
 
 // From the cache of all multiprocessors.
-DEEPSIM_DEVICE Pair load_fresh(const Pair* from) {
-  const float2 pair = __ldcg(reinterpret_cast<const float2*>(from));
-  return {pair.x, pair.y};
+DEEPSIM_DEVICE Four load_fresh(const Four* from) {
+  const float4 four = __ldcg(reinterpret_cast<const float4*>(from));
+  return {{four.x, four.y, four.z, four.w}};
+}
+
+// What no kernel writes while this one runs, so that stores in between do not delay the load.
+DEEPSIM_DEVICE Four load_constant(const float* from) {
+  const float4 four = __ldg(reinterpret_cast<const float4*>(from));
+  return {{four.x, four.y, four.z, four.w}};
 }
 
 DEEPSIM_DEVICE unsigned shared_address(const void* shared) {

@@ -14,7 +14,7 @@
 #include "emulation/numbers.h"
 
 #define DEEPSIM_DEVICE inline
-#define DEEPSIM_KERNEL(threads) inline void
+#define DEEPSIM_KERNEL(threads, blocks) inline void
 #define DEEPSIM_ARGUMENT const
 #define DEEPSIM_SHARED_MEMORY(name) unsigned char* const name = ::deepsim::cuda::emulation::position.shared
 #define DEEPSIM_UNROLL
@@ -104,7 +104,8 @@ DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
 
 void sync_block();
 bool last_to_be_ready(unsigned* ready, int count);
-DEEPSIM_DEVICE Pair load_fresh(const Pair* from) { return *from; }
+DEEPSIM_DEVICE Four load_fresh(const Four* from) { return *from; }
+DEEPSIM_DEVICE Four load_constant(const float* from) { return {{from[0], from[1], from[2], from[3]}}; }
 
 // The copy reads global memory as late as it may: when it is waited for, or when its thread ends.
 void copy_async(void* shared, const void* global);

@@ -31,15 +31,15 @@ struct Window {
 
 DEEPSIM_DEVICE float activate(float value, float slope) { return value > 0.0f ? value : value * slope; }
 
-// The bias of two neighbouring columns, the first even; zero where there are none.
-DEEPSIM_DEVICE Pair bias_of(const ShiftGemm& layer, int group, int column) {
-  if (column >= layer.columns) return {0.0f, 0.0f};
-  return *reinterpret_cast<const Pair*>(layer.bias + group * layer.columns + column);
-}
-
-// Bias and activation of two neighbouring columns.
-DEEPSIM_DEVICE Pair finish(Pair bias, float slope, Pair sum) {
-  return {activate(sum.low + bias.low, slope), activate(sum.high + bias.high, slope)};
+// The bias of neighbouring columns, the first a multiple of four.
+template <int kCount>
+DEEPSIM_DEVICE void load_bias(const ShiftGemm& layer, int group, int column, float (&bias)[kCount]) {
+  DEEPSIM_UNROLL
+  for (int first = 0; first < kCount; first += 4) {
+    const Four four = load_constant(layer.bias + group * layer.columns + column + first);
+    DEEPSIM_UNROLL
+    for (int i = 0; i < 4; ++i) bias[first + i] = four.values[i];
+  }
 }
 
 // Where the row that holds a channel of a pixel begins.
@@ -51,10 +51,23 @@ DEEPSIM_DEVICE unsigned char* row_of(const Place& place, int image, int channel,
   return place.base + row * kRow;
 }
 
-// Store two neighbouring channels.
-template <class Element>
-DEEPSIM_DEVICE void put(unsigned char* at, Pair values) {
-  *reinterpret_cast<typename Element::Two*>(at) = pack<Element>(values.low, values.high);
+// As many neighbouring channels as are stored at once.
+template <class Element, int kCount>
+struct alignas(kCount * sizeof(typename Element::Bits)) Neighbours {
+  typename Element::Two twos[kCount / 2];
+};
+
+// Store neighbouring channels of a pixel, in as many planes as they take.
+template <class Element, int kCount>
+DEEPSIM_DEVICE void put(unsigned char* at, std::ptrdiff_t plane_bytes, const float (&values)[kCount]) {
+  constexpr int together = kCount < kPlane<Element> ? kCount : kPlane<Element>;
+  DEEPSIM_UNROLL
+  for (int first = 0; first < kCount; first += together) {
+    Neighbours<Element, together> packed;
+    DEEPSIM_UNROLL
+    for (int i = 0; i < together / 2; ++i) packed.twos[i] = pack<Element>(values[first + 2 * i], values[first + 2 * i + 1]);
+    *reinterpret_cast<Neighbours<Element, together>*>(at + first / together * plane_bytes) = packed;
+  }
 }
 
 // One network value as a grey level.
@@ -121,10 +134,10 @@ DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* sh
   }
 }
 
-// Where two neighbouring columns of a row are kept for one split.
-DEEPSIM_DEVICE Pair& partial_sum(const ShiftGemm& layer, int split, int group, int row, int column) {
+// Where neighbouring columns of a row are kept for one split.
+DEEPSIM_DEVICE Four* partial_sums(const ShiftGemm& layer, int split, int group, int row, int column) {
   const std::ptrdiff_t of_group = static_cast<std::ptrdiff_t>(split) * layer.groups + group;
-  return *reinterpret_cast<Pair*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
+  return reinterpret_cast<Four*>(layer.partial + (of_group * layer.rows + row) * layer.columns + column);
 }
 
 // Where the values of a row of the product go: Store::blocks, shuffle, connected.
@@ -176,82 +189,115 @@ DEEPSIM_DEVICE std::ptrdiff_t offset_of(const Place& place, int channel) {
          channel % kPlane<Element> * static_cast<int>(sizeof(typename Element::Bits));
 }
 
-// What a thread's sums are of: columns `column` + 8 j of the group, which is even, and the next.
+// Pairs of neighbouring columns that a thread has side by side, a run: eight columns of every 32 (layers.h, column_at), or
+// four where its warp has but 16.
+template <int kPairs>
+constexpr int kRun = kPairs < 4 ? kPairs : 4;
+
+// What a thread's sums are of: runs that begin at `column` + 32 i of the group; the pairs of the bytes of an image begin at
+// `column` + 8 i.
 struct Share {
   int group, split, column;
   int first_row;  // of the block's tile
 };
 
 // Bias, activation and the store of a thread's sums as values of 16 bits or fp32. row(r): the r-th row of the product;
-// sum(r, j): its pair of columns j. Biases are loaded some columns ahead.
+// sum(r, j): its pair of columns j.
 template <Store kStore, class Element, int kRows, int kPairs, class RowOf, class SumOf>
 DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum) {
-  constexpr int ahead = kPairs < 8 ? kPairs : 8;
+  constexpr int run = kRun<kPairs>;
   RowOut rows[kRows];
-  Pair next[ahead];
-  DEEPSIM_UNROLL
-  for (int j = 0; j < ahead; ++j) next[j] = bias_of(layer, share.group, share.column + j * 8);
   DEEPSIM_UNROLL
   for (int r = 0; r < kRows; ++r) rows[r] = RowOut::of<kStore>(layer, Window(layer, row(r)));
-  const std::ptrdiff_t within = offset_of<Element>(layer.out, share.column % kColumns), eight = offset_of<Element>(layer.out, 8);
+  const std::ptrdiff_t within = offset_of<Element>(layer.out, share.column % kColumns);
+  const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.out.plane) * kRow;
   DEEPSIM_UNROLL
-  for (int j = 0; j < kPairs; j += 2) {
-    const int column = share.column + j * 8;
+  for (int j = 0; j < kPairs; j += run) {
+    const int column = share.column + j / run * kRuns;
     if (column >= layer.columns) return;
-    const Pair low = next[j % ahead], high = next[j % ahead + 1];
-    if (j + ahead < kPairs) next[j % ahead] = bias_of(layer, share.group, column + ahead * 8);
-    if (j + ahead < kPairs) next[j % ahead + 1] = bias_of(layer, share.group, column + ahead * 8 + 8);
+    float bias[2 * run];
+    load_bias(layer, share.group, column, bias);
     const auto to = SixteenOut::of<kStore>(layer, (share.group * layer.columns + column) / kColumns);
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       if ((to.needs & ~rows[r].keeps) != 0) continue;
-      unsigned char* at = rows[r].at + to.offset + within;
-      put<Element>(at, finish(low, layer.slope, sum(r, j)));
-      put<Element>(at + eight, finish(high, layer.slope, sum(r, j + 1)));
+      float values[2 * run];
+      DEEPSIM_UNROLL
+      for (int i = 0; i < run; ++i) {
+        const Pair pair = sum(r, j + i);
+        values[2 * i] = activate(pair.low + bias[2 * i], layer.slope);
+        values[2 * i + 1] = activate(pair.high + bias[2 * i + 1], layer.slope);
+      }
+      put<Element>(rows[r].at + to.offset + within, plane, values);
     }
   }
 }
 
-// Store a thread's sums to where the layer wants them; a part's where the others' are, see add_parts.
-template <Store kStore, class Element, int kRows, int kPairs, class RowOf, class SumOf>
-DEEPSIM_DEVICE void store(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum, unsigned char* shared) {
-  if constexpr (kStore != Store::partial && kStore != Store::pixels) {
-    store_values<kStore, Element, kRows, kPairs>(layer, share, row, sum);
-  } else {
+// Store a thread's part of sums to where those of the other splits are.
+template <int kRows, int kPairs, class RowOf, class SumOf>
+DEEPSIM_DEVICE void store_part(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum) {
+  constexpr int run = kRun<kPairs>;
+  DEEPSIM_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    if (!Window(layer, row(r)).kept) continue;
+    Four* to = partial_sums(layer, share.split, share.group, row(r), share.column);
     DEEPSIM_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      if (!Window(layer, row(r)).kept) continue;
+    for (int j = 0; j < kPairs; j += run, to += kRuns / 4) {
+      if (share.column + j / run * kRuns >= layer.columns) break;
       DEEPSIM_UNROLL
-      for (int j = 0; j < kPairs; ++j) {
-        const int column = share.column + j * 8;
-        if (column >= layer.columns) break;
-        if constexpr (kStore == Store::partial) {
-          partial_sum(layer, share.split, share.group, row(r), column) = sum(r, j);
-        } else {
-          const Pair bias = bias_of(layer, share.group, column);
-          keep_levels(layer, row(r) - share.first_row, column, finish(bias, layer.slope, sum(r, j)), shared);
-        }
+      for (int i = 0; i < run; i += 2) {
+        const Pair low = sum(r, j + i), high = sum(r, j + i + 1);
+        to[i / 2] = {{low.low, low.high, high.low, high.high}};
       }
     }
   }
 }
 
-// The parts of a thread's sums in their order, whichever was ready first: add(r, j, split, part) for every one.
+// The parts of a thread's sums in their order, whichever was ready first: add(r, j, split, part) for pairs j and j + 1.
 template <int kRows, int kPairs, class RowOf, class Add>
 DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const Add& add) {
-  const int columns = (layer.columns - share.column + 7) / 8;  // of this thread, at most
+  constexpr int run = kRun<kPairs>;
   bool kept[kRows];
   DEEPSIM_UNROLL
   for (int r = 0; r < kRows; ++r) kept[r] = Window(layer, row(r)).kept;
+  DEEPSIM_NO_UNROLL
   for (int split = 0; split < layer.splits; ++split)
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       if (!kept[r]) continue;
-      const Pair* parts = &partial_sum(layer, split, share.group, row(r), share.column);
+      const Four* parts = partial_sums(layer, split, share.group, row(r), share.column);
       DEEPSIM_UNROLL
-      for (int j = 0; j < kPairs; ++j)
-        if (j < columns) add(r, j, split, load_fresh(parts + j * 4));
+      for (int j = 0; j < kPairs; j += 2) {
+        if (share.column + j / run * kRuns >= layer.columns) break;
+        add(r, j, split, load_fresh(parts + j / run * (kRuns / 4) + j % run / 2));
+      }
     }
+}
+
+// Store the bytes of a thread's sums in shared memory, see write_pixels.
+template <int kRows, int kPairs, class RowOf, class SumOf>
+DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum,
+                                 unsigned char* shared) {
+  DEEPSIM_UNROLL
+  for (int j = 0; j < kPairs; ++j) {
+    const int column = share.column + j * 8;
+    const Pair bias = *reinterpret_cast<const Pair*>(layer.bias + column);
+    DEEPSIM_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      if (!Window(layer, row(r)).kept) continue;
+      const Pair pair = sum(r, j);
+      const Pair value = {activate(pair.low + bias.low, layer.slope), activate(pair.high + bias.high, layer.slope)};
+      keep_levels(layer, row(r) - share.first_row, column, value, shared);
+    }
+  }
+}
+
+// Store the sums of all parts, when they are added, to where the layer wants them.
+template <class Element, int kRows, int kPairs, class RowOf, class SumOf>
+DEEPSIM_DEVICE void store_whole(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum) {
+  if (layer.whole == Store::blocks) store_values<Store::blocks, Element, kRows, kPairs>(layer, share, row, sum);
+  if (layer.whole == Store::shuffle) store_values<Store::shuffle, Element, kRows, kPairs>(layer, share, row, sum);
+  if (layer.whole == Store::connected) store_values<Store::connected, Element, kRows, kPairs>(layer, share, row, sum);
 }
 
 }  // namespace deepsim::cuda

@@ -32,10 +32,7 @@ DEEPSIM_DEVICE void arrive_expecting(Barrier* barrier, int bytes) { emulation::a
 void wait_phase(Barrier* barrier, unsigned parity);
 void bulk_copy(void* shared, const void* global, int bytes, Barrier* barrier);
 
-template <int Registers>
-DEEPSIM_DEVICE void keep_registers() {}
-template <int Registers>
-DEEPSIM_DEVICE void take_registers() {}
+DEEPSIM_DEVICE bool elected() { return thread_index() % 32 == 0; }
 
 void fence_multiplies();
 void commit_multiplies();

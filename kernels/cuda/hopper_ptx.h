@@ -46,14 +46,11 @@ DEEPSIM_DEVICE void bulk_copy(void* shared, const void* global, int bytes, Barri
                : "memory");
 }
 
-// All threads of a warpgroup: have this many registers each, fewer or more than the kernel was started with.
-template <int Registers>
-DEEPSIM_DEVICE void keep_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(Registers));
-}
-template <int Registers>
-DEEPSIM_DEVICE void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;\n" ::"n"(Registers));
+// One lane of a whole warp.
+DEEPSIM_DEVICE bool elected() {
+  unsigned is;
+  asm volatile("{\n.reg .pred is;\nelect.sync _|is, 0xffffffff;\nselp.u32 %0, 1, 0, is;\n}\n" : "=r"(is));
+  return is != 0;
 }
 
 // Before the first multiplication, and after other instructions used its registers.
@@ -78,9 +75,6 @@ DEEPSIM_DEVICE void settle(float (&sums)[Count]) {
 #define DEEPSIM_TEN(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
 #define DEEPSIM_64                                                                                       \
   DEEPSIM_TEN() DEEPSIM_TEN(1) DEEPSIM_TEN(2) DEEPSIM_TEN(3) DEEPSIM_TEN(4) DEEPSIM_TEN(5) "%60,%61,%62,%63"
-#define DEEPSIM_128                                                                                            \
-  DEEPSIM_TEN() DEEPSIM_TEN(1) DEEPSIM_TEN(2) DEEPSIM_TEN(3) DEEPSIM_TEN(4) DEEPSIM_TEN(5) DEEPSIM_TEN(6)      \
-  DEEPSIM_TEN(7) DEEPSIM_TEN(8) DEEPSIM_TEN(9) DEEPSIM_TEN(10) DEEPSIM_TEN(11) "%120,%121,%122,%123,%124,%125,%126,%127"
 #define DEEPSIM_SUMS_4(i) "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3])
 #define DEEPSIM_SUMS_16(i) DEEPSIM_SUMS_4(i), DEEPSIM_SUMS_4(i + 4), DEEPSIM_SUMS_4(i + 8), DEEPSIM_SUMS_4(i + 12)
 #define DEEPSIM_SUMS_64(i) DEEPSIM_SUMS_16(i), DEEPSIM_SUMS_16(i + 16), DEEPSIM_SUMS_16(i + 32), DEEPSIM_SUMS_16(i + 48)
@@ -106,15 +100,12 @@ DEEPSIM_DEVICE void multiply_warpgroup(float (&sums)[Sums], std::uint64_t left, 
 
 DEEPSIM_MULTIPLY(128, Half, f16, DEEPSIM_64, "%64", "%65", "%66", DEEPSIM_SUMS_64(0))
 DEEPSIM_MULTIPLY(128, Brain, bf16, DEEPSIM_64, "%64", "%65", "%66", DEEPSIM_SUMS_64(0))
-DEEPSIM_MULTIPLY(256, Half, f16, DEEPSIM_128, "%128", "%129", "%130", DEEPSIM_SUMS_64(0), DEEPSIM_SUMS_64(64))
-DEEPSIM_MULTIPLY(256, Brain, bf16, DEEPSIM_128, "%128", "%129", "%130", DEEPSIM_SUMS_64(0), DEEPSIM_SUMS_64(64))
 
 #undef DEEPSIM_MULTIPLY
 #undef DEEPSIM_WGMMA
 #undef DEEPSIM_SUMS_64
 #undef DEEPSIM_SUMS_16
 #undef DEEPSIM_SUMS_4
-#undef DEEPSIM_128
 #undef DEEPSIM_64
 #undef DEEPSIM_TEN
 

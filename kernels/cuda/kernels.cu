@@ -25,7 +25,7 @@ using Element = DEEPSIM_ELEMENT;
 DEEPSIM_CUDA_TILES(TILE)
 
 #define ENTRY(product, tile, kind)                                                                  \
-  extern "C" DEEPSIM_KERNEL(tile##_tile::threads) tile##_##kind(DEEPSIM_ARGUMENT ShiftGemm layer) { \
+  extern "C" DEEPSIM_KERNEL(tile##_tile::threads, tile##_tile::residents) tile##_##kind(DEEPSIM_ARGUMENT ShiftGemm layer) { \
     DEEPSIM_SHARED_MEMORY(shared);                                                                  \
     product<tile##_tile, Store::kind>(layer, shared);                                               \
   }
@@ -43,14 +43,14 @@ DEEPSIM_CUDA_HOPPER_TILES(HOPPER_TILE)
 DEEPSIM_CUDA_HOPPER_PRODUCTS(HOPPER_PRODUCT)
 #endif
 
-extern "C" DEEPSIM_KERNEL(kPoolThreads) pool_and_normalise(DEEPSIM_ARGUMENT Pool layer) {
+extern "C" DEEPSIM_KERNEL(kPoolThreads, 1) pool_and_normalise(DEEPSIM_ARGUMENT Pool layer) {
   DEEPSIM_SHARED_MEMORY(shared);
   pool<Element>(layer, shared);
 }
-extern "C" DEEPSIM_KERNEL(kPassThreads) read_pixels(DEEPSIM_ARGUMENT PixelsIn layer) { pixels_in<Element>(layer); }
-extern "C" DEEPSIM_KERNEL(kPassThreads) to_depth(DEEPSIM_ARGUMENT SpaceToDepth layer) { space_to_depth<Element>(layer); }
-extern "C" DEEPSIM_KERNEL(kPassThreads) read_features(DEEPSIM_ARGUMENT Features layer) { features<Element, true>(layer); }
-extern "C" DEEPSIM_KERNEL(kPassThreads) write_features(DEEPSIM_ARGUMENT Features layer) { features<Element, false>(layer); }
-extern "C" DEEPSIM_KERNEL(kPassThreads) lay_line(DEEPSIM_ARGUMENT Line line) { interpolate(line); }
+extern "C" DEEPSIM_KERNEL(kPassThreads, 1) read_pixels(DEEPSIM_ARGUMENT PixelsIn layer) { pixels_in<Element>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads, 1) to_depth(DEEPSIM_ARGUMENT SpaceToDepth layer) { space_to_depth<Element>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads, 1) read_features(DEEPSIM_ARGUMENT Features layer) { features<Element, true>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads, 1) write_features(DEEPSIM_ARGUMENT Features layer) { features<Element, false>(layer); }
+extern "C" DEEPSIM_KERNEL(kPassThreads, 1) lay_line(DEEPSIM_ARGUMENT Line line) { interpolate(line); }
 
 }  // namespace deepsim::cuda

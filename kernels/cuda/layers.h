@@ -14,7 +14,15 @@ namespace deepsim::cuda {
 
 constexpr int kRow = 16;      // bytes of a row of a plane
 constexpr int kColumns = 16;  // columns come in multiples of this, as do channels
-constexpr int kUnit = 64;     // columns whose packed weights lie together, or the 16 of a last layer
+constexpr int kUnit = 128;    // columns whose packed weights lie together, or the 16 of a last layer
+constexpr int kRuns = 32;     // columns in whose packed weights a thread's sums are neighbours
+
+// The column whose weights are in a place of a unit: place 8 j + 2 t + i of every 32 is of column 8 t + 2 j + i. A matrix
+// instruction gives thread t of four the sums of places 8 j + 2 t + i, so of eight columns side by side: 16 bytes of 16-bit
+// values. A last layer's 16 columns are in their order.
+DEEPSIM_HOST_DEVICE constexpr int column_at(int place) {
+  return place / kRuns * kRuns + place % 8 / 2 * 8 + place % kRuns / 8 * 2 + place % 2;
+}
 
 // Channels that lie together.
 template <class Element>
@@ -58,7 +66,7 @@ struct PixelsIn {
 // chunks of channels and the taps of each.
 struct ShiftGemm {
   const unsigned char* in = nullptr;       // first row of image 0, plane 0
-  const unsigned char* weights = nullptr;  // [group][unit of columns][chunk][tap][plane of the chunk][unit][channel]
+  const unsigned char* weights = nullptr;  // [group][unit of columns][chunk][tap][plane of the chunk][place in the unit][channel]
   const float* bias = nullptr;             // [group][columns]
   Place out;                               // Store::blocks, shuffle, connected
   std::uint8_t* pixels = nullptr;          // Store::pixels

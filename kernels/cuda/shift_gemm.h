@@ -8,10 +8,6 @@
 
 namespace deepsim::cuda {
 
-struct alignas(kRow) Four {
-  float values[4];
-};
-
 // What may be broken on purpose, to see that the checks notice.
 struct Correct {
   static constexpr bool barrier = true;
@@ -26,12 +22,21 @@ struct Correct {
 template <class T>
 using Sums = float[T::warp_rows / 16][T::warp_columns / 8][4];
 
-// sums += a b on tensor cores. a, b: a warp's first row and column in shared memory, plane by plane; a_rows: of a plane.
+// Bytes from a warp's first row, or first column, in shared memory to where this thread begins to read; a_rows: of a plane.
+template <class T>
+DEEPSIM_DEVICE int left_of_lane(int a_rows) {
+  const int lane = thread_index() % 32;
+  return (T::matrices ? lane / 16 * a_rows + lane % 16 : lane / 4) * kRow;
+}
+template <class T>
+DEEPSIM_DEVICE int right_of_lane() {
+  const int lane = thread_index() % 32;
+  return (T::matrices ? lane / 8 % 2 * T::columns + lane % 8 + lane / 16 * 8 : lane % 4 * 2) * kRow;
+}
+
+// sums += a b on tensor cores, plane by plane from where this thread begins.
 template <class T>
 DEEPSIM_DEVICE void multiply_matrices(const unsigned char* a, int a_rows, const unsigned char* b, Sums<T>& sums) {
-  const int lane = thread_index() % 32;
-  a += (lane / 16 * a_rows + lane % 16) * kRow;
-  b += (lane / 8 % 2 * T::columns + lane % 8 + lane / 16 * 8) * kRow;
   DEEPSIM_UNROLL
   for (int k = 0; k < T::planes; k += 2) {
     std::uint32_t left[T::warp_rows / 16][4], right[T::warp_columns / 16][4];
@@ -52,9 +57,6 @@ DEEPSIM_DEVICE void multiply_matrices(const unsigned char* a, int a_rows, const 
 // from different banks.
 template <class T>
 DEEPSIM_DEVICE void multiply_values(const unsigned char* a, int a_rows, const unsigned char* b, Sums<T>& sums) {
-  const int lane = thread_index() % 32;
-  a += lane / 4 * kRow;
-  b += lane % 4 * 2 * kRow;
   DEEPSIM_NO_UNROLL  // or the operands of several planes fill the registers beside the sums
   for (int k = 0; k < T::planes; ++k) {
     Four left[T::warp_rows / 8];
@@ -74,128 +76,153 @@ DEEPSIM_DEVICE void multiply_values(const unsigned char* a, int a_rows, const un
   }
 }
 
-// The steps of a product in order, chunk by chunk and tap by tap: where a step's input and weights are in shared memory.
-// Where a step takes all taps of a chunk, `kernel` is 1 here.
-struct Cursor {
-  int left;                // steps
-  int chunk, row, column;  // tap (row, column)
-  int input, stage;        // buffers
-
-  DEEPSIM_DEVICE bool first_tap() const { return row == 0 && column == 0; }
-  DEEPSIM_DEVICE void advance(int kernel, int input_count, int stages) {
-    --left;
-    stage = stage + 1 == stages ? 0 : stage + 1;
-    if (++column < kernel) return;
-    column = 0;
-    if (++row < kernel) return;
-    row = 0;
-    ++chunk;
-    input = input + 1 == input_count ? 0 : input + 1;
-  }
+// What a thread copies next, chunk by chunk and tap by tap: where from, and to which of the buffers.
+struct Next {
+  int left, taps;  // steps; those of the chunk whose input is copied
+  int input, stage;
+  const unsigned char *input_from, *weights_from;
 };
 
+// Addresses are kept and moved on from step to step: to compute them anew would take longer than a step's multiplications.
 template <class T, class Policy>
 struct Product {
   const ShiftGemm& layer;
   unsigned char* shared;
   int first_row, column_tile, group, split;
-  int input_rows, input_bytes, input_count;
-  const unsigned char* weights;  // of the next step, in the group's first unit of columns
-  std::ptrdiff_t unit_size;
-  int units;  // of a group
+  int steps_of_chunk, taps_of_step, input_rows, input_count, stages_at;
+  int left_at, right_at;  // where this thread begins to read the buffers of a step
 
   DEEPSIM_DEVICE Product(const ShiftGemm& l, unsigned char* memory)
       : layer(l), shared(memory), first_row(first_row_of(l, T::rows)), column_tile(block_y()),
         group(block_z() / l.splits), split(block_z() % l.splits) {
-    const int taps = l.kernel * l.kernel;
+    const int taps = l.kernel * l.kernel, warp = thread_index() / 32;
+    steps_of_chunk = T::steps(taps);
+    taps_of_step = T::all_taps ? taps : 1;
     input_rows = T::rows + l.span;
-    input_bytes = T::planes * input_rows * kRow;
-    input_count = T::input_buffers(taps, l.chunks_per_split) - Policy::missing_buffers;
-    weights = l.weights + first_chunk() * taps * tap_size();
-    unit_size = static_cast<std::ptrdiff_t>(l.chunks) * taps * tap_size();
-    units = (l.columns + T::unit - 1) / T::unit;
+    const int buffers = T::input_buffers(taps, l.chunks_per_split);
+    input_count = buffers - Policy::missing_buffers;
+    stages_at = buffers * input_bytes();
+    left_at = warp % T::warps_down * T::warp_rows * kRow + left_of_lane<T>(input_rows);
+    right_at = stages_at + warp / T::warps_down * T::warp_columns * kRow + right_of_lane<T>();
   }
 
-  DEEPSIM_DEVICE static constexpr int tap_size() { return T::planes * T::unit * kRow; }
-  DEEPSIM_DEVICE int taps_of_step() const { return T::all_taps ? layer.kernel * layer.kernel : 1; }
-  DEEPSIM_DEVICE void advance(Cursor& step) const { step.advance(T::all_taps ? 1 : layer.kernel, input_count, T::stages); }
-
-  DEEPSIM_DEVICE int first_chunk() const { return split * layer.chunks_per_split; }
+  DEEPSIM_DEVICE int input_bytes() const { return T::planes * input_rows * kRow; }
+  DEEPSIM_DEVICE int stage_bytes() const { return taps_of_step * T::weight_bytes; }
+  DEEPSIM_DEVICE int after_input(int buffer) const {
+    return buffer + input_bytes() == input_count * input_bytes() ? 0 : buffer + input_bytes();
+  }
+  DEEPSIM_DEVICE int after_stage(int buffer) const {
+    return buffer + stage_bytes() == T::stages * stage_bytes() ? 0 : buffer + stage_bytes();
+  }
   DEEPSIM_DEVICE int chunk_count() const {
-    const int left = layer.chunks - first_chunk();
+    const int left = layer.chunks - split * layer.chunks_per_split;
     return left < layer.chunks_per_split ? left : layer.chunks_per_split;
   }
-  DEEPSIM_DEVICE Cursor start() const {
-    return {chunk_count() * T::steps(layer.kernel * layer.kernel), first_chunk(), 0, 0, 0, 0};
-  }
-  DEEPSIM_DEVICE unsigned char* input_at(int buffer) const { return shared + buffer * input_bytes; }
-  DEEPSIM_DEVICE unsigned char* weights_at(int stage) const {
-    return shared + (input_count + Policy::missing_buffers) * input_bytes + stage * taps_of_step() * T::weight_bytes;
+
+  DEEPSIM_DEVICE Next start() const {
+    const int first = split * layer.chunks_per_split, taps = layer.kernel * layer.kernel, thread = thread_index();
+    const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kRow;
+    const unsigned char* input = layer.in + (group * layer.group_planes + first * T::planes) * plane +
+                                 static_cast<std::ptrdiff_t>(first_row + layer.first_shift + thread) * kRow;
+    const int units = (layer.columns + T::unit - 1) / T::unit, column = column_tile * T::columns;
+    const std::ptrdiff_t chunk = static_cast<std::ptrdiff_t>(taps) * T::planes * T::unit * kRow;  // of a unit's weights
+    const unsigned char* weights = layer.weights + ((group * units + column / T::unit) * static_cast<std::ptrdiff_t>(layer.chunks) + first) * chunk;
+    weights += T::all_taps ? thread * kRow : (column % T::unit + thread % T::columns + thread / T::columns * T::unit) * kRow;
+    return {chunk_count() * steps_of_chunk, steps_of_chunk, 0, 0, input, weights};
   }
 
-  DEEPSIM_DEVICE void copy_input(int chunk, unsigned char* to) const {
-    const std::ptrdiff_t plane = group * layer.group_planes + chunk * T::planes;
-    const unsigned char* from = layer.in + (plane * layer.in_plane + first_row + layer.first_shift) * kRow;
-    DEEPSIM_UNROLL
-    for (int p = 0; p < T::planes; ++p)
-      for (int row = thread_index(); row < input_rows; row += T::threads)
-        copy_async(to + (p * input_rows + row) * kRow, from + (static_cast<std::ptrdiff_t>(p) * layer.in_plane + row) * kRow);
-  }
-
-  // Where the layer has no more units of columns, the last one's are copied and never stored.
-  DEEPSIM_DEVICE void copy_weights(unsigned char* to) const {
-    if constexpr (T::all_taps) {  // a unit's lie together
-      for (int i = thread_index(); i < taps_of_step() * T::weight_bytes / kRow; i += T::threads)
-        copy_async(to + i * kRow, weights + group * units * unit_size + i * kRow);
-    } else {
+  // A chunk's input: each thread some rows of all planes.
+  DEEPSIM_DEVICE void copy_input(const unsigned char* from, unsigned char* to) const {
+    const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kRow;
+    to += thread_index() * kRow;
+    DEEPSIM_NO_UNROLL
+    for (int row = thread_index(); row < input_rows; row += T::threads, from += T::threads * kRow, to += T::threads * kRow)
       DEEPSIM_UNROLL
-      for (int i = thread_index(); i < T::weight_bytes / kRow; i += T::threads) {
-        const int plane = i / T::columns, column = column_tile * T::columns + i % T::columns;
-        const int unit = group * units + (column / T::unit < units ? column / T::unit : units - 1);
-        copy_async(to + i * kRow, weights + unit * unit_size + (plane * T::unit + column % T::unit) * kRow);
-      }
+      for (int p = 0; p < T::planes; ++p) copy_async(to + p * input_rows * kRow, from + p * plane);
+  }
+
+  // A step's weights: each thread a column of some planes; where they lie together, as they come.
+  DEEPSIM_DEVICE void copy_weights(const unsigned char* from, unsigned char* to) const {
+    to += thread_index() * kRow;
+    if constexpr (T::all_taps) {
+      for (int i = thread_index() * kRow; i < stage_bytes(); i += T::threads * kRow, from += T::threads * kRow, to += T::threads * kRow)
+        copy_async(to, from);
+    } else {
+      constexpr int at_once = T::threads / T::columns;
+      static_assert(T::threads % T::columns == 0 && T::unit % T::columns == 0);
+      if (at_once > T::planes && thread_index() / T::columns >= T::planes) return;
+      DEEPSIM_UNROLL
+      for (int p = 0; p < T::planes; p += at_once) copy_async(to + p * T::columns * kRow, from + p * T::unit * kRow);
     }
   }
 
   // Start the copies of one step, and a group of copies whether there is a step left or not.
-  DEEPSIM_DEVICE void fetch(Cursor& next) {
+  DEEPSIM_DEVICE void fetch(Next& next) const {
     if (next.left > 0) {
-      if (next.first_tap()) copy_input(next.chunk, input_at(next.input));
-      copy_weights(weights_at(next.stage));
-      weights += taps_of_step() * tap_size();
-      advance(next);
+      if (next.taps == steps_of_chunk) {
+        copy_input(next.input_from, shared + next.input);
+        next.input_from += static_cast<std::ptrdiff_t>(T::planes) * layer.in_plane * kRow;
+        next.input = after_input(next.input);
+        next.taps = 0;
+      }
+      copy_weights(next.weights_from, shared + stages_at + next.stage);
+      next.weights_from += taps_of_step * T::planes * T::unit * kRow;
+      next.stage = after_stage(next.stage);
+      ++next.taps;
+      --next.left;
     }
     commit_copies();
   }
 
-  // sums += the input at a tap's shift times the tap's weights.
-  DEEPSIM_DEVICE void multiply_tap(const unsigned char* input, int shift, const unsigned char* tap, Sums<T>& sums) const {
-    const int warp = thread_index() / 32;
-    const unsigned char* a = input + (warp % T::warps_down * T::warp_rows + shift) * kRow;
-    const unsigned char* b = tap + warp / T::warps_down * T::warp_columns * kRow;
-    if constexpr (sizeof(typename T::Element::Bits) == 2) {
-      multiply_matrices<T>(a, input_rows, b, sums);
+  // sums += the input from a tap's first row on times the tap's weights.
+  DEEPSIM_DEVICE void multiply_tap(const unsigned char* left, const unsigned char* right, Sums<T>& sums) const {
+    if constexpr (T::matrices) {
+      multiply_matrices<T>(left, input_rows, right, sums);
     } else {
-      multiply_values<T>(a, input_rows, b, sums);
+      multiply_values<T>(left, input_rows, right, sums);
     }
   }
 
-  // The taps of a step.
-  DEEPSIM_DEVICE void multiply(const Cursor& step, Sums<T>& sums) const {
-    const unsigned char *input = input_at(step.input), *tap = weights_at(step.stage);
+  // Wait for a step's copies, start those of a later one into buffers that all have read, and multiply.
+  DEEPSIM_DEVICE void step(Next& next, const unsigned char* left, int stage, Sums<T>& sums) const {
+    wait_copies<T::stages - 2 + Policy::lax>();
+    if (Policy::barrier) sync_block();
+    fetch(next);
+    const unsigned char* right = shared + right_at + stage;
     if constexpr (T::all_taps) {
-      for (int row = 0; row < layer.kernel; ++row)
-        for (int column = 0; column < layer.kernel; ++column, tap += T::weight_bytes)
-          multiply_tap(input, row * layer.pitch + column, tap, sums);
+      for (int row = 0; row < layer.kernel; ++row, left += (layer.pitch - layer.kernel) * kRow)
+        for (int column = 0; column < layer.kernel; ++column, left += kRow, right += T::weight_bytes)
+          multiply_tap(left, right, sums);
     } else {
-      multiply_tap(input, step.row * layer.pitch + step.column, tap, sums);
+      multiply_tap(left, right, sums);
     }
+  }
+
+  DEEPSIM_DEVICE void multiply(Sums<T>& sums) const {
+    Next next = start();
+    DEEPSIM_UNROLL
+    for (int ahead = 0; ahead < T::stages - 1; ++ahead) fetch(next);
+    const int kernel = T::all_taps ? 1 : layer.kernel;
+    int input = 0, stage = 0;
+    for (int chunk = chunk_count(); chunk > 0; --chunk, input = after_input(input)) {
+      const unsigned char* left = shared + left_at + input;
+      for (int row = 0; row < kernel; ++row, left += (layer.pitch - kernel) * kRow)
+        for (int column = 0; column < kernel; ++column, left += kRow, stage = after_stage(stage)) step(next, left, stage, sums);
+    }
+  }
+
+  // The first of this thread's columns (see Share).
+  DEEPSIM_DEVICE int first_column(bool pixels) const {
+    const int lane = thread_index() % 32, across = thread_index() / 32 / T::warps_down;
+    if (pixels) return lane % 4 * 2;
+    if (T::warp_columns == 16) return column_tile * T::columns + across / 2 * kRuns + across % 2 * 4 + lane % 4 * 8;
+    return column_tile * T::columns + across * T::warp_columns + lane % 4 * 8;
   }
 };
 
 template <class T, Store kStore, class Policy = Correct>
 DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
-  Product<T, Policy> product(layer, shared);
+  const Product<T, Policy> product(layer, shared);
   Sums<T> sums;
   DEEPSIM_UNROLL
   for (int i = 0; i < T::warp_rows / 16; ++i)
@@ -203,41 +230,33 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
     for (int j = 0; j < T::warp_columns / 8; ++j)
       DEEPSIM_UNROLL
       for (int k = 0; k < 4; ++k) sums[i][j][k] = 0.0f;
-  Cursor step = product.start(), next = step;
-  DEEPSIM_UNROLL
-  for (int ahead = 0; ahead < T::stages - 1; ++ahead) product.fetch(next);
-  while (step.left > 0) {
-    wait_copies<T::stages - 2 + Policy::lax>();
-    if (Policy::barrier) sync_block();
-    product.fetch(next);
-    product.multiply(step, sums);
-    product.advance(step);
-  }
+  product.multiply(sums);
   const int lane = thread_index() % 32, warp = thread_index() / 32;
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
-  const int column = product.column_tile * T::columns + warp / T::warps_down * T::warp_columns + lane % 4 * 2;
-  if (kStore == Store::pixels && Policy::barrier_before_staging) sync_block();  // no copy is under way any more
   constexpr int rows = T::warp_rows / 8, pairs = T::warp_columns / 8;
   using Element = typename T::Element;
-  const Share share{product.group, product.split, column, product.first_row};
+  const Share share{product.group, product.split, product.first_column(kStore == Store::pixels), product.first_row};
   const auto row_of_share = [&](int r) { return row + r * 8; };
   const auto sum = [&](int r, int j) { return Pair{sums[r / 2][j][r % 2 * 2], sums[r / 2][j][r % 2 * 2 + 1]}; };
-  store<kStore, Element, rows, pairs>(layer, share, row_of_share, sum, shared);
-  if (kStore == Store::pixels) {
+  if constexpr (kStore == Store::pixels) {
+    if (Policy::barrier_before_staging) sync_block();  // no copy is under way any more
+    stage_pixels<rows, pairs>(layer, share, row_of_share, sum, shared);
     if (Policy::barrier_after_staging) sync_block();
     write_pixels<Element, T::rows, T::threads>(layer, shared, product.first_row);
-  }
-  if constexpr (kStore == Store::partial) {
+  } else if constexpr (kStore == Store::partial) {
+    store_part<rows, pairs>(layer, share, row_of_share, sum);
     const int tile = (product.group * layer.column_tiles + product.column_tile) * layer.row_tiles + block_x();
     if (!last_to_be_ready(layer.ready + tile, layer.splits - Policy::early)) return;
-    add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, Pair part) {
-      float* own = sums[r / 2][j] + r % 2 * 2;
-      own[0] = split == 0 ? part.low : own[0] + part.low;
-      own[1] = split == 0 ? part.high : own[1] + part.high;
+    add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, const Four& part) {
+      DEEPSIM_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        float& own = sums[r / 2][j + i / 2][r % 2 * 2 + i % 2];
+        own = split == 0 ? part.values[i] : own + part.values[i];
+      }
     });
-    if (layer.whole == Store::blocks) store_values<Store::blocks, Element, rows, pairs>(layer, share, row_of_share, sum);
-    if (layer.whole == Store::shuffle) store_values<Store::shuffle, Element, rows, pairs>(layer, share, row_of_share, sum);
-    if (layer.whole == Store::connected) store_values<Store::connected, Element, rows, pairs>(layer, share, row_of_share, sum);
+    store_whole<Element, rows, pairs>(layer, share, row_of_share, sum);
+  } else {
+    store_values<kStore, Element, rows, pairs>(layer, share, row_of_share, sum);
   }
 }
 

@@ -1,6 +1,6 @@
 // The matrix product of shift_gemm.h with the instructions of Hopper: the same layer, packed weights, order of steps and
-// stores. One warpgroup copies: a lane of one warp feeds the weights of each step, a lane of another the input of each
-// chunk with the rows that its taps reach. The other warpgroups multiply 64 rows each, straight from shared memory.
+// stores. A lane of one warp copies: the input of each chunk with the rows that its taps reach, and the weights of each step
+// in one piece. The warpgroups before it multiply 64 or 128 rows each, straight from shared memory.
 //
 // Each buffer has two barriers. "full": the copying lane arrives with the bytes that it expects. "free": a lane of every
 // multiplying warp arrives when the multiplications that read the buffer are over. The k-th use of a buffer (from 0)
@@ -47,13 +47,19 @@ template <class T, class Policy>
 struct HopperProduct {
   const ShiftGemm& layer;
   unsigned char* shared;
-  int first_row, column_tile, group;
+  int first_row, column_tile, group, split;
   int input_rows, input_count;
 
   DEEPSIM_DEVICE HopperProduct(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(memory), first_row(first_row_of(l, T::rows)), column_tile(block_y()), group(block_z()),
-        input_rows(T::rows + l.span), input_count(T::input_buffers(l.kernel * l.kernel, l.chunks)) {}
+      : layer(l), shared(memory), first_row(first_row_of(l, T::rows)), column_tile(block_y()),
+        group(block_z() / l.splits), split(block_z() % l.splits), input_rows(T::rows + l.span),
+        input_count(T::input_buffers(l.kernel * l.kernel, l.chunks_per_split)) {}
 
+  DEEPSIM_DEVICE int first_chunk() const { return split * layer.chunks_per_split; }
+  DEEPSIM_DEVICE int chunk_count() const {
+    const int left = layer.chunks - first_chunk();
+    return left < layer.chunks_per_split ? left : layer.chunks_per_split;
+  }
   DEEPSIM_DEVICE Barrier* barrier(Signal signal, int buffer) const {
     return reinterpret_cast<Barrier*>(shared) + static_cast<int>(signal) * 8 + buffer;
   }
@@ -83,44 +89,25 @@ struct HopperProduct {
     arrive_expecting(barrier(full, ring.index), bytes);
   }
 
-  // One lane: the input of every chunk. A plane's rows lie together in memory, and in shared memory.
-  DEEPSIM_DEVICE void feed_input() const {
+  // One lane: the input of every chunk, whose planes' rows lie together in memory and in shared memory, and after it the
+  // weights of the chunk's steps.
+  DEEPSIM_DEVICE void feed() const {
+    const int taps = layer.kernel * layer.kernel, units = (layer.columns + kUnit - 1) / kUnit;
     const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kRow;
-    const unsigned char* from = layer.in + group * layer.group_planes * plane +
-                                static_cast<std::ptrdiff_t>(first_row + layer.first_shift) * kRow;
-    Ring ring(input_count);
-    for (int chunk = 0; chunk < layer.chunks; ++chunk, ring.advance()) {
-      start_filling(Signal::input_full, Signal::input_free, ring, T::planes * input_rows * kRow);
-      for (int p = 0; p < T::planes; ++p, from += plane)
-        bulk_copy(input_at(ring.index) + p * input_rows * kRow, from, input_rows * kRow,
-                  barrier(Signal::input_full, ring.index));
-    }
-  }
-
-  // The packed weights of one of the tile's units of columns; where the layer has no more, of the last, never stored.
-  DEEPSIM_DEVICE const unsigned char* weights_of(int unit) const {
-    const int units = (layer.columns + kUnit - 1) / kUnit, wanted = column_tile * (T::columns / kUnit) + unit;
-    const int index = group * units + (wanted < units ? wanted : units - 1);
-    const int steps = layer.chunks * layer.kernel * layer.kernel;
-    return layer.weights + static_cast<std::ptrdiff_t>(index) * steps * (T::planes * kUnit * kRow);
-  }
-
-  // One lane: the weights of every step. A unit's planes lie together in memory; in shared memory a plane's units do,
-  // so that its columns follow each other at one stride.
-  DEEPSIM_DEVICE void feed_weights() const {
-    constexpr int units = T::columns / kUnit;
-    const unsigned char* from[units];
-    DEEPSIM_UNROLL
-    for (int unit = 0; unit < units; ++unit) from[unit] = weights_of(unit);
-    Ring ring(T::stages);
-    for (int left = layer.chunks * layer.kernel * layer.kernel; left > 0; --left, ring.advance()) {
-      start_filling(Signal::weights_full, Signal::weights_free, ring, T::weight_bytes - Policy::missing_bytes);
-      DEEPSIM_UNROLL
-      for (int p = 0; p < T::planes; ++p)
-        DEEPSIM_UNROLL
-        for (int unit = 0; unit < units; ++unit, from[unit - 1] += kUnit * kRow)
-          bulk_copy(weights_at(ring.index) + (p * T::columns + unit * kUnit) * kRow, from[unit], kUnit * kRow,
-                    barrier(Signal::weights_full, ring.index));
+    const unsigned char* input = layer.in + (group * layer.group_planes + first_chunk() * T::planes) * plane +
+                                 static_cast<std::ptrdiff_t>(first_row + layer.first_shift) * kRow;
+    const unsigned char* weights = layer.weights + (static_cast<std::ptrdiff_t>(group * units + column_tile) * layer.chunks +
+                                                    first_chunk()) * taps * T::weight_bytes;
+    Ring inputs(input_count), stages(T::stages);
+    for (int chunk = chunk_count(); chunk > 0; --chunk, inputs.advance()) {
+      start_filling(Signal::input_full, Signal::input_free, inputs, T::planes * input_rows * kRow);
+      for (int p = 0; p < T::planes; ++p, input += plane)
+        bulk_copy(input_at(inputs.index) + p * input_rows * kRow, input, input_rows * kRow,
+                  barrier(Signal::input_full, inputs.index));
+      for (int tap = 0; tap < taps; ++tap, weights += T::weight_bytes, stages.advance()) {
+        start_filling(Signal::weights_full, Signal::weights_free, stages, T::weight_bytes - Policy::missing_bytes);
+        bulk_copy(weights_at(stages.index), weights, T::weight_bytes, barrier(Signal::weights_full, stages.index));
+      }
     }
   }
 
@@ -135,22 +122,24 @@ struct HopperProduct {
   }
 
   // Start sums += the input, shifted by this tap, times the step's weights.
-  DEEPSIM_DEVICE void multiply(int input, int stage, int tap_shift, bool first, float (&sums)[T::columns / 2]) const {
-    const int row = thread_index() / kWarpgroup * 64 + tap_shift;
+  DEEPSIM_DEVICE void multiply(int input, int stage, int tap_shift, bool first, float (&sums)[T::matrices][T::columns / 2]) const {
+    const int row = thread_index() / kWarpgroup * T::matrices * 64 + tap_shift;
     const unsigned left = shared_address(input_at(input)) + row * kRow, right = shared_address(weights_at(stage));
     fence_multiplies();
     DEEPSIM_UNROLL
     for (int k = 0; k < T::planes; k += 2)
-      multiply_warpgroup<typename T::Element>(sums, describe_operand(left + k * input_rows * kRow, input_rows * kRow, 128),
-                                              describe_operand(right + k * T::columns * kRow, T::columns * kRow, 128),
-                                              !first || k > 0);
+      DEEPSIM_UNROLL
+      for (int i = 0; i < T::matrices; ++i)
+        multiply_warpgroup<typename T::Element>(
+            sums[i], describe_operand(left + (k * input_rows + i * 64) * kRow, input_rows * kRow, 128),
+            describe_operand(right + k * T::columns * kRow, T::columns * kRow, 128), !first || k > 0);
     commit_multiplies();
   }
 
   // Each step's multiplications start before those of the step before are waited for; then that step's buffers are free.
-  DEEPSIM_DEVICE void consume(float (&sums)[T::columns / 2]) const {
+  DEEPSIM_DEVICE void consume(float (&sums)[T::matrices][T::columns / 2]) const {
     Ring input(input_count), weights(T::stages);
-    for (int chunk = 0; chunk < layer.chunks; ++chunk, input.advance()) {
+    for (int chunk = 0; chunk < chunk_count(); ++chunk, input.advance()) {
       wait_full(Signal::input_full, input);
       for (int row = 0; row < layer.kernel; ++row)
         for (int column = 0; column < layer.kernel; ++column, weights.advance()) {
@@ -163,32 +152,49 @@ struct HopperProduct {
         }
     }
     wait_multiplies<0>();
-    settle(sums);
+    DEEPSIM_UNROLL
+    for (int i = 0; i < T::matrices; ++i) settle(sums[i]);
   }
 };
 
-// The registers of a multiprocessor are 64 x 1024: 3 x 128 threads start with 168 each, of which the copying warpgroup
-// keeps 40 (all that it needs is a few addresses) and two others take 232.
 template <class T, Store kStore, class Policy = HopperCorrect>
 DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* shared) {
-  static_assert(T::consumers == 2 && kStore != Store::pixels && kStore != Store::partial);
+  static_assert(kStore != Store::pixels);
+  using Element = typename T::Element;
   const HopperProduct<T, Policy> product(layer, shared);
   product.make_barriers();
-  const int warpgroup = thread_index() / kWarpgroup;
-  if (warpgroup == T::consumers) {
-    keep_registers<40>();
-    const int thread = thread_index() % kWarpgroup;
-    if (thread == 0) product.feed_weights();
-    if (thread == 32) product.feed_input();
-  } else {
-    take_registers<232>();
-    float sums[T::columns / 2];
+  const bool consumes = thread_index() < T::consumers * kWarpgroup;
+  constexpr int rows = T::matrices * 2, pairs = T::columns / 8;
+  float sums[T::matrices][T::columns / 2];
+  DEEPSIM_UNROLL
+  for (int i = 0; i < T::matrices; ++i)
+    DEEPSIM_UNROLL
+    for (int j = 0; j < T::columns / 2; ++j) sums[i][j] = 0.0f;
+  const Share share{product.group, product.split, product.column_tile * T::columns + thread_index() % 4 * 8, product.first_row};
+  const int warp = thread_index() / 32, row = product.first_row + warp / 4 * T::matrices * 64 + warp % 4 * 16 + thread_index() % 32 / 4;
+  const auto row_of_share = [&](int r) { return row + r / 2 * 64 + r % 2 * 8; };
+  const auto sum = [&](int r, int j) { return Pair{sums[r / 2][j * 4 + r % 2 * 2], sums[r / 2][j * 4 + r % 2 * 2 + 1]}; };
+  if (consumes) {
     product.consume(sums);
-    const int lane = thread_index() % 32, warp = thread_index() / 32;
-    const int row = product.first_row + warp * 16 + lane / 4, column = product.column_tile * T::columns + lane % 4 * 2;
-    store<kStore, typename T::Element, 2, T::columns / 8>(
-        layer, {product.group, 0, column, product.first_row}, [&](int r) { return row + r * 8; },
-        [&](int r, int j) { return Pair{sums[j * 4 + r * 2], sums[j * 4 + r * 2 + 1]}; }, shared);
+    if constexpr (kStore == Store::partial) {
+      store_part<rows, pairs>(layer, share, row_of_share, sum);
+    } else {
+      store_values<kStore, Element, rows, pairs>(layer, share, row_of_share, sum);
+    }
+  } else if (elected()) {
+    product.feed();
+  }
+  if constexpr (kStore == Store::partial) {
+    const int tile = (product.group * layer.column_tiles + product.column_tile) * layer.row_tiles + block_x();
+    if (!last_to_be_ready(layer.ready + tile, layer.splits) || !consumes) return;
+    add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, const Four& part) {
+      DEEPSIM_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        float& own = sums[r / 2][(j + i / 2) * 4 + r % 2 * 2 + i % 2];
+        own = split == 0 ? part.values[i] : own + part.values[i];
+      }
+    });
+    store_whole<Element, rows, pairs>(layer, share, row_of_share, sum);
   }
 }
 

@@ -15,9 +15,10 @@ struct Tile {
   static constexpr int rows = Rows, columns = Columns, depth = Depth, warp_rows = WarpRows, warp_columns = WarpColumns;
   static constexpr int stages = Stages, planes = Depth / kPlane<Element>;
   static constexpr int warps_down = Rows / WarpRows, warps_across = Columns / WarpColumns;
-  static constexpr int threads = warps_down * warps_across * 32;
+  static constexpr int threads = warps_down * warps_across * 32, residents = 1;  // blocks of a multiprocessor, at the least
   static constexpr bool all_taps = Columns == kColumns;  // in a step
   static constexpr int unit = all_taps ? kColumns : kUnit;  // of packed weights
+  static constexpr bool matrices = sizeof(typename Element::Bits) == 2;  // multiplied by tensor cores
   static constexpr int weight_bytes = planes * Columns * kRow;  // of one tap
   // What all warps read of a tap's operands; in fp32, where lanes share what they read, half of what they get.
   static constexpr int warp_reads = planes == Depth / 8 ? (WarpRows + WarpColumns) * kRow : (WarpRows / 8 + WarpColumns / 4) * 16 * kRow;
@@ -38,16 +39,19 @@ struct Tile {
 
 constexpr int kBarrierBytes = 256;  // at the start of shared memory on Hopper: 4 x 8 barriers
 
-// A block's tile on Hopper: 64 rows for each warpgroup that multiplies, one warpgroup more that copies.
+// A block's tile on Hopper: one or two warpgroups that multiply, 64 or 128 rows each, and a warp that copies. So few
+// registers are left to a thread that several blocks share a multiprocessor, and one stores while another multiplies;
+// for the tallest tile that is what its sums leave no room for.
 template <class Element_, int Rows, int Columns, int Depth, int Stages>
 struct HopperTile {
   using Element = Element_;
   static constexpr int rows = Rows, columns = Columns, depth = Depth, stages = Stages, planes = Depth / kPlane<Element>;
-  static constexpr int consumers = Rows / 64, threads = (consumers + 1) * 128;
+  static constexpr int matrices = Rows == 64 ? 1 : 2, consumers = Rows / 64 / matrices;  // of 64 rows, of a warpgroup
+  static constexpr int threads = consumers * 128 + 32, residents = Rows == 64 ? 3 : Rows == 128 ? 2 : 1;
   static constexpr int weight_bytes = planes * Columns * kRow;  // of one step
-  static constexpr int operand_bytes = consumers * (64 + Columns) * planes * kRow;  // of one step, of all warpgroups
+  static constexpr int operand_bytes = Rows / 64 * (64 + Columns) * planes * kRow;  // of one step, of all warpgroups
   static constexpr bool all_taps = false;
-  static_assert(Rows % 64 == 0 && Columns % kUnit == 0 && Depth % 16 == 0 && Stages >= 2 && Stages <= 8);
+  static_assert(Rows == 64 * matrices * consumers && Columns == kUnit && Depth % 16 == 0 && Stages >= 2 && Stages <= 8);
 
   // Buffers for chunks of input: what is being multiplied, and the chunks of as many steps as weights are ahead.
   DEEPSIM_HOST_DEVICE static constexpr int input_buffers(int taps, int chunks) {

@@ -31,6 +31,10 @@ struct alignas(8) Pair {
   float low, high;
 };
 
+struct alignas(16) Four {
+  float values[4];
+};
+
 // Division of 0 <= n < 2^31 by a number that the host knows: n multiplier >> (32 + shift), which is exact (Granlund &
 // Montgomery 1994, section 4: the multiplier is 2^(32 + shift) / value, rounded up, with 2^shift < value <= 2^(shift+1)).
 struct Divisor {

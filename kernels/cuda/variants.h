@@ -52,18 +52,24 @@
 // Products with the instructions of Hopper, of 16-bit values; compute capability 9.0a alone.
 //   tile, rows, columns, depth, stages
 #define DEEPSIM_CUDA_HOPPER_TILES(TILE) \
-  TILE(wgmma_wide, 128, 256, 32, 6)     \
-  TILE(wgmma, 128, 128, 32, 8)          \
+  TILE(wgmma_tall, 256, 128, 32, 8)     \
+  TILE(wgmma, 128, 128, 32, 6)          \
+  TILE(wgmma_short, 64, 128, 32, 6)     \
   TILE(wgmma16, 128, 128, 16, 8)
 
 //   tile, store
 #define DEEPSIM_CUDA_HOPPER_PRODUCTS(PRODUCT) \
-  PRODUCT(wgmma_wide, blocks)                 \
-  PRODUCT(wgmma_wide, shuffle)                \
-  PRODUCT(wgmma_wide, connected)              \
+  PRODUCT(wgmma_tall, blocks)                 \
+  PRODUCT(wgmma_tall, shuffle)                \
+  PRODUCT(wgmma_tall, connected)              \
   PRODUCT(wgmma, blocks)                      \
   PRODUCT(wgmma, shuffle)                     \
   PRODUCT(wgmma, connected)                   \
+  PRODUCT(wgmma, partial)                     \
+  PRODUCT(wgmma_short, blocks)                \
+  PRODUCT(wgmma_short, shuffle)               \
+  PRODUCT(wgmma_short, connected)             \
+  PRODUCT(wgmma_short, partial)               \
   PRODUCT(wgmma16, blocks)                    \
   PRODUCT(wgmma16, shuffle)                   \
   PRODUCT(wgmma16, connected)

@@ -16,6 +16,13 @@ namespace {
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 double in(const std::vector<double>& values, int index) { return values[static_cast<std::size_t>(index)]; }
 
+// The column of a place among 32: threads 0 to 3 have places 0 and 1, 2 and 3 ... of every eight, and columns 0 to 7, 8 to
+// 15 ...
+int column_in_32(int place) {
+  const int thread = place % 8 / 2, eighth = place / 8;
+  return 8 * thread + 2 * eighth + place % 2;
+}
+
 Tensor one_image(const Tensor& x, int image) {
   Tensor one(1, x.channels, x.height, x.width);
   const auto size = static_cast<std::ptrdiff_t>(one.values.size());
@@ -200,7 +207,9 @@ std::vector<unsigned char> ProductRun::packed(int unit, int depth) const {
       for (int chunk = 0; chunk < channels; chunk += depth)
         for (int tap = 0; tap < taps; ++tap)
           for (int i = 0; i < depth * unit; ++i) {
-            const int column = first + i / plane % unit, channel = chunk + i / (plane * unit) * plane + i % plane;
+            const int place = i / plane % unit;
+            const int column = first + (unit == 16 ? place : place / 32 * 32 + column_in_32(place % 32));
+            const int channel = chunk + i / (plane * unit) * plane + i % plane;
             const double weight = column < product_.columns ? packed_weight(group, column, channel, tap) : 0.0;
             const std::uint32_t bits = precision_.bits(weight);
             for (int byte = 0; byte < precision_.bytes(); ++byte)
@@ -229,7 +238,7 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.chunks = channels / tile.depth;
   product_.chunks_per_split = divide_up(product_.chunks, std::max(1, layer_.splits));
   product_.splits = divide_up(product_.chunks, product_.chunks_per_split);
-  const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 64, tile.depth);
+  const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 128, tile.depth);
   const std::vector<float> bias = packed_bias();
   Planes input({layer_.images, layer_.channels, layer_.height, layer_.width, layer_.connected() ? 0 : layer_.pad,
                 layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 256},

@@ -73,6 +73,11 @@ ProductCase connected(int images, int channels, int height, int width, int outpu
   return layer;
 }
 
+ProductCase split(ProductCase layer, int splits) {
+  layer.splits = splits;
+  return layer;
+}
+
 // One step, as many as there are buffers, and many times as many; fewer and more rows and columns than a tile has.
 const std::vector<ProductCase> CASES = {
     blocks(1, 16, 16, 1, 1, 1, 0),
@@ -89,6 +94,12 @@ const std::vector<ProductCase> CASES = {
     connected(70, 64, 3, 5, 80),
     connected(130, 32, 1, 1, 272),
     connected(3, 416, 1, 3, 16),
+    blocks(5, 32, 32, 8, 9, 3, 1),
+    split(connected(70, 64, 3, 5, 144), 1),
+    split(connected(130, 160, 1, 3, 80), 4),
+    split(blocks(2, 320, 80, 5, 9, 3, 1), 3),
+    split(blocks(3, 128, 96, 5, 7, 3, 1, 2), 2),
+    split(shuffle(2, 224, 48, 7, 9), 7),
 };
 
 // As in test_shift_gemm.cpp: outputs are rounded once, and each may be off by this many 2^-24 of what was added for it.
@@ -128,9 +139,9 @@ void check_tile(ProductRun& run, const TileFacts& tile, const Precision& precisi
 void check_all(const Precision& precision, const std::vector<ProductCase>& cases, std::set<std::string>& done) {
   for (const ProductCase& layer : cases) {
     ProductRun run(layer, precision);
-    for (const TileFacts& tile : hopper_tiles_for(layer.store, layer.channels / layer.groups)) {
+    for (const TileFacts& tile : hopper_tiles_for(layer.product_store(), layer.channels / layer.groups)) {
       check_tile(run, tile, precision);
-      done.insert(tile.name + "_" + layer.store);
+      done.insert(tile.name + "_" + layer.product_store());
     }
   }
 }
@@ -145,8 +156,8 @@ TEST_CASE("every product for Hopper agrees with float64, in every order, and wri
 
 TEST_CASE("bfloat16 products for Hopper agree with float64") {
   std::set<std::string> done;
-  check_all({"brain"}, {CASES[2], CASES[8], CASES[11]}, done);
-  CHECK(done.size() >= 6);
+  check_all({"brain"}, {CASES[2], CASES[8], CASES[11], CASES[16]}, done);
+  CHECK(done.size() >= 12);
 }
 
 TEST_CASE("with two or three buffers, each used many times") {

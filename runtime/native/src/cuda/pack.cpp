@@ -40,12 +40,14 @@ void fill(unsigned char* to, int columns, int channels, int taps, int tile_colum
     for (int chunk = 0; chunk < channels; chunk += depth)
       for (int tap = 0; tap < taps; ++tap)
         for (int plane = 0; plane < depth; plane += plane_channels)
-          for (int column = tile * tile_columns; column < (tile + 1) * tile_columns; ++column)
+          for (int place = 0; place < tile_columns; ++place) {
+            const int column = tile * tile_columns + (tile_columns < deepsim::cuda::kRuns ? place : deepsim::cuda::column_at(place));
             for (int k = 0; k < plane_channels; ++k) {
               const float weight = column < columns ? value(column, chunk + plane + k, tap) : 0.0f;
               if (precision == Precision::half && !(std::fabs(weight) < 65520.0f)) too_large = true;
               next = write(weight, precision, next);
             }
+          }
   });
   if (too_large) {
     throw Failure(ErrorKind::numeric, "cuda: a weight is beyond 65504, which fp16 cannot hold. Load with precision bf16.");
