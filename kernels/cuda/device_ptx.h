@@ -166,6 +166,21 @@ DEEPSIM_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
 DEEPSIM_DEVICE float reciprocal_root(float x) { return rsqrtf(x); }  // within 2 units in the last place
 DEEPSIM_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }
 DEEPSIM_DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
-DEEPSIM_DEVICE float round_half_even(float x) { return rintf(x); }
+
+// Rounded half to even, from 0 to 255; 0 for NaN.
+DEEPSIM_DEVICE std::uint32_t to_byte(float x) {
+  std::uint32_t byte;
+  asm("cvt.rni.sat.u8.f32 %0, %1;\n" : "=r"(byte) : "f"(x));
+  return byte;
+}
+
+// Four bytes of shared memory at any address.
+DEEPSIM_DEVICE std::uint32_t shared_word(const unsigned char* from) {
+  const unsigned address = shared_address(from);
+  std::uint32_t low, high;
+  asm volatile("ld.shared.u32 %0, [%1];\n" : "=r"(low) : "r"(address / 4 * 4) : "memory");
+  asm volatile("ld.shared.u32 %0, [%1];\n" : "=r"(high) : "r"((address + 3) / 4 * 4) : "memory");
+  return __funnelshift_r(low, high, address % 4 * 8);
+}
 
 }  // namespace deepsim::cuda

@@ -155,6 +155,13 @@ DEEPSIM_DEVICE float square_root(float x) { return std::sqrt(x); }
 DEEPSIM_DEVICE float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
 DEEPSIM_DEVICE float quotient(float a, float b) { return a / b; }
 DEEPSIM_DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
-DEEPSIM_DEVICE float round_half_even(float x) { return std::nearbyint(x); }
+DEEPSIM_DEVICE std::uint32_t to_byte(float x) {
+  return static_cast<std::uint32_t>(std::nearbyint(x > 0.0f ? (x < 255.0f ? x : 255.0f) : 0.0f));
+}
+DEEPSIM_DEVICE std::uint32_t shared_word(const unsigned char* from) {
+  std::uint32_t word = 0;
+  for (int i = 0; i < 4; ++i) word |= std::uint32_t{shared_load(from + i)} << 8 * i;
+  return word;
+}
 
 }  // namespace deepsim::cuda

@@ -70,66 +70,88 @@ DEEPSIM_DEVICE void put(unsigned char* at, std::ptrdiff_t plane_bytes, const flo
   }
 }
 
-// One network value as a grey level.
-DEEPSIM_DEVICE std::uint32_t level_of(const Levels& levels, int channel, float value) {
+// A network value as a grey level. Without a scale there is no division, which would take longer than all the rest.
+DEEPSIM_DEVICE std::uint32_t level_of(const Levels& levels, float mean, float scale, float value) {
   if (levels.tanh255) value = 255.0f * hyperbolic_tangent(value);
-  float level = quotient(value, levels.scale[channel]) + levels.mean[channel];
-  level = level > 0.0f ? (level < 255.0f ? level : 255.0f) : 0.0f;
-  return static_cast<std::uint32_t>(round_half_even(level));
-}
-
-// Keep two neighbouring columns as bytes in shared memory, [row of the tile][16].
-DEEPSIM_DEVICE void keep_levels(const ShiftGemm& layer, int tile_row, int column, Pair value, unsigned char* shared) {
-  if (column >= 3 * layer.phases) return;
-  const std::uint32_t low = level_of(layer.levels, column % 3, value.low);
-  const std::uint32_t high = level_of(layer.levels, (column + 1) % 3, value.high);
-  shared_store(reinterpret_cast<std::uint16_t*>(shared + tile_row * kColumns + column),
-               static_cast<std::uint16_t>(low | high << 8));
+  if (levels.scaled) value = quotient(value, scale);
+  return to_byte(value + mean);
 }
 
 // What the encoder makes of grey level `level` of colour c of a photograph.
 DEEPSIM_DEVICE float value_of_level(const PixelsIn& layer, int c, float level) { return (level - layer.mean[c]) * layer.scale[c]; }
 
-// Hand a pixel of the crop to the encoder, as pixels_in does (passes.h). colour: 0 red, 1 green, 2 blue.
+// Hand a pixel of the crop to the encoder, as pixels_in does (passes.h): red, green and blue.
 template <class Element>
-DEEPSIM_DEVICE void hand_over(const PixelsIn& reader, Divisor stride, int image, int down, int across, int colour, std::uint8_t level) {
-  const int c = reader.bgr ? 2 - colour : colour;
+DEEPSIM_DEVICE void hand_over(const PixelsIn& reader, Divisor stride, int image, int down, int across, const unsigned char* levels) {
   const int y = divide(down + reader.pad, stride), x = divide(across + reader.pad, stride);
   if (y >= reader.out.height || x >= reader.out.width) return;  // pixels that no window of its first layer reaches
   const int phase = (down + reader.pad - y * stride.value) * stride.value + across + reader.pad - x * stride.value;
-  const int channel = phase * 3 + c;
-  auto* row = reinterpret_cast<typename Element::Bits*>(row_of<Element>(reader.out, image, channel, y, x));
-  row[channel % kPlane<Element>] = static_cast<typename Element::Bits>(pack<Element>(value_of_level(reader, c, level), 0.0f));
-}
-
-// Write one byte of a pixel that lies in the crop.
-template <class Element>
-DEEPSIM_DEVICE void write_level(const ShiftGemm& layer, int image, int y, int x, int channel, std::uint8_t level) {
-  const Levels& levels = layer.levels;
-  const int down = y - levels.crop_top, across = x - levels.crop_left;
-  if (!lies_in(y, levels.height) || !lies_in(x, levels.width)) return;
-  if (!lies_in(down, levels.crop_side) || !lies_in(across, levels.crop_side)) return;
-  const int colour = levels.red == 0 ? channel : 2 - channel;
-  if (layer.reader.out.base != nullptr) {
-    hand_over<Element>(layer.reader, layer.reader_stride, image, down, across, colour, level);
-    return;
+  DEEPSIM_UNROLL
+  for (int c = 0; c < 3; ++c) {
+    const int channel = phase * 3 + c;
+    const float value = value_of_level(reader, c, static_cast<float>(shared_load(levels + (reader.bgr ? 2 - c : c))));
+    auto* row = reinterpret_cast<typename Element::Bits*>(row_of<Element>(reader.out, image, channel, y, x));
+    row[channel % kPlane<Element>] = static_cast<typename Element::Bits>(pack<Element>(value, 0.0f));
   }
-  const std::ptrdiff_t pixel = (static_cast<std::ptrdiff_t>(image) * levels.crop_side + down) * levels.crop_side + across;
-  layer.pixels[pixel * 3 + colour] = level;
 }
 
-// Write the bytes that keep_levels left: neighbouring threads write neighbouring windows of one row of pixels.
-template <class Element, int Rows, int Threads>
+// Copy bytes from shared memory, by the lanes of a warp: whole words where they lie in global memory, whatever their address
+// in shared memory is.
+DEEPSIM_DEVICE void copy_bytes(std::uint8_t* to, const unsigned char* from, int count) {
+  const int before = static_cast<int>(reinterpret_cast<std::uintptr_t>(to) % 4);
+  for (int first = thread_index() % 32 * 4 - before; first < count; first += 32 * 4) {
+    if (first >= 0 && first + 4 <= count) {
+      *reinterpret_cast<std::uint32_t*>(to + first) = shared_word(from + first);
+      continue;
+    }
+    for (int i = first < 0 ? 0 : first; i < first + 4 && i < count; ++i) to[i] = shared_load(from + i);
+  }
+}
+
+// The bytes of a tile's windows lie in shared memory as pixels do in the image: rows that a window gives one after the
+// other, and in each the windows' pixels side by side. pixel: of a row of the image, 0 that of column 0.
+struct StagedRow {
+  const unsigned char* pixels;  // of pixel 0, were it in the tile
+  int image, y, begin, end;     // of the crop; pixels that are in the tile and in the crop
+
+  // The windows of row `line` of all images' grids, which give `half` rows of pixels; of these number a.
+  template <int kRows>
+  DEEPSIM_DEVICE static StagedRow of(const ShiftGemm& layer, const unsigned char* shared, int first_row, int line, int a, int half) {
+    const Levels& levels = layer.levels;
+    const int image = divide(line, layer.image_lines), p = line - image * layer.image_lines.value;
+    const int before = line * layer.grid_pitch.value - first_row;  // windows of the tile before the line's first
+    int q = -before, last = kRows - before;  // the tile's windows of this line
+    q = q < layer.first_across ? layer.first_across : q;
+    last = last > layer.first_across + layer.windows_across ? layer.first_across + layer.windows_across : last;
+    StagedRow row;
+    row.image = image;
+    row.y = half * p - a - levels.crop_top;
+    row.begin = half * (q - 1) + 1 - levels.crop_left;
+    row.end = half * (last - 1) + 1 - levels.crop_left;
+    row.pixels = shared + 3 * (a * kRows * half + half - 1 + half * before + levels.crop_left);
+    if (row.begin < 0) row.begin = 0;
+    if (row.end > levels.crop_side) row.end = levels.crop_side;
+    const bool kept = line * layer.grid_pitch.value < layer.rows && lies_in(p - layer.first_down, layer.windows_down);
+    if (!kept || !lies_in(row.y, levels.crop_side)) row.end = row.begin;
+    return row;
+  }
+};
+
+// Write the bytes that stage_pixels left, each warp some rows.
+template <class Element, int kRows, int kThreads>
 DEEPSIM_DEVICE void write_pixels(const ShiftGemm& layer, const unsigned char* shared, int first_row) {
   const int half = layer.phases == 4 ? 2 : 1;  // rows of pixels, and pixels of a row, that a window gives
-  for (int i = thread_index(); i < Rows * half; i += Threads) {
-    const int tile_row = i % Rows, a = i / Rows;
-    const Window window(layer, first_row + tile_row);
-    if (!window.kept) continue;
-    for (int pair = half * 3 - 1; pair >= 0; --pair) {  // phase b = 1 lies to the left of b = 0
-      const int b = pair / 3, channel = pair % 3;
-      const std::uint8_t level = shared_load(shared + tile_row * kColumns + (a * half + b) * 3 + channel);
-      write_level<Element>(layer, window.image, half * window.p - a, half * window.q - b, channel, level);
+  const int first_line = divide(first_row, layer.grid_pitch);
+  const int rows = half * (divide(first_row + kRows - 1, layer.grid_pitch) - first_line + 1), side = layer.levels.crop_side;
+  for (int i = thread_index() / 32; i < rows; i += kThreads / 32) {
+    const int a = half == 2 ? i % 2 : 0;
+    const auto row = StagedRow::of<kRows>(layer, shared, first_row, first_line + i / half, a, half);
+    if (layer.reader.out.base != nullptr) {
+      for (int x = row.begin + thread_index() % 32; x < row.end; x += 32)
+        hand_over<Element>(layer.reader, layer.reader_stride, row.image, row.y, x, row.pixels + 3 * x);
+    } else if (row.begin < row.end) {
+      const std::ptrdiff_t pixel = (static_cast<std::ptrdiff_t>(row.image) * side + row.y) * side + row.begin;
+      copy_bytes(layer.pixels + 3 * pixel, row.pixels + 3 * row.begin, 3 * (row.end - row.begin));
     }
   }
 }
@@ -274,20 +296,24 @@ DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const 
     }
 }
 
-// Store the bytes of a thread's sums in shared memory, see write_pixels.
-template <int kRows, int kPairs, class RowOf, class SumOf>
+// Store the bytes of a thread's sums in shared memory, as StagedRow has them. row(r): of the tile.
+template <int kTileRows, int kRows, int kPairs, class RowOf, class SumOf>
 DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum,
                                  unsigned char* shared) {
+  const Levels& levels = layer.levels;
+  const int half = layer.phases == 4 ? 2 : 1;
   DEEPSIM_UNROLL
-  for (int j = 0; j < kPairs; ++j) {
-    const int column = share.column + j * 8;
-    const Pair bias = *reinterpret_cast<const Pair*>(layer.bias + column);
+  for (int i = 0; i < 2 * kPairs; ++i) {
+    const int column = share.column + i / 2 * 8 + i % 2, phase = column / 3, channel = column % 3;
+    if (phase >= layer.phases) continue;
+    const int a = phase / half, b = phase % half;  // b = 1 lies to the left of b = 0
+    unsigned char* to = shared + 3 * (a * kTileRows * half + half - 1 - b) + (levels.red == 0 ? channel : 2 - channel);
+    const float bias = layer.bias[column], mean = levels.mean[channel], scale = levels.scale[channel];
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      if (!Window(layer, row(r)).kept) continue;
-      const Pair pair = sum(r, j);
-      const Pair value = {activate(pair.low + bias.low, layer.slope), activate(pair.high + bias.high, layer.slope)};
-      keep_levels(layer, row(r) - share.first_row, column, value, shared);
+      const Pair pair = sum(r, i / 2);
+      const float value = activate((i % 2 == 0 ? pair.low : pair.high) + bias, layer.slope);
+      shared_store(to + 3 * half * row(r), static_cast<unsigned char>(level_of(levels, mean, scale, value)));
     }
   }
 }

@@ -48,9 +48,9 @@ struct Place {
 // What network values become as uint8 RGB: value / scale + mean, rounded half to even, clipped.
 struct Levels {
   float mean[3] = {}, scale[3] = {};
+  int scaled = 0;          // 1: some scale is not 1
   int red = 0;             // column of a pixel that is written first: 0, or 2 for BGR
   int tanh255 = 0;         // 1: 255 tanh(value) first
-  int height = 0, width = 0;  // of the whole image
   int crop_top = 0, crop_left = 0, crop_side = 0;
 };
 
@@ -94,6 +94,7 @@ struct ShiftGemm {
   float slope = 1;       // of the activation below zero
   Divisor image_rows;    // of a padded grid
   Divisor grid_pitch;
+  Divisor image_lines;   // rows of windows of a padded grid
   Divisor out_pixels, out_width;  // Store::connected: of the map that the columns are
 };
 

@@ -240,7 +240,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const auto sum = [&](int r, int j) { return Pair{sums[r / 2][j][r % 2 * 2], sums[r / 2][j][r % 2 * 2 + 1]}; };
   if constexpr (kStore == Store::pixels) {
     if (Policy::barrier_before_staging) sync_block();  // no copy is under way any more
-    stage_pixels<rows, pairs>(layer, share, row_of_share, sum, shared);
+    stage_pixels<T::rows, rows, pairs>(layer, share, [&](int r) { return row + r * 8 - product.first_row; }, sum, shared);
     if (Policy::barrier_after_staging) sync_block();
     write_pixels<Element, T::rows, T::threads>(layer, shared, product.first_row);
   } else if constexpr (kStore == Store::partial) {

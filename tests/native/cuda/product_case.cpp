@@ -46,6 +46,7 @@ std::string ProductCase::text() const {
   return store + " " + number(images) + " x " + number(channels) + "x" + number(height) + "x" + number(width) + " to " +
          number(outputs) + ", kernel " + number(kernel) + ", pad " + number(pad) + ", groups " + number(groups) +
          (flat ? ", flat" : "") + (up ? ", up" : "") + (bgr ? ", bgr" : "") + (tanh255 ? ", tanh" : "") +
+         (scaled ? ", scaled" : "") +
          (crop > 0 ? ", crop " + number(crop) : "") + (splits > 0 ? ", splits " + number(splits) : "");
 }
 
@@ -142,6 +143,7 @@ void ProductRun::describe() {
   product_.windows_across = layer.width + 2 * layer.pad - layer.kernel + 1;
   product_.image_rows = Divisor((layer.height + layer.pad) * pitch);
   product_.grid_pitch = Divisor(pitch);
+  product_.image_lines = Divisor(layer.height + layer.pad);
   product_.phases = layer.up ? 4 : 1;
   set_levels(product_.levels);
   if (layer.crop > 0) crop();
@@ -159,15 +161,14 @@ void ProductRun::set_levels(Levels& levels) const {
   const double mean[3] = {104, 117, 123};
   for (int c = 0; c < 3; ++c) {
     levels.mean[c] = static_cast<float>(layer_.tanh255 ? 0.0 : mean[c]);
-    levels.scale[c] = 1.0f;
+    levels.scale[c] = layer_.scaled ? kScales[c] : 1.0f;
   }
+  levels.scaled = layer_.scaled ? 1 : 0;
   levels.red = layer_.bgr ? 2 : 0;
   levels.tanh255 = layer_.tanh255 ? 1 : 0;
-  levels.height = wanted_.height;
-  levels.width = wanted_.width;
   levels.crop_side = layer_.crop > 0 ? layer_.crop : wanted_.height;
-  levels.crop_top = (levels.height - levels.crop_side) / 2;
-  levels.crop_left = (levels.width - levels.crop_side) / 2;
+  levels.crop_top = (wanted_.height - levels.crop_side) / 2;
+  levels.crop_left = (wanted_.width - levels.crop_side) / 2;
 }
 
 int ProductRun::column_count() const {

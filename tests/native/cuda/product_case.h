@@ -25,12 +25,15 @@ struct ProductCase {
   bool up = false;  // pixels: an up-convolution
   bool bgr = false, tanh255 = false;
   int crop = 0;  // pixels of a crop's side, 0 for the whole image
+  bool scaled = false;  // pixels: their values are divided by kScales
 
   bool connected() const { return store == "connected"; }
   std::string product_store() const { return splits > 0 ? "partial" : store; }
   bool upsamples() const { return store == "shuffle" || up; }
   std::string text() const;
 };
+
+constexpr float kScales[3] = {0.75f, 2.0f, 1.25f};
 
 // A tile of variants.h.
 struct TileFacts {

@@ -259,10 +259,11 @@ TEST_CASE("fp32 functions") {
   CHECK(square_root(2.f) == 0x1.6a09e6p0f);
   CHECK(quotient(1.f, 3.f) == 0x1.555556p-2f);
   CHECK(hyperbolic_tangent(0.5f) == doctest::Approx(0.46211715726));
-  for (const float value : {0.5f, -0.5f}) CHECK(round_half_even(value) == 0.f);
-  CHECK(round_half_even(1.5f) == 2.f);
-  CHECK(round_half_even(2.5f) == 2.f);
-  CHECK(round_half_even(-3.5f) == -4.f);
+  for (const float value : {0.5f, -0.5f, -3.0f, NAN, -INFINITY}) CHECK(to_byte(value) == 0);
+  CHECK(to_byte(1.5f) == 2);
+  CHECK(to_byte(2.5f) == 2);
+  for (const float value : {254.5f, 254.4f}) CHECK(to_byte(value) == 254);
+  for (const float value : {254.6f, 255.0f, 1e9f, INFINITY}) CHECK(to_byte(value) == 255);
 }
 
 TEST_CASE("multiply_add is the product of 16x16 and 16x8 matrices, its sums in the stated order") {

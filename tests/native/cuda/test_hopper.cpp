@@ -163,7 +163,7 @@ TEST_CASE("bfloat16 products for Hopper agree with float64") {
 TEST_CASE("with two or three buffers, each used many times") {
   const EmulatedKernel two = kernel<two_stages<Half>, Store::blocks>(), three = kernel<three_stages<Half>, Store::blocks>();
   for (const ProductCase& layer : CASES) {
-    if (layer.store != "blocks") continue;
+    if (layer.product_store() != "blocks") continue;
     ProductRun run(layer, {"half"});
     if (layer.channels / layer.groups % 32 == 0) check_tile(run, facts<two_stages<Half>>("two"), {"half"}, &two);
     check_tile(run, facts<three_stages<Half>>("three"), {"half"}, &three);

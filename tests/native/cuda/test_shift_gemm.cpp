@@ -44,6 +44,11 @@ ProductCase pixels(int images, int channels, int side, bool up, int kernel, int 
   return layer;
 }
 
+ProductCase scaled(ProductCase layer) {
+  layer.scaled = true;
+  return layer;
+}
+
 ProductCase flat(ProductCase layer) {
   layer.flat = true;
   return layer;
@@ -105,6 +110,8 @@ const std::vector<ProductCase> CASES = {
     pixels(1, 96, 15, false, 3, 1, true, true, 11),
     pixels(2, 32, 7, false, 5, 2, true, false, 3),
     pixels(1, 32, 7, false, 1, 0, false, false, 0),
+    scaled(pixels(2, 16, 9, true, 2, 1, true, false, 13)),
+    scaled(pixels(1, 32, 7, false, 3, 1, false, true, 5)),
 };
 
 // The sums are fp32. Their partial sums walk at random, so that a sum's error is about 0.3 2^-24 times the magnitudes that
@@ -134,7 +141,8 @@ Errors errors_of(const ProductRun& run, const Written& written, const Precision&
 // The level of a value before it is rounded to a byte.
 double level_of(const ProductCase& layer, double value, int channel) {
   const double mean[3] = {104, 117, 123};
-  const double level = layer.tanh255 ? 255 * std::tanh(value) : value + mean[channel];
+  const double scale = layer.scaled ? static_cast<double>(kScales[channel]) : 1;
+  const double level = layer.tanh255 ? 255 * std::tanh(value) / scale : value / scale + mean[channel];
   return std::clamp(level, 0.0, 255.0);
 }
 
@@ -151,7 +159,8 @@ double level_error(const ProductRun& run, const Written& written) {
         for (int c = 0; c < 3; ++c) {
           const int channel = layer.bgr ? 2 - c : c;
           const double level = level_of(layer, wanted.at(n, channel, y, x), channel);
-          const double sums = kSumErrors * 0x1p-24 * run.added().at(n, channel, y, x) * (layer.tanh255 ? 255 : 1);
+          const double sums = kSumErrors * 0x1p-24 * run.added().at(n, channel, y, x) * (layer.tanh255 ? 255 : 1) /
+                              (layer.scaled ? static_cast<double>(kScales[channel]) : 1);
           const double allowed = sums + 4 * 0x1p-24 * 255;  // tanh, the mean, a division: fp32 operations on the level
           largest = std::max(largest, (std::fabs(written.values[next++] - level) - 0.5) / allowed);
         }

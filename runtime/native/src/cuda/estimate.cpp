@@ -7,8 +7,10 @@ namespace deepsim::runtime::detail::cuda {
 namespace {
 
 constexpr double kSharedRate = 128;      // bytes that a multiprocessor's shared memory delivers in a cycle
-constexpr double kOutputCycles = 0.085;  // of a multiprocessor for each value that is stored: 11 instructions, four at a time
-constexpr double kLatency = 500;         // of a copy from the cache
+constexpr double kOutputCycles = 0.045;  // of a multiprocessor for each value that is stored: 4.5 instructions, four at a time
+constexpr double kLatency = 700;         // of a copy from the cache
+constexpr double kStepCycles = 120;      // of a step beside its multiplications: waiting, a barrier, the first operands
+constexpr double kBeside = 0.25;         // of storing, where other blocks multiply meanwhile
 constexpr double kReady = 3 * kLatency;  // to tell the other blocks that a part is ready, and to hear of theirs
 constexpr double kBlockRate = 64;        // bytes that one multiprocessor gets from the cache in a cycle, alone
 constexpr double kOverlap = 0.1;         // of what takes less time than the longest: it does not hide entirely
@@ -33,7 +35,7 @@ Rates rates_of(int architecture, Instructions instructions) {
 // Blocks that a multiprocessor has room for.
 int resident(const DeviceFacts& facts, const Product& product, int shared_bytes) {
   const int sums = product.rows * product.columns / product.threads;
-  const int registers = kRegisters / (product.threads * (sums + kOtherRegisters));
+  const int registers = std::max(product.residents, kRegisters / (product.threads * (sums + kOtherRegisters)));
   return std::max(1, std::min(registers, (facts.shared_bytes + 1024) / (shared_bytes + 1024)));
 }
 
@@ -51,10 +53,10 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const double steps = product.all_taps ? chunks_per_split : taps;
   const double multiplying = taps * tile * product.depth / rates.multiplications;
   const double shared = (input + weights + static_cast<double>(taps) * product.operand_bytes) / kSharedRate;
-  const double busy = std::max(multiplying, shared) + tile * kOutputCycles;
-  const double alone = std::max(busy, kLatency * (2 + steps / (product.stages - 1)));
-  const int most = divide_up(blocks, facts.multiprocessors);
-  const int waves = divide_up(most, resident(facts, product, product.shared_bytes(size.span, size.taps, chunks_per_split)));
+  const int beside = resident(facts, product, product.shared_bytes(size.span, size.taps, chunks_per_split));
+  const double storing = tile * kOutputCycles, busy = std::max(multiplying, shared) + storing * (beside > 1 ? kBeside : 1);
+  const double alone = std::max(multiplying + steps * kStepCycles, kLatency * (2 + steps / (product.stages - 1))) + storing;
+  const int most = divide_up(blocks, facts.multiprocessors), waves = divide_up(most, beside);
   const double computing = std::max(most * busy, waves * alone);
   const double element = static_cast<double>(product.chunk_row_bytes) / product.depth;
   const double outputs = static_cast<double>(size.rows) * size.columns * size.groups;
@@ -62,8 +64,8 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const double parts = splits == 1 ? 0 : splits * outputs * sizeof(float);  // written and read
   const double delivering = (blocks * (input + weights) + outputs * element + 2 * parts) / cache;
   const double all_weights = element * product.depth * size.chunks * size.taps * size.columns * size.groups;
-  const double beside = parts > kShareOfCache * facts.cache_bytes ? 2 * parts : 0;  // what the cache does not hold
-  const double loading = memory_cycles(facts, all_weights + beside), longest = std::max({computing, delivering, loading});
+  const double spilled = parts > kShareOfCache * facts.cache_bytes ? 2 * parts : 0;  // what the cache does not hold
+  const double loading = memory_cycles(facts, all_weights + spilled), longest = std::max({computing, delivering, loading});
   // Of every tile, the last of its blocks reads the parts of all and stores the sum.
   const int tiles = divide_up(product.blocks(size), facts.multiprocessors);  // of a multiprocessor
   const double each = splits * tile * sizeof(float) / kBlockRate + tile * kOutputCycles;

@@ -24,8 +24,7 @@ void set_levels(const kernels::Pixels& pixels, kernel::Levels* levels) {
   std::copy(pixels.scale, pixels.scale + 3, levels->scale);
   levels->red = pixels.bgr ? 2 : 0;
   levels->tanh255 = pixels.tanh255 ? 1 : 0;
-  levels->height = pixels.height;
-  levels->width = pixels.width;
+  levels->scaled = std::any_of(pixels.scale, pixels.scale + 3, [](float scale) { return scale != 1.0f; }) ? 1 : 0;
   levels->crop_side = pixels.crop_side;
   levels->crop_top = pixels.crop_top;
   levels->crop_left = pixels.crop_left;
@@ -329,6 +328,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
   product.slope = layer.slope;
   product.image_rows = kernel::Divisor(step.in.image_rows());
   product.grid_pitch = kernel::Divisor(product.pitch);
+  product.image_lines = kernel::Divisor(step.in.image_rows() / product.pitch);
   if (layer.store == kernels::Store::pixels) {
     product.phases = layer.pixels.sign < 0 ? 4 : 1;
     set_levels(layer.pixels, &product.levels);

@@ -35,7 +35,7 @@ struct Entry {
 template <class Tile>
 Entry entry(const char* store, const char* name, Instructions instructions) {
   return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::stages, Tile::threads, Tile::planes * kernel::kRow,
-                  Tile::operand_bytes, Tile::all_taps, Tile::shared_bytes, instructions}};
+                  Tile::operand_bytes, Tile::all_taps, Tile::residents, Tile::shared_bytes, instructions}};
 }
 
 // The first of several that are estimated to be as fast is taken.
@@ -69,7 +69,8 @@ Instructions instructions_of(const std::string& name, const DeviceFacts& facts, 
     throw Failure(ErrorKind::usage, "kernels '" + wanted + "': precision is fp32, expected fp16 or bf16, since they multiply " +
                                         "16-bit values. Choose one of these, or leave DEEPSIM_CUDA_KERNELS unset.");
   }
-  if (wanted != "wgmma") return Instructions::mma;
+  if (wanted == "mma") return Instructions::mma;
+  if (wanted.empty()) return facts.architecture == 90 && has_machine_code(90) ? Instructions::wgmma : Instructions::mma;
   if (facts.architecture != 90) {
     throw Failure(ErrorKind::device, "kernels 'wgmma': " + facts.name + " is sm_" + std::to_string(facts.architecture) +
                                          ", expected sm_90. Use mma.");

@@ -8,13 +8,12 @@
 namespace deepsim::runtime::detail::cuda {
 
 // What multiplies in products that are large enough. mma: mma.sync, on every GPU. wgmma: a warpgroup's multiplications
-// straight from shared memory, on compute capability 9.0 (Hopper) alone. Which is faster there has not been measured: mma
-// is the default, and the choice is a setting for who measures. Both multiply 16-bit values; in fp32 it is fma, each thread
-// on its own.
+// straight from shared memory, on compute capability 9.0 (Hopper) alone, where they are faster (benchmarks/results/). Both
+// multiply 16-bit values; in fp32 it is fma, each thread on its own.
 enum class Instructions { mma, wgmma, fma };
 
-// "mma", "wgmma", or "" for the environment's DEEPSIM_CUDA_KERNELS, else mma; in fp32 fma, where none was named. Raises
-// UsageError for another name or one that the precision has no kernels for, DeviceError for wgmma on another GPU.
+// "mma", "wgmma", or "" for the environment's DEEPSIM_CUDA_KERNELS, else wgmma where the GPU and this library have it, mma
+// elsewhere; in fp32 fma, where none was named. Raises UsageError for another name or one that the precision has no kernels for, DeviceError for wgmma on another GPU.
 Instructions instructions_of(const std::string& name, const DeviceFacts& facts, Precision precision);
 
 inline int divide_up(int a, int b) { return (a + b - 1) / b; }
@@ -26,6 +25,7 @@ struct Product {
   int chunk_row_bytes = 0;  // of a chunk's channels in one row
   int operand_bytes = 0;    // that all warps read from shared memory for one tap
   bool all_taps = false;    // in one step of the main loop
+  int residents = 1;        // blocks that registers leave a multiprocessor room for, at the least
   int (*shared_bytes)(int span, int taps, int chunks) = nullptr;
   Instructions instructions = Instructions::mma;
 
