@@ -162,6 +162,25 @@ DEEPSIM_DEVICE Pair unpack<Single>(std::uint64_t packed) {
   return {__uint_as_float(static_cast<std::uint32_t>(packed)), __uint_as_float(static_cast<std::uint32_t>(packed >> 32))};
 }
 
+// The larger of each of two neighbours; of a number and NaN the number.
+template <class Element>
+DEEPSIM_DEVICE typename Element::Two larger(typename Element::Two a, typename Element::Two b);
+template <>
+DEEPSIM_DEVICE std::uint32_t larger<Half>(std::uint32_t a, std::uint32_t b) {
+  const __half2 most = __hmax2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+  return reinterpret_cast<const std::uint32_t&>(most);
+}
+template <>
+DEEPSIM_DEVICE std::uint32_t larger<Brain>(std::uint32_t a, std::uint32_t b) {
+  const __nv_bfloat162 most = __hmax2(reinterpret_cast<const __nv_bfloat162&>(a), reinterpret_cast<const __nv_bfloat162&>(b));
+  return reinterpret_cast<const std::uint32_t&>(most);
+}
+template <>
+DEEPSIM_DEVICE std::uint64_t larger<Single>(std::uint64_t a, std::uint64_t b) {
+  const Pair left = unpack<Single>(a), right = unpack<Single>(b);
+  return pack<Single>(fmaxf(left.low, right.low), fmaxf(left.high, right.high));
+}
+
 DEEPSIM_DEVICE float square_root(float x) { return __fsqrt_rn(x); }
 DEEPSIM_DEVICE float reciprocal_root(float x) { return rsqrtf(x); }  // within 2 units in the last place
 DEEPSIM_DEVICE float quotient(float a, float b) { return __fdiv_rn(a, b); }

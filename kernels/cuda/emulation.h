@@ -151,6 +151,12 @@ DEEPSIM_DEVICE Pair unpack(typename Element::Two packed) {
   return {emulation::from_bits(low, Element{}), emulation::from_bits(high, Element{})};
 }
 
+template <class Element>
+DEEPSIM_DEVICE typename Element::Two larger(typename Element::Two a, typename Element::Two b) {
+  const Pair left = unpack<Element>(a), right = unpack<Element>(b);
+  return pack<Element>(std::fmax(left.low, right.low), std::fmax(left.high, right.high));
+}
+
 DEEPSIM_DEVICE float square_root(float x) { return std::sqrt(x); }
 DEEPSIM_DEVICE float reciprocal_root(float x) { return 1.0f / std::sqrt(x); }
 DEEPSIM_DEVICE float quotient(float a, float b) { return a / b; }

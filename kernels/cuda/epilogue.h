@@ -279,14 +279,11 @@ DEEPSIM_DEVICE void store_part(const ShiftGemm& layer, const Share& share, const
 template <int kRows, int kPairs, class RowOf, class Add>
 DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const Add& add) {
   constexpr int run = kRun<kPairs>;
-  bool kept[kRows];
-  DEEPSIM_UNROLL
-  for (int r = 0; r < kRows; ++r) kept[r] = Window(layer, row(r)).kept;
   DEEPSIM_NO_UNROLL
   for (int split = 0; split < layer.splits; ++split)
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      if (!kept[r]) continue;
+      if (!Window(layer, row(r)).kept) continue;
       const Four* parts = partial_sums(layer, split, share.group, row(r), share.column);
       DEEPSIM_UNROLL
       for (int j = 0; j < kPairs; j += 2) {

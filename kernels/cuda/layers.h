@@ -101,7 +101,9 @@ struct ShiftGemm {
 // Max-pooling without padding, then optionally local response normalisation over five channels.
 struct Pool {
   Place in, out;
-  int images = 0, planes = 0;
+  int images = 0;
+  Divisor planes;       // of a pixel
+  Divisor area, width;  // of the result
   int kernel = 1, stride = 1;
   int normalise = 0;
 };

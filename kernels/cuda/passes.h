@@ -46,59 +46,79 @@ DEEPSIM_DEVICE Row<Element> narrow(const float (&values)[kPlane<Element>]) {
 
 // The largest of the window of output pixel (y, x), a plane's channels at once; a window may end at the border.
 template <class Element>
-DEEPSIM_DEVICE void pool_window(const Pool& layer, int image, int channel, int y, int x, float (&most)[kPlane<Element>]) {
-  constexpr int plane = kPlane<Element>;
-  DEEPSIM_UNROLL
-  for (int i = 0; i < plane; ++i) most[i] = -INFINITY;
-  for (int down = y * layer.stride; down < y * layer.stride + layer.kernel && down < layer.in.height; ++down)
-    for (int across = x * layer.stride; across < x * layer.stride + layer.kernel && across < layer.in.width; ++across) {
-      float values[plane];
-      widen<Element>(load_row<Element>(layer.in, image, channel, down, across), values);
+DEEPSIM_DEVICE Row<Element> pool_window(const Pool& layer, int image, int channel, int y, int x) {
+  const int top = y * layer.stride, left = x * layer.stride;
+  const int rows = layer.in.height - top < layer.kernel ? layer.in.height - top : layer.kernel;
+  const int columns = layer.in.width - left < layer.kernel ? layer.in.width - left : layer.kernel;
+  const unsigned char* line = row_of<Element>(layer.in, image, channel, top, left);
+  Row<Element> most = *reinterpret_cast<const Row<Element>*>(line);
+  DEEPSIM_NO_UNROLL
+  for (int down = 0; down < rows; ++down, line += layer.in.y * kRow)
+    for (int across = 0; across < columns; ++across) {
+      const Row<Element> values = *reinterpret_cast<const Row<Element>*>(line + across * layer.in.x * kRow);
       DEEPSIM_UNROLL
-      for (int i = 0; i < plane; ++i) most[i] = values[i] > most[i] ? values[i] : most[i];
+      for (int i = 0; i < kPlane<Element> / 2; ++i) most.twos[i] = larger<Element>(most.twos[i], values.twos[i]);
     }
+  return most;
 }
 
 // x / (1 + 1e-4 / 5 sum of squares of five channels)^0.75 (Krizhevsky et al. 2012, 3.3); the squares are fp32, fp16 ones
-// would overflow above 256. `channels` points at these channels, two neighbours on each side.
-template <int Count>
-DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[Count]) {
-  for (int i = 0; i < Count; ++i) {
+// would overflow above 256. `channels` points at these channels, four others on each side, all multiples of 16 bytes.
+template <int kCount>
+DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[kCount]) {
+  float near[kCount + 8];
+  DEEPSIM_UNROLL
+  for (int first = 0; first < kCount + 8; first += 4) {
+    const Four four = shared_load(reinterpret_cast<const Four*>(channels - 4 + first));
+    DEEPSIM_UNROLL
+    for (int i = 0; i < 4; ++i) near[first + i] = four.values[i];
+  }
+  DEEPSIM_UNROLL
+  for (int i = 0; i < kCount; ++i) {
     float sum = 0.0f;
-    for (int near = -2; near <= 2; ++near) {
-      const float value = shared_load(channels + i + near);
-      sum += value * value;
-    }
-    const float root = reciprocal_root(1.0f + 2e-5f * sum);  // x^-0.75 is x^-0.5 times its root
-    values[i] = shared_load(channels + i) * root * square_root(root);
+    DEEPSIM_UNROLL
+    for (int j = 2; j <= 6; ++j) sum = multiply_add(near[i + j], near[i + j], sum);
+    const float root = reciprocal_root(multiply_add(2e-5f, sum, 1.0f));  // x^-0.75 is x^-0.5 times its root
+    values[i] = near[i + 4] * root * square_root(root);
   }
 }
 
 template <class Element>
 DEEPSIM_DEVICE void pool(const Pool& layer, unsigned char* shared) {
   constexpr int plane = kPlane<Element>;
-  const int pixels = pool_pixels(layer.planes), pitch = layer.planes * plane + 8;
-  const int area = layer.out.height * layer.out.width, count = layer.images * area;
+  const int pixels = pool_pixels(layer.planes.value), pitch = layer.planes.value * plane + 8;
+  const int count = layer.images * layer.area.value;
   auto* channels = reinterpret_cast<float*>(shared);
-  for (int i = thread_index(); i < pixels * 8; i += kPoolThreads)
-    shared_store(channels + i / 8 * pitch + (i % 8 < 4 ? i % 8 : pitch - 8 + i % 8), 0.0f);
-  for (int pass = 0; pass < 2; ++pass) {
-    for (int i = thread_index(); i < pixels * layer.planes; i += kPoolThreads) {
-      const int index = block_x() * pixels + i / layer.planes, channel = i % layer.planes * plane;
+  if (layer.normalise)
+    for (int i = thread_index(); i < pixels * 8; i += kPoolThreads)
+      shared_store(channels + i / 8 * pitch + (i % 8 < 4 ? i % 8 : pitch - 8 + i % 8), 0.0f);
+  for (int pass = 0; pass <= layer.normalise; ++pass) {
+    for (int i = thread_index(); i < pixels * layer.planes.value; i += kPoolThreads) {
+      const int pixel = divide(i, layer.planes), index = block_x() * pixels + pixel;
+      const int channel = (i - pixel * layer.planes.value) * plane;
       if (index >= count) continue;
-      const int image = index / area, y = index % area / layer.out.width, x = index % layer.out.width;
+      const int image = divide(index, layer.area), rest = index - image * layer.area.value;
+      const int y = divide(rest, layer.width), x = rest - y * layer.width.value;
+      float* own = channels + pixel * pitch + 4 + channel;
       float values[plane];
-      float* own = channels + i / layer.planes * pitch + 4 + channel;
-      if (pass == 0) pool_window<Element>(layer, image, channel, y, x, values);
-      if (pass == 0 && layer.normalise) {
-        for (int j = 0; j < plane; ++j) shared_store(own + j, values[j]);
+      Row<Element> row;
+      if (pass == 0) {
+        row = pool_window<Element>(layer, image, channel, y, x);
+      } else {
+        normalise(own, values);
+        row = narrow<Element>(values);
+      }
+      if (pass == layer.normalise) {
+        store_row<Element>(layer.out, image, channel, y, x, row);
         continue;
       }
-      if (pass == 1) normalise(own, values);
-      store_row<Element>(layer.out, image, channel, y, x, narrow<Element>(values));
+      widen<Element>(row, values);
+      DEEPSIM_UNROLL
+      for (int first = 0; first < plane; first += 4)
+        shared_store(reinterpret_cast<Four*>(own + first),
+                     Four{{values[first], values[first + 1], values[first + 2], values[first + 3]}});
     }
-    if (!layer.normalise) return;
-    sync_block();
+    if (pass < layer.normalise) sync_block();
   }
 }
 

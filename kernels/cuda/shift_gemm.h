@@ -145,6 +145,7 @@ struct Product {
   DEEPSIM_DEVICE void copy_weights(const unsigned char* from, unsigned char* to) const {
     to += thread_index() * kRow;
     if constexpr (T::all_taps) {
+      DEEPSIM_NO_UNROLL
       for (int i = thread_index() * kRow; i < stage_bytes(); i += T::threads * kRow, from += T::threads * kRow, to += T::threads * kRow)
         copy_async(to, from);
     } else {
@@ -190,7 +191,9 @@ struct Product {
     fetch(next);
     const unsigned char* right = shared + right_at + stage;
     if constexpr (T::all_taps) {
+      DEEPSIM_NO_UNROLL
       for (int row = 0; row < layer.kernel; ++row, left += (layer.pitch - layer.kernel) * kRow)
+        DEEPSIM_NO_UNROLL
         for (int column = 0; column < layer.kernel; ++column, left += kRow, right += T::weight_bytes)
           multiply_tap(left, right, sums);
     } else {

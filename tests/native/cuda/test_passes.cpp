@@ -73,13 +73,15 @@ void check_pool(const PoolCase& layer, bool normalise, const Precision& precisio
   Pool pool;
   pool.in = in.place();
   pool.images = layer.images;
-  pool.planes = layer.channels / precision.plane();
+  pool.planes = Divisor(layer.channels / precision.plane());
+  pool.area = Divisor(layer.out_height * layer.out_width);
+  pool.width = Divisor(layer.out_width);
   pool.kernel = layer.kernel;
   pool.stride = layer.stride;
   pool.normalise = normalise;
   const Planes::Shape shape{layer.images, layer.channels, layer.out_height, layer.out_width, layer.flat ? 0 : 2, layer.flat};
-  const int blocks = divide_up(layer.images * layer.out_height * layer.out_width, pool_pixels(pool.planes));
-  const int shared = pool_shared_bytes(pool.planes, layer.channels);
+  const int blocks = divide_up(layer.images * layer.out_height * layer.out_width, pool_pixels(pool.planes.value));
+  const int shared = pool_shared_bytes(pool.planes.value, layer.channels);
   const auto found = run("pool_and_normalise", precision, pool, &Pool::out, shape, blocks, kPoolThreads, shared);
   const Tensor pooled = max_pool(x, layer.kernel, layer.stride, layer.out_height, layer.out_width);
   if (!normalise) CHECK(largest_error(found, pooled, precision) == 0);

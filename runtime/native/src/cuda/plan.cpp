@@ -277,7 +277,8 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
     }
     case Step::Kind::pool: {
       const int planes = step.in.planes(), shared = kernel::pool_shared_bytes(planes, step.in.channels);
-      const kernel::Pool layer{from, to, part.count, planes, step.pooling.kernel, step.pooling.stride, step.pooling.normalise ? 1 : 0};
+      const kernel::Divisor area(to.height * to.width), width(to.width);
+      const kernel::Pool layer{from, to, part.count, kernel::Divisor(planes), area, width, step.pooling.kernel, step.pooling.stride, step.pooling.normalise ? 1 : 0};
       const GridSize grid{divide_up(part.count * to.height * to.width, kernel::pool_pixels(planes))};
       gpu_->launch("pool_and_normalise", grid, kernel::kPoolThreads, shared, stream, layer);
       return;
