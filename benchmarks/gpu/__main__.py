@@ -8,7 +8,7 @@ Checked before anything is timed: first calls in a process of their own; the err
 against float64, beside that of PyTorch's own fp16 (at most twice as large is asked); results that must agree; repeats
 with equal bits. A generator that fails is not timed. Timed, all in memory of the GPU: encode, decode and a loop of
 re-encoding against PyTorch in fp16 channels-last (eager; as a CUDA graph; compiled, as a CUDA graph) and ONNX Runtime.
-On Hopper the kernels that use wgmma follow, checked and timed likewise. Then single layers, against PyTorch's and, with
+On Hopper, where wgmma is the default, the kernels that use mma.sync follow, checked and timed likewise. Then single layers, against PyTorch's and, with
 --cutlass, CUTLASS's strided dgrad; at last compute-sanitizer's tools, where it is found. Writes JSON, tables and plots
 to benchmarks/results/, whenever there is more, and ends with what is asked beside what was measured.
 

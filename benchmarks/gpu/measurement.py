@@ -25,8 +25,7 @@ from deepsim.runtime.bench import environment
 from deepsim.runtime.bench.work import Roofs, Work, rate
 from deepsim.runtime.errors import OutOfMemory
 
-DEFAULT_KERNELS = "mma"
-OTHER_KERNELS = {90: "wgmma"}  # by compute capability, where there are others to choose
+KERNELS = {90: ("wgmma", "mma")}  # by compute capability: the default, and others to choose
 Say = Callable[[str], None]
 Keep = Callable[[dict[str, Any]], None]
 
@@ -63,7 +62,8 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
         record: dict[str, Any] = {
             "gpu": gpu.name,
             "clocks": clocks(),
-            "kernels": os.environ.get(KERNELS_VARIABLE) or DEFAULT_KERNELS,
+            "kernels": os.environ.get(KERNELS_VARIABLE) or kernels_of(gpu)[0],
+            "default_kernels": kernels_of(gpu)[0],
             "commit": commit(),
             "environment": environment(),
             "roofs": roofs._asdict() if roofs else None,
@@ -84,10 +84,11 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
         ]
         for each in measured:
             each.run()
-        other = None if os.environ.get(KERNELS_VARIABLE) else OTHER_KERNELS.get(gpu.architecture)
+        others = () if os.environ.get(KERNELS_VARIABLE) else kernels_of(gpu)[1:]
         for each in measured:
-            if other is not None and not each.failures:
-                each.compare(other)
+            for other in others:
+                if not each.failures:
+                    each.compare(other)
         if roofs and plan.single_layers:
             measured[0].time_single_layers()
         path = sanitizer.find()
@@ -97,6 +98,11 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
             if path is not None:
                 each.sanitize(path)
         keep(record)
+
+
+def kernels_of(gpu: Gpu) -> tuple[str, ...]:
+    """Return the names of the kernels for 16-bit values that a GPU can run, the default first."""
+    return KERNELS.get(gpu.architecture, ("mma",))
 
 
 def commit() -> str | None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.measurement import DEFAULT_KERNELS
 from benchmarks.gpu.summary import Figure, figures
 from benchmarks.gpu.timing import LOOP, OWN
 from deepsim.runtime.files import write_atomic
@@ -35,7 +34,7 @@ Record = Mapping[str, Any]
 
 def stem(record: Record, day: datetime.date) -> str:
     """Return the name of the files without endings: date, GPU, and kernels that are not the default."""
-    kernels = "" if record["kernels"] == DEFAULT_KERNELS else record["kernels"]
+    kernels = "" if record["kernels"] == record["default_kernels"] else record["kernels"]
     words = f"{day.isoformat()} gpu {record['gpu']} {kernels}".lower()
     return re.sub("[^a-z0-9]+", "-", words).strip("-")
 

@@ -4,6 +4,7 @@ the CPU, on memory that the emulated driver knows; every figure is that of an em
 import ctypes
 import json
 import time
+import weakref
 from copy import deepcopy
 from dataclasses import replace
 from math import prod
@@ -182,7 +183,7 @@ def hopper(gpu, short, monkeypatch):
 
     def answering(name, answer):
         def check(*given, kernels=None):
-            gpu.asked.append((name, "wgmma" if "wgmma" in (kernels, given[-1]) else None))
+            gpu.asked.append((name, "mma" if "mma" in (kernels, given[-1]) else None))
             return answer
 
         monkeypatch.setattr(checks, name, check)
@@ -199,14 +200,14 @@ HOPPER = measurement.Plan((1,), 1e-6, repeats=2, compiled_layers=False)
 def test_on_hopper_the_other_kernels_are_checked_and_timed_too(hopper, monkeypatch):
     monkeypatch.setattr(timing, "_torch_times", lambda *given: {})
     first, *others, last = measured(hopper, HOPPER, random_source("fc6"))
-    assert hopper.asked == [(name, kernels) for kernels in (None, "wgmma") for name in hopper.checks]
+    assert hopper.asked == [(name, kernels) for kernels in (None, "mma") for name in hopper.checks]
     assert first["rows"] == [] and last["failures"] == []
     default = next(record for record in others if len(record["rows"]) == 3)
     assert {row["backend"] for row in default["rows"]} == {"cuda"} and default["other_checks"] == {}
     named = {(row["what"], row["backend"]) for row in last["rows"]}
-    assert named == {(what, name) for what in ("encode", "decode", "reencode") for name in ("cuda", "cuda-wgmma")}
-    rows = {name: [r for r in last["single_layers"] if r["backend"] == name] for name in ("cuda", "cuda-wgmma")}
-    assert [row["step"] for row in rows["cuda"]] == [row["step"] for row in rows["cuda-wgmma"]] != []
+    assert named == {(what, name) for what in ("encode", "decode", "reencode") for name in ("cuda", "cuda-mma")}
+    rows = {name: [r for r in last["single_layers"] if r["backend"] == name] for name in ("cuda", "cuda-mma")}
+    assert [row["step"] for row in rows["cuda"]] == [row["step"] for row in rows["cuda-mma"]] != []
 
 
 def test_kernels_are_those_that_were_named(hopper, tmp_path, monkeypatch):
@@ -218,19 +219,20 @@ def test_kernels_are_those_that_were_named(hopper, tmp_path, monkeypatch):
         ours = Ours(hopper, bundle, 1, kernels=kernels)
         ran = hopper.kernels(ours.call("reencode", images, ours.output("reencode", 1)), 1)
         names[kernels] = {kernel.name.split("_")[0] for kernel in ran[0]}
-    assert {"wgmma", "wgmma16"} & names["wgmma"] and not {"wgmma", "wgmma16"} & names[None]
+    assert any(name.startswith("wgmma") for name in names["wgmma"])
+    assert not any(name.startswith("wgmma") for name in names[None])
 
 
 def test_other_kernels_that_are_wrong_leave_the_defaults_figures(hopper, monkeypatch):
-    monkeypatch.setattr(checks, "contradictions", lambda *given: ["encode: a gap"] if "wgmma" in given else [])
+    monkeypatch.setattr(checks, "contradictions", lambda *given: ["encode: a gap"] if "mma" in given else [])
     *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())
-    assert last["failures"] == ["wgmma: encode: a gap"]
+    assert last["failures"] == ["mma: encode: a gap"]
     assert {row["backend"] for row in last["rows"]} == {"cuda"}
 
 
 def test_other_kernels_that_break_leave_the_figures_of_every_generator(hopper, monkeypatch):
     def breaking(*given, kernels=None):
-        if kernels == "wgmma":
+        if kernels == "mma":
             raise DeviceError("cuda: an illegal instruction.")
         return []
 
@@ -239,7 +241,7 @@ def test_other_kernels_that_break_leave_the_figures_of_every_generator(hopper, m
     plan, sources = replace(HOPPER, single_layers=False), {"fc6": tiny_source(), "fc7": tiny_source()}
     measurement.measure(hopper, sources, plan, lambda line: None, lambda record: kept.append(deepcopy(record)))
     found = kept[-1]["generators"]
-    assert [found[name]["failures"] for name in sources] == [["wgmma: cuda: an illegal instruction."]] * 2
+    assert [found[name]["failures"] for name in sources] == [["mma: cuda: an illegal instruction."]] * 2
     assert all({row["backend"] for row in found[name]["rows"]} == {"cuda"} for name in sources)
 
 
@@ -253,11 +255,11 @@ def test_compute_sanitizer_comes_last_and_its_findings_are_failures(hopper, monk
     monkeypatch.setattr(sanitizer, "find", lambda: "sanitizer")
     monkeypatch.setattr(sanitizer, "findings", findings)
     *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())
-    assert asked == [*(("sanitizer", tool, None) for tool in sanitizer.TOOLS), ("sanitizer", "memcheck", "wgmma")]
+    assert asked == [*(("sanitizer", tool, None) for tool in sanitizer.TOOLS), ("sanitizer", "memcheck", "mma")]
     assert last["failures"] == ["compute-sanitizer, racecheck: one hazard"]
     assert last["checks"]["sanitizer"]["racecheck"] == ["where", "one hazard"]
-    assert last["other_checks"]["wgmma"]["sanitizer"] == {"memcheck": []}
-    assert {row["backend"] for row in last["rows"]} == {"cuda", "cuda-wgmma"}
+    assert last["other_checks"]["mma"]["sanitizer"] == {"memcheck": []}
+    assert {row["backend"] for row in last["rows"]} == {"cuda", "cuda-mma"}
 
 
 def test_what_has_not_begun_at_the_deadline_is_left_out(hopper, monkeypatch):
@@ -265,7 +267,7 @@ def test_what_has_not_begun_at_the_deadline_is_left_out(hopper, monkeypatch):
     *_, last = measured(hopper, replace(HOPPER, deadline=time.monotonic()), tiny_source())
     named = [
         "batch 1",
-        "wgmma",
+        "mma",
         "single layers at batch 1",
         *(f"compute-sanitizer, {tool}" for tool in sanitizer.TOOLS),
     ]
@@ -303,6 +305,17 @@ def test_fp32_is_left_out_where_kernels_for_16_bits_are_named(gpu, monkeypatch, 
     bundle = write(tmp_path / "whole", source)
     found = checks.network_errors(gpu, source, bundle, tmp_path, photos=1, kernels=kernels)
     assert list(found) == ["fp16", "bf16", "torch_fp16"]
+
+
+def test_a_call_keeps_the_memory_that_it_reads(gpu, tmp_path):
+    ours = Ours(gpu, write(tmp_path / "tiny", tiny_source()), 1)
+    argument = gpu.empty((1, 227, 227, 3), torch.uint8)
+    alive = weakref.ref(argument)
+    call = ours.call("encode", argument, ours.output("encode", 1))
+    del argument
+    assert alive() is not None
+    del call
+    assert alive() is None
 
 
 def test_the_program_of_trials_runs(gpu, monkeypatch, tmp_path):

@@ -73,6 +73,7 @@ def record():
         **{
             "gpu": "NVIDIA H100 80GB HBM3",
             "kernels": "mma",
+            "default_kernels": "mma",
             "commit": "abc1234",
             "clocks": None,
             "roofs": ROOFS._asdict(),

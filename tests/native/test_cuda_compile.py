@@ -80,7 +80,7 @@ def products_of(element):
     return {f"{tile}_{store}": TILES[tile] for tile, store in products}
 
 
-PASSES = re.findall(r'^extern "C" DEEPSIM_KERNEL\(\w+\) (\w+)\(', (KERNELS / "kernels.cu").read_text(), re.MULTILINE)
+PASSES = re.findall(r'^extern "C" DEEPSIM_KERNEL\(\w+, 1\) (\w+)\(', (KERNELS / "kernels.cu").read_text(), re.MULTILINE)
 
 # Blocks that the 65536 registers of a multiprocessor hold at the least; shared memory may hold fewer. On 7.5, where a
 # product takes two instructions, a small tile's block has more registers.
@@ -218,11 +218,11 @@ def test_parts_of_sums_are_handed_over_in_order(compiled):
     products = products_of(compiled.element)
     for name, counts in instructions(compiled.cubin).items():
         in_parts, tile = name.endswith("_partial"), products.get(name)
-        fresh = sum(count for code, count in counts.items() if code.startswith("LDG.E.64.STRONG.GPU"))
+        fresh = sum(count for code, count in counts.items() if code.startswith("LDG.E.128.STRONG.GPU"))
         assert counts["ATOMG.E.INC.STRONG.GPU"] == total(counts, "MEMBAR") == in_parts, (name, counts)
         # As often as the loop over the parts is there: once, or unrolled.
         assert (fresh > 0) == in_parts, (name, counts)
-        assert not in_parts or fresh % (tile.warp_rows // 8 * (tile.warp_columns // 8)) == 0, (name, counts)
+        assert not in_parts or fresh % (tile.warp_rows // 8 * (tile.warp_columns // 16)) == 0, (name, counts)
 
 
 def test_gpus_without_machine_code_here_can_compile_the_ptx(tmp_path):

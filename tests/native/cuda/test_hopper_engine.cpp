@@ -51,14 +51,15 @@ std::vector<std::uint8_t> image_with(const RandomBundle& bundle, const std::vect
 
 }  // namespace
 
-TEST_CASE("wgmma is taken where it was asked for and is estimated to be faster; mma.sync otherwise") {
+TEST_CASE("wgmma is taken where the GPU has it and it is estimated to be faster; mma.sync otherwise") {
   const Instructions mma = Instructions::mma, wgmma = Instructions::wgmma;
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, mma) == "large_blocks");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma) == "wgmma_blocks");
-  CHECK(chosen("shuffle", 32, 32 * 33 * 33, 512, wgmma) == "wgmma_wide_shuffle");
-  CHECK(chosen("shuffle", 32, 32 * 33 * 33, 384, wgmma) == "wgmma_shuffle");
+  CHECK(chosen("shuffle", 32, 32 * 33 * 33, 512, wgmma) == "wgmma_tall_shuffle");
+  CHECK(chosen("shuffle", 32, 2 * 33 * 33, 512, wgmma) == "wgmma_shuffle");
+  CHECK(chosen("shuffle", 32, 33 * 33, 256, wgmma) == "wgmma_short_shuffle");
   CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma16_connected");
-  CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
+  CHECK(chosen("connected", 32, 64, 4096, wgmma) == "wgmma_short_connected");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "narrow_blocks");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "large_blocks");  // as a single image's, which does not fill it
   CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "narrow_blocks");
@@ -73,7 +74,7 @@ TEST_CASE("wgmma is taken where it was asked for and is estimated to be faster; 
 
 TEST_CASE("the choice of instructions by name") {
   DeviceFacts ampere{"an A100", 80, 108, 166912, 40 << 20, 1100};
-  CHECK(instructions_of("", hopper(), Precision::half) == Instructions::mma);
+  CHECK(instructions_of("", hopper(), Precision::half) == Instructions::wgmma);
   CHECK(instructions_of("wgmma", hopper(), Precision::half) == Instructions::wgmma);
   CHECK(instructions_of("mma", ampere, Precision::half) == Instructions::mma);
   CHECK_THROWS_WITH_AS(instructions_of("wgmma", ampere, Precision::half),

@@ -30,18 +30,18 @@ std::string chosen(const ProductSize& size, bool stable = false, const DeviceFac
 
 TEST_CASE("products of many rows are one sum, on tiles as large as keep the GPU busy") {
   CHECK(chosen(upconvolution(256)) == "large_shuffle 1 x 8");
-  CHECK(chosen(upconvolution(16)) == "large_shuffle 1 x 8");  // 88 blocks for 132 multiprocessors, less than half of the copies
+  CHECK(chosen(upconvolution(64)) == "large_shuffle 1 x 8");
   CHECK(chosen(connected(1024)) == "large_connected 1 x 128");
   CHECK(chosen({"blocks", 32, 64 * 130 * 130, 32, 1, 2, 9, 262}) == "narrow_blocks 1 x 2");
 }
 
 TEST_CASE("where blocks are few and long, the sum is split") {
-  CHECK(chosen(upconvolution(1)) == "small_partial 4 x 2");
+  CHECK(chosen(upconvolution(1)) == "skinny_partial 4 x 2");
   CHECK(chosen(upconvolution(4)) == "small_partial 2 x 4");  // 192 blocks, where whole sums would be 96
-  CHECK(chosen(connected(64)) == "small_partial 2 x 64");
+  CHECK(chosen(connected(64)) == "small_partial 3 x 43");
   CHECK(chosen(connected(256)) == "large_partial 2 x 64");  // 64 blocks of whole sums would leave half of the GPU idle
-  CHECK(chosen(connected(1)) == "skinny_partial 2 x 64");
-  CHECK(chosen({"blocks", 32, 14 * 15, 192, 2, 6, 9, 32}) == "small_partial 6 x 1");  // both groups, six chunks
+  CHECK(chosen(connected(1)) == "skinny_partial 8 x 16");
+  CHECK(chosen({"blocks", 32, 14 * 15, 192, 2, 6, 9, 32}) == "skinny_partial 3 x 2");  // both groups, six chunks
   CHECK(chosen({"blocks", 16, 28 * 28, 256, 1, 1, 25, 100}) == "narrow16_blocks 1 x 1");  // one chunk
 }
 

@@ -9,10 +9,10 @@ namespace {
 constexpr double kSharedRate = 128;      // bytes that a multiprocessor's shared memory delivers in a cycle
 constexpr double kOutputCycles = 0.045;  // of a multiprocessor for each value that is stored: 4.5 instructions, four at a time
 constexpr double kLatency = 700;         // of a copy from the cache
-constexpr double kStepCycles = 120;      // of a step beside its multiplications: waiting, a barrier, the first operands
+constexpr double kStepCycles = 250;      // of a step of mma.sync beside its multiplications: a barrier, the first operands
 constexpr double kBeside = 0.25;         // of storing, where other blocks multiply meanwhile
 constexpr double kReady = 3 * kLatency;  // to tell the other blocks that a part is ready, and to hear of theirs
-constexpr double kBlockRate = 64;        // bytes that one multiprocessor gets from the cache in a cycle, alone
+constexpr double kBlockRate = 24;        // bytes that one block gets from the cache in a cycle, with what its registers hold under way
 constexpr double kOverlap = 0.1;         // of what takes less time than the longest: it does not hide entirely
 constexpr int kRegisters = 65536;        // of a multiprocessor
 constexpr int kOtherRegisters = 96;      // of a thread, beside its sums
@@ -55,7 +55,8 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const double shared = (input + weights + static_cast<double>(taps) * product.operand_bytes) / kSharedRate;
   const int beside = resident(facts, product, product.shared_bytes(size.span, size.taps, chunks_per_split));
   const double storing = tile * kOutputCycles, busy = std::max(multiplying, shared) + storing * (beside > 1 ? kBeside : 1);
-  const double alone = std::max(multiplying + steps * kStepCycles, kLatency * (2 + steps / (product.stages - 1))) + storing;
+  const bool ahead = product.instructions == Instructions::wgmma;  // multiplies while the next step is made ready
+  const double alone = 2 * kLatency + std::max(multiplying + (ahead ? 0 : steps * kStepCycles), kLatency * steps / (product.stages - 1)) + storing;
   const int most = divide_up(blocks, facts.multiprocessors), waves = divide_up(most, beside);
   const double computing = std::max(most * busy, waves * alone);
   const double element = static_cast<double>(product.chunk_row_bytes) / product.depth;
@@ -68,7 +69,8 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const double loading = memory_cycles(facts, all_weights + spilled), longest = std::max({computing, delivering, loading});
   // Of every tile, the last of its blocks reads the parts of all and stores the sum.
   const int tiles = divide_up(product.blocks(size), facts.multiprocessors);  // of a multiprocessor
-  const double each = splits * tile * sizeof(float) / kBlockRate + tile * kOutputCycles;
+  const double added = std::min(1.0, static_cast<double>(size.rows) / product.row_tiles(size) / product.rows) * tile;
+  const double each = splits * added * sizeof(float) / kBlockRate + added * kOutputCycles;
   const double adding = splits == 1 ? 0 : kReady + tiles * each;
   return longest + kOverlap * (computing + delivering + loading - longest) + adding;
 }
