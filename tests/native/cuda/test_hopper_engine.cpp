@@ -61,9 +61,10 @@ TEST_CASE("wgmma is taken where the GPU has it and it is estimated to be faster;
   CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma16_connected");
   CHECK(chosen("connected", 32, 64, 4096, wgmma) == "wgmma_short_connected");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "narrow_blocks");
-  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "large_blocks");  // as a single image's, which does not fill it
-  CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "narrow_blocks");
-  CHECK(chosen("connected", 32, 64, 4096, wgmma, true) == "small_connected");
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "wgmma_blocks");  // as a single image's, whatever its speed
+  CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "wgmma_short_blocks");
+  CHECK(chosen("connected", 32, 1, 4096, wgmma, true) == "wgmma_short_connected");
+  CHECK(chosen("pixels", 32, 129 * 129, 16, wgmma, true) == "image_pixels");
   CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma) == "images_pixels");
   CHECK(chosen("blocks", 16, 256 * 33 * 33, 128, Instructions::fma) == "narrow16_blocks");
   CHECK(chosen("connected", 16, 64, 4096, Instructions::fma, true) == "small16_connected");

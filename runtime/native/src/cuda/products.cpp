@@ -94,8 +94,6 @@ int Product::row_tiles(const ProductSize& size) const {
 int Product::blocks(const ProductSize& size) const { return row_tiles(size) * divide_up(size.columns, columns) * size.groups; }
 
 Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions) {
-  // mma.sync and wgmma add in different orders: which is faster depends on the batch, and an image's bits must not.
-  if (stable && instructions == Instructions::wgmma) instructions = Instructions::mma;
   const Product* product = nullptr;
   Choice best;
   const auto consider = [&](const Product& candidate, int parts) {
@@ -108,7 +106,9 @@ Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stabl
     best.chunks_per_split = chunks;
     best.cycles = estimate;
   };
-  for (const Entry& entry : kProducts) {
+  for (const Entry& entry : kProducts) {  // those of wgmma first
+    // mma.sync and wgmma add in different orders: which is faster depends on the batch, and an image's bits must not.
+    if (stable && product != nullptr && entry.product.instructions != product->instructions) continue;
     if (entry.product.depth != size.depth || !serve(instructions, entry.product.instructions)) continue;
     if (entry.store == size.store) consider(entry.product, 1);
     if (stable || size.store == "pixels" || entry.store != std::string_view("partial")) continue;

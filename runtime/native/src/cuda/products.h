@@ -52,8 +52,8 @@ struct Choice {
 };
 
 // The kernel for a product, which takes the fewest cycles by estimate.h: its tile, and the parts of its sum, unless the result
-// must be `stable`, the same in every batch. All tiles of mma sum in the same order, and all of fma in theirs, so that their
-// choice changes no bit. With wgmma, its kernels or those of mma. Raises DeviceError when no kernel fits the shared memory.
+// must be `stable`, the same in every batch. All tiles of mma sum in the same order, all of wgmma and all of fma in theirs, so
+// that their choice changes no bit. With wgmma, its kernels or, unless stable, those of mma; for bytes mma's alone. Raises DeviceError when no kernel fits the shared memory.
 Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions = Instructions::mma);
 
 }  // namespace deepsim::runtime::detail::cuda
