@@ -74,7 +74,7 @@ def test_the_instructions_are_there(compiled):
             "WARPGROUP.DEPBAR.LE gsb0, 0x1",  # of the step before, while this step's multiplies
             "WARPGROUP.DEPBAR.LE gsb0, 0x0",
         ]
-        # By one lane that the compiler knows to be alone: no loop over the lanes around each copy, which took 90 cycles.
+        # By one lane that the compiler knows to be alone: no loop over lanes around each copy, which took 90 cycles.
         assert count["UBLKCP"] == depth // 8 + 1 and count["ELECT"] == 1
         assert all(code.startswith("STG.E.128") for code in listing if code.startswith("STG"))
         assert not {"LDL", "STL", "HMMA", "LDSM", "LDGSTS"} & set(count), count
