@@ -21,6 +21,7 @@ DEEPSIM_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }
 DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) { return __umulhi(a, b); }
 
 DEEPSIM_DEVICE void sync_block() { __syncthreads(); }
+DEEPSIM_DEVICE void sync_warp() { __syncwarp(); }
 
 // Tell that this block's part of something is ready, and whether it was the last of `count`: who it is reads what the others
 // stored before, by load_fresh. `ready` counts up from 0, and is 0 again afterwards.
@@ -55,12 +56,24 @@ DEEPSIM_DEVICE unsigned shared_address(const void* shared) {
   return static_cast<unsigned>(__cvta_generic_to_shared(shared));
 }
 
+// Where something is in shared memory: an address of 32 bits, which a kernel moves on from step to step. Made of a pointer
+// in each step, it would be computed from the block's place among those that share memory, each time anew.
+struct SharedBytes {
+  unsigned address;
+  DEEPSIM_DEVICE SharedBytes operator+(int bytes) const { return {address + static_cast<unsigned>(bytes)}; }
+  DEEPSIM_DEVICE SharedBytes& operator+=(int bytes) { return *this = *this + bytes; }
+};
+DEEPSIM_DEVICE SharedBytes in_shared(unsigned char* shared) { return {shared_address(shared)}; }
+
 // Start copying 16 bytes, both addresses multiples of 16. Without cp.async (7.5) the copy is done at once.
-DEEPSIM_DEVICE void copy_async(void* shared, const void* global) {
+DEEPSIM_DEVICE void copy_async(SharedBytes to, const void* global) {
 #if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(shared_address(shared)), "l"(global) : "memory");
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to.address), "l"(global) : "memory");
 #else
-  *static_cast<uint4*>(shared) = __ldg(static_cast<const uint4*>(global));
+  const uint4 value = __ldg(static_cast<const uint4*>(global));
+  asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};\n" ::"r"(to.address), "r"(value.x), "r"(value.y), "r"(value.z),
+               "r"(value.w)
+               : "memory");
 #endif
 }
 
@@ -88,11 +101,19 @@ DEEPSIM_DEVICE void shared_store(T* to, T value) {
   *to = value;
 }
 
+DEEPSIM_DEVICE Four load_four(SharedBytes from) {
+  Four four;
+  asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];\n"
+               : "=f"(four.values[0]), "=f"(four.values[1]), "=f"(four.values[2]), "=f"(four.values[3])
+               : "r"(from.address));
+  return four;
+}
+
 // Four 8x8 matrices of 16-bit values: lane l gives the address of row l % 8 of matrix l / 8.
-DEEPSIM_DEVICE void load_matrices(std::uint32_t (&values)[4], const void* row) {
+DEEPSIM_DEVICE void load_matrices(std::uint32_t (&values)[4], SharedBytes row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];\n"
                : "=r"(values[0]), "=r"(values[1]), "=r"(values[2]), "=r"(values[3])
-               : "r"(shared_address(row)));
+               : "r"(row.address));
 }
 
 // c[16][8] += a[16][16] b[16][8], each spread over the warp as mma.m16n8k16 has it; fp32 sums.

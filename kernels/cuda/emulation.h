@@ -103,9 +103,13 @@ DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
 }
 
 void sync_block();
+DEEPSIM_DEVICE void sync_warp() {}  // fibers need no such help to meet at a barrier
 bool last_to_be_ready(unsigned* ready, int count);
 DEEPSIM_DEVICE Four load_fresh(const Four* from) { return *from; }
 DEEPSIM_DEVICE Four load_constant(const float* from) { return {{from[0], from[1], from[2], from[3]}}; }
+
+using SharedBytes = unsigned char*;
+DEEPSIM_DEVICE SharedBytes in_shared(unsigned char* shared) { return shared; }
 
 // The copy reads global memory as late as it may: when it is waited for, or when its thread ends.
 void copy_async(void* shared, const void* global);
@@ -129,6 +133,7 @@ DEEPSIM_DEVICE void shared_store(T* to, T value) {
   std::memcpy(to, &value, sizeof(T));
 }
 
+DEEPSIM_DEVICE Four load_four(SharedBytes from) { return shared_load(reinterpret_cast<const Four*>(from)); }
 void load_matrices(std::uint32_t (&values)[4], const void* row);
 
 // Sums in the order c + a[0] b[0] + a[1] b[1] + ... + a[15] b[15], each rounded to fp32. The products of 16-bit values are

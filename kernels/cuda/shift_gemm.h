@@ -36,7 +36,7 @@ DEEPSIM_DEVICE int right_of_lane() {
 
 // sums += a b on tensor cores, plane by plane from where this thread begins.
 template <class T>
-DEEPSIM_DEVICE void multiply_matrices(const unsigned char* a, int a_rows, const unsigned char* b, Sums<T>& sums) {
+DEEPSIM_DEVICE void multiply_matrices(SharedBytes a, int a_rows, SharedBytes b, Sums<T>& sums) {
   DEEPSIM_UNROLL
   for (int k = 0; k < T::planes; k += 2) {
     std::uint32_t left[T::warp_rows / 16][4], right[T::warp_columns / 16][4];
@@ -56,16 +56,16 @@ DEEPSIM_DEVICE void multiply_matrices(const unsigned char* a, int a_rows, const 
 // four read the same row of a, the others its neighbour; and two each the same column of b, every second one of eight: all
 // from different banks.
 template <class T>
-DEEPSIM_DEVICE void multiply_values(const unsigned char* a, int a_rows, const unsigned char* b, Sums<T>& sums) {
+DEEPSIM_DEVICE void multiply_values(SharedBytes a, int a_rows, SharedBytes b, Sums<T>& sums) {
   DEEPSIM_NO_UNROLL  // or the operands of several planes fill the registers beside the sums
   for (int k = 0; k < T::planes; ++k) {
     Four left[T::warp_rows / 8];
     DEEPSIM_UNROLL
     for (int i = 0; i < T::warp_rows / 8; ++i)
-      left[i] = shared_load(reinterpret_cast<const Four*>(a + (k * a_rows + i * 8) * kRow));
+      left[i] = load_four(a + (k * a_rows + i * 8) * kRow);
     DEEPSIM_UNROLL
     for (int j = 0; j < T::warp_columns / 4; ++j) {
-      const Four right = shared_load(reinterpret_cast<const Four*>(b + (k * T::columns + j / 2 * 8 + j % 2) * kRow));
+      const Four right = load_four(b + (k * T::columns + j / 2 * 8 + j % 2) * kRow);
       DEEPSIM_UNROLL
       for (int i = 0; i < T::warp_rows / 8; ++i) {
         float& sum = sums[i / 2][j / 2][i % 2 * 2 + j % 2];
@@ -87,13 +87,13 @@ struct Next {
 template <class T, class Policy>
 struct Product {
   const ShiftGemm& layer;
-  unsigned char* shared;
+  SharedBytes shared;
   int first_row, column_tile, group, split;
   int steps_of_chunk, taps_of_step, input_rows, input_count, stages_at;
   int left_at, right_at;  // where this thread begins to read the buffers of a step
 
   DEEPSIM_DEVICE Product(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(memory), first_row(first_row_of(l, T::rows)), column_tile(block_y()),
+      : layer(l), shared(in_shared(memory)), first_row(first_row_of(l, T::rows)), column_tile(block_y()),
         group(block_z() / l.splits), split(block_z() % l.splits) {
     const int taps = l.kernel * l.kernel, warp = thread_index() / 32;
     steps_of_chunk = T::steps(taps);
@@ -132,7 +132,7 @@ struct Product {
   }
 
   // A chunk's input: each thread some rows of all planes.
-  DEEPSIM_DEVICE void copy_input(const unsigned char* from, unsigned char* to) const {
+  DEEPSIM_DEVICE void copy_input(const unsigned char* from, SharedBytes to) const {
     const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kRow;
     to += thread_index() * kRow;
     DEEPSIM_NO_UNROLL
@@ -142,7 +142,7 @@ struct Product {
   }
 
   // A step's weights: each thread a column of some planes; where they lie together, as they come.
-  DEEPSIM_DEVICE void copy_weights(const unsigned char* from, unsigned char* to) const {
+  DEEPSIM_DEVICE void copy_weights(const unsigned char* from, SharedBytes to) const {
     to += thread_index() * kRow;
     if constexpr (T::all_taps) {
       DEEPSIM_NO_UNROLL
@@ -176,7 +176,7 @@ struct Product {
   }
 
   // sums += the input from a tap's first row on times the tap's weights.
-  DEEPSIM_DEVICE void multiply_tap(const unsigned char* left, const unsigned char* right, Sums<T>& sums) const {
+  DEEPSIM_DEVICE void multiply_tap(SharedBytes left, SharedBytes right, Sums<T>& sums) const {
     if constexpr (T::matrices) {
       multiply_matrices<T>(left, input_rows, right, sums);
     } else {
@@ -185,11 +185,11 @@ struct Product {
   }
 
   // Wait for a step's copies, start those of a later one into buffers that all have read, and multiply.
-  DEEPSIM_DEVICE void step(Next& next, const unsigned char* left, int stage, Sums<T>& sums) const {
+  DEEPSIM_DEVICE void step(Next& next, SharedBytes left, int stage, Sums<T>& sums) const {
     wait_copies<T::stages - 2 + Policy::lax>();
     if (Policy::barrier) sync_block();
     fetch(next);
-    const unsigned char* right = shared + right_at + stage;
+    SharedBytes right = shared + right_at + stage;
     if constexpr (T::all_taps) {
       DEEPSIM_NO_UNROLL
       for (int row = 0; row < layer.kernel; ++row, left += (layer.pitch - layer.kernel) * kRow)
@@ -208,7 +208,7 @@ struct Product {
     const int kernel = T::all_taps ? 1 : layer.kernel;
     int input = 0, stage = 0;
     for (int chunk = chunk_count(); chunk > 0; --chunk, input = after_input(input)) {
-      const unsigned char* left = shared + left_at + input;
+      SharedBytes left = shared + left_at + input;
       for (int row = 0; row < kernel; ++row, left += (layer.pitch - kernel) * kRow)
         for (int column = 0; column < kernel; ++column, left += kRow, stage = after_stage(stage)) step(next, left, stage, sums);
     }

@@ -185,6 +185,7 @@ DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* sha
     product.feed();
   }
   if constexpr (kStore == Store::partial) {
+    if (!consumes) sync_warp();  // of whose lanes one copied
     const int tile = (product.group * layer.column_tiles + product.column_tile) * layer.row_tiles + block_x();
     if (!last_to_be_ready(layer.ready + tile, layer.splits) || !consumes) return;
     add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, const Four& part) {

@@ -55,6 +55,7 @@
   TILE(wgmma_tall, 256, 128, 32, 8)     \
   TILE(wgmma, 128, 128, 32, 6)          \
   TILE(wgmma_short, 64, 128, 32, 6)     \
+  TILE(wgmma_tall16, 256, 128, 16, 8)   \
   TILE(wgmma16, 128, 128, 16, 8)
 
 //   tile, store
@@ -70,6 +71,9 @@
   PRODUCT(wgmma_short, shuffle)               \
   PRODUCT(wgmma_short, connected)             \
   PRODUCT(wgmma_short, partial)               \
+  PRODUCT(wgmma_tall16, blocks)               \
+  PRODUCT(wgmma_tall16, shuffle)              \
+  PRODUCT(wgmma_tall16, connected)            \
   PRODUCT(wgmma16, blocks)                    \
   PRODUCT(wgmma16, shuffle)                   \
   PRODUCT(wgmma16, connected)
