@@ -70,11 +70,18 @@ DEEPSIM_DEVICE void put(unsigned char* at, std::ptrdiff_t plane_bytes, const flo
   }
 }
 
-// A network value as a grey level. Without a scale there is no division, which would take longer than all the rest.
-DEEPSIM_DEVICE std::uint32_t level_of(const Levels& levels, float mean, float scale, float value) {
-  if (levels.tanh255) value = 255.0f * hyperbolic_tangent(value);
-  if (levels.scaled) value = quotient(value, scale);
-  return to_byte(value + mean);
+// What network values are as grey levels, but for the mean and rounding. Without a scale there is no division, which would
+// take longer than all the rest.
+template <int kCount>
+DEEPSIM_DEVICE void to_levels(const Levels& levels, float scale, float (&values)[kCount]) {
+  if (levels.tanh255) {
+    DEEPSIM_UNROLL
+    for (int i = 0; i < kCount; ++i) values[i] = 255.0f * hyperbolic_tangent(values[i]);
+  }
+  if (levels.scaled) {
+    DEEPSIM_UNROLL
+    for (int i = 0; i < kCount; ++i) values[i] = quotient(values[i], scale);
+  }
 }
 
 // What the encoder makes of grey level `level` of colour c of a photograph.
@@ -303,15 +310,19 @@ DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, con
   for (int i = 0; i < 2 * kPairs; ++i) {
     const int column = share.column + i / 2 * 8 + i % 2, phase = column / 3, channel = column % 3;
     if (phase >= layer.phases) continue;
-    const int a = phase / half, b = phase % half;  // b = 1 lies to the left of b = 0
+    const int a = half == 2 ? phase / 2 : 0, b = half == 2 ? phase % 2 : 0;  // b = 1 lies to the left of b = 0
     unsigned char* to = shared + 3 * (a * kTileRows * half + half - 1 - b) + (levels.red == 0 ? channel : 2 - channel);
-    const float bias = layer.bias[column], mean = levels.mean[channel], scale = levels.scale[channel];
+    const float bias = layer.bias[column], mean = levels.mean[channel];
+    float values[kRows];
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Pair pair = sum(r, i / 2);
-      const float value = activate((i % 2 == 0 ? pair.low : pair.high) + bias, layer.slope);
-      shared_store(to + 3 * half * row(r), static_cast<unsigned char>(level_of(levels, mean, scale, value)));
+      values[r] = activate((i % 2 == 0 ? pair.low : pair.high) + bias, layer.slope);
     }
+    to_levels(levels, levels.scale[channel], values);
+    DEEPSIM_UNROLL
+    for (int r = 0; r < kRows; ++r)
+      shared_store(to + 3 * half * row(r), static_cast<unsigned char>(to_byte(values[r] + mean)));
   }
 }
 
