@@ -60,6 +60,9 @@ struct PixelsIn {
   Place out;
   int images = 0, side = 0, stride = 1, pad = 0, bgr = 0;
   float mean[3] = {}, scale[3] = {};
+  Divisor planes;       // of a pixel of the result
+  Divisor area, width;  // of the result
+  Divisor row_channels; // of a row dy: 3 stride
 };
 
 // A matrix product: rows are windows of the padded grid (or images), columns are outputs, summed over

@@ -124,34 +124,30 @@ DEEPSIM_DEVICE void pool(const Pool& layer, unsigned char* shared) {
 
 // Network value of channel c of a pixel of the photograph, 0 beyond its border.
 DEEPSIM_DEVICE float value_of(const PixelsIn& layer, int image, int y, int x, int c) {
-  if (y < 0 || y >= layer.side || x < 0 || x >= layer.side) return 0.0f;
+  if (!lies_in(y, layer.side) || !lies_in(x, layer.side)) return 0.0f;
   const std::ptrdiff_t at = ((static_cast<std::ptrdiff_t>(image) * layer.side + y) * layer.side + x) * 3;
-  const float level = layer.in[at + (layer.bgr ? 2 - c : c)];
-  return value_of_level(layer, c, level);
+  return value_of_level(layer, c, layer.in[at + (layer.bgr ? 2 - c : c)]);
 }
 
-// One thread for each pixel of the result; its channels in order.
+// One thread for each plane of a pixel of the result, pixels side by side.
 template <class Element>
 DEEPSIM_DEVICE void pixels_in(const PixelsIn& layer) {
-  const int area = layer.out.height * layer.out.width, index = block_x() * kPassThreads + thread_index();
-  if (index >= layer.images * area) return;
-  const int image = index / area, y = index % area / layer.out.width, x = index % layer.out.width;
-  const int channels = 3 * layer.stride * layer.stride, all = (channels + kColumns - 1) / kColumns * kColumns;
-  const int top = y * layer.stride - layer.pad, left = x * layer.stride - layer.pad;
-  int down = top, across = left, c = 0;  // of the next channel
-  for (int first = 0; first < all; first += kPlane<Element>) {
-    float values[kPlane<Element>];
-    DEEPSIM_UNROLL
-    for (int i = 0; i < kPlane<Element>; ++i) {
-      values[i] = first + i < channels ? value_of(layer, image, down, across, c) : 0.0f;
-      if (++c < 3) continue;
-      c = 0;
-      if (++across < left + layer.stride) continue;
-      across = left;
-      ++down;
-    }
-    store_row<Element>(layer.out, image, first, y, x, narrow<Element>(values));
+  const int index = block_x() * kPassThreads + thread_index();
+  if (index >= layer.images * layer.planes.value * layer.area.value) return;
+  const int of_images = divide(index, layer.area), pixel = index - of_images * layer.area.value;
+  const int image = divide(of_images, layer.planes), plane = of_images - image * layer.planes.value;
+  const int y = divide(pixel, layer.width), x = pixel - y * layer.width.value;
+  const int first = plane * kPlane<Element>, top = y * layer.stride - layer.pad, left = x * layer.stride - layer.pad;
+  int down = divide(first, layer.row_channels), rest = first - down * layer.row_channels.value;
+  float values[kPlane<Element>];
+  DEEPSIM_UNROLL
+  for (int i = 0; i < kPlane<Element>; ++i) {
+    values[i] = down < layer.stride ? value_of(layer, image, top + down, left + rest / 3, rest % 3) : 0.0f;
+    if (++rest < layer.row_channels.value) continue;
+    rest = 0;
+    ++down;
   }
+  store_row<Element>(layer.out, image, first, y, x, narrow<Element>(values));
 }
 
 // One thread for each plane of a pixel of the result.

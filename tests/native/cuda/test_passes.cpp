@@ -129,7 +129,11 @@ void check_pixels_in(const PixelsCase& layer, const Precision& precision) {
   std::copy_n(scale, 3, told.scale);
   const Tensor wanted = depth_of(layer, bytes, told);
   const Planes::Shape shape{layer.images, wanted.channels, layer.height, layer.width, 1};
-  const int blocks = divide_up(layer.images * layer.height * layer.width, kPassThreads);
+  told.planes = Divisor(wanted.channels / precision.plane());
+  told.area = Divisor(layer.height * layer.width);
+  told.width = Divisor(layer.width);
+  told.row_channels = Divisor(3 * layer.stride);
+  const int blocks = divide_up(layer.images * told.planes.value * told.area.value, kPassThreads);
   const auto found = run("read_pixels", precision, told, &PixelsIn::out, shape, blocks, kPassThreads);
   CHECK(largest_error(found, wanted, precision) < (precision.name == "single" ? 2 : 1.01));  // two fp32 operations; rounding
 }

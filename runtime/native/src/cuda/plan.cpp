@@ -237,6 +237,10 @@ kernel::PixelsIn Plan::first_layer(int first) const {
   layer.stride = record.stride;
   layer.pad = record.pad;
   layer.bgr = record.bgr ? 1 : 0;
+  layer.planes = kernel::Divisor(steps_.front().out.planes());
+  layer.area = kernel::Divisor(layer.out.height * layer.out.width);
+  layer.width = kernel::Divisor(layer.out.width);
+  layer.row_channels = kernel::Divisor(3 * layer.stride);
   std::copy(record.mean, record.mean + 3, layer.mean);
   std::copy(record.scale, record.scale + 3, layer.scale);
   return layer;
@@ -253,7 +257,7 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
       layer.images = part.count;
       layer.in = reinterpret_cast<const std::uint8_t*>(pass.ends.source) +
                  static_cast<std::ptrdiff_t>(part.first) * layer.side * layer.side * 3;
-      gpu_->launch("read_pixels", blocks(part.count * to.height * to.width), kernel::kPassThreads, 0, stream, layer,
+      gpu_->launch("read_pixels", blocks(part.count * layer.planes.value * layer.area.value), kernel::kPassThreads, 0, stream, layer,
                    pass.source(&layer.in));
       return;
     }
