@@ -57,9 +57,9 @@ TEST_CASE("wgmma is taken where the GPU has it and it is estimated to be faster;
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma) == "wgmma_blocks");
   CHECK(chosen("shuffle", 32, 32 * 33 * 33, 512, wgmma) == "wgmma_tall_shuffle");
   CHECK(chosen("shuffle", 32, 2 * 33 * 33, 512, wgmma) == "wgmma_shuffle");
-  CHECK(chosen("shuffle", 32, 33 * 33, 256, wgmma) == "wgmma_short_shuffle");
+  CHECK(chosen("shuffle", 32, 33 * 33, 256, wgmma) == "wgmma_short_partial");
   CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma_tall16_connected");
-  CHECK(chosen("connected", 32, 64, 4096, wgmma) == "wgmma_short_connected");
+  CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "narrow_blocks");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "wgmma_blocks");  // as a single image's, whatever its speed
   CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "wgmma_short_blocks");

@@ -13,6 +13,7 @@ constexpr double kStepCycles = 250;      // of a step of mma.sync beside its mul
 constexpr double kBeside = 0.25;         // of storing, where other blocks multiply meanwhile
 constexpr double kReady = 3 * kLatency;  // to tell the other blocks that a part is ready, and to hear of theirs
 constexpr double kBlockRate = 24;        // bytes that one block gets from the cache in a cycle, with what its registers hold under way
+constexpr double kCopyRate = 56;         // bytes that one multiprocessor gets from the cache in a cycle, copied ahead
 constexpr double kOverlap = 0.1;         // of what takes less time than the longest: it does not hide entirely
 constexpr int kRegisters = 65536;        // of a multiprocessor
 constexpr int kOtherRegisters = 96;      // of a thread, beside its sums
@@ -56,7 +57,8 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const int beside = resident(facts, product, product.shared_bytes(size.span, size.taps, chunks_per_split));
   const double storing = tile * kOutputCycles, busy = std::max(multiplying, shared) + storing * (beside > 1 ? kBeside : 1);
   const bool ahead = product.instructions == Instructions::wgmma;  // multiplies while the next step is made ready
-  const double alone = 2 * kLatency + std::max(multiplying + (ahead ? 0 : steps * kStepCycles), kLatency * steps / (product.stages - 1)) + storing;
+  const double copying = std::max(kLatency * steps / (product.stages - 1), (input + weights) / kCopyRate);
+  const double alone = 2 * kLatency + std::max(multiplying + (ahead ? 0 : steps * kStepCycles), copying) + storing;
   const int most = divide_up(blocks, facts.multiprocessors), waves = divide_up(most, beside);
   const double computing = std::max(most * busy, waves * alone);
   const double element = static_cast<double>(product.chunk_row_bytes) / product.depth;
