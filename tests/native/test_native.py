@@ -29,7 +29,8 @@ RUNS = {
     "address-undefined": {  # the emulated kernels by way of the engine
         "deepsim_tests": [],
         "deepsim_cuda_engine_tests": [
-            "--test-case-exclude=threads*,with `stable`*,the emulated GPU*,calls*,layers in groups*,re-encoding*,what another*"
+            "--test-case-exclude=threads*,with `stable`*,the emulated GPU*,calls*,layers in groups*,re-encoding*,"
+            "what another*"
         ],
         "deepsim_cuda_tests": [],
     },
