@@ -52,6 +52,7 @@ QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1
 @click.option("--check", "check_only", is_flag=True, help="Time nothing.")
 @click.option("--single-layers/--no-single-layers", default=True, help="Time every layer by itself too.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="torch.compile takes part.")
+@click.option("--tiles", is_flag=True, help="Time every layer with every tile too.")
 @click.option("--deadline", type=click.FloatRange(0), help="Seconds after which nothing more is begun.")
 @click.option(
     "--cutlass",
@@ -73,6 +74,7 @@ def main(
     check_only: bool,
     single_layers: bool,
     compiled: bool,
+    tiles: bool,
     deadline: float | None,
     headers: Path | None,
     output: Path,
@@ -102,6 +104,7 @@ def main(
             compiled_layers=compiled and not quick,
             cutlass=peer,
             brief=quick,
+            tiles=tiles,
             deadline=math.inf if deadline is None else begun + deadline,
         )
         left_out = [] if headers else ["cutlass: no headers named with --cutlass or CUTLASS_PATH"]

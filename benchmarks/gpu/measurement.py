@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ from deepsim.runtime.bench.work import Roofs, Work, rate
 from deepsim.runtime.errors import OutOfMemory
 
 KERNELS = {90: ("wgmma", "mma")}  # by compute capability: the default, and others to choose
+VARIANTS = Path(__file__).resolve().parents[2] / "kernels/cuda/variants.h"
 Say = Callable[[str], None]
 Keep = Callable[[dict[str, Any]], None]
 
@@ -47,6 +49,7 @@ class Plan:
     compiled_layers: bool = True
     cutlass: Path | None = None
     brief: bool = False
+    tiles: bool = False  # single layers with every tile that the kernels have
     deadline: float = math.inf
 
 
@@ -91,6 +94,8 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
                     each.compare(other)
         if roofs and plan.single_layers:
             measured[0].time_single_layers()
+        if roofs and plan.tiles:
+            measured[0].time_tiles()
         path = sanitizer.find()
         if path is None:
             record["left_out"] = ["compute-sanitizer: not found, expected it on PATH or beside nvcc"]
@@ -103,6 +108,12 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
 def kernels_of(gpu: Gpu) -> tuple[str, ...]:
     """Return the names of the kernels for 16-bit values that a GPU can run, the default first."""
     return KERNELS.get(gpu.architecture, ("mma",))
+
+
+def tiles_of(gpu: Gpu) -> list[str]:
+    """Return the names of the tiles whose kernels a GPU can run, by kernels/cuda/variants.h."""
+    listed = re.findall(r"TILE\((\w+?)(?:16)?, \d", VARIANTS.read_text())
+    return [name for name in dict.fromkeys(listed) if gpu.architecture == 90 or not name.startswith("wgmma")]
 
 
 def commit() -> str | None:
@@ -130,6 +141,7 @@ class Measurement:
     other_checks: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     single_layers: list[dict[str, Any]] = field(default_factory=list)
+    tiles: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
@@ -166,15 +178,31 @@ class Measurement:
         """Time every layer by itself: of our kernels, the default and others that were checked, and of the peers."""
         if self.roofs is None or self.failures:
             return
-        attached = False
-        with timing.left_out("single layers", self._refuse):
-            self.gpu.attach_profiler()
-            attached = True
-        for batch in self.plan.batches if attached else ():
+        for batch in self.plan.batches if self._profiles("single layers") else ():
             if not self._late(f"single layers at batch {batch}"):
                 self._tell(f"single layers at batch {batch}")
                 self._time_single_layers(batch, self.roofs)
                 self._grown()
+
+    def time_tiles(self) -> None:
+        """Time every layer by itself with every tile; one that a tile has no kernel for runs as it does by default."""
+        if self.roofs is None or self.failures or not self._profiles("tiles"):
+            return
+        batches = self.plan.batches
+        images = checks.photographs(min(batches), seed=7)
+        wanted = Ours(self.gpu, self._bundle, min(batches)).result("reencode", self.gpu.tensor(images)).float()
+        for tile in tiles_of(self.gpu):
+            if self._late(f"tile {tile}"):
+                continue
+            self._tell(f"tile {tile}")
+            with timing.left_out(f"tile {tile}", self._refuse):
+                ours = Ours(self.gpu, self._bundle, max(batches), kernels=tile)
+                found = ours.result("reencode", self.gpu.tensor(images)).float()
+                timing.check_agreement(found, wanted)
+                for batch in batches:
+                    self.tiles += timing.own_steps(self.gpu, self.source, ours, batch, self.roofs, tile)
+                del ours, found
+            self._grown()
 
     def sanitize(self, path: str) -> None:
         """Run compute-sanitizer's tools on all kernels that were checked; of others the one that knows about copies."""
@@ -193,6 +221,13 @@ class Measurement:
                     self._fail(f"{name}: {lines[-1]}")
                 self._grown()
 
+    def _profiles(self, what: str) -> bool:
+        """Tell whether kernels are recorded, and why something is left out where they are not."""
+        with timing.left_out(what, self._refuse):
+            self.gpu.attach_profiler()
+            return True
+        return False
+
     @property
     def _bundle(self) -> Path:
         return self.folder / "whole"
@@ -209,7 +244,7 @@ class Measurement:
         """Hand out what was found so far."""
         own = tuple(dict.fromkeys(row["backend"] for row in self.rows if row["backend"].startswith(timing.OWN)))
         rate(self.rows, own, {what: self._work(what) for what in timing.CALLS}, self.roofs)
-        names = ("checks", "other_checks", "failures", "rows", "single_layers", "left_out")
+        names = ("checks", "other_checks", "failures", "rows", "single_layers", "tiles", "left_out")
         self.keep({name: getattr(self, name) for name in names})
 
     def _errors(self, batches: Sequence[int], kernels: str | None, steps: bool) -> dict[str, Any]:

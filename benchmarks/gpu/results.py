@@ -68,7 +68,7 @@ def markdown(record: Record, day: datetime.date, plots: Mapping[str, str]) -> st
     for layer, found in record["generators"].items():
         lines += [f"## {layer}", ""]
         lines += [f"![Images per second over batch size]({plots[layer]})", ""] if layer in plots else []
-        lines += _calls(found["rows"]) + _steps(found) + _errors(found["checks"])
+        lines += _calls(found["rows"]) + _steps(found) + _tiles(found) + _errors(found["checks"])
         for kernels, checks in found["other_checks"].items():
             lines += [f"The same with kernels {kernels}.", "", *_errors(checks)]
         said = [
@@ -130,6 +130,17 @@ def _steps(found: Record) -> list[str]:
         cells.append((own["network"], own["step"], str(own["batch"]), f"{own['microseconds']:.1f}", share, *against))
     lines = table(("network", "layer", "batch", "ours, us", "of the roof", *peers), cells)
     return [INCLUDED, "", *lines] if cells else []
+
+
+def _tiles(found: Record) -> list[str]:
+    """Return one line for each layer and batch: its microseconds with each tile."""
+    rows = found["tiles"]
+    names = list(dict.fromkeys(row["backend"] for row in rows))
+    keys = list(dict.fromkeys(_key(row) for row in rows))
+    times = {(_key(row), row["backend"]): f"{row['microseconds']:.1f}" for row in rows}
+    cells = [(*map(str, key), *(times.get((key, name), "") for name in names)) for key in keys]
+    explained = "Microseconds of kernels with each tile named; a layer that it has no kernel for runs as by default."
+    return [explained, "", *table(("network", "layer", "batch", *names), cells)] if rows else []
 
 
 def _errors(checks: Record) -> list[str]:

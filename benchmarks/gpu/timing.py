@@ -120,19 +120,23 @@ def time_call(
 def agreeing(contenders: Mapping[str, Contender], argument: Tensor, what: str, guarded: Guard) -> list[str]:
     """Return those whose result is near ours, the first; the others raise NumericError within ``guarded(name)``."""
     wanted = contenders[OWN](what, argument, 1)().float()
-    scale = wanted.abs().max().clamp(min=1e-30)
     found = [OWN]
     for name, make in contenders.items():
         if name == OWN:
             continue
         with guarded(name):
-            result = make(what, argument, 1)()
-            near = result.shape == wanted.shape
-            difference = float((result.float() - wanted).abs().mean() / scale) if near else float("inf")
-            if not difference <= AGREES:
-                raise NumericError(f"differs from ours by {difference:.2g}, expected at most {AGREES}.")
+            check_agreement(make(what, argument, 1)(), wanted)
             found.append(name)
     return found
+
+
+def check_agreement(result: Tensor, wanted: Tensor) -> None:
+    """Raise NumericError where a result is not near ours, in fp32."""
+    scale = wanted.abs().max().clamp(min=1e-30)
+    near = result.shape == wanted.shape
+    difference = float((result.float() - wanted).abs().mean() / scale) if near else float("inf")
+    if not difference <= AGREES:
+        raise NumericError(f"differs from ours by {difference:.2g}, expected at most {AGREES}.")
 
 
 @contextmanager

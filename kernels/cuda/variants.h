@@ -53,20 +53,20 @@
 //   tile, rows, columns, depth, stages
 #define DEEPSIM_CUDA_HOPPER_TILES(TILE) \
   TILE(wgmma_tall, 256, 128, 32, 8)     \
-  TILE(wgmma, 128, 128, 32, 6)          \
+  TILE(wgmma_square, 128, 128, 32, 6)   \
   TILE(wgmma_short, 64, 128, 32, 6)     \
   TILE(wgmma_tall16, 256, 128, 16, 8)   \
-  TILE(wgmma16, 128, 128, 16, 8)
+  TILE(wgmma_square16, 128, 128, 16, 8)
 
 //   tile, store
 #define DEEPSIM_CUDA_HOPPER_PRODUCTS(PRODUCT) \
   PRODUCT(wgmma_tall, blocks)                 \
   PRODUCT(wgmma_tall, shuffle)                \
   PRODUCT(wgmma_tall, connected)              \
-  PRODUCT(wgmma, blocks)                      \
-  PRODUCT(wgmma, shuffle)                     \
-  PRODUCT(wgmma, connected)                   \
-  PRODUCT(wgmma, partial)                     \
+  PRODUCT(wgmma_square, blocks)               \
+  PRODUCT(wgmma_square, shuffle)              \
+  PRODUCT(wgmma_square, connected)            \
+  PRODUCT(wgmma_square, partial)              \
   PRODUCT(wgmma_short, blocks)                \
   PRODUCT(wgmma_short, shuffle)               \
   PRODUCT(wgmma_short, connected)             \
@@ -74,6 +74,6 @@
   PRODUCT(wgmma_tall16, blocks)               \
   PRODUCT(wgmma_tall16, shuffle)              \
   PRODUCT(wgmma_tall16, connected)            \
-  PRODUCT(wgmma16, blocks)                    \
-  PRODUCT(wgmma16, shuffle)                   \
-  PRODUCT(wgmma16, connected)
+  PRODUCT(wgmma_square16, blocks)             \
+  PRODUCT(wgmma_square16, shuffle)            \
+  PRODUCT(wgmma_square16, connected)

@@ -223,6 +223,32 @@ def test_kernels_are_those_that_were_named(hopper, tmp_path, monkeypatch):
     assert not any(name.startswith("wgmma") for name in names[None])
 
 
+class NarrowIsWrong(Ours):
+    """Our side, with wrong results where the tile "narrow" is named."""
+
+    def __init__(self, *given, kernels=None):
+        super().__init__(*given, kernels=kernels)
+        self.wrong = kernels == "narrow"
+
+    def result(self, *given):
+        return super().result(*given).add_(int(self.wrong))
+
+
+def test_every_tile_is_timed_where_that_is_asked(hopper, monkeypatch):
+    monkeypatch.setattr(measurement, "Ours", NarrowIsWrong)
+    *_, last = measured(hopper, replace(HOPPER, single_layers=False, tiles=True), tiny_source())
+    steps_of = {}
+    for row in last["tiles"]:
+        steps_of.setdefault(row["backend"], []).append(row["step"])
+    assert {"large", "skinny", "wgmma_short", "wgmma_tall"} < set(steps_of)
+    assert {*steps_of, "narrow"} == set(measurement.tiles_of(hopper))
+    assert all(found == steps_of["large"] != [] for found in steps_of.values())
+    wrong = "tile narrow: differs from ours by 1e+30, expected at most 0.005."
+    assert [line for line in last["left_out"] if "tile" in line] == [wrong]
+    monkeypatch.setattr(hopper, "architecture", 80)
+    assert not any(name.startswith("wgmma") for name in measurement.tiles_of(hopper))
+
+
 def test_other_kernels_that_are_wrong_leave_the_defaults_figures(hopper, monkeypatch):
     monkeypatch.setattr(checks, "contradictions", lambda *given: ["encode: a gap"] if "mma" in given else [])
     *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())

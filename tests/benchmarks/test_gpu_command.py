@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch)
 
 
 def test_a_failed_check_is_exit_code_5_and_a_missed_speed_is_none(tmp_path, capsys):
-    found = {"checks": {}, "failures": [], "rows": [], "single_layers": [], "left_out": []}
+    found = {"checks": {}, "failures": [], "rows": [], "single_layers": [], "tiles": [], "left_out": []}
     command.finish({"generators": {"fc6": found}}, None, DAY)
     assert "not measured" in capsys.readouterr().out
     wrong = {**found, "failures": ["deconv3 at batch 1: error 0.1", "another"]}

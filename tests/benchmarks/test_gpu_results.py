@@ -66,6 +66,7 @@ def record():
             "rows": rows,
             "left_out": ["torch: encode differs"],
         },
+        "tiles": [step_row("large", 120.5), step_row("small", 140.0)],
         "single_layers": [step_row("cuda", 100.0), step_row("torch-graph", 250.0), step_row("cutlass", 180.0)],
     }
     versions = {"versions": {"torch": "2.9", "openvino": None}, "cpu": "A CPU", "cpus": 16, "cuda_driver": "13.0"}
@@ -123,11 +124,15 @@ def test_a_run_leaves_json_tables_and_a_plot(record, tmp_path):
     assert "| network | layer | batch | ours, us | of the roof | torch-graph | cutlass |" in page
     assert "| generator | deconv3 | 256 | 100.0 | 50% | 250.0 (2.50x) | 180.0 (1.80x) |" in page
     assert "| generator | deconv3 | 0.0003 | 0.0002 |" in page
+    assert (
+        "| network | layer | batch | large | small |" in page
+        and "| generator | deconv3 | 256 | 120.5 | 140.0 |" in page
+    )
     assert "* left out: torch: encode differs" in page and page.endswith("* left out: cutlass: no headers\n")
 
 
 def test_a_generator_that_failed_has_errors_and_no_plot(record, tmp_path):
-    record["generators"]["fc6"] |= {"rows": [], "single_layers": [], "failures": ["deconv3: error 1"]}
+    record["generators"]["fc6"] |= {"rows": [], "single_layers": [], "tiles": [], "failures": ["deconv3: error 1"]}
     record["kernels"] = "wgmma"
     paths = results.save(record, tmp_path, DAY)
     assert [path.name for path in paths] == [

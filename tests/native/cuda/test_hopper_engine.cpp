@@ -32,9 +32,10 @@ class Variable {
 
 DeviceFacts hopper() { return {"a Hopper", 90, 132, 232448, 50 << 20, 1900}; }
 
-std::string chosen(const std::string& store, int depth, int rows, int columns, Instructions instructions, bool stable = false) {
+std::string chosen(const std::string& store, int depth, int rows, int columns, Instructions instructions, bool stable = false,
+                   const char* tile = "") {
   const ProductSize size{store, depth, rows, columns, 1, 8, store == "connected" ? 1 : 9, 130};
-  return product_for(hopper(), size, stable, instructions).product.kernel;
+  return product_for(hopper(), size, stable, {instructions, tile}).product.kernel;
 }
 
 // The image of these features; with one multiprocessor, which the smallest product fills.
@@ -54,14 +55,14 @@ std::vector<std::uint8_t> image_with(const RandomBundle& bundle, const std::vect
 TEST_CASE("wgmma is taken where the GPU has it and it is estimated to be faster; mma.sync otherwise") {
   const Instructions mma = Instructions::mma, wgmma = Instructions::wgmma;
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, mma) == "large_blocks");
-  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma) == "wgmma_blocks");
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma) == "wgmma_square_blocks");
   CHECK(chosen("shuffle", 32, 32 * 33 * 33, 512, wgmma) == "wgmma_tall_shuffle");
-  CHECK(chosen("shuffle", 32, 2 * 33 * 33, 512, wgmma) == "wgmma_shuffle");
+  CHECK(chosen("shuffle", 32, 2 * 33 * 33, 512, wgmma) == "wgmma_square_shuffle");
   CHECK(chosen("shuffle", 32, 33 * 33, 256, wgmma) == "wgmma_short_partial");
   CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma_tall16_connected");
   CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "narrow_blocks");
-  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "wgmma_blocks");  // as a single image's, whatever its speed
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "wgmma_square_blocks");  // as a single image's, whatever its speed
   CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "wgmma_short_blocks");
   CHECK(chosen("connected", 32, 1, 4096, wgmma, true) == "wgmma_short_connected");
   CHECK(chosen("pixels", 32, 129 * 129, 16, wgmma, true) == "image_pixels");
@@ -70,28 +71,44 @@ TEST_CASE("wgmma is taken where the GPU has it and it is estimated to be faster;
   CHECK(chosen("connected", 16, 64, 4096, Instructions::fma, true) == "small16_connected");
   const DeviceFacts small{"a GPU with less shared memory", 90, 132, 101376, 50 << 20, 1900};  // too little for the widest tile
   const ProductSize size{"blocks", 32, 32 * 33 * 33, 256, 1, 8, 9, 70};
-  CHECK(product_for(small, size, false, wgmma).product.kernel == "wgmma_blocks");
+  CHECK(product_for(small, size, false, {wgmma}).product.kernel == "wgmma_square_blocks");
+}
+
+TEST_CASE("a tile that is named is taken as far as it has kernels") {
+  const Instructions mma = Instructions::mma, wgmma = Instructions::wgmma;
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, mma, false, "small") == "small_blocks");
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, mma, false, "skinny") == "skinny_partial");
+  CHECK(chosen("blocks", 32, 33 * 33, 512, wgmma, true, "wgmma_tall") == "wgmma_tall_blocks");
+  CHECK(chosen("blocks", 16, 33 * 33, 512, wgmma, true, "wgmma_tall") == "wgmma_tall16_blocks");
+  CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma, false, "wgmma_tall") == "images_pixels");
+  const Kernels tall = kernels_of("wgmma_tall", hopper(), Precision::half), small = kernels_of("small", hopper(), Precision::half);
+  CHECK(tall.instructions == wgmma);
+  CHECK(tall.tile == "wgmma_tall");
+  CHECK(small.instructions == mma);
+  CHECK(small.tile == "small");
+  CHECK(kernels_of("wgmma", hopper(), Precision::half).tile.empty());
+  CHECK_THROWS_AS(kernels_of("small16", hopper(), Precision::half), Failure);
 }
 
 TEST_CASE("the choice of instructions by name") {
   DeviceFacts ampere{"an A100", 80, 108, 166912, 40 << 20, 1100};
-  CHECK(instructions_of("", hopper(), Precision::half) == Instructions::wgmma);
-  CHECK(instructions_of("wgmma", hopper(), Precision::half) == Instructions::wgmma);
-  CHECK(instructions_of("mma", ampere, Precision::half) == Instructions::mma);
-  CHECK_THROWS_WITH_AS(instructions_of("wgmma", ampere, Precision::half),
+  CHECK(kernels_of("", hopper(), Precision::half).instructions == Instructions::wgmma);
+  CHECK(kernels_of("wgmma", hopper(), Precision::half).instructions == Instructions::wgmma);
+  CHECK(kernels_of("mma", ampere, Precision::half).instructions == Instructions::mma);
+  CHECK_THROWS_WITH_AS(kernels_of("wgmma", ampere, Precision::half),
                        "kernels 'wgmma': an A100 is sm_80, expected sm_90. Use mma.", Failure);
-  CHECK(instructions_of("", ampere, Precision::single) == Instructions::fma);
-  CHECK_THROWS_WITH_AS(instructions_of("wgmma", hopper(), Precision::single),
+  CHECK(kernels_of("", ampere, Precision::single).instructions == Instructions::fma);
+  CHECK_THROWS_WITH_AS(kernels_of("wgmma", hopper(), Precision::single),
                        "kernels 'wgmma': precision is fp32, expected fp16 or bf16, since they multiply 16-bit values. Choose one "
                        "of these, or leave DEEPSIM_CUDA_KERNELS unset.", Failure);
-  CHECK_THROWS_AS(instructions_of("mma", hopper(), Precision::single), Failure);
-  CHECK_THROWS_WITH_AS(instructions_of("hmma", hopper(), Precision::half),
+  CHECK_THROWS_AS(kernels_of("mma", hopper(), Precision::single), Failure);
+  CHECK_THROWS_WITH_AS(kernels_of("hmma", hopper(), Precision::half),
                        "kernels 'hmma': unknown, expected mma or wgmma. Choose one of these.", Failure);
   const Variable variable("DEEPSIM_CUDA_KERNELS", "wgmma");
-  CHECK(instructions_of("", hopper(), Precision::half) == Instructions::wgmma);
-  CHECK(instructions_of("mma", hopper(), Precision::half) == Instructions::mma);
-  CHECK_THROWS_AS(instructions_of("", ampere, Precision::half), Failure);
-  CHECK_THROWS_AS(instructions_of("", hopper(), Precision::single), Failure);
+  CHECK(kernels_of("", hopper(), Precision::half).instructions == Instructions::wgmma);
+  CHECK(kernels_of("mma", hopper(), Precision::half).instructions == Instructions::mma);
+  CHECK_THROWS_AS(kernels_of("", ampere, Precision::half), Failure);
+  CHECK_THROWS_AS(kernels_of("", hopper(), Precision::single), Failure);
 }
 
 TEST_CASE("images by wgmma are as close to float64 as those by mma.sync, and not the same") {

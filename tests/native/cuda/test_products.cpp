@@ -92,7 +92,7 @@ TEST_CASE("tiles start anew in each image where that leaves out rows beyond the 
 // The last layer of the largest images, 3x3 over 256x256 of 16 channels; in 16 bits it takes half as much.
 TEST_CASE("64 KB of shared memory hold the windows of every published network in fp32") {
   const ProductSize last{"pixels", 16, 258 * 258, 16, 1, 1, 9, 516};
-  const Product image = product_for(kSmall, last, false, Instructions::fma).product;
+  const Product image = product_for(kSmall, last, false, {Instructions::fma}).product;
   CHECK(image.kernel == "images16_pixels");
   CHECK(image.shared_bytes(last.span, last.taps, last.chunks) == 58624);
 }

@@ -115,7 +115,7 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   whole_bytes_ = side * side * 3;
   const SlotSizes sizes{images * std::max(whole_bytes_, kImageBytes), images * feature_bytes_, images * kImageBytes};
   std::size_t need = kSlots * sizes.device() + images * feature_bytes_;
-  const Plan::Settings settings{chunk_, options.stable, instructions_of(options.kernels, gpu_->facts(), gpu_->precision())};
+  const Plan::Settings settings{chunk_, options.stable, kernels_of(options.kernels, gpu_->facts(), gpu_->precision())};
   for (Plan* plan : {&encoder_, &generator_}) need += plan->configure(settings);
   require_memory(need, "max_batch " + std::to_string(chunk_) + " needs", "Use a smaller max_batch, or free memory.");
   for (Plan* plan : {&encoder_, &generator_}) plan->prepare(stream_.get());

@@ -103,7 +103,7 @@ ProductSize Step::size(int images, Area area) const {
 }
 
 Choice Plan::choose(const ProductSize& size) const {
-  return product_for(gpu_->facts(), size, settings_.stable, settings_.instructions);
+  return product_for(gpu_->facts(), size, settings_.stable, settings_.kernels);
 }
 
 // As many images, a power of two, as take the fewest cycles each: few keep a step's input and output in the L2 cache, many

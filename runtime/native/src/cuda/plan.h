@@ -68,7 +68,7 @@ class Plan {
   struct Settings {
     int images = 1;       // at most, at once
     bool stable = false;  // an image's result has the same bits in every batch
-    Instructions instructions = Instructions::mma;
+    Kernels kernels = {};
   };
   // Choose how to run; the bytes of memory that prepare will take.
   std::size_t configure(const Settings& settings);

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <utility>
+#include <iterator>
+#include <string_view>
 
 #include "../../../../kernels/cuda/tile.h"
 #include "../../../../kernels/cuda/variants.h"
@@ -56,29 +57,44 @@ bool serve(Instructions wanted, Instructions those) {
   return those == wanted || (wanted == Instructions::wgmma && those == Instructions::mma);
 }
 
+// The tile of an entry, whatever the depth of its chunks.
+std::string tile_of(const Entry& entry) {
+  const std::string& kernel = entry.product.kernel;
+  const std::string tile = kernel.substr(0, kernel.rfind('_'));
+  return tile.size() > 2 && tile.compare(tile.size() - 2, 2, "16") == 0 ? tile.substr(0, tile.size() - 2) : tile;
+}
+
+const Entry* entry_of(const std::string& tile) {
+  const auto found = std::find_if(std::begin(kProducts), std::end(kProducts), [&](const Entry& entry) { return tile_of(entry) == tile; });
+  return found == std::end(kProducts) ? nullptr : found;
+}
+
 }  // namespace
 
-Instructions instructions_of(const std::string& name, const DeviceFacts& facts, Precision precision) {
+Kernels kernels_of(const std::string& name, const DeviceFacts& facts, Precision precision) {
   const char* variable = std::getenv("DEEPSIM_CUDA_KERNELS");
   const std::string wanted = !name.empty() ? name : variable != nullptr ? variable : "";
-  if (!wanted.empty() && wanted != "mma" && wanted != "wgmma") {
+  const Entry* tile = entry_of(wanted);
+  if (!wanted.empty() && wanted != "mma" && wanted != "wgmma" && tile == nullptr) {
     throw Failure(ErrorKind::usage, "kernels '" + wanted + "': unknown, expected mma or wgmma. Choose one of these.");
   }
   if (precision == Precision::single) {
-    if (wanted.empty()) return Instructions::fma;
+    if (wanted.empty()) return {Instructions::fma};
     throw Failure(ErrorKind::usage, "kernels '" + wanted + "': precision is fp32, expected fp16 or bf16, since they multiply " +
                                         "16-bit values. Choose one of these, or leave DEEPSIM_CUDA_KERNELS unset.");
   }
-  if (wanted == "mma") return Instructions::mma;
-  if (wanted.empty()) return facts.architecture == 90 && has_machine_code(90) ? Instructions::wgmma : Instructions::mma;
+  const bool default_wgmma = wanted.empty() && facts.architecture == 90 && has_machine_code(90);
+  if (!default_wgmma && wanted != "wgmma" && (tile == nullptr || tile->product.instructions == Instructions::mma)) {
+    return {Instructions::mma, tile != nullptr ? wanted : ""};
+  }
   if (facts.architecture != 90) {
-    throw Failure(ErrorKind::device, "kernels 'wgmma': " + facts.name + " is sm_" + std::to_string(facts.architecture) +
+    throw Failure(ErrorKind::device, "kernels '" + wanted + "': " + facts.name + " is sm_" + std::to_string(facts.architecture) +
                                          ", expected sm_90. Use mma.");
   }
   if (!has_machine_code(90)) {
-    throw Failure(ErrorKind::device, "kernels 'wgmma': this libdeepsim was built without those for sm_90. Use mma.");
+    throw Failure(ErrorKind::device, "kernels '" + wanted + "': this libdeepsim was built without those for sm_90. Use mma.");
   }
-  return Instructions::wgmma;
+  return {Instructions::wgmma, tile != nullptr ? wanted : ""};
 }
 
 int Product::image_tiles(const ProductSize& size) const {
@@ -93,7 +109,11 @@ int Product::row_tiles(const ProductSize& size) const {
 
 int Product::blocks(const ProductSize& size) const { return row_tiles(size) * divide_up(size.columns, columns) * size.groups; }
 
-Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, Instructions instructions) {
+namespace {
+
+// The best of those entries that may be considered; one without a kernel where none fits.
+template <class Considered>
+Choice best_of(const DeviceFacts& facts, const ProductSize& size, bool stable, const Considered& considered) {
   const Product* product = nullptr;
   Choice best;
   const auto consider = [&](const Product& candidate, int parts) {
@@ -109,17 +129,28 @@ Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stabl
   for (const Entry& entry : kProducts) {  // those of wgmma first
     // mma.sync and wgmma add in different orders: which is faster depends on the batch, and an image's bits must not.
     if (stable && product != nullptr && entry.product.instructions != product->instructions) continue;
-    if (entry.product.depth != size.depth || !serve(instructions, entry.product.instructions)) continue;
+    if (entry.product.depth != size.depth || !considered(entry)) continue;
     if (entry.store == size.store) consider(entry.product, 1);
     if (stable || size.store == "pixels" || entry.store != std::string_view("partial")) continue;
     for (const int parts : kParts)
       if (parts <= size.chunks) consider(entry.product, parts);
   }
-  if (product == nullptr) {
+  if (product != nullptr) best.product = *product;
+  return best;
+}
+
+}  // namespace
+
+Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, const Kernels& kernels) {
+  const auto served = [&](const Entry& entry) { return serve(kernels.instructions, entry.product.instructions); };
+  const auto named = [&](const Entry& entry) { return served(entry) && tile_of(entry) == kernels.tile; };
+  Choice best;
+  if (!kernels.tile.empty()) best = best_of(facts, size, stable, named);
+  if (best.product.kernel.empty()) best = best_of(facts, size, stable, served);
+  if (best.product.kernel.empty()) {
     throw Failure(ErrorKind::device, "cuda: a layer's windows reach over " + std::to_string(size.span) + " pixels, more than " +
                                          facts.name + " has shared memory for. Use backend cpu.");
   }
-  best.product = *product;
   return best;
 }
 
