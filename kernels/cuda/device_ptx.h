@@ -14,6 +14,16 @@
 namespace deepsim::cuda {
 
 DEEPSIM_DEVICE int thread_index() { return static_cast<int>(threadIdx.x); }
+// What is made of it is computed where it is used, instead of kept in registers that are wanted for something else.
+DEEPSIM_DEVICE int anew(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+DEEPSIM_DEVICE int thread_index_anew() {
+  int index;
+  asm volatile("mov.u32 %0, %%tid.x;\n" : "=r"(index));
+  return index;
+}
 DEEPSIM_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
 DEEPSIM_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
 DEEPSIM_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }

@@ -8,10 +8,10 @@ namespace deepsim::cuda {
 
 DEEPSIM_DEVICE bool lies_in(int index, int count) { return static_cast<unsigned>(index) < static_cast<unsigned>(count); }
 
-// The first row of a block's tile of so many rows.
-DEEPSIM_DEVICE int first_row_of(const ShiftGemm& layer, int tile_rows) {
-  if (layer.by_image == 0) return block_x() * tile_rows;
-  const int image = divide(block_x(), layer.image_tiles), tile = block_x() - image * layer.image_tiles.value;
+// The first row of a tile of so many rows, of those down a column of tiles.
+DEEPSIM_DEVICE int first_row_of(const ShiftGemm& layer, int tile_rows, int index) {
+  if (layer.by_image == 0) return index * tile_rows;
+  const int image = divide(index, layer.image_tiles), tile = index - image * layer.image_tiles.value;
   return image * layer.image_rows.value + layer.first_down * layer.pitch + tile * tile_rows;
 }
 
@@ -171,7 +171,7 @@ DEEPSIM_DEVICE Four* partial_sums(const ShiftGemm& layer, int split, int group, 
 
 // Where the values of a row of the product go: Store::blocks, shuffle, connected.
 struct RowOut {
-  unsigned char* at;  // the first channel of pixel (p, q), or (2p, 2q)
+  int row;            // that holds the first channel of pixel (p, q), or (2p, 2q), in a plane of the first 16 channels
   unsigned keeps;     // bit a: the pixels of row 2p - a are inside; bit 2 + b: those of column 2q - b
 
   template <Store kStore>
@@ -179,35 +179,32 @@ struct RowOut {
     constexpr int size = kStore == Store::shuffle ? 2 : 1;
     const Place& out = layer.out;
     const int y = size * window.p, x = size * window.q;
-    const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(window.image) * out.image + y * out.y + x * out.x;
     unsigned keeps = window.kept ? 0xf : 0;
     if (kStore == Store::shuffle && window.kept)
       keeps = (lies_in(y, out.height) ? 1 : 0) | (lies_in(y - 1, out.height) ? 2 : 0) | (lies_in(x, out.width) ? 4 : 0) |
               (lies_in(x - 1, out.width) ? 8 : 0);
-    return {out.base + row * kRow, keeps};
+    return {window.image * out.image + y * out.y + x * out.x, keeps};
   }
 };
 
 // Where 16 columns go, the index-th ones of all groups: they are 16 channels of a pixel.
 struct SixteenOut {
-  std::ptrdiff_t offset;  // bytes from RowOut::at
-  unsigned needs;         // bits of RowOut::keeps
+  int rows;        // from RowOut::row
+  unsigned needs;  // bits of RowOut::keeps
 
   template <Store kStore>
   DEEPSIM_DEVICE static SixteenOut of(const ShiftGemm& layer, int index) {
     const Place& out = layer.out;
     if (kStore == Store::shuffle) {
       const int a = index / 2 % 2, b = index % 2;
-      const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(index / 4) * out.sixteen - a * out.y - b * out.x;
-      return {row * kRow, 1u << a | 4u << b};
+      return {index / 4 * out.sixteen - a * out.y - b * out.x, 1u << a | 4u << b};
     }
     if (kStore == Store::connected) {
       const int block = divide(index, layer.out_pixels), pixel = index - block * layer.out_pixels.value;
       const int y = divide(pixel, layer.out_width), x = pixel - y * layer.out_width.value;
-      const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(block) * out.sixteen + y * out.y + x * out.x;
-      return {row * kRow, 1};
+      return {block * out.sixteen + y * out.y + x * out.x, 1};
     }
-    return {static_cast<std::ptrdiff_t>(index) * out.sixteen * kRow, 1};
+    return {index * out.sixteen, 1};
   }
 };
 
@@ -238,7 +235,7 @@ DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, con
   RowOut rows[kRows];
   DEEPSIM_UNROLL
   for (int r = 0; r < kRows; ++r) rows[r] = RowOut::of<kStore>(layer, Window(layer, row(r)));
-  const std::ptrdiff_t within = offset_of<Element>(layer.out, share.column % kColumns);
+  unsigned char* const first = layer.out.base + offset_of<Element>(layer.out, share.column % kColumns);
   const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.out.plane) * kRow;
   DEEPSIM_UNROLL
   for (int j = 0; j < kPairs; j += run) {
@@ -257,7 +254,7 @@ DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, con
         values[2 * i] = activate(pair.low + bias[2 * i], layer.slope);
         values[2 * i + 1] = activate(pair.high + bias[2 * i + 1], layer.slope);
       }
-      put<Element>(rows[r].at + to.offset + within, plane, values);
+      put<Element>(first + static_cast<std::ptrdiff_t>(rows[r].row + to.rows) * kRow, plane, values);
     }
   }
 }

@@ -90,7 +90,8 @@ struct ShiftGemm {
   int chunks = 1;        // of the group's channels
   int chunks_per_split = 1, splits = 1;
   Store whole = Store::blocks;  // how the sum of splits is stored
-  int row_tiles = 1, column_tiles = 1;
+  Divisor row_tiles, column_tiles;  // of a group
+  int tiles = 1, blocks = 1;    // of all groups; that take them in turns, where a block takes more than one
   int columns = 0;       // of a group
   int groups = 1;
   int phases = 1;        // Store::pixels: 4 where a window gives a 2x2 block, else 1

@@ -93,7 +93,7 @@ struct Product {
   int left_at, right_at;  // where this thread begins to read the buffers of a step
 
   DEEPSIM_DEVICE Product(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(in_shared(memory)), first_row(first_row_of(l, T::rows)), column_tile(block_y()),
+      : layer(l), shared(in_shared(memory)), first_row(first_row_of(l, T::rows, block_x())), column_tile(block_y()),
         group(block_z() / l.splits), split(block_z() % l.splits) {
     const int taps = l.kernel * l.kernel, warp = thread_index() / 32;
     steps_of_chunk = T::steps(taps);
@@ -248,7 +248,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
     write_pixels<Element, T::rows, T::threads>(layer, shared, product.first_row);
   } else if constexpr (kStore == Store::partial) {
     store_part<rows, pairs>(layer, share, row_of_share, sum);
-    const int tile = (product.group * layer.column_tiles + product.column_tile) * layer.row_tiles + block_x();
+    const int tile = (product.group * layer.column_tiles.value + product.column_tile) * layer.row_tiles.value + block_x();
     if (!last_to_be_ready(layer.ready + tile, layer.splits - Policy::early)) return;
     add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, const Four& part) {
       DEEPSIM_UNROLL

@@ -1,6 +1,7 @@
 // The matrix product of shift_gemm.h with the instructions of Hopper: the same layer, packed weights, order of steps and
 // stores. A lane of one warp copies: the input of each chunk with the rows that its taps reach, and the weights of each step
-// in one piece. The warpgroups before it multiply 64 or 128 rows each, straight from shared memory.
+// in one piece. The warpgroups before it multiply 64 or 128 rows each, straight from shared memory. A block computes one tile
+// after the other: what the next one needs is copied while this one is stored, and weights of few steps are copied once.
 //
 // Each buffer has two barriers. "full": the copying lane arrives with the bytes that it expects. "free": a lane of every
 // multiplying warp arrives when the multiplications that read the buffer are over. The k-th use of a buffer (from 0)
@@ -23,16 +24,17 @@ struct HopperCorrect {
   static constexpr bool waits_until_full = true, waits_until_free = true;
   static constexpr unsigned full_parity = 0, free_parity = 0;  // 1: wait for the wrong phase
   static constexpr int lax = 0;  // groups of multiplications too many under way when a buffer is freed
+  static constexpr bool releases_at_end = true;  // of a tile, the buffers of its last step
   static constexpr int missing_bytes = 0;  // of what a phase expects
 };
 
-// Buffers used one after the other, and which phase of their barriers this is.
+// Buffers used one after the other, and which phase of their barriers this is; after so many uses of them.
 struct Ring {
-  int count;
-  int index = 0;
-  unsigned parity = 0;
+  int count, index;
+  unsigned parity;
 
-  DEEPSIM_DEVICE explicit Ring(int buffers) : count(buffers) {}
+  DEEPSIM_DEVICE Ring(int buffers, int uses)
+      : count(buffers), index(uses % buffers), parity(static_cast<unsigned>(uses / buffers % 2)) {}
   DEEPSIM_DEVICE int before() const { return index == 0 ? count - 1 : index - 1; }
   DEEPSIM_DEVICE void advance() {
     if (++index < count) return;
@@ -43,21 +45,37 @@ struct Ring {
 
 enum class Signal { weights_full, weights_free, input_full, input_free };
 
+// A tile of the product, or a part of its sum: blocks of whole sums take tiles column by column, those of parts the one that
+// the grid has for them.
+struct TileAt {
+  int first_row, column_tile, group, split;
+
+  template <class T, bool kInParts>
+  DEEPSIM_DEVICE static TileAt of(const ShiftGemm& layer, int tile) {
+    if (kInParts) return {first_row_of(layer, T::rows, block_x()), block_y(), block_z() / layer.splits, block_z() % layer.splits};
+    const int column = divide(tile, layer.row_tiles), group = divide(column, layer.column_tiles);
+    return {first_row_of(layer, T::rows, tile - column * layer.row_tiles.value), column - group * layer.column_tiles.value, group, 0};
+  }
+};
+
 template <class T, class Policy>
 struct HopperProduct {
   const ShiftGemm& layer;
   unsigned char* shared;
-  int first_row, column_tile, group, split;
-  int input_rows, input_count;
+  int input_rows, input_count, taps;
+  bool keeps_weights;  // the same for all tiles, and as many as there are buffers
 
   DEEPSIM_DEVICE HopperProduct(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(memory), first_row(first_row_of(l, T::rows)), column_tile(block_y()),
-        group(block_z() / l.splits), split(block_z() % l.splits), input_rows(T::rows + l.span),
-        input_count(T::input_buffers(l.kernel * l.kernel, l.chunks_per_split)) {}
+      : layer(l), shared(memory), input_rows(T::rows + l.span),
+        input_count(T::input_buffers(l.kernel * l.kernel, l.chunks_per_split)), taps(l.kernel * l.kernel),
+        keeps_weights(l.splits == 1 && l.column_tiles.value * l.groups == 1 && l.chunks * taps <= T::stages) {}
 
-  DEEPSIM_DEVICE int first_chunk() const { return split * layer.chunks_per_split; }
-  DEEPSIM_DEVICE int chunk_count() const {
-    const int left = layer.chunks - first_chunk();
+  // The buffers of a block's tile number `turn`, all of whose tiles have as many steps.
+  DEEPSIM_DEVICE Ring input_ring(int turn) const { return Ring(input_count, turn * layer.chunks); }
+  DEEPSIM_DEVICE Ring stage_ring(int turn) const { return Ring(T::stages, keeps_weights ? 0 : turn * layer.chunks * taps); }
+
+  DEEPSIM_DEVICE int chunk_count(int split) const {
+    const int left = layer.chunks - split * layer.chunks_per_split;
     return left < layer.chunks_per_split ? left : layer.chunks_per_split;
   }
   DEEPSIM_DEVICE Barrier* barrier(Signal signal, int buffer) const {
@@ -91,19 +109,20 @@ struct HopperProduct {
 
   // One lane: the input of every chunk, whose planes' rows lie together in memory and in shared memory, and after it the
   // weights of the chunk's steps.
-  DEEPSIM_DEVICE void feed() const {
-    const int taps = layer.kernel * layer.kernel, units = (layer.columns + kUnit - 1) / kUnit;
+  DEEPSIM_DEVICE void feed(const TileAt& at, int turn) const {
+    Ring inputs = input_ring(turn), stages = stage_ring(turn);
     const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kRow;
-    const unsigned char* input = layer.in + (group * layer.group_planes + first_chunk() * T::planes) * plane +
-                                 static_cast<std::ptrdiff_t>(first_row + layer.first_shift) * kRow;
-    const unsigned char* weights = layer.weights + (static_cast<std::ptrdiff_t>(group * units + column_tile) * layer.chunks +
-                                                    first_chunk()) * taps * T::weight_bytes;
-    Ring inputs(input_count), stages(T::stages);
-    for (int chunk = chunk_count(); chunk > 0; --chunk, inputs.advance()) {
+    const int first_chunk = at.split * layer.chunks_per_split, units = (layer.columns + kUnit - 1) / kUnit;
+    const unsigned char* input = layer.in + (at.group * layer.group_planes + first_chunk * T::planes) * plane +
+                                 static_cast<std::ptrdiff_t>(at.first_row + layer.first_shift) * kRow;
+    const unsigned char* weights = layer.weights + (static_cast<std::ptrdiff_t>(at.group * units + at.column_tile) * layer.chunks +
+                                                    first_chunk) * taps * T::weight_bytes;
+    for (int chunk = chunk_count(at.split); chunk > 0; --chunk, inputs.advance()) {
       start_filling(Signal::input_full, Signal::input_free, inputs, T::planes * input_rows * kRow);
       for (int p = 0; p < T::planes; ++p, input += plane)
         bulk_copy(input_at(inputs.index) + p * input_rows * kRow, input, input_rows * kRow,
                   barrier(Signal::input_full, inputs.index));
+      if (keeps_weights && turn > 0) continue;
       for (int tap = 0; tap < taps; ++tap, weights += T::weight_bytes, stages.advance()) {
         start_filling(Signal::weights_full, Signal::weights_free, stages, T::weight_bytes - Policy::missing_bytes);
         bulk_copy(weights_at(stages.index), weights, T::weight_bytes, barrier(Signal::weights_full, stages.index));
@@ -137,9 +156,9 @@ struct HopperProduct {
   }
 
   // Each step's multiplications start before those of the step before are waited for; then that step's buffers are free.
-  DEEPSIM_DEVICE void consume(float (&sums)[T::matrices][T::columns / 2]) const {
-    Ring input(input_count), weights(T::stages);
-    for (int chunk = 0; chunk < chunk_count(); ++chunk, input.advance()) {
+  DEEPSIM_DEVICE void consume(int chunks, int turn, float (&sums)[T::matrices][T::columns / 2]) const {
+    Ring input = input_ring(turn), weights = stage_ring(turn);
+    for (int chunk = 0; chunk < chunks; ++chunk, input.advance()) {
       wait_full(Signal::input_full, input);
       for (int row = 0; row < layer.kernel; ++row)
         for (int column = 0; column < layer.kernel; ++column, weights.advance()) {
@@ -147,55 +166,98 @@ struct HopperProduct {
           const bool first_tap = row + column == 0, first = first_tap && chunk == 0;
           multiply(input.index, weights.index, row * layer.pitch + column, first, sums);
           wait_multiplies<1 + Policy::lax>();
-          if (!first) release(Signal::weights_free, weights.before());
+          if (!first && !keeps_weights) release(Signal::weights_free, weights.before());
           if (!first && first_tap) release(Signal::input_free, input.before());
         }
     }
     wait_multiplies<0>();
+    if (Policy::releases_at_end) {
+      if (!keeps_weights) release(Signal::weights_free, weights.before());
+      release(Signal::input_free, input.before());
+    }
     DEEPSIM_UNROLL
     for (int i = 0; i < T::matrices; ++i) settle(sums[i]);
   }
 };
 
+// How the sums of a multiplying thread lie in registers, and what they are of.
+template <class T>
+struct HopperSums {
+  static constexpr int rows = T::matrices * 2, pairs = T::columns / 8;
+  float values[T::matrices][T::columns / 2];
+
+  DEEPSIM_DEVICE float* pair(int r, int j) { return values[r / 2] + j * 4 + r % 2 * 2; }
+  DEEPSIM_DEVICE static Share share(const TileAt& at) {
+    return {at.group, at.split, at.column_tile * T::columns + thread_index_anew() % 4 * 8, at.first_row};
+  }
+  DEEPSIM_DEVICE static int first_row(const TileAt& at) {
+    const int thread = thread_index_anew(), warp = thread / 32;
+    return at.first_row + warp / 4 * T::matrices * 64 + warp % 4 * 16 + thread % 32 / 4;
+  }
+  DEEPSIM_DEVICE static int row(int first, int r) { return first + r / 2 * 64 + r % 2 * 8; }
+};
+
+// A part of a tile's sum, and the sum of all parts by the block that is the last to be ready.
+template <class T, class Policy>
+DEEPSIM_DEVICE void add_up(const HopperProduct<T, Policy>& product, bool consumes) {
+  using Sums = HopperSums<T>;
+  const ShiftGemm& layer = product.layer;
+  const TileAt at = TileAt::of<T, true>(layer, 0);
+  const int first = Sums::first_row(at);
+  const auto row = [&](int r) { return Sums::row(first, r); };
+  Sums sums;
+  const auto sum = [&](int r, int j) { return Pair{sums.pair(r, j)[0], sums.pair(r, j)[1]}; };
+  if (consumes) {
+    product.consume(product.chunk_count(at.split), 0, sums.values);
+    store_part<Sums::rows, Sums::pairs>(layer, Sums::share(at), row, sum);
+  } else {
+    if (elected()) product.feed(at, 0);
+    sync_warp();  // of whose lanes one copied
+  }
+  const int tile = (at.group * layer.column_tiles.value + at.column_tile) * layer.row_tiles.value + block_x();
+  if (!last_to_be_ready(layer.ready + tile, layer.splits) || !consumes) return;
+  add_parts<Sums::rows, Sums::pairs>(layer, Sums::share(at), row, [&](int r, int j, int split, const Four& part) {
+    DEEPSIM_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      float& own = sums.pair(r, j + i / 2)[i % 2];
+      own = split == 0 ? part.values[i] : own + part.values[i];
+    }
+  });
+  store_whole<typename T::Element, Sums::rows, Sums::pairs>(layer, Sums::share(at), row, sum);
+}
+
+// The tile that a block takes in its turn.
+DEEPSIM_DEVICE int tile_of(const ShiftGemm& layer, int turn) { return block_x() + turn * layer.blocks; }
+
+// One tile after the other; what a tile's sums are of is looked at when they are there, and takes no registers before.
+template <class T, Store kStore, class Policy>
+DEEPSIM_DEVICE void compute_tiles(const HopperProduct<T, Policy>& product) {
+  using Sums = HopperSums<T>;
+  const ShiftGemm& layer = product.layer;
+  for (int turn = 0; tile_of(layer, turn) < layer.tiles; ++turn) {
+    Sums sums;
+    product.consume(layer.chunks, turn, sums.values);
+    const TileAt at = TileAt::of<T, false>(layer, tile_of(layer, anew(turn)));
+    const int first = Sums::first_row(at);
+    store_values<kStore, typename T::Element, Sums::rows, Sums::pairs>(
+        layer, Sums::share(at), [&](int r) { return Sums::row(first, r); },
+        [&](int r, int j) { return Pair{sums.pair(r, j)[0], sums.pair(r, j)[1]}; });
+  }
+}
+
 template <class T, Store kStore, class Policy = HopperCorrect>
 DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* shared) {
   static_assert(kStore != Store::pixels);
-  using Element = typename T::Element;
   const HopperProduct<T, Policy> product(layer, shared);
   product.make_barriers();
   const bool consumes = thread_index() < T::consumers * kWarpgroup;
-  constexpr int rows = T::matrices * 2, pairs = T::columns / 8;
-  float sums[T::matrices][T::columns / 2];
-  DEEPSIM_UNROLL
-  for (int i = 0; i < T::matrices; ++i)
-    DEEPSIM_UNROLL
-    for (int j = 0; j < T::columns / 2; ++j) sums[i][j] = 0.0f;
-  const Share share{product.group, product.split, product.column_tile * T::columns + thread_index() % 4 * 8, product.first_row};
-  const int warp = thread_index() / 32, row = product.first_row + warp / 4 * T::matrices * 64 + warp % 4 * 16 + thread_index() % 32 / 4;
-  const auto row_of_share = [&](int r) { return row + r / 2 * 64 + r % 2 * 8; };
-  const auto sum = [&](int r, int j) { return Pair{sums[r / 2][j * 4 + r % 2 * 2], sums[r / 2][j * 4 + r % 2 * 2 + 1]}; };
-  if (consumes) {
-    product.consume(sums);
-    if constexpr (kStore == Store::partial) {
-      store_part<rows, pairs>(layer, share, row_of_share, sum);
-    } else {
-      store_values<kStore, Element, rows, pairs>(layer, share, row_of_share, sum);
-    }
-  } else if (elected()) {
-    product.feed();
-  }
   if constexpr (kStore == Store::partial) {
-    if (!consumes) sync_warp();  // of whose lanes one copied
-    const int tile = (product.group * layer.column_tiles + product.column_tile) * layer.row_tiles + block_x();
-    if (!last_to_be_ready(layer.ready + tile, layer.splits) || !consumes) return;
-    add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, const Four& part) {
-      DEEPSIM_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        float& own = sums[r / 2][(j + i / 2) * 4 + r % 2 * 2 + i % 2];
-        own = split == 0 ? part.values[i] : own + part.values[i];
-      }
-    });
-    store_whole<Element, rows, pairs>(layer, share, row_of_share, sum);
+    add_up<T>(product, consumes);
+  } else if (consumes) {
+    compute_tiles<T, kStore>(product);
+  } else if (elected()) {
+    for (int turn = 0; tile_of(layer, turn) < layer.tiles; ++turn)
+      product.feed(TileAt::of<T, false>(layer, tile_of(layer, turn)), turn);
   }
 }
 

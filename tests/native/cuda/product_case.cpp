@@ -255,9 +255,11 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   const int partials = layer_.splits > 0 ? product_.splits * layer_.groups * product_.rows * product_.columns : 0;
   std::vector<float> partial(static_cast<std::size_t>(partials), NAN);
   product_.partial = partial.data();
-  product_.row_tiles = divide_up(product_.rows, tile.rows);
-  product_.column_tiles = divide_up(product_.columns, tile.columns);
-  std::vector<unsigned> ready(static_cast<std::size_t>(product_.row_tiles * product_.column_tiles * layer_.groups));
+  product_.row_tiles = Divisor(divide_up(product_.rows, tile.rows));
+  product_.column_tiles = Divisor(divide_up(product_.columns, tile.columns));
+  product_.tiles = product_.row_tiles.value * product_.column_tiles.value * layer_.groups;
+  product_.blocks = std::min(tile.blocks, product_.tiles);
+  std::vector<unsigned> ready(static_cast<std::size_t>(product_.tiles));
   product_.ready = ready.data();
   launch(tile, schedule, used);
   const auto left = std::count_if(ready.begin(), ready.end(), [](unsigned count) { return count != 0; });
@@ -283,8 +285,8 @@ void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const E
   const int shared = tile.shared_bytes(product_.span, taps, product_.chunks_per_split);
   const int image_tiles = divide_up(product_.windows_down * product_.pitch, tile.rows);
   const int row_tiles = product_.by_image ? layer_.images * image_tiles : divide_up(product_.rows, tile.rows);
-  const emulation::Grid grid{row_tiles, divide_up(product_.columns, tile.columns),
-                             layer_.groups * product_.splits};
+  emulation::Grid grid{row_tiles, divide_up(product_.columns, tile.columns), layer_.groups * product_.splits};
+  if (tile.blocks > 0 && layer_.splits == 0) grid = {product_.blocks, 1, 1};
   const auto bytes = static_cast<std::size_t>(shared);
   ShiftGemm told = product_;
   told.image_tiles = Divisor(image_tiles);

@@ -40,6 +40,7 @@ struct TileFacts {
   std::string name;
   int rows, columns, depth, threads;
   int (*shared_bytes)(int span, int taps, int chunks);
+  int blocks = 0;  // that take tiles in turns, at the most; 0: each takes the one that the grid has for it
 };
 
 // The tiles that have a kernel with this store and serve this many channels of a group.

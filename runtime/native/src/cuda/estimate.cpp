@@ -33,14 +33,13 @@ Rates rates_of(int architecture, Instructions instructions) {
   return rates;
 }
 
-// Blocks that a multiprocessor has room for.
+}  // namespace
+
 int resident(const DeviceFacts& facts, const Product& product, int shared_bytes) {
   const int sums = product.rows * product.columns / product.threads;
   const int registers = std::max(product.residents, kRegisters / (product.threads * (sums + kOtherRegisters)));
   return std::max(1, std::min(registers, (facts.shared_bytes + 1024) / (shared_bytes + 1024)));
 }
-
-}  // namespace
 
 double memory_cycles(const DeviceFacts& facts, double bytes) { return bytes / facts.memory_bytes; }
 
@@ -57,10 +56,11 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const int beside = resident(facts, product, product.shared_bytes(size.span, size.taps, chunks_per_split));
   const double storing = tile * kOutputCycles, busy = std::max(multiplying, shared) + storing * (beside > 1 ? kBeside : 1);
   const bool ahead = product.instructions == Instructions::wgmma;  // multiplies while the next step is made ready
-  const double copying = std::max(kLatency * steps / (product.stages - 1), (input + weights) / kCopyRate);
-  const double alone = 2 * kLatency + std::max(multiplying + (ahead ? 0 : steps * kStepCycles), copying) + storing;
+  // Blocks that take tiles in turns start once, and copy for the next one while they store.
+  const double starting = 2 * kLatency, copying = std::max(kLatency * steps / (product.stages - 1), (input + weights) / kCopyRate);
+  const double alone = (product.in_turns ? 0 : starting) + std::max(multiplying + (ahead ? 0 : steps * kStepCycles), copying) + storing;
   const int most = divide_up(blocks, facts.multiprocessors), waves = divide_up(most, beside);
-  const double computing = std::max(most * busy, waves * alone);
+  const double computing = std::max(most * busy, waves * alone) + (product.in_turns ? starting : 0);
   const double element = static_cast<double>(product.chunk_row_bytes) / product.depth;
   const double outputs = static_cast<double>(size.rows) * size.columns * size.groups;
   const double cache = facts.multiprocessors * rates.cache_bytes;

@@ -309,12 +309,18 @@ void Plan::start_product(Stream stream, const ProductSize& size, kernel::ShiftGe
   product.partial = partial_.as<float>();
   product.ready = ready_.as<unsigned>();
   product.whole = whole_of(size);
-  product.row_tiles = chosen.row_tiles(size);
-  product.column_tiles = divide_up(size.columns, chosen.columns);
+  product.row_tiles = kernel::Divisor(chosen.row_tiles(size));
+  product.column_tiles = kernel::Divisor(divide_up(size.columns, chosen.columns));
+  product.tiles = chosen.blocks(size);
   product.by_image = chosen.image_tiles(size) > 0 ? 1 : 0;
   product.image_tiles = kernel::Divisor(std::max(1, chosen.image_tiles(size)));
-  const GridSize grid{product.row_tiles, product.column_tiles, size.groups * choice.splits};
   const int shared = chosen.shared_bytes(size.span, size.taps, choice.chunks_per_split);
+  GridSize grid{product.row_tiles.value, product.column_tiles.value, size.groups * choice.splits};
+  if (chosen.in_turns) {
+    const DeviceFacts& facts = gpu_->facts();
+    product.blocks = std::min(product.tiles, facts.multiprocessors * resident(facts, chosen, shared));
+    grid = {product.blocks, 1, 1};
+  }
   gpu_->launch(chosen.kernel.c_str(), grid, chosen.threads, shared, stream, product, {&product.pixels, pixels});
 }
 

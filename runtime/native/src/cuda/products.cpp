@@ -36,7 +36,7 @@ struct Entry {
 template <class Tile>
 Entry entry(const char* store, const char* name, Instructions instructions) {
   return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::stages, Tile::threads, Tile::planes * kernel::kRow,
-                  Tile::operand_bytes, Tile::all_taps, Tile::residents, Tile::shared_bytes, instructions}};
+                  Tile::operand_bytes, Tile::all_taps, instructions == Instructions::wgmma && store != std::string_view("partial"), Tile::residents, Tile::shared_bytes, instructions}};
 }
 
 // The first of several that are estimated to be as fast is taken.

@@ -33,6 +33,7 @@ struct Product {
   int chunk_row_bytes = 0;  // of a chunk's channels in one row
   int operand_bytes = 0;    // that all warps read from shared memory for one tap
   bool all_taps = false;    // in one step of the main loop
+  bool in_turns = false;    // a block computes one tile after the other
   int residents = 1;        // blocks that registers leave a multiprocessor room for, at the least
   int (*shared_bytes)(int span, int taps, int chunks) = nullptr;
   Instructions instructions = Instructions::mma;
