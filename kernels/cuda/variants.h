@@ -53,7 +53,7 @@
 //   tile, rows, columns, depth, stages
 #define DEEPSIM_CUDA_HOPPER_TILES(TILE) \
   TILE(wgmma_tall, 256, 128, 32, 8)     \
-  TILE(wgmma_square, 128, 128, 32, 6)   \
+  TILE(wgmma_square, 128, 128, 32, 8)   \
   TILE(wgmma_short, 64, 128, 32, 6)     \
   TILE(wgmma_tall16, 256, 128, 16, 8)   \
   TILE(wgmma_square16, 128, 128, 16, 8)

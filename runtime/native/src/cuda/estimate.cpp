@@ -65,7 +65,10 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const double outputs = static_cast<double>(size.rows) * size.columns * size.groups;
   const double cache = facts.multiprocessors * rates.cache_bytes;
   const double parts = splits == 1 ? 0 : splits * outputs * sizeof(float);  // written and read
-  const double delivering = (blocks * (input + weights) + outputs * element + 2 * parts) / cache;
+  // Weights of few steps stay where they are while a block computes one tile after the other.
+  const bool kept = product.in_turns && size.columns <= product.columns && size.groups == 1 && taps <= product.stages;
+  const int copies = kept ? std::min(blocks, facts.multiprocessors * beside) : blocks;  // of weights
+  const double delivering = (blocks * input + copies * weights + outputs * element + 2 * parts) / cache;
   const double all_weights = element * product.depth * size.chunks * size.taps * size.columns * size.groups;
   const double spilled = parts > kShareOfCache * facts.cache_bytes ? 2 * parts : 0;  // what the cache does not hold
   const double loading = memory_cycles(facts, all_weights + spilled), longest = std::max({computing, delivering, loading});
