@@ -3,12 +3,14 @@
 
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "../random_bundle.h"
 #include "cuda/products.h"
 #include "deepsim/inverter.h"
 #include "error.h"
+#include "small_bundle.h"
 #include "stand_in.h"
 
 using deepsim::runtime::Inverter;
@@ -121,4 +123,24 @@ TEST_CASE("images by wgmma are as close to float64 as those by mma.sync, and not
   CHECK(mean_difference(mma, wanted) < 0.2);
   CHECK(mean_difference(wgmma, wanted) < 0.2);
   CHECK(mma != wgmma);
+}
+
+TEST_CASE("on Hopper, wgmma is what a default engine takes; with `stable`, no image's bits depend on who is beside it") {
+  const StandIn architecture("ARCHITECTURE", "90"), few("MULTIPROCESSORS", "2");
+  const SmallBundle bundle;
+  const std::vector<std::uint8_t> images = random_images(5, 5);
+  std::vector<std::uint8_t> together(5 * kImage), other(5 * kImage), one(kImage), loop(kImage);
+  Inverter inverter(bundle.path(), on_gpu(8, true));
+  inverter.reconstruct(images.data(), 5, together.data());
+  CHECK(std::string(deepsim_stand_in_launched()).find("wgmma") != std::string::npos);
+  for (const std::size_t i : {0, 4}) {
+    inverter.reconstruct(images.data() + i * kImage, 1, one.data());
+    CHECK(std::memcmp(one.data(), together.data() + i * kImage, kImage) == 0);
+  }
+  Inverter(bundle.path(), on_gpu(3, true)).reconstruct(images.data(), 5, other.data());
+  CHECK(other == together);
+  inverter.reencode(images.data(), 1, 2, {2}, loop.data());
+  inverter.reconstruct(images.data(), 1, one.data());
+  inverter.reconstruct(one.data(), 1, other.data());
+  CHECK(std::memcmp(loop.data(), other.data(), kImage) == 0);
 }
