@@ -115,7 +115,8 @@ DEEPSIM_DEVICE Four load_four(SharedBytes from) {
   Four four;
   asm volatile("ld.shared.v4.f32 {%0,%1,%2,%3}, [%4];\n"
                : "=f"(four.values[0]), "=f"(four.values[1]), "=f"(four.values[2]), "=f"(four.values[3])
-               : "r"(from.address));
+               : "r"(from.address)
+               : "memory");
   return four;
 }
 

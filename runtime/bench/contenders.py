@@ -82,7 +82,7 @@ PEERS = {
     "torch-compile-frozen": Entry(_frozen, ("torch", "safetensors")),
 }
 NAMES = (*BACKENDS, *PEERS)
-OWN = ("cpu", "cuda", *(name for name, entry in PEERS.items() if entry.own))
+OWN = ("cpu", "cuda", "cuda-mma", "cuda-wgmma", *(name for name, entry in PEERS.items() if entry.own))
 
 
 def unrestricted(instruction_set: str) -> dict[str, str]:

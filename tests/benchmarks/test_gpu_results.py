@@ -131,6 +131,12 @@ def test_a_run_leaves_json_tables_and_a_plot(record, tmp_path):
     assert "* left out: torch: encode differs" in page and page.endswith("* left out: cutlass: no headers\n")
 
 
+def test_other_kernels_of_ours_are_no_peers_in_the_plot(record):
+    record["generators"]["fc6"]["rows"] += [row(what, 256, "cuda-mma", 9e5) for what in ("encode", "decode", "reencode")]
+    drawn = results.plot_svg(results.drawn(record, "fc6"))
+    assert "cuda-mma" in drawn and "\u00d7 cuda-mma" not in drawn and "\u00d7 onnxruntime" in drawn
+
+
 def test_a_generator_that_failed_has_errors_and_no_plot(record, tmp_path):
     record["generators"]["fc6"] |= {"rows": [], "single_layers": [], "tiles": [], "failures": ["deconv3: error 1"]}
     record["kernels"] = "wgmma"

@@ -5,8 +5,8 @@
 
 namespace deepsim::runtime::detail::cuda {
 
-// Cycles of a kernel's launch inside a graph until the next one may start: a microsecond or so.
-constexpr double kLaunch = 2000;
+// Cycles of a kernel's launch inside a graph until the next one may start: half a microsecond, on an H200.
+constexpr double kLaunch = 1000;
 
 // Cycles of a product, whose sum is in so many parts, where its input and output stay in the L2 cache. The longest of what its
 // multiprocessors compute, what the cache delivers and what memory does: a roofline with waves. Rates are vendors' figures for
