@@ -132,7 +132,9 @@ def test_a_run_leaves_json_tables_and_a_plot(record, tmp_path):
 
 
 def test_other_kernels_of_ours_are_no_peers_in_the_plot(record):
-    record["generators"]["fc6"]["rows"] += [row(what, 256, "cuda-mma", 9e5) for what in ("encode", "decode", "reencode")]
+    record["generators"]["fc6"]["rows"] += [
+        row(what, 256, "cuda-mma", 9e5) for what in ("encode", "decode", "reencode")
+    ]
     drawn = results.plot_svg(results.drawn(record, "fc6"))
     assert "cuda-mma" in drawn and "\u00d7 cuda-mma" not in drawn and "\u00d7 onnxruntime" in drawn
 
