@@ -31,7 +31,8 @@ from click.core import ParameterSource
 
 from benchmarks.gpu import cutlass, results, summary
 from benchmarks.gpu.device import Gpu
-from benchmarks.gpu.measurement import Plan, measure
+from benchmarks.gpu.measurement import measure
+from benchmarks.gpu.plan import Plan
 from deepsim.export.sources import random_source
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
@@ -40,6 +41,7 @@ from deepsim.runtime.networks import CAFFENET, invertible_layers
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LARGEST = 1024  # images that the backend cuda computes together
+ROOF_SECONDS, LEAST_SECONDS = 1.0, 0.01  # for each roof; rows that are shorter are no measurements, as in tests
 REPEATS = 250  # of a call that have to give the same bits
 QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1, "repeats": 25, "deadline": 420.0}
 
@@ -52,6 +54,7 @@ QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1
 @click.option("--check", "check_only", is_flag=True, help="Time nothing.")
 @click.option("--single-layers/--no-single-layers", default=True, help="Time every layer by itself too.")
 @click.option("--compile/--no-compile", "compiled", default=True, help="torch.compile takes part.")
+@click.option("--compile-layers", "compiled_layers", is_flag=True, help="For single layers too, which takes long.")
 @click.option("--tiles", is_flag=True, help="Time every layer with every tile too.")
 @click.option("--deadline", type=click.FloatRange(0), help="Seconds after which nothing more is begun.")
 @click.option(
@@ -74,6 +77,7 @@ def main(
     check_only: bool,
     single_layers: bool,
     compiled: bool,
+    compiled_layers: bool,
     tiles: bool,
     deadline: float | None,
     headers: Path | None,
@@ -90,24 +94,33 @@ def main(
     gpu = Gpu()
     if not check_only:
         check_folder(output)
+    left_out = [] if headers else ["cutlass: no headers named with --cutlass or CUTLASS_PATH"]
     with tempfile.TemporaryDirectory() as folder:
         peer = None
         if headers is not None and single_layers and not check_only:
             cutlass.check_headers(headers, gpu.architecture)
             say("compiling CUTLASS's strided dgrad")
-            peer = cutlass.compile_peer(headers, gpu.architecture, Path(folder))
+            try:
+                peer = cutlass.compile_peer(headers, gpu.architecture, Path(folder))
+            except DeviceError as error:
+                left_out.append(str(error))
+        in_order = tuple(
+            sorted(sizes, key=lambda size: (size != summary.BATCH, -size))
+        )  # what is asked of, the largest
         plan = Plan(
-            *(sizes[::-1] if quick else sizes, seconds, QUICK["repeats"] if quick else REPEATS),
+            in_order,
+            seconds,
+            QUICK["repeats"] if quick else REPEATS,
             timed=not check_only,
             single_layers=single_layers,
-            compiled=() if not compiled else sizes[-1:] if quick else sizes,
-            compiled_layers=compiled and not quick,
+            compiled=compiled_sizes(sizes, quick) if compiled else (),
+            compiled_layers=compiled_layers,
+            roof_rounds=ROOF_SECONDS / seconds if seconds >= LEAST_SECONDS else 1.0,
             cutlass=peer,
             brief=quick,
             tiles=tiles,
             deadline=math.inf if deadline is None else begun + deadline,
         )
-        left_out = [] if headers else ["cutlass: no headers named with --cutlass or CUTLASS_PATH"]
         day = datetime.date.today()
         record: dict[str, Any] = {"generators": {}}
 
@@ -118,6 +131,12 @@ def main(
 
         measure(gpu, {layer: random_source(layer) for layer in layers}, plan, say, keep)
     finish(record, None if check_only else output, day)
+
+
+def compiled_sizes(sizes: tuple[int, ...], quick: bool) -> tuple[int, ...]:
+    """Return the batch sizes at which torch.compile takes part, the one that throughput is asked of first."""
+    first = summary.BATCH if summary.BATCH in sizes else sizes[-1]
+    return (first,) if quick else (first, *(size for size in sizes if size != first))
 
 
 def check_folder(output: Path) -> None:

@@ -15,6 +15,7 @@ from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 
 SOURCE = Path(__file__).with_name("cutlass_dgrad.cu")
 OLDEST = 80  # compute capability
+LIMIT_S = 120  # for all up-convolutions at one batch size
 WRONG = 5  # the program's exit code for a result that does not agree with float64
 
 
@@ -63,7 +64,10 @@ def time_upconvolutions(
     if not chosen:
         return []
     numbers = [str(number) for step in chosen for number in _numbers(step, batch)]
-    done = subprocess.run([str(program), *numbers], capture_output=True, text=True)
+    try:
+        done = subprocess.run([str(program), *numbers], capture_output=True, text=True, timeout=LIMIT_S)
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(f"cutlass: not done after {LIMIT_S} s. Leave it out.") from error
     if done.returncode:
         line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise (NumericError if done.returncode == WRONG else DeviceError)(line)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import which
 from typing import Any, NamedTuple
@@ -28,10 +29,11 @@ MARKERS, MARKER = 512, "FillFunctor<short>"
 
 
 class Kernel(NamedTuple):
-    """One kernel that ran: its name, and seconds on the GPU."""
+    """One kernel that ran: its name, seconds on the GPU, and when it started, in seconds."""
 
     name: str
     seconds: float
+    start: float = 0.0
 
 
 class Gpu:
@@ -124,11 +126,14 @@ class Gpu:
         """
         self._trace(lambda: None, 1)
 
-    def kernels(self, call: Callable[[], object], calls: int) -> list[list[Kernel]]:
-        """Return the kernels of each of ``calls`` calls, in the order in which they ran."""
+    def kernels(self, call: Callable[[], object], calls: int, ordered: bool = True) -> list[list[Kernel]]:
+        """Return the kernels of each of ``calls`` calls, in the order in which they ran.
+
+        Not ``ordered``: side by side in branches of a graph, as cuDNN's may be, they start now so, now so.
+        """
         for _ in range(WARM_UP):
             call()
-        return split(self._trace(call, calls), calls)
+        return split(self._trace(call, calls), calls, ordered)
 
     def _trace(self, call: Callable[[], object], calls: int) -> list[Kernel]:
         marked = torch.zeros(1, dtype=torch.int16, device=self.device)
@@ -159,7 +164,18 @@ def clocks() -> str | None:
 def kernels_of(trace: Mapping[str, Any]) -> list[Kernel]:
     """Return the kernels of a Chrome trace of PyTorch's profiler, in the order of their start."""
     events = [event for event in trace["traceEvents"] if event.get("cat") == "kernel"]
-    return [Kernel(event["name"], event["dur"] / 1e6) for event in sorted(events, key=lambda event: event["ts"])]
+    ran = [Kernel(event["name"], event["dur"] / 1e6, event["ts"] / 1e6) for event in events]
+    return sorted(ran, key=lambda kernel: kernel.start)
+
+
+def busy_seconds(kernels: Sequence[Kernel]) -> float:
+    """Return the time in which one of several kernels runs, or more of them side by side."""
+    total, end = 0.0, -math.inf
+    for kernel in sorted(kernels, key=lambda kernel: kernel.start):
+        begin, finish = max(kernel.start, end), kernel.start + kernel.seconds
+        total += max(finish - begin, 0.0)
+        end = max(end, finish)
+    return total
 
 
 def after_markers(kernels: list[Kernel]) -> list[Kernel]:
@@ -173,11 +189,12 @@ def after_markers(kernels: list[Kernel]) -> list[Kernel]:
     return kernels[marked[-1] + 1 :]
 
 
-def split(kernels: list[Kernel], calls: int) -> list[list[Kernel]]:
-    """Cut what ``calls`` equal calls ran into calls. Raises DeviceError where they are not equal."""
+def split(kernels: list[Kernel], calls: int, ordered: bool = True) -> list[list[Kernel]]:
+    """Cut what ``calls`` equal calls ran into calls. Raises DeviceError where they are not equal, ordered or not."""
     each, rest = divmod(len(kernels), calls)
     parts = [kernels[at : at + each] for at in range(0, len(kernels), max(each, 1))]
     names = [[kernel.name for kernel in part] for part in parts]
+    names = names if ordered else [sorted(own) for own in names]
     if rest or not each or any(part != names[0] for part in names):
         raise DeviceError(f"profiler: {len(kernels)} kernels in {calls} equal calls, expected the same in each.")
     return parts

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import datetime
 import os
-import re
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,37 +18,15 @@ from benchmarks.float64_error import write
 from benchmarks.gpu import checks, cutlass, peers, sanitizer, timing
 from benchmarks.gpu.device import Call, Gpu, clocks
 from benchmarks.gpu.ours import Ours
+from benchmarks.gpu.plan import Plan, commit, kernels_of, tiles_of
 from benchmarks.gpu.sanitizer import KERNELS_VARIABLE
 from deepsim.export.sources import Source
 from deepsim.runtime.bench import environment
 from deepsim.runtime.bench.work import Roofs, Work, rate
 from deepsim.runtime.errors import OutOfMemory
 
-KERNELS = {90: ("wgmma", "mma")}  # by compute capability: the default, and others to choose
-VARIANTS = Path(__file__).resolve().parents[2] / "kernels/cuda/variants.h"
 Say = Callable[[str], None]
 Keep = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is run: ``seconds`` for each contender and row, ``cutlass`` the compiled peer, if any.
-
-    ``brief``: of compute-sanitizer's tools memcheck alone, and single layers are checked of the default kernels alone.
-    What has not begun at ``deadline``, by time.monotonic, is left out.
-    """
-
-    batches: tuple[int, ...]  # in the order in which they are timed
-    seconds: float
-    repeats: int
-    timed: bool = True
-    single_layers: bool = True
-    compiled: tuple[int, ...] = ()  # batch sizes at which torch.compile takes part
-    compiled_layers: bool = True
-    cutlass: Path | None = None
-    brief: bool = False
-    tiles: bool = False  # single layers with every tile that the kernels have
-    deadline: float = math.inf
 
 
 def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep: Keep) -> None:
@@ -61,8 +37,9 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
     """
     generators: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        roofs = timing.measure_roofs(gpu, plan.seconds) if plan.timed else None
+        roofs = timing.measure_roofs(gpu, plan.seconds * plan.roof_rounds) if plan.timed else None
         record: dict[str, Any] = {
+            "begun": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "gpu": gpu.name,
             "clocks": clocks(),
             "kernels": os.environ.get(KERNELS_VARIABLE) or kernels_of(gpu)[0],
@@ -90,8 +67,10 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
         others = () if os.environ.get(KERNELS_VARIABLE) else kernels_of(gpu)[1:]
         for each in measured:
             for other in others:
-                if not each.failures:
+                if each.sound:
                     each.compare(other)
+        for each in measured:
+            each.time_compiled()
         if roofs and plan.single_layers:
             measured[0].time_single_layers()
         if roofs and plan.tiles:
@@ -103,27 +82,6 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
             if path is not None:
                 each.sanitize(path)
         keep(record)
-
-
-def kernels_of(gpu: Gpu) -> tuple[str, ...]:
-    """Return the names of the kernels for 16-bit values that a GPU can run, the default first."""
-    return KERNELS.get(gpu.architecture, ("mma",))
-
-
-def tiles_of(gpu: Gpu) -> list[str]:
-    """Return the names of the tiles whose kernels a GPU can run, by kernels/cuda/variants.h."""
-    listed = re.findall(r"TILE\((\w+?)(?:16)?, \d", VARIANTS.read_text())
-    return [name for name in dict.fromkeys(listed) if gpu.architecture == 90 or not name.startswith("wgmma")]
-
-
-def commit() -> str | None:
-    """Return the commit of this checkout, with "-dirty" where files were changed; None where git does not tell."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent)
-    except OSError:
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 @dataclass
@@ -144,6 +102,7 @@ class Measurement:
     tiles: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    sound: bool = False  # what the default kernels compute
 
     def run(self) -> None:
         """Check, then time whole calls unless a check failed.
@@ -151,18 +110,38 @@ class Measurement:
         Raises OutOfMemory where there is too little memory for the checks.
         """
         self.folder.mkdir()
+        if self._late("checks"):
+            self._grown()
+            return
         write(self._bundle, self.source)
         try:
             if self._tried(None):
                 self.checks = self._errors(self.plan.batches, None, steps=True)
-                for failure in checks.failures(self.checks):
+                failures = checks.failures(self.checks)
+                for failure in failures:
                     self._fail(failure)
+                self.sound = not failures
         except torch.OutOfMemoryError as error:
             line = " ".join(str(error).split())[:200]
             raise OutOfMemory(f"checks: {line}. Name smaller --batches than {max(self.plan.batches)}.") from error
         self._grown()
-        if self.roofs and not self.failures:
+        if self.roofs and self.sound:
             self._time(self.roofs)
+
+    def time_compiled(self) -> None:
+        """Time PyTorch's compiled form beside ours: last of the calls, as to compile takes long and may fail."""
+        for batch in self.plan.compiled if self.roofs and self.sound else ():
+            name = f"torch-compile-graph at batch {batch}"
+            if self.roofs is None or self._late(name):
+                continue
+            self._tell(name)
+            with timing.left_out(name, self._refuse):
+                form = peers.TorchForm(self.gpu, self.source, compiled=True, graph=True)
+                ours = _called(Ours(self.gpu, self._bundle, batch))
+                contenders = {timing.OWN: ours, "torch-compile-graph": form.call}
+                for timed in self._time_calls(contenders, batch, self.roofs):
+                    self.rows += [row for row in timed if row["backend"] != timing.OWN]
+                    self._grown()
 
     def compare(self, kernels: str) -> None:
         """Check other kernels of this GPU; then time them beside the default, after ``run``."""
@@ -170,13 +149,15 @@ class Measurement:
             return
         try:
             self._compare(kernels)
+        except (torch.OutOfMemoryError, OutOfMemory) as error:
+            self._refuse(f"{kernels}: out of memory ({_line(error)})")
         except Exception as error:
             self._fail(f"{kernels}: {_line(error)}")
         self._grown()
 
     def time_single_layers(self) -> None:
         """Time every layer by itself: of our kernels, the default and others that were checked, and of the peers."""
-        if self.roofs is None or self.failures:
+        if self.roofs is None or not self.sound:
             return
         for batch in self.plan.batches if self._profiles("single layers") else ():
             if not self._late(f"single layers at batch {batch}"):
@@ -185,23 +166,27 @@ class Measurement:
                 self._grown()
 
     def time_tiles(self) -> None:
-        """Time every layer by itself with every tile; one that a tile has no kernel for runs as it does by default."""
-        if self.roofs is None or self.failures or not self._profiles("tiles"):
+        """Time every layer by itself as it runs by default, then with every tile.
+
+        A layer that a tile has no kernel for runs as the others of the tile's instructions would have it.
+        """
+        if self.roofs is None or not self.sound or not self._profiles("tiles"):
             return
-        batches = self.plan.batches
-        images = checks.photographs(min(batches), seed=7)
-        wanted = Ours(self.gpu, self._bundle, min(batches)).result("reencode", self.gpu.tensor(images)).float()
-        for tile in tiles_of(self.gpu):
-            if self._late(f"tile {tile}"):
-                continue
-            self._tell(f"tile {tile}")
-            with timing.left_out(f"tile {tile}", self._refuse):
-                ours = Ours(self.gpu, self._bundle, max(batches), kernels=tile)
-                found = ours.result("reencode", self.gpu.tensor(images)).float()
-                timing.check_agreement(found, wanted)
-                for batch in batches:
-                    self.tiles += timing.own_steps(self.gpu, self.source, ours, batch, self.roofs, tile)
-                del ours, found
+        for batch in self.plan.batches:
+            images = self.gpu.tensor(checks.photographs(batch, seed=7))
+            wanted = None
+            for tile in (None, *tiles_of(self.gpu)):
+                name = tile or timing.OWN
+                if self._late(f"tile {name} at batch {batch}"):
+                    continue
+                self._tell(f"tile {name} at batch {batch}")
+                with timing.left_out(f"tile {name} at batch {batch}", self._refuse):
+                    ours = Ours(self.gpu, self._bundle, batch, kernels=tile)
+                    found = ours.result("reencode", images).float()
+                    wanted = found if wanted is None else wanted
+                    timing.check_agreement(found, wanted)
+                    self.tiles += timing.own_steps(self.gpu, self.source, ours, batch, self.roofs, name)
+                    del ours, found
             self._grown()
 
     def sanitize(self, path: str) -> None:
@@ -297,16 +282,17 @@ class Measurement:
             if self._late(f"batch {batch}"):
                 continue
             self._tell(f"batch {batch}")
+            contenders: dict[str, timing.Contender] = {}
             try:
                 contenders = self._contenders(batch, onnxruntime=absent is None)
                 for timed in self._time_calls(contenders, batch, roofs):
                     self.rows += timed
                     self._grown()
-                del contenders
             except (torch.OutOfMemoryError, OutOfMemory) as error:
                 self._refuse(f"batch {batch}: not all timed, out of memory ({_line(error)})")
             except Exception as error:
                 self._fail(f"batch {batch}: {_line(error)}")
+            contenders.clear()  # and their memory
             self._grown()
 
     def _time_calls(
@@ -327,7 +313,10 @@ class Measurement:
                 ours = Ours(gpu, self._bundle, batch, kernels=kernels)
                 self.single_layers += timing.own_steps(gpu, source, ours, batch, roofs, name)
                 del ours  # and its memory
-        self.single_layers += timing.torch_steps(gpu, source, batch, plan.compiled_layers, roofs, self._refuse)
+        self._grown()
+        self.single_layers += timing.torch_steps(
+            gpu, source, batch, plan.compiled_layers, roofs, self._refuse, self._late
+        )
         if plan.cutlass:
             with timing.left_out(f"cutlass at batch {batch}", self._refuse):
                 steps = timing.networks(source)["generator"]
@@ -342,8 +331,6 @@ class Measurement:
             "torch": peers.TorchForm(gpu, source).call,
             "torch-graph": peers.TorchForm(gpu, source, graph=True).call,
         }
-        if batch in self.plan.compiled:
-            found["torch-compile-graph"] = peers.TorchForm(gpu, source, compiled=True, graph=True).call
         if onnxruntime:
             with timing.left_out("onnxruntime", self._refuse):
                 found["onnxruntime"] = peers.OnnxRuntimeForm(gpu, source).call

@@ -6,6 +6,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,19 @@ def stem(record: Record, day: datetime.date) -> str:
     return re.sub("[^a-z0-9]+", "-", words).strip("-")
 
 
+def free_name(folder: Path, wanted: str, begun: str) -> str:
+    """Return a name, or it with a number behind, under which the folder has nothing or what this run wrote before."""
+    for number in count(1):
+        name = wanted if number == 1 else f"{wanted}-{number}"
+        file = folder / f"{name}.json"
+        if not file.exists() or json.loads(file.read_text()).get("begun") == begun:
+            return name
+    raise AssertionError
+
+
 def save(record: Record, folder: Path, day: datetime.date) -> list[Path]:
-    """Write JSON, tables and plots into ``folder``; return their paths. A run of the same day is replaced."""
-    name = stem(record, day)
+    """Write JSON, tables and plots into ``folder``; return their paths. What another run left there stays."""
+    name = free_name(folder, stem(record, day), record["begun"])
     contents = {f"{name}.json": json.dumps(record, indent=2) + "\n"}
     plots = {layer: f"{name}-{layer}.svg" for layer, found in record["generators"].items() if found["rows"]}
     contents |= {plot: plot_svg(drawn(record, layer)) for layer, plot in plots.items()}
@@ -139,7 +150,10 @@ def _tiles(found: Record) -> list[str]:
     keys = list(dict.fromkeys(_key(row) for row in rows))
     times = {(_key(row), row["backend"]): f"{row['microseconds']:.1f}" for row in rows}
     cells = [(*map(str, key), *(times.get((key, name), "") for name in names)) for key in keys]
-    explained = "Microseconds of kernels with each tile named; a layer that it has no kernel for runs as by default."
+    explained = (
+        "Microseconds of kernels by default and with each tile named; a layer that a tile has no kernel for runs as"
+    )
+    explained += " the others of its instructions would have it."
     return [explained, "", *table(("network", "layer", "batch", *names), cells)] if rows else []
 
 

@@ -22,6 +22,8 @@ from deepsim.runtime.bench.timing import photographs
 
 KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+# The kernels for Hopper have more barriers in shared memory than these tools expect.
+OPTIONS = dict.fromkeys(("racecheck", "synccheck"), ("--num-cuda-barriers", "64"))
 FOUND = 77  # exit code for findings
 LIMIT_S = 300  # for a tool
 TRIAL_S = 120  # for our kernels alone
@@ -49,7 +51,7 @@ def findings(
     ``kernels`` are "mma" or "wgmma"; None: as the environment has it. None is returned, and ``refuse`` told, where the
     tool does not run here or is not done after ``limit_s`` seconds.
     """
-    command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND)]
+    command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND), *OPTIONS.get(tool, ())]
     done = _run(command, bundle, BATCHES, kernels, limit_s)
     if done is None:
         refuse(f"compute-sanitizer, {tool}: not done after {limit_s:.0f} s")

@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.gpu.checks import TIMES_TORCH
 from benchmarks.gpu.timing import LOOP, OWN
 
+COMPILED = "torch-compile-graph"
 LAYER, BATCH = "fc6", 256  # the generator and the batch that throughput is asked of
 ROOF_SHARE, DECODE_RATIO, LOOP_RATIO, LATENCY_US = 0.60, 2.0, 2.5, 80.0
 Row = Mapping[str, Any]
@@ -23,13 +24,15 @@ class Figure:
     asked: float
     least: bool  # asked at least; else at most
     form: str  # how both are written
+    bound: bool = False  # who is to be beaten did not take part whole: only a miss is certain
 
     @property
     def met(self) -> bool | None:
         """Tell whether what is asked was reached; None without a measurement."""
         if self.measured is None:
             return None
-        return self.measured >= self.asked if self.least else self.measured <= self.asked
+        reached = self.measured >= self.asked if self.least else self.measured <= self.asked
+        return None if reached and self.bound else reached
 
     def words(self) -> tuple[str, str, str, str]:
         """Return name, measured, asked and verdict."""
@@ -48,14 +51,8 @@ def figures(generators: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
         Figure(
             f"{whole}: share of its roof", None if decode is None else decode["roof_share"], ROOF_SHARE, True, "{:.0%}"
         ),
-        Figure(
-            f"{whole}: over the best form of PyTorch", over_torch(rows, "decode", BATCH), DECODE_RATIO, True, "{:.2f}x"
-        ),
-        Figure(
-            f"{LAYER} re-encoded {LOOP} times, batch {BATCH}: over the best form of PyTorch",
-            over_torch(rows, "reencode", BATCH),
-            *(LOOP_RATIO, True, "{:.2f}x"),
-        ),
+        _over_torch(whole, rows, "decode", DECODE_RATIO),
+        _over_torch(f"{LAYER} re-encoded {LOOP} times, batch {BATCH}", rows, "reencode", LOOP_RATIO),
         Figure(
             f"{LAYER} generator, batch 1: latency",
             None if first is None else first["latency_us"],
@@ -85,6 +82,13 @@ def over_torch(rows: Sequence[Row], what: str, batch: int) -> float | None:
         if (row["what"], row["batch"]) == (what, batch) and row["backend"].startswith("torch")
     ]
     return own["images_per_second"] / max(torch) if own and torch else None
+
+
+def _over_torch(whole: str, rows: Sequence[Row], what: str, asked: float) -> Figure:
+    """Return the ratio to PyTorch's best form, and say so where torch.compile did not take part."""
+    ratio, compiled = over_torch(rows, what, BATCH), _row(rows, what, BATCH, COMPILED) is not None
+    name = f"{whole}: over the best form of PyTorch" + ("" if compiled or ratio is None else ", torch.compile left out")
+    return Figure(name, ratio, asked, True, "{:.2f}x", bound=not compiled)
 
 
 def _row(rows: Sequence[Row], what: str, batch: int, backend: str) -> Row | None:

@@ -52,8 +52,12 @@ DEEPSIM_DEVICE bool last_to_be_ready(unsigned* ready, int count) {
 
 // From the cache of all multiprocessors.
 DEEPSIM_DEVICE Four load_fresh(const Four* from) {
-  const float4 four = __ldcg(reinterpret_cast<const float4*>(from));
-  return {{four.x, four.y, four.z, four.w}};
+  Four four;
+  asm volatile("ld.global.cg.v4.f32 {%0,%1,%2,%3}, [%4];\n"
+               : "=f"(four.values[0]), "=f"(four.values[1]), "=f"(four.values[2]), "=f"(four.values[3])
+               : "l"(__cvta_generic_to_global(from))
+               : "memory");
+  return four;
 }
 
 // What no kernel writes while this one runs, so that stores in between do not delay the load.

@@ -144,6 +144,7 @@ struct HopperProduct {
   DEEPSIM_DEVICE void multiply(int input, int stage, int tap_shift, bool first, float (&sums)[T::matrices][T::columns / 2]) const {
     const int row = thread_index() / kWarpgroup * T::matrices * 64 + tap_shift;
     const unsigned left = shared_address(input_at(input)) + row * kRow, right = shared_address(weights_at(stage));
+    sync_warp();  // a lane or two may have waited longer
     fence_multiplies();
     DEEPSIM_UNROLL
     for (int k = 0; k < T::planes; k += 2)

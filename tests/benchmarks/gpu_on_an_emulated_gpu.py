@@ -8,6 +8,7 @@ import weakref
 from copy import deepcopy
 from dataclasses import replace
 from math import prod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,12 +61,12 @@ class StandIn(Gpu):
     def captured(self, function, argument):
         return lambda: function(argument)
 
-    def kernels(self, call, calls):
+    def kernels(self, call, calls, ordered=True):
         self._driver.deepsim_stand_in_launched()
         for _ in range(calls):
             call()
         names = self._driver.deepsim_stand_in_launched().decode().split() or ["torch"] * calls
-        return split([Kernel(name, 1e-6) for name in names], calls)
+        return split([Kernel(name, 1e-6, at * 1e-6) for at, name in enumerate(names)], calls, ordered)
 
     def attach_profiler(self):
         """There is none."""
@@ -80,6 +81,7 @@ def gpu():
 def short(monkeypatch):
     """Make everything as short as it can be."""
     values = {"ROUNDS": 1, "LOOP": 2, "LATENCIES": 1, "PROFILED": 2, "WARM_UP": 0, "PRODUCTS": (32,), "COPIED": 1 << 12}
+    values["BUSY"] = 1.0
     for name, value in values.items():
         monkeypatch.setattr(timing, name, value)
     monkeypatch.setattr(checks, "FEW", (1,))
@@ -240,10 +242,10 @@ def test_every_tile_is_timed_where_that_is_asked(hopper, monkeypatch):
     steps_of = {}
     for row in last["tiles"]:
         steps_of.setdefault(row["backend"], []).append(row["step"])
-    assert {"large", "skinny", "wgmma_short", "wgmma_tall"} < set(steps_of)
-    assert {*steps_of, "narrow"} == set(measurement.tiles_of(hopper))
+    assert next(iter(steps_of)) == "cuda" and {"large", "skinny", "wgmma_short", "wgmma_tall"} < set(steps_of)
+    assert {*steps_of, "narrow"} == {"cuda", *measurement.tiles_of(hopper)}
     assert all(found == steps_of["large"] != [] for found in steps_of.values())
-    wrong = "tile narrow: differs from ours by 1e+30, expected at most 0.005."
+    wrong = "tile narrow at batch 1: differs from ours by 1e+30, expected at most 0.005."
     assert [line for line in last["left_out"] if "tile" in line] == [wrong]
     monkeypatch.setattr(hopper, "architecture", 80)
     assert not any(name.startswith("wgmma") for name in measurement.tiles_of(hopper))
@@ -290,15 +292,19 @@ def test_compute_sanitizer_comes_last_and_its_findings_are_failures(hopper, monk
 
 def test_what_has_not_begun_at_the_deadline_is_left_out(hopper, monkeypatch):
     monkeypatch.setattr(sanitizer, "find", lambda: "sanitizer")
-    *_, last = measured(hopper, replace(HOPPER, deadline=time.monotonic()), tiny_source())
-    named = [
-        "batch 1",
-        "mma",
-        "single layers at batch 1",
-        *(f"compute-sanitizer, {tool}" for tool in sanitizer.TOOLS),
-    ]
+    clock = iter([0.0])  # of the first question, before the checks; all others are late
+    monkeypatch.setattr(measurement, "time", SimpleNamespace(monotonic=lambda: next(clock, 10.0)))
+    *_, last = measured(hopper, replace(HOPPER, deadline=5.0, compiled=(1,), tiles=True), tiny_source())
+    tiles = [f"tile {name} at batch 1" for name in ("cuda", *measurement.tiles_of(hopper))]
+    named = ["batch 1", "mma", "torch-compile-graph at batch 1", "single layers at batch 1", *tiles]
+    named += [f"compute-sanitizer, {tool}" for tool in sanitizer.TOOLS]
     assert [line for line in last["left_out"] if "onnx" not in line] == [f"{name}: no time left" for name in named]
-    assert last["checks"]["network"] and last["rows"] == last["failures"] == []
+    assert last["checks"]["network"] and last["rows"] == last["failures"] == last["tiles"] == []
+
+
+def test_nothing_is_checked_after_the_deadline(hopper):
+    *_, last = measured(hopper, replace(HOPPER, deadline=time.monotonic()), tiny_source())
+    assert last["left_out"] == ["checks: no time left"] and last["checks"] == {} and hopper.asked == []
 
 
 def test_kernels_that_hang_are_not_called_in_this_process(hopper, monkeypatch):

@@ -73,6 +73,7 @@ def record():
     return {
         **{
             "gpu": "NVIDIA H100 80GB HBM3",
+            "begun": "2026-01-02T03:04:05+00:00",
             "kernels": "mma",
             "default_kernels": "mma",
             "commit": "abc1234",
@@ -96,6 +97,17 @@ def test_the_summary_sets_measured_beside_asked(record):
     ]
     text = results.text_of(summary.figures(record["generators"])).splitlines()
     assert len(text) == 7 and text[3].endswith("at least 2.50x  missed") and "batch 256" in text[3]
+
+
+def test_without_torch_compile_a_ratio_can_be_missed_and_not_met(record):
+    found = record["generators"]["fc6"]
+    found["rows"] = [each for each in found["rows"] if each["backend"] != "torch-compile-graph"]
+    over = [figure.words() for figure in summary.figures(record["generators"])[1:3]]
+    assert [(words[1], words[3]) for words in over] == [("2.75x", "-"), ("2.75x", "-")]
+    assert all(words[0].endswith("over the best form of PyTorch, torch.compile left out") for words in over)
+    slow = [{**each, "images_per_second": 1e5} for each in found["rows"] if each["backend"] == "cuda"]
+    found["rows"] = slow + [each for each in found["rows"] if each["backend"] != "cuda"]
+    assert [figure.words()[3] for figure in summary.figures(record["generators"])[1:3]] == ["missed", "missed"]
 
 
 def test_what_was_not_measured_is_said_and_counts_as_neither():
@@ -129,6 +141,14 @@ def test_a_run_leaves_json_tables_and_a_plot(record, tmp_path):
         and "| generator | deconv3 | 256 | 120.5 | 140.0 |" in page
     )
     assert "* left out: torch: encode differs" in page and page.endswith("* left out: cutlass: no headers\n")
+
+
+def test_another_run_of_the_day_replaces_nothing(record, tmp_path):
+    first = results.save(record, tmp_path, DAY)
+    again = results.save(record, tmp_path, DAY)
+    other = results.save({**record, "begun": "2026-01-02T09:00:00+00:00"}, tmp_path, DAY)
+    assert first == again and [path.name.replace("-2", "") == path.name for path in other].count(False) == 3
+    assert other[0].name == first[0].stem + "-2.json" and json.loads(first[0].read_text())["begun"] == record["begun"]
 
 
 def test_other_kernels_of_ours_are_no_peers_in_the_plot(record):

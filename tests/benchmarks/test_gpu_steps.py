@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.gpu.device import Kernel, after_markers, kernels_of, split
+from benchmarks.gpu.device import Kernel, after_markers, busy_seconds, kernels_of, split
 from benchmarks.gpu.steps import attribute, encoder_steps, floor_seconds, generator_steps, inputs_of
 from benchmarks.gpu.timing import by_step
 from deepsim.kernels.layers import Layer, macs
@@ -171,6 +171,16 @@ def test_what_ran_before_the_last_marker_is_dropped():
     for lost in ([], [a, b]):
         with pytest.raises(DeviceError, match=f"profiler: {len(lost)} kernels recorded and not those that mark"):
             after_markers(lost)
+
+
+def test_kernels_side_by_side_count_once_and_may_change_places():
+    long, beside, after = Kernel("long", 4.0, 10.0), Kernel("beside", 1.0, 12.0), Kernel("after", 1.0, 20.0)
+    overlapping = Kernel("overlapping", 3.0, 13.0)
+    assert busy_seconds([after, long, beside]) == 5.0 and busy_seconds([long, overlapping]) == 6.0
+    assert busy_seconds([]) == 0.0
+    assert split([long, beside, beside, long], 2, ordered=False) == [[long, beside], [beside, long]]
+    with pytest.raises(DeviceError, match="4 kernels in 2 equal calls"):
+        split([long, beside, long, long], 2, ordered=False)
 
 
 def test_calls_that_are_not_equal_are_refused():

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cuda/estimate.h"
+#include "cuda/plan.h"
 #include "cuda/products.h"
 #include "error.h"
 
@@ -95,6 +96,16 @@ TEST_CASE("64 KB of shared memory hold the windows of every published network in
   const Product image = product_for(kSmall, last, false, {Instructions::fma}).product;
   CHECK(image.kernel == "images16_pixels");
   CHECK(image.shared_bytes(last.span, last.taps, last.chunks) == 58624);
+}
+
+TEST_CASE("more rows than a kernel can count do not fit") {
+  Layout large{16, 2048, 2048, 1};  // two planes of 16 bytes to a pixel
+  CHECK(large.fits(255));
+  CHECK(!large.fits(256));
+  CHECK(!large.fits(1024));  // of which 2^32 would seem to be a few
+  Layout published{32, 128, 128, 1};
+  published.plane = 4;
+  CHECK(published.fits(1024));
 }
 
 TEST_CASE("windows that reach over more rows than shared memory holds are refused") {

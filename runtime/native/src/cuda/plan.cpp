@@ -1,6 +1,9 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string>
 
 #include "../../../../kernels/cuda/tile.h"
 #include "../error.h"
@@ -53,6 +56,11 @@ kernel::Place moved(kernel::Place place, int first) {
 std::size_t Layout::bytes(int images) const {
   const std::size_t rows = static_cast<std::size_t>(planes()) * static_cast<std::size_t>(plane_rows(images));
   return (rows + static_cast<std::size_t>(reach + kMostRows)) * kernel::kRow;
+}
+
+bool Layout::fits(int images) const {
+  const std::int64_t rows = guard() + static_cast<std::int64_t>(images) * image_rows();
+  return planes() * rows + reach + kMostRows <= std::numeric_limits<int>::max();
 }
 
 kernel::Place Layout::place(Address memory, int images) const {
@@ -119,7 +127,8 @@ int Plan::group_of(const Step& step) const {
     return (std::max(choose(step.size(group)).cycles, memory) + kLaunch) / group;
   };
   double best = cycles_each(1);
-  for (int group = 2; group < 2 * settings_.images; group *= 2) best = std::min(best, cycles_each(group));
+  for (int group = 2; group < 2 * settings_.images && step.in.fits(group) && step.out.fits(group); group *= 2)
+    best = std::min(best, cycles_each(group));
   int group = 1;
   while (group < settings_.images && cycles_each(group) > kNearBest * best) group *= 2;
   return group;
@@ -136,6 +145,10 @@ std::size_t Plan::configure(const Settings& settings) {
   groups_.front() = groups_[1];
   for (std::size_t i = 0; i + 1 < steps_.size(); ++i) {
     const int capacity = std::min(settings.images, std::max(groups_[i], groups_[i + 1]));
+    if (!steps_[i].out.fits(capacity)) {
+      throw Failure(ErrorKind::out_of_memory, "cuda: a layer of " + std::to_string(capacity) +
+                                                  " images has more than 2^31 rows of 16 bytes. Use a smaller max_batch.");
+    }
     activations_.push_back({capacity, steps_[i].out.bytes(capacity), {}});
   }
   for (std::size_t i = 0; i < steps_.size(); ++i) {
@@ -280,7 +293,8 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
       return;
     }
     case Step::Kind::pool: {
-      const int planes = step.in.planes(), shared = kernel::pool_shared_bytes(planes, step.in.channels);
+      const int planes = step.in.planes();
+      const int shared = step.pooling.normalise ? kernel::pool_shared_bytes(planes, step.in.channels) : 0;
       const kernel::Divisor area(to.height * to.width), width(to.width);
       const kernel::Pool layer{from, to, part.count, kernel::Divisor(planes), area, width, step.pooling.kernel, step.pooling.stride, step.pooling.normalise ? 1 : 0};
       const GridSize grid{divide_up(part.count * to.height * to.width, kernel::pool_pixels(planes))};

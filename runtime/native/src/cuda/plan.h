@@ -28,6 +28,7 @@ struct Layout {
   int guard() const { return flat ? 0 : pad * pitch() + pad; }
   int planes() const { return channels / plane * (flat ? pixels() : 1); }
   int plane_rows(int images) const { return guard() + images * image_rows(); }
+  bool fits(int images) const;  // kernels count rows in 31 bits
   std::size_t bytes(int images) const;
   kernel::Place place(Address memory, int images) const;
 };
