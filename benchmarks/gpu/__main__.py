@@ -23,6 +23,7 @@ import math
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,6 @@ from deepsim.runtime.networks import CAFFENET, invertible_layers
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LARGEST = 1024  # images that the backend cuda computes together
-ROOF_SECONDS, LEAST_SECONDS = 1.0, 0.01  # for each roof; rows that are shorter are no measurements, as in tests
 REPEATS = 250  # of a call that have to give the same bits
 QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1, "repeats": 25, "deadline": 420.0}
 
@@ -104,39 +104,33 @@ def main(
                 peer = cutlass.compile_peer(headers, gpu.architecture, Path(folder))
             except DeviceError as error:
                 left_out.append(str(error))
-        in_order = tuple(
-            sorted(sizes, key=lambda size: (size != summary.BATCH, -size))
-        )  # what is asked of, the largest
+        # What throughput is asked of, then the largest.
+        in_order = tuple(sorted(sizes, key=lambda size: (size != summary.BATCH, -size)))
         plan = Plan(
             in_order,
             seconds,
             QUICK["repeats"] if quick else REPEATS,
             timed=not check_only,
             single_layers=single_layers,
-            compiled=compiled_sizes(sizes, quick) if compiled else (),
+            compiled=() if not compiled else in_order[:1] if quick else in_order,
             compiled_layers=compiled_layers,
-            roof_rounds=ROOF_SECONDS / seconds if seconds >= LEAST_SECONDS else 1.0,
             cutlass=peer,
             brief=quick,
             tiles=tiles,
             deadline=math.inf if deadline is None else begun + deadline,
         )
-        day = datetime.date.today()
+        day, name, written = datetime.date.today(), "", []
         record: dict[str, Any] = {"generators": {}}
 
         def keep(grown: dict[str, Any]) -> None:
+            nonlocal name, written
             record.update(grown, left_out=[*grown["left_out"], *left_out])
             if not check_only:
-                results.save(record, output, day)
+                name = name or results.free_name(output, results.stem(record, day))
+                written = results.save(record, output, name, day)
 
         measure(gpu, {layer: random_source(layer) for layer in layers}, plan, say, keep)
-    finish(record, None if check_only else output, day)
-
-
-def compiled_sizes(sizes: tuple[int, ...], quick: bool) -> tuple[int, ...]:
-    """Return the batch sizes at which torch.compile takes part, the one that throughput is asked of first."""
-    first = summary.BATCH if summary.BATCH in sizes else sizes[-1]
-    return (first,) if quick else (first, *(size for size in sizes if size != first))
+    finish(record, written)
 
 
 def check_folder(output: Path) -> None:
@@ -147,12 +141,11 @@ def check_folder(output: Path) -> None:
         raise DeviceError(f"{output}: no permission to write, expected a folder for the results. Name one with -o.")
 
 
-def finish(record: dict[str, Any], output: Path | None, day: datetime.date) -> None:
-    """Write the record where a folder is given, print what is asked; raise NumericError where a check failed."""
+def finish(record: dict[str, Any], written: Sequence[Path]) -> None:
+    """Print what is asked and the files that were written; raise NumericError where a check failed."""
     click.echo(results.text_of(summary.figures(record["generators"])))
-    if output is not None:
-        for path in results.save(record, output, day):
-            click.echo(path)
+    for path in written:
+        click.echo(path)
     failed = [f"{name}, {reason}" for name, found in record["generators"].items() for reason in found["failures"]]
     if failed:
         more = f" (and {len(failed) - 1} more, above)" if len(failed) > 1 else ""

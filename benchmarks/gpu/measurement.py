@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import tempfile
 import time
@@ -37,9 +36,8 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
     """
     generators: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        roofs = timing.measure_roofs(gpu, plan.seconds * plan.roof_rounds) if plan.timed else None
+        roofs = timing.measure_roofs(gpu) if plan.timed else None
         record: dict[str, Any] = {
-            "begun": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "gpu": gpu.name,
             "clocks": clocks(),
             "kernels": os.environ.get(KERNELS_VARIABLE) or kernels_of(gpu)[0],
@@ -131,14 +129,14 @@ class Measurement:
     def time_compiled(self) -> None:
         """Time PyTorch's compiled form beside ours: last of the calls, as to compile takes long and may fail."""
         for batch in self.plan.compiled if self.roofs and self.sound else ():
-            name = f"torch-compile-graph at batch {batch}"
+            name = f"{timing.COMPILED} at batch {batch}"
             if self.roofs is None or self._late(name):
                 continue
             self._tell(name)
             with timing.left_out(name, self._refuse):
                 form = peers.TorchForm(self.gpu, self.source, compiled=True, graph=True)
                 ours = _called(Ours(self.gpu, self._bundle, batch))
-                contenders = {timing.OWN: ours, "torch-compile-graph": form.call}
+                contenders = {timing.OWN: ours, timing.COMPILED: form.call}
                 for timed in self._time_calls(contenders, batch, self.roofs):
                     self.rows += [row for row in timed if row["backend"] != timing.OWN]
                     self._grown()

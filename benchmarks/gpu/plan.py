@@ -29,7 +29,6 @@ class Plan:
     single_layers: bool = True
     compiled: tuple[int, ...] = ()  # batch sizes at which torch.compile takes part
     compiled_layers: bool = False
-    roof_rounds: float = 1.0  # how many times longer than a row the roofs are measured
     cutlass: Path | None = None
     brief: bool = False
     tiles: bool = False  # single layers with every tile that the kernels have

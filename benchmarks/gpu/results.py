@@ -6,7 +6,7 @@ import datetime
 import json
 import re
 from collections.abc import Mapping, Sequence
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ EXPLAINED = (
     f"idle GPU, by the host's clock. A re-encoded image counts once for each of {LOOP} iterations. The share is of the "
     "least time, layer by layer, at the roofs."
 )
+OF_TILES = (
+    "Microseconds of kernels by default and with each tile named; a layer that a tile has no kernel for runs as the "
+    "others of its instructions would have it."
+)
 Record = Mapping[str, Any]
 
 
@@ -40,19 +44,14 @@ def stem(record: Record, day: datetime.date) -> str:
     return re.sub("[^a-z0-9]+", "-", words).strip("-")
 
 
-def free_name(folder: Path, wanted: str, begun: str) -> str:
-    """Return a name, or it with a number behind, under which the folder has nothing or what this run wrote before."""
-    for number in count(1):
-        name = wanted if number == 1 else f"{wanted}-{number}"
-        file = folder / f"{name}.json"
-        if not file.exists() or json.loads(file.read_text()).get("begun") == begun:
-            return name
-    raise AssertionError
+def free_name(folder: Path, wanted: str) -> str:
+    """Return a name that no record in the folder has: the wanted one, or that with a number behind."""
+    names = chain([wanted], (f"{wanted}-{number}" for number in count(2)))
+    return next(name for name in names if not (folder / f"{name}.json").exists())
 
 
-def save(record: Record, folder: Path, day: datetime.date) -> list[Path]:
-    """Write JSON, tables and plots into ``folder``; return their paths. What another run left there stays."""
-    name = free_name(folder, stem(record, day), record["begun"])
+def save(record: Record, folder: Path, name: str, day: datetime.date) -> list[Path]:
+    """Write JSON, tables and plots of this name into ``folder``, over what is there; return their paths."""
     contents = {f"{name}.json": json.dumps(record, indent=2) + "\n"}
     plots = {layer: f"{name}-{layer}.svg" for layer, found in record["generators"].items() if found["rows"]}
     contents |= {plot: plot_svg(drawn(record, layer)) for layer, plot in plots.items()}
@@ -150,11 +149,7 @@ def _tiles(found: Record) -> list[str]:
     keys = list(dict.fromkeys(_key(row) for row in rows))
     times = {(_key(row), row["backend"]): f"{row['microseconds']:.1f}" for row in rows}
     cells = [(*map(str, key), *(times.get((key, name), "") for name in names)) for key in keys]
-    explained = (
-        "Microseconds of kernels by default and with each tile named; a layer that a tile has no kernel for runs as"
-    )
-    explained += " the others of its instructions would have it."
-    return [explained, "", *table(("network", "layer", "batch", *names), cells)] if rows else []
+    return [OF_TILES, "", *table(("network", "layer", "batch", *names), cells)] if rows else []
 
 
 def _errors(checks: Record) -> list[str]:

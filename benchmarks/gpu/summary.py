@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.gpu.checks import TIMES_TORCH
-from benchmarks.gpu.timing import LOOP, OWN
+from benchmarks.gpu.timing import COMPILED, LOOP, OWN
 
-COMPILED = "torch-compile-graph"
 LAYER, BATCH = "fc6", 256  # the generator and the batch that throughput is asked of
 ROOF_SHARE, DECODE_RATIO, LOOP_RATIO, LATENCY_US = 0.60, 2.0, 2.5, 80.0
 Row = Mapping[str, Any]

@@ -21,7 +21,7 @@ from deepsim.export.sources import Source
 from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeepsimError, NumericError
 
-OWN = "cuda"
+OWN, COMPILED = "cuda", "torch-compile-graph"
 CALLS = {"encode": ("encoder",), "decode": ("generator",), "reencode": ("encoder", "generator")}
 LOOP = 8  # iterations of a timed call to reencode
 ROUNDS = 7
@@ -31,6 +31,7 @@ PROFILED = 10  # calls whose kernels are timed
 MOST_CALLS = 1000  # of one round
 AGREES = 5e-3  # mean difference from ours, of the largest value; relative error of a layer against float64
 PRODUCTS = (4096, 8192)  # sides of the matrices of the product that shows the roof
+ROOF_SECONDS = 1.0  # for each of them
 BUSY = 3e14  # about the multiply-adds of a second
 COPIED = 1 << 28  # fp32 values of the copy that shows the memory's
 Contender = Callable[..., Call]  # (what, argument, iterations) -> call
@@ -38,15 +39,15 @@ Refuse = Callable[[str], None]
 Guard = Callable[[str], AbstractContextManager[None]]
 
 
-def measure_roofs(gpu: Gpu, seconds: float = 1.0) -> Roofs:
+def measure_roofs(gpu: Gpu) -> Roofs:
     """Measure fp16 multiply-adds of the better of two matrix products, and bytes read and written by a copy."""
     rates = []
     for side in PRODUCTS:
         a, b = (gpu.empty((side, side), torch.half).normal_() for _ in range(2))
-        gpu.seconds(partial(torch.matmul, a, b), max(1, int(seconds * BUSY / side**3)))  # clocks as under load
-        rates.append(side**3 / median_seconds(gpu, {"": partial(torch.matmul, a, b)}, seconds)[""])
+        gpu.seconds(partial(torch.matmul, a, b), max(1, int(ROOF_SECONDS * BUSY / side**3)))  # clocks as under load
+        rates.append(side**3 / median_seconds(gpu, {"": partial(torch.matmul, a, b)}, ROOF_SECONDS)[""])
     source, target = (gpu.empty((COPIED,), torch.float32).zero_() for _ in range(2))
-    copy = median_seconds(gpu, {"": lambda: target.copy_(source)}, seconds)[""]
+    copy = median_seconds(gpu, {"": lambda: target.copy_(source)}, ROOF_SECONDS)[""]
     return Roofs(max(rates) / 1e9, 2 * source.nbytes / copy / 1e9)
 
 
@@ -237,9 +238,9 @@ def _torch_times(
         x = x.contiguous(memory_format=torch.channels_last)
     wanted = exact(gpu, table, weights, distinct)
     found = {}
-    for name in ("torch-graph", "torch-compile-graph")[: 2 if compiled else 1]:
+    for name in ("torch-graph", COMPILED)[: 2 if compiled else 1]:
         with left_out(f"{name}: {step.name} at batch {batch}", refuse):
-            calls = cycle([captured_layers(gpu, each, x, name == "torch-compile-graph") for each in copies])
+            calls = cycle([captured_layers(gpu, each, x, name == COMPILED) for each in copies])
             error = relative(next(calls)(), wanted)
             if not error <= AGREES:
                 raise NumericError(f"differs from float64 by {error:.2g}, expected at most {AGREES}.")

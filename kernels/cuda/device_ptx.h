@@ -19,11 +19,6 @@ DEEPSIM_DEVICE int anew(int value) {
   asm volatile("" : "+r"(value));
   return value;
 }
-DEEPSIM_DEVICE int thread_index_anew() {
-  int index;
-  asm volatile("mov.u32 %0, %%tid.x;\n" : "=r"(index));
-  return index;
-}
 DEEPSIM_DEVICE int block_x() { return static_cast<int>(blockIdx.x); }
 DEEPSIM_DEVICE int block_y() { return static_cast<int>(blockIdx.y); }
 DEEPSIM_DEVICE int block_z() { return static_cast<int>(blockIdx.z); }

@@ -95,7 +95,6 @@ namespace deepsim::cuda {
 
 DEEPSIM_DEVICE int thread_index() { return emulation::position.thread; }
 DEEPSIM_DEVICE int anew(int value) { return value; }
-DEEPSIM_DEVICE int thread_index_anew() { return thread_index(); }
 DEEPSIM_DEVICE int block_x() { return emulation::position.block.x; }
 DEEPSIM_DEVICE int block_y() { return emulation::position.block.y; }
 DEEPSIM_DEVICE int block_z() { return emulation::position.block.z; }

@@ -51,23 +51,27 @@ DEEPSIM_DEVICE unsigned char* row_of(const Place& place, int image, int channel,
   return place.base + row * kRow;
 }
 
-// As many neighbouring channels as are stored at once.
+// Neighbouring channels of a pixel.
 template <class Element, int kCount>
 struct alignas(kCount * sizeof(typename Element::Bits)) Neighbours {
   typename Element::Two twos[kCount / 2];
 };
+
+template <class Element, int kCount>
+DEEPSIM_DEVICE Neighbours<Element, kCount> narrow(const float* values) {
+  Neighbours<Element, kCount> packed;
+  DEEPSIM_UNROLL
+  for (int i = 0; i < kCount / 2; ++i) packed.twos[i] = pack<Element>(values[2 * i], values[2 * i + 1]);
+  return packed;
+}
 
 // Store neighbouring channels of a pixel, in as many planes as they take.
 template <class Element, int kCount>
 DEEPSIM_DEVICE void put(unsigned char* at, std::ptrdiff_t plane_bytes, const float (&values)[kCount]) {
   constexpr int together = kCount < kPlane<Element> ? kCount : kPlane<Element>;
   DEEPSIM_UNROLL
-  for (int first = 0; first < kCount; first += together) {
-    Neighbours<Element, together> packed;
-    DEEPSIM_UNROLL
-    for (int i = 0; i < together / 2; ++i) packed.twos[i] = pack<Element>(values[first + 2 * i], values[first + 2 * i + 1]);
-    *reinterpret_cast<Neighbours<Element, together>*>(at + first / together * plane_bytes) = packed;
-  }
+  for (int first = 0; first < kCount; first += together)
+    *reinterpret_cast<Neighbours<Element, together>*>(at + first / together * plane_bytes) = narrow<Element, together>(values + first);
 }
 
 // What network values are as grey levels, but for the mean and rounding. Without a scale there is no division, which would
@@ -224,13 +228,18 @@ constexpr int kRun = kPairs < 4 ? kPairs : 4;
 // `column` + 8 i.
 struct Share {
   int group, split, column;
-  int first_row;  // of the block's tile
 };
 
+// The chunks of a part of a sum.
+DEEPSIM_DEVICE int chunks_of(const ShiftGemm& layer, int split) {
+  const int left = layer.chunks - split * layer.chunks_per_split;
+  return left < layer.chunks_per_split ? left : layer.chunks_per_split;
+}
+
 // Bias, activation and the store of a thread's sums as values of 16 bits or fp32. row(r): the r-th row of the product;
-// sum(r, j): its pair of columns j.
-template <Store kStore, class Element, int kRows, int kPairs, class RowOf, class SumOf>
-DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum) {
+// sums(r, j): its pair of columns j, two floats.
+template <Store kStore, class Element, int kRows, int kPairs, class RowOf, class SumsOf>
+DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums) {
   constexpr int run = kRun<kPairs>;
   RowOut rows[kRows];
   DEEPSIM_UNROLL
@@ -249,19 +258,15 @@ DEEPSIM_DEVICE void store_values(const ShiftGemm& layer, const Share& share, con
       if ((to.needs & ~rows[r].keeps) != 0) continue;
       float values[2 * run];
       DEEPSIM_UNROLL
-      for (int i = 0; i < run; ++i) {
-        const Pair pair = sum(r, j + i);
-        values[2 * i] = activate(pair.low + bias[2 * i], layer.slope);
-        values[2 * i + 1] = activate(pair.high + bias[2 * i + 1], layer.slope);
-      }
+      for (int i = 0; i < 2 * run; ++i) values[i] = activate(sums(r, j + i / 2)[i % 2] + bias[i], layer.slope);
       put<Element>(first + static_cast<std::ptrdiff_t>(rows[r].row + to.rows) * kRow, plane, values);
     }
   }
 }
 
 // Store a thread's part of sums to where those of the other splits are.
-template <int kRows, int kPairs, class RowOf, class SumOf>
-DEEPSIM_DEVICE void store_part(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum) {
+template <int kRows, int kPairs, class RowOf, class SumsOf>
+DEEPSIM_DEVICE void store_part(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums) {
   constexpr int run = kRun<kPairs>;
   DEEPSIM_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -272,16 +277,16 @@ DEEPSIM_DEVICE void store_part(const ShiftGemm& layer, const Share& share, const
       if (share.column + j / run * kRuns >= layer.columns) break;
       DEEPSIM_UNROLL
       for (int i = 0; i < run; i += 2) {
-        const Pair low = sum(r, j + i), high = sum(r, j + i + 1);
-        to[i / 2] = {{low.low, low.high, high.low, high.high}};
+        const float *low = sums(r, j + i), *high = sums(r, j + i + 1);
+        to[i / 2] = {{low[0], low[1], high[0], high[1]}};
       }
     }
   }
 }
 
-// The parts of a thread's sums in their order, whichever was ready first: add(r, j, split, part) for pairs j and j + 1.
-template <int kRows, int kPairs, class RowOf, class Add>
-DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const Add& add) {
+// A thread's sums of all parts, added in their order, whichever was ready first.
+template <int kRows, int kPairs, class RowOf, class SumsOf>
+DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums) {
   constexpr int run = kRun<kPairs>;
   DEEPSIM_NO_UNROLL
   for (int split = 0; split < layer.splits; ++split)
@@ -292,14 +297,19 @@ DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const 
       DEEPSIM_UNROLL
       for (int j = 0; j < kPairs; j += 2) {
         if (share.column + j / run * kRuns >= layer.columns) break;
-        add(r, j, split, load_fresh(parts + j / run * (kRuns / 4) + j % run / 2));
+        const Four part = load_fresh(parts + j / run * (kRuns / 4) + j % run / 2);
+        DEEPSIM_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          float& sum = sums(r, j + i / 2)[i % 2];
+          sum = split == 0 ? part.values[i] : sum + part.values[i];
+        }
       }
     }
 }
 
 // Store the bytes of a thread's sums in shared memory, as StagedRow has them. row(r): of the tile.
-template <int kTileRows, int kRows, int kPairs, class RowOf, class SumOf>
-DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum,
+template <int kTileRows, int kRows, int kPairs, class RowOf, class SumsOf>
+DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums,
                                  unsigned char* shared) {
   const Levels& levels = layer.levels;
   const int half = layer.phases == 4 ? 2 : 1;
@@ -312,10 +322,7 @@ DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, con
     const float bias = layer.bias[column], mean = levels.mean[channel];
     float values[kRows];
     DEEPSIM_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const Pair pair = sum(r, i / 2);
-      values[r] = activate((i % 2 == 0 ? pair.low : pair.high) + bias, layer.slope);
-    }
+    for (int r = 0; r < kRows; ++r) values[r] = activate(sums(r, i / 2)[i % 2] + bias, layer.slope);
     to_levels(levels, levels.scale[channel], values);
     DEEPSIM_UNROLL
     for (int r = 0; r < kRows; ++r)
@@ -324,11 +331,16 @@ DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, con
 }
 
 // Store the sums of all parts, when they are added, to where the layer wants them.
-template <class Element, int kRows, int kPairs, class RowOf, class SumOf>
-DEEPSIM_DEVICE void store_whole(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumOf& sum) {
-  if (layer.whole == Store::blocks) store_values<Store::blocks, Element, kRows, kPairs>(layer, share, row, sum);
-  if (layer.whole == Store::shuffle) store_values<Store::shuffle, Element, kRows, kPairs>(layer, share, row, sum);
-  if (layer.whole == Store::connected) store_values<Store::connected, Element, kRows, kPairs>(layer, share, row, sum);
+template <class Element, int kRows, int kPairs, class RowOf, class SumsOf>
+DEEPSIM_DEVICE void store_whole(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums) {
+  if (layer.whole == Store::blocks) store_values<Store::blocks, Element, kRows, kPairs>(layer, share, row, sums);
+  if (layer.whole == Store::shuffle) store_values<Store::shuffle, Element, kRows, kPairs>(layer, share, row, sums);
+  if (layer.whole == Store::connected) store_values<Store::connected, Element, kRows, kPairs>(layer, share, row, sums);
+}
+
+// Where the blocks that have parts of a tile tell that theirs is ready.
+DEEPSIM_DEVICE unsigned* ready_of(const ShiftGemm& layer, int group, int column_tile) {
+  return layer.ready + (group * layer.column_tiles.value + column_tile) * layer.row_tiles.value + block_x();
 }
 
 }  // namespace deepsim::cuda

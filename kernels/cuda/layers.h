@@ -69,7 +69,7 @@ struct PixelsIn {
 // chunks of channels and the taps of each.
 struct ShiftGemm {
   const unsigned char* in = nullptr;       // first row of image 0, plane 0
-  const unsigned char* weights = nullptr;  // [group][unit of columns][chunk][tap][plane of the chunk][place in the unit][channel]
+  const unsigned char* weights = nullptr;  // [group][unit of columns][chunk][tap][plane of the chunk][place][channel]
   const float* bias = nullptr;             // [group][columns]
   Place out;                               // Store::blocks, shuffle, connected
   std::uint8_t* pixels = nullptr;          // Store::pixels

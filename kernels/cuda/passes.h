@@ -1,8 +1,6 @@
 // The kernels without a matrix product: pooling with normalisation, and what lies between the host's layouts and planes.
 #pragma once
 
-#include <cmath>
-
 #include "epilogue.h"
 #include "layers.h"
 #include "tile.h"
@@ -11,9 +9,7 @@ namespace deepsim::cuda {
 
 // What lies together of a pixel.
 template <class Element>
-struct alignas(kRow) Row {
-  typename Element::Two twos[kPlane<Element> / 2];
-};
+using Row = Neighbours<Element, kPlane<Element>>;
 static_assert(sizeof(Row<Half>) == kRow && sizeof(Row<Single>) == kRow);
 
 template <class Element>
@@ -34,14 +30,6 @@ DEEPSIM_DEVICE void widen(const Row<Element>& row, float (&values)[kPlane<Elemen
     values[2 * i] = pair.low;
     values[2 * i + 1] = pair.high;
   }
-}
-
-template <class Element>
-DEEPSIM_DEVICE Row<Element> narrow(const float (&values)[kPlane<Element>]) {
-  Row<Element> row;
-  DEEPSIM_UNROLL
-  for (int i = 0; i < kPlane<Element> / 2; ++i) row.twos[i] = pack<Element>(values[2 * i], values[2 * i + 1]);
-  return row;
 }
 
 // The largest of the window of output pixel (y, x), a plane's channels at once; a window may end at the border.
@@ -106,7 +94,7 @@ DEEPSIM_DEVICE void pool(const Pool& layer, unsigned char* shared) {
         row = pool_window<Element>(layer, image, channel, y, x);
       } else {
         normalise(own, values);
-        row = narrow<Element>(values);
+        row = narrow<Element, kPlane<Element>>(values);
       }
       if (pass == layer.normalise) {
         store_row<Element>(layer.out, image, channel, y, x, row);
@@ -147,7 +135,7 @@ DEEPSIM_DEVICE void pixels_in(const PixelsIn& layer) {
     rest = 0;
     ++down;
   }
-  store_row<Element>(layer.out, image, first, y, x, narrow<Element>(values));
+  store_row<Element>(layer.out, image, first, y, x, narrow<Element, kPlane<Element>>(values));
 }
 
 // One thread for each plane of a pixel of the result.
@@ -184,7 +172,7 @@ DEEPSIM_DEVICE void features(const Features& layer) {
     if (In) values[i] = real ? plain[static_cast<std::ptrdiff_t>(i) * area] : 0.0f;
     if (!In && real) plain[static_cast<std::ptrdiff_t>(i) * area] = values[i];
   }
-  if (In) store_row<Element>(layer.place, image, channel, y, x, narrow<Element>(values));
+  if (In) store_row<Element>(layer.place, image, channel, y, x, narrow<Element, kPlane<Element>>(values));
 }
 
 // One thread for each value of a feature, for all steps.

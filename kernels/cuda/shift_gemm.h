@@ -114,10 +114,6 @@ struct Product {
   DEEPSIM_DEVICE int after_stage(int buffer) const {
     return buffer + stage_bytes() == T::stages * stage_bytes() ? 0 : buffer + stage_bytes();
   }
-  DEEPSIM_DEVICE int chunk_count() const {
-    const int left = layer.chunks - split * layer.chunks_per_split;
-    return left < layer.chunks_per_split ? left : layer.chunks_per_split;
-  }
 
   DEEPSIM_DEVICE Next start() const {
     const int first = split * layer.chunks_per_split, taps = layer.kernel * layer.kernel, thread = thread_index();
@@ -126,9 +122,10 @@ struct Product {
                                  static_cast<std::ptrdiff_t>(first_row + layer.first_shift + thread) * kRow;
     const int units = (layer.columns + T::unit - 1) / T::unit, column = column_tile * T::columns;
     const std::ptrdiff_t chunk = static_cast<std::ptrdiff_t>(taps) * T::planes * T::unit * kRow;  // of a unit's weights
-    const unsigned char* weights = layer.weights + ((group * units + column / T::unit) * static_cast<std::ptrdiff_t>(layer.chunks) + first) * chunk;
+    const std::ptrdiff_t unit = group * units + column / T::unit;
+    const unsigned char* weights = layer.weights + (unit * layer.chunks + first) * chunk;
     weights += T::all_taps ? thread * kRow : (column % T::unit + thread % T::columns + thread / T::columns * T::unit) * kRow;
-    return {chunk_count() * steps_of_chunk, steps_of_chunk, 0, 0, input, weights};
+    return {chunks_of(layer, split) * steps_of_chunk, steps_of_chunk, 0, 0, input, weights};
   }
 
   // A chunk's input: each thread some rows of all planes.
@@ -145,9 +142,9 @@ struct Product {
   DEEPSIM_DEVICE void copy_weights(const unsigned char* from, SharedBytes to) const {
     to += thread_index() * kRow;
     if constexpr (T::all_taps) {
+      constexpr int all = T::threads * kRow;
       DEEPSIM_NO_UNROLL
-      for (int i = thread_index() * kRow; i < stage_bytes(); i += T::threads * kRow, from += T::threads * kRow, to += T::threads * kRow)
-        copy_async(to, from);
+      for (int at = thread_index() * kRow; at < stage_bytes(); at += all, from += all, to += all) copy_async(to, from);
     } else {
       constexpr int at_once = T::threads / T::columns;
       static_assert(T::threads % T::columns == 0 && T::unit % T::columns == 0);
@@ -207,7 +204,7 @@ struct Product {
     for (int ahead = 0; ahead < T::stages - 1; ++ahead) fetch(next);
     const int kernel = T::all_taps ? 1 : layer.kernel;
     int input = 0, stage = 0;
-    for (int chunk = chunk_count(); chunk > 0; --chunk, input = after_input(input)) {
+    for (int chunk = chunks_of(layer, split); chunk > 0; --chunk, input = after_input(input)) {
       SharedBytes left = shared + left_at + input;
       for (int row = 0; row < kernel; ++row, left += (layer.pitch - kernel) * kRow)
         for (int column = 0; column < kernel; ++column, left += kRow, stage = after_stage(stage)) step(next, left, stage, sums);
@@ -238,28 +235,21 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
   constexpr int rows = T::warp_rows / 8, pairs = T::warp_columns / 8;
   using Element = typename T::Element;
-  const Share share{product.group, product.split, product.first_column(kStore == Store::pixels), product.first_row};
+  const Share share{product.group, product.split, product.first_column(kStore == Store::pixels)};
   const auto row_of_share = [&](int r) { return row + r * 8; };
-  const auto sum = [&](int r, int j) { return Pair{sums[r / 2][j][r % 2 * 2], sums[r / 2][j][r % 2 * 2 + 1]}; };
+  const auto sums_of_share = [&](int r, int j) { return sums[r / 2][j] + r % 2 * 2; };
   if constexpr (kStore == Store::pixels) {
     if (Policy::barrier_before_staging) sync_block();  // no copy is under way any more
-    stage_pixels<T::rows, rows, pairs>(layer, share, [&](int r) { return row + r * 8 - product.first_row; }, sum, shared);
+    stage_pixels<T::rows, rows, pairs>(layer, share, [&](int r) { return row + r * 8 - product.first_row; }, sums_of_share, shared);
     if (Policy::barrier_after_staging) sync_block();
     write_pixels<Element, T::rows, T::threads>(layer, shared, product.first_row);
   } else if constexpr (kStore == Store::partial) {
-    store_part<rows, pairs>(layer, share, row_of_share, sum);
-    const int tile = (product.group * layer.column_tiles.value + product.column_tile) * layer.row_tiles.value + block_x();
-    if (!last_to_be_ready(layer.ready + tile, layer.splits - Policy::early)) return;
-    add_parts<rows, pairs>(layer, share, row_of_share, [&](int r, int j, int split, const Four& part) {
-      DEEPSIM_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        float& own = sums[r / 2][j + i / 2][r % 2 * 2 + i % 2];
-        own = split == 0 ? part.values[i] : own + part.values[i];
-      }
-    });
-    store_whole<Element, rows, pairs>(layer, share, row_of_share, sum);
+    store_part<rows, pairs>(layer, share, row_of_share, sums_of_share);
+    if (!last_to_be_ready(ready_of(layer, product.group, product.column_tile), layer.splits - Policy::early)) return;
+    add_parts<rows, pairs>(layer, share, row_of_share, sums_of_share);
+    store_whole<Element, rows, pairs>(layer, share, row_of_share, sums_of_share);
   } else {
-    store_values<kStore, Element, rows, pairs>(layer, share, row_of_share, sum);
+    store_values<kStore, Element, rows, pairs>(layer, share, row_of_share, sums_of_share);
   }
 }
 

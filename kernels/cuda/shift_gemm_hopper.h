@@ -52,9 +52,12 @@ struct TileAt {
 
   template <class T, bool kInParts>
   DEEPSIM_DEVICE static TileAt of(const ShiftGemm& layer, int tile) {
-    if (kInParts) return {first_row_of(layer, T::rows, block_x()), block_y(), block_z() / layer.splits, block_z() % layer.splits};
+    if (kInParts) {
+      return {first_row_of(layer, T::rows, block_x()), block_y(), block_z() / layer.splits, block_z() % layer.splits};
+    }
     const int column = divide(tile, layer.row_tiles), group = divide(column, layer.column_tiles);
-    return {first_row_of(layer, T::rows, tile - column * layer.row_tiles.value), column - group * layer.column_tiles.value, group, 0};
+    const int row_tile = tile - column * layer.row_tiles.value, column_tile = column - group * layer.column_tiles.value;
+    return {first_row_of(layer, T::rows, row_tile), column_tile, group, 0};
   }
 };
 
@@ -74,10 +77,6 @@ struct HopperProduct {
   DEEPSIM_DEVICE Ring input_ring(int turn) const { return Ring(input_count, turn * layer.chunks); }
   DEEPSIM_DEVICE Ring stage_ring(int turn) const { return Ring(T::stages, keeps_weights ? 0 : turn * layer.chunks * taps); }
 
-  DEEPSIM_DEVICE int chunk_count(int split) const {
-    const int left = layer.chunks - split * layer.chunks_per_split;
-    return left < layer.chunks_per_split ? left : layer.chunks_per_split;
-  }
   DEEPSIM_DEVICE Barrier* barrier(Signal signal, int buffer) const {
     return reinterpret_cast<Barrier*>(shared) + static_cast<int>(signal) * 8 + buffer;
   }
@@ -117,7 +116,7 @@ struct HopperProduct {
                                  static_cast<std::ptrdiff_t>(at.first_row + layer.first_shift) * kRow;
     const unsigned char* weights = layer.weights + (static_cast<std::ptrdiff_t>(at.group * units + at.column_tile) * layer.chunks +
                                                     first_chunk) * taps * T::weight_bytes;
-    for (int chunk = chunk_count(at.split); chunk > 0; --chunk, inputs.advance()) {
+    for (int chunk = chunks_of(layer, at.split); chunk > 0; --chunk, inputs.advance()) {
       start_filling(Signal::input_full, Signal::input_free, inputs, T::planes * input_rows * kRow);
       for (int p = 0; p < T::planes; ++p, input += plane)
         bulk_copy(input_at(inputs.index) + p * input_rows * kRow, input, input_rows * kRow,
@@ -189,10 +188,10 @@ struct HopperSums {
 
   DEEPSIM_DEVICE float* pair(int r, int j) { return values[r / 2] + j * 4 + r % 2 * 2; }
   DEEPSIM_DEVICE static Share share(const TileAt& at) {
-    return {at.group, at.split, at.column_tile * T::columns + thread_index_anew() % 4 * 8, at.first_row};
+    return {at.group, at.split, at.column_tile * T::columns + anew(thread_index()) % 4 * 8};
   }
   DEEPSIM_DEVICE static int first_row(const TileAt& at) {
-    const int thread = thread_index_anew(), warp = thread / 32;
+    const int thread = anew(thread_index()), warp = thread / 32;
     return at.first_row + warp / 4 * T::matrices * 64 + warp % 4 * 16 + thread % 32 / 4;
   }
   DEEPSIM_DEVICE static int row(int first, int r) { return first + r / 2 * 64 + r % 2 * 8; }
@@ -207,24 +206,17 @@ DEEPSIM_DEVICE void add_up(const HopperProduct<T, Policy>& product, bool consume
   const int first = Sums::first_row(at);
   const auto row = [&](int r) { return Sums::row(first, r); };
   Sums sums;
-  const auto sum = [&](int r, int j) { return Pair{sums.pair(r, j)[0], sums.pair(r, j)[1]}; };
+  const auto pair = [&](int r, int j) { return sums.pair(r, j); };
   if (consumes) {
-    product.consume(product.chunk_count(at.split), 0, sums.values);
-    store_part<Sums::rows, Sums::pairs>(layer, Sums::share(at), row, sum);
+    product.consume(chunks_of(layer, at.split), 0, sums.values);
+    store_part<Sums::rows, Sums::pairs>(layer, Sums::share(at), row, pair);
   } else {
     if (elected()) product.feed(at, 0);
     sync_warp();  // of whose lanes one copied
   }
-  const int tile = (at.group * layer.column_tiles.value + at.column_tile) * layer.row_tiles.value + block_x();
-  if (!last_to_be_ready(layer.ready + tile, layer.splits) || !consumes) return;
-  add_parts<Sums::rows, Sums::pairs>(layer, Sums::share(at), row, [&](int r, int j, int split, const Four& part) {
-    DEEPSIM_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      float& own = sums.pair(r, j + i / 2)[i % 2];
-      own = split == 0 ? part.values[i] : own + part.values[i];
-    }
-  });
-  store_whole<typename T::Element, Sums::rows, Sums::pairs>(layer, Sums::share(at), row, sum);
+  if (!last_to_be_ready(ready_of(layer, at.group, at.column_tile), layer.splits) || !consumes) return;
+  add_parts<Sums::rows, Sums::pairs>(layer, Sums::share(at), row, pair);
+  store_whole<typename T::Element, Sums::rows, Sums::pairs>(layer, Sums::share(at), row, pair);
 }
 
 // The tile that a block takes in its turn.
@@ -241,8 +233,7 @@ DEEPSIM_DEVICE void compute_tiles(const HopperProduct<T, Policy>& product) {
     const TileAt at = TileAt::of<T, false>(layer, tile_of(layer, anew(turn)));
     const int first = Sums::first_row(at);
     store_values<kStore, typename T::Element, Sums::rows, Sums::pairs>(
-        layer, Sums::share(at), [&](int r) { return Sums::row(first, r); },
-        [&](int r, int j) { return Pair{sums.pair(r, j)[0], sums.pair(r, j)[1]}; });
+        layer, Sums::share(at), [&](int r) { return Sums::row(first, r); }, [&](int r, int j) { return sums.pair(r, j); });
   }
 }
 

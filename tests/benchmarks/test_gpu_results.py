@@ -13,6 +13,7 @@ from deepsim.runtime.networks import generator_spec
 DAY = datetime.date(2026, 1, 2)
 ROOFS = Roofs(395_000.0, 4_300.0)
 # images per second of every contender at batch 256, made up; at batch 1 a hundredth
+STEM = "2026-01-02-gpu-nvidia-h100-80gb-hbm3"
 RATES = {"cuda": 220e3, "torch": 60e3, "torch-graph": 80e3, "torch-compile-graph": 100e3, "onnxruntime": 120e3}
 
 
@@ -73,7 +74,6 @@ def record():
     return {
         **{
             "gpu": "NVIDIA H100 80GB HBM3",
-            "begun": "2026-01-02T03:04:05+00:00",
             "kernels": "mma",
             "default_kernels": "mma",
             "commit": "abc1234",
@@ -121,16 +121,15 @@ def test_what_was_not_measured_is_said_and_counts_as_neither():
 
 
 def test_a_run_leaves_json_tables_and_a_plot(record, tmp_path):
-    paths = results.save(record, tmp_path, DAY)
-    stem = "2026-01-02-gpu-nvidia-h100-80gb-hbm3"
-    assert [path.name for path in paths] == [f"{stem}.json", f"{stem}-fc6.svg", f"{stem}.md"]
+    paths = results.save(record, tmp_path, results.stem(record, DAY), DAY)
+    assert [path.name for path in paths] == [f"{STEM}.json", f"{STEM}-fc6.svg", f"{STEM}.md"]
     assert json.loads(paths[0].read_text()) == record
     root = ElementTree.fromstring(paths[1].read_text())
     words = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {*RATES, "Decode", "Re-encode", results.METHOD} <= set(words)
     assert any("NVIDIA H100" in word and "A CPU" not in word and "395" in word for word in words)
     page = paths[2].read_text()
-    assert f"({stem}-fc6.svg)" in page and "395e12 fp16 multiply-adds/s" in page and "A CPU" in page
+    assert f"({STEM}-fc6.svg)" in page and "395e12 fp16 multiply-adds/s" in page and "A CPU" in page
     assert "| decode | 256 | cuda | 220000 | 1163.6 | 70.0 | 63% | 1.83 |" in page
     assert "| decode | 256 | onnxruntime | 120000 | 2133.3 | 70.0 | 34% |  |" in page
     assert "| network | layer | batch | ours, us | of the roof | torch-graph | cutlass |" in page
@@ -144,11 +143,13 @@ def test_a_run_leaves_json_tables_and_a_plot(record, tmp_path):
 
 
 def test_another_run_of_the_day_replaces_nothing(record, tmp_path):
-    first = results.save(record, tmp_path, DAY)
-    again = results.save(record, tmp_path, DAY)
-    other = results.save({**record, "begun": "2026-01-02T09:00:00+00:00"}, tmp_path, DAY)
-    assert first == again and [path.name.replace("-2", "") == path.name for path in other].count(False) == 3
-    assert other[0].name == first[0].stem + "-2.json" and json.loads(first[0].read_text())["begun"] == record["begun"]
+    names, written = [], []
+    for commit in "abc":
+        names.append(results.free_name(tmp_path, results.stem(record, DAY)))
+        written += results.save({**record, "commit": commit}, tmp_path, names[-1], DAY)
+        assert results.save({**record, "commit": commit}, tmp_path, names[-1], DAY) == written[-3:]
+    assert names == [STEM, f"{STEM}-2", f"{STEM}-3"] and len(set(written)) == 9
+    assert [json.loads((tmp_path / f"{name}.json").read_text())["commit"] for name in names] == ["a", "b", "c"]
 
 
 def test_other_kernels_of_ours_are_no_peers_in_the_plot(record):
@@ -162,14 +163,14 @@ def test_other_kernels_of_ours_are_no_peers_in_the_plot(record):
 def test_a_generator_that_failed_has_errors_and_no_plot(record, tmp_path):
     record["generators"]["fc6"] |= {"rows": [], "single_layers": [], "tiles": [], "failures": ["deconv3: error 1"]}
     record["kernels"] = "wgmma"
-    paths = results.save(record, tmp_path, DAY)
+    paths = results.save(record, tmp_path, results.stem(record, DAY), DAY)
     assert [path.name for path in paths] == [
         f"2026-01-02-gpu-nvidia-h100-80gb-hbm3-wgmma.{end}" for end in ("json", "md")
     ]
     assert "not measured" in paths[1].read_text() and "* FAILED: deconv3: error 1" in paths[1].read_text()
     assert "| images/s |" not in paths[1].read_text()
     record["generators"]["fc6"] |= {"checks": {}, "failures": ["calls that do not end, after 120 s"]}
-    page = results.save(record, tmp_path, DAY)[1].read_text()
+    page = results.save(record, tmp_path, results.stem(record, DAY), DAY)[1].read_text()
     assert "* FAILED: calls that do not end" in page and "float64" not in page
 
 

@@ -20,7 +20,7 @@ struct EngineOptions {
   std::string isa;              // "" for the best; "avx512", "avx2", "baseline"
   std::string device;           // "" or "cpu"; "cuda:0" ... for a GPU
   std::string precision;        // of a GPU: "" or "fp16"; "bf16", "fp32"
-  std::string kernels;          // of a GPU: "mma", "wgmma", a tile's name, "" for DEEPSIM_CUDA_KERNELS or the default; see cuda/products.h
+  std::string kernels;          // of a GPU: see kernels_of in cuda/products.h; "" for DEEPSIM_CUDA_KERNELS or the default
   bool stable = false;          // on a GPU: an image's result has the same bits in every batch
 };
 

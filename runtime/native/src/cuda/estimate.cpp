@@ -12,7 +12,7 @@ constexpr double kLatency = 700;         // of a copy from the cache
 constexpr double kStepCycles = 250;      // of a step of mma.sync beside its multiplications: a barrier, the first operands
 constexpr double kBeside = 0.25;         // of storing, where other blocks multiply meanwhile
 constexpr double kReady = 3 * kLatency;  // to tell the other blocks that a part is ready, and to hear of theirs
-constexpr double kBlockRate = 24;        // bytes that one block gets from the cache in a cycle, with what its registers hold under way
+constexpr double kBlockRate = 24;        // bytes that one block gets from the cache in a cycle, into registers
 constexpr double kCopyRate = 56;         // bytes that one multiprocessor gets from the cache in a cycle, copied ahead
 constexpr double kOverlap = 0.1;         // of what takes less time than the longest: it does not hide entirely
 constexpr int kRegisters = 65536;        // of a multiprocessor
@@ -57,10 +57,11 @@ double cycles(const DeviceFacts& facts, const Product& product, const ProductSiz
   const double storing = tile * kOutputCycles, busy = std::max(multiplying, shared) + storing * (beside > 1 ? kBeside : 1);
   const bool ahead = product.instructions == Instructions::wgmma;  // multiplies while the next step is made ready
   // Blocks that take tiles in turns start once, and copy for the next one while they store.
-  const double starting = 2 * kLatency, copying = std::max(kLatency * steps / (product.stages - 1), (input + weights) / kCopyRate);
-  const double alone = (product.in_turns ? 0 : starting) + std::max(multiplying + (ahead ? 0 : steps * kStepCycles), copying) + storing;
+  const double starting = 2 * kLatency, once = product.in_turns ? starting : 0, each_time = starting - once;
+  const double copying = std::max(kLatency * steps / (product.stages - 1), (input + weights) / kCopyRate);
+  const double alone = each_time + std::max(multiplying + (ahead ? 0 : steps * kStepCycles), copying) + storing;
   const int most = divide_up(blocks, facts.multiprocessors), waves = divide_up(most, beside);
-  const double computing = std::max(most * busy, waves * alone) + (product.in_turns ? starting : 0);
+  const double computing = once + std::max(most * busy, waves * alone);
   const double element = static_cast<double>(product.chunk_row_bytes) / product.depth;
   const double outputs = static_cast<double>(size.rows) * size.columns * size.groups;
   const double cache = facts.multiprocessors * rates.cache_bytes;

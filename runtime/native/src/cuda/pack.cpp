@@ -41,7 +41,8 @@ void fill(unsigned char* to, int columns, int channels, int taps, int tile_colum
       for (int tap = 0; tap < taps; ++tap)
         for (int plane = 0; plane < depth; plane += plane_channels)
           for (int place = 0; place < tile_columns; ++place) {
-            const int column = tile * tile_columns + (tile_columns < deepsim::cuda::kRuns ? place : deepsim::cuda::column_at(place));
+            const bool in_runs = tile_columns >= deepsim::cuda::kRuns;
+            const int column = tile * tile_columns + (in_runs ? deepsim::cuda::column_at(place) : place);
             for (int k = 0; k < plane_channels; ++k) {
               const float weight = column < columns ? value(column, chunk + plane + k, tap) : 0.0f;
               if (precision == Precision::half && !(std::fabs(weight) < 65520.0f)) too_large = true;

@@ -270,8 +270,8 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
       layer.images = part.count;
       layer.in = reinterpret_cast<const std::uint8_t*>(pass.ends.source) +
                  static_cast<std::ptrdiff_t>(part.first) * layer.side * layer.side * 3;
-      gpu_->launch("read_pixels", blocks(part.count * layer.planes.value * layer.area.value), kernel::kPassThreads, 0, stream, layer,
-                   pass.source(&layer.in));
+      const GridSize grid = blocks(part.count * layer.planes.value * layer.area.value);
+      gpu_->launch("read_pixels", grid, kernel::kPassThreads, 0, stream, layer, pass.source(&layer.in));
       return;
     }
     case Step::Kind::space_to_depth: {
@@ -296,8 +296,9 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
       const int planes = step.in.planes();
       const int shared = step.pooling.normalise ? kernel::pool_shared_bytes(planes, step.in.channels) : 0;
       const kernel::Divisor area(to.height * to.width), width(to.width);
-      const kernel::Pool layer{from, to, part.count, kernel::Divisor(planes), area, width, step.pooling.kernel, step.pooling.stride, step.pooling.normalise ? 1 : 0};
-      const GridSize grid{divide_up(part.count * to.height * to.width, kernel::pool_pixels(planes))};
+      const kernel::Pool layer{from, to, part.count, kernel::Divisor(planes), area, width, step.pooling.kernel,
+                               step.pooling.stride, step.pooling.normalise ? 1 : 0};
+      const GridSize grid{divide_up(part.count * area.value, kernel::pool_pixels(planes))};
       gpu_->launch("pool_and_normalise", grid, kernel::kPoolThreads, shared, stream, layer);
       return;
     }

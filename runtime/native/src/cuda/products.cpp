@@ -35,8 +35,9 @@ struct Entry {
 
 template <class Tile>
 Entry entry(const char* store, const char* name, Instructions instructions) {
+  const bool in_turns = instructions == Instructions::wgmma && store != std::string_view("partial");
   return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::stages, Tile::threads, Tile::planes * kernel::kRow,
-                  Tile::operand_bytes, Tile::all_taps, instructions == Instructions::wgmma && store != std::string_view("partial"), Tile::residents, Tile::shared_bytes, instructions}};
+                  Tile::operand_bytes, Tile::all_taps, in_turns, Tile::residents, Tile::shared_bytes, instructions}};
 }
 
 // The first of several that are estimated to be as fast is taken.
@@ -65,7 +66,8 @@ std::string tile_of(const Entry& entry) {
 }
 
 const Entry* entry_of(const std::string& tile) {
-  const auto found = std::find_if(std::begin(kProducts), std::end(kProducts), [&](const Entry& entry) { return tile_of(entry) == tile; });
+  const auto has = [&](const Entry& entry) { return tile_of(entry) == tile; };
+  const auto* found = std::find_if(std::begin(kProducts), std::end(kProducts), has);
   return found == std::end(kProducts) ? nullptr : found;
 }
 

@@ -19,8 +19,8 @@ struct Kernels {
   std::string tile = {};
 };
 
-// By the name of instructions, "mma" or "wgmma", or of a tile, or "" for the environment's DEEPSIM_CUDA_KERNELS, else wgmma where
-// the GPU and this library have it, mma elsewhere; in fp32 fma, where none was named. Raises UsageError for another name or
+// By the name of instructions, "mma" or "wgmma", or of a tile, or "" for the environment's DEEPSIM_CUDA_KERNELS, else wgmma
+// where the GPU and this library have it, mma elsewhere; in fp32 fma, where none was named. Raises UsageError for another name or
 // one that the precision has no kernels for, DeviceError for wgmma on another GPU.
 Kernels kernels_of(const std::string& name, const DeviceFacts& facts, Precision precision);
 
@@ -62,7 +62,8 @@ struct Choice {
 
 // The kernel for a product, which takes the fewest cycles by estimate.h: its tile, and the parts of its sum, unless the result
 // must be `stable`, the same in every batch. All tiles of mma sum in the same order, all of wgmma and all of fma in theirs, so
-// that their choice changes no bit. With wgmma, its kernels or, unless stable, those of mma; for bytes mma's alone. Raises DeviceError when no kernel fits the shared memory.
+// that their choice changes no bit. With wgmma, its kernels or, unless stable, those of mma; for bytes mma's alone. Raises
+// DeviceError when no kernel fits the shared memory.
 Choice product_for(const DeviceFacts& facts, const ProductSize& size, bool stable, const Kernels& kernels = {});
 
 }  // namespace deepsim::runtime::detail::cuda
