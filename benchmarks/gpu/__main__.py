@@ -113,7 +113,7 @@ def main(
             timed=not check_only,
             single_layers=single_layers,
             compiled=() if not compiled else in_order[:1] if quick else in_order,
-            compiled_layers=compiled_layers,
+            compiled_layers=compiled and compiled_layers,
             cutlass=peer,
             brief=quick,
             tiles=tiles,
