@@ -128,9 +128,11 @@ class Measurement:
 
     def time_compiled(self) -> None:
         """Time PyTorch's compiled form beside ours: last of the calls, as to compile takes long and may fail."""
-        for batch in self.plan.compiled if self.roofs and self.sound else ():
+        if self.roofs is None or not self.sound:
+            return
+        for batch in self.plan.compiled:
             name = f"{timing.COMPILED} at batch {batch}"
-            if self.roofs is None or self._late(name):
+            if self._late(name):
                 continue
             self._tell(name)
             with timing.left_out(name, self._refuse):
