@@ -28,6 +28,20 @@ DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) { re
 DEEPSIM_DEVICE void sync_block() { __syncthreads(); }
 DEEPSIM_DEVICE void sync_warp() { __syncwarp(); }
 
+// A kernel may start before the one before it has ended (runtime/native/src/cuda/graphs.h). Until a thread has waited for it,
+// and for all those before, it uses only what no kernel writes. Below compute capability 9.0 no kernel starts early.
+DEEPSIM_DEVICE void wait_for_earlier() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+#endif
+}
+// The next kernel may start as soon as all blocks have told so, or ended; it waits for this one's end all the same.
+DEEPSIM_DEVICE void let_later_start() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;\n");
+#endif
+}
+
 // Tell that this block's part of something is ready, and whether it was the last of `count`: who it is reads what the others
 // stored before, by load_fresh. `ready` counts up from 0, and is 0 again afterwards.
 DEEPSIM_DEVICE bool last_to_be_ready(unsigned* ready, int count) {

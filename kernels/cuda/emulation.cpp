@@ -99,7 +99,8 @@ void violate(Rule rule, int thread, std::size_t offset, const std::string& text)
   throw Violation(rule, position.block, thread, offset, text);
 }
 
-void launch(Grid grid, int threads, std::size_t shared_bytes, const std::function<void()>& body, Schedule schedule) {
+void launch(Grid grid, int threads, std::size_t shared_bytes, const std::function<void()>& body, Schedule schedule,
+            const std::function<void()>& earlier) {
   constexpr std::size_t most_shared_bytes = 227 * 1024;
   if (threads < 1 || threads > 1024) {
     throw std::invalid_argument("threads of a block: " + std::to_string(threads) + ", expected 1 to 1024.");
@@ -111,9 +112,10 @@ void launch(Grid grid, int threads, std::size_t shared_bytes, const std::functio
   if (grid.x < 0 || grid.y < 0 || grid.z < 0) throw std::invalid_argument("grid: negative, expected counts.");
   Block& block = this_block();
   if (block.is_running()) throw std::logic_error("launch: called by a kernel, expected a host. Launch from outside.");
+  Earlier before(earlier);
   for (const int index : ordered(grid.x * grid.y * grid.z, schedule.blocks, schedule.seed, 0)) {
     const Grid at{index % grid.x, index / grid.x % grid.y, index / grid.x / grid.y};
-    block.run(at, threads, shared_bytes, body, schedule);
+    block.run(at, threads, shared_bytes, body, schedule, &before);
   }
 }
 
@@ -136,6 +138,7 @@ void check_store(const void* to, std::size_t bytes, std::size_t alignment) {
 namespace deepsim::cuda {
 
 void sync_block() { emulation::this_block().sync(); }
+void wait_for_earlier() { emulation::this_block().wait_for_earlier(); }
 
 // Blocks run one after the other, so that what others stored is seen.
 bool last_to_be_ready(unsigned* ready, int count) {

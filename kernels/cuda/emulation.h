@@ -51,6 +51,7 @@ enum class Rule {
   misaligned,           // not a multiple of what the operation wants
   divergent_barrier,    // some threads wait at a barrier that others do not reach
   missing_lanes,        // some lanes of a warp do not reach a collective, or are at another
+  never_waits,          // no thread of a block waits for the kernels before
   // hopper.h:
   no_such_barrier,      // used where none is, or none that the thread or a copy can see
   surplus,              // more arrivals or bytes than a phase waits for
@@ -74,8 +75,11 @@ struct Violation : std::runtime_error {
 
 // Run the body, a call of a kernel, in every thread of every block. shared_bytes of shared memory hold NaNs when a block
 // starts. Throws Violation, or what the body throws, after the stacks of all threads are unwound; invalid_argument for
-// more than a GPU has. Several host threads may launch at once; a body must not.
-void launch(Grid grid, int threads, std::size_t shared_bytes, const std::function<void()>& body, Schedule schedule = {});
+// more than a GPU has. Several host threads may launch at once; a body must not. `earlier` runs the kernels before this
+// one, on a host thread of its own, when nothing of the first block can go on without them: so what uses their results
+// before it waits for them sees those of before.
+void launch(Grid grid, int threads, std::size_t shared_bytes, const std::function<void()>& body, Schedule schedule = {},
+            const std::function<void()>& earlier = {});
 
 struct Position {
   int thread = -1;
@@ -104,6 +108,8 @@ DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
 }
 
 void sync_block();
+void wait_for_earlier();
+DEEPSIM_DEVICE void let_later_start() {}  // as early as can be, see launch
 DEEPSIM_DEVICE void sync_warp() {}  // fibers need no such help to meet at a barrier
 bool last_to_be_ready(unsigned* ready, int count);
 DEEPSIM_DEVICE Four load_fresh(const Four* from) { return *from; }

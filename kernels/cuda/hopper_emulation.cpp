@@ -48,7 +48,8 @@ void publish_barriers() { this_block().async().publish(this_block().actor()); }
 void wait_phase(Barrier* barrier, unsigned parity) { this_block().wait_phase(barrier, parity); }
 
 void bulk_copy(void* shared, const void* global, int bytes, Barrier* barrier) {
-  this_block().async().start_copy(shared, global, bytes, barrier, this_block().actor());
+  emulation::Block& block = this_block();
+  block.async().start_copy(shared, block.source(global, static_cast<std::size_t>(bytes)), bytes, barrier, block.actor());
 }
 
 void fence_multiplies() { this_block().meet(Collective::fence_multiplies, {}, emulation::fence_for_warp); }

@@ -1,4 +1,5 @@
-// The kernels without a matrix product: pooling with normalisation, and what lies between the host's layouts and planes.
+// The kernels without a matrix product: pooling with normalisation, and what lies between the host's layouts and planes. They
+// read nothing that the kernels before do not write, so they wait for those first.
 #pragma once
 
 #include "epilogue.h"
@@ -6,6 +7,11 @@
 #include "tile.h"
 
 namespace deepsim::cuda {
+
+DEEPSIM_DEVICE void begin_pass() {
+  let_later_start();
+  wait_for_earlier();
+}
 
 // What lies together of a pixel.
 template <class Element>
@@ -73,6 +79,7 @@ DEEPSIM_DEVICE void normalise(const float* channels, float (&values)[kCount]) {
 
 template <class Element>
 DEEPSIM_DEVICE void pool(const Pool& layer, unsigned char* shared) {
+  begin_pass();
   constexpr int plane = kPlane<Element>;
   const int pixels = pool_pixels(layer.planes.value), pitch = layer.planes.value * plane + 8;
   const int count = layer.images * layer.area.value;
@@ -120,6 +127,7 @@ DEEPSIM_DEVICE float value_of(const PixelsIn& layer, int image, int y, int x, in
 // One thread for each plane of a pixel of the result, pixels side by side.
 template <class Element>
 DEEPSIM_DEVICE void pixels_in(const PixelsIn& layer) {
+  begin_pass();
   const int index = block_x() * kPassThreads + thread_index();
   if (index >= layer.images * layer.planes.value * layer.area.value) return;
   const int of_images = divide(index, layer.area), pixel = index - of_images * layer.area.value;
@@ -141,6 +149,7 @@ DEEPSIM_DEVICE void pixels_in(const PixelsIn& layer) {
 // One thread for each plane of a pixel of the result.
 template <class Element>
 DEEPSIM_DEVICE void space_to_depth(const SpaceToDepth& layer) {
+  begin_pass();
   const int area = layer.out.height * layer.out.width, index = block_x() * kPassThreads + thread_index();
   const int planes = layer.planes * layer.stride * layer.stride;
   if (index >= layer.images * area * planes) return;
@@ -157,6 +166,7 @@ DEEPSIM_DEVICE void space_to_depth(const SpaceToDepth& layer) {
 // One thread for each plane of a pixel, pixels side by side.
 template <class Element, bool In>
 DEEPSIM_DEVICE void features(const Features& layer) {
+  begin_pass();
   constexpr int plane = kPlane<Element>;
   const int area = layer.place.height * layer.place.width;
   const int planes = (layer.channels + kColumns - 1) / kColumns * (kColumns / plane);
@@ -177,6 +187,7 @@ DEEPSIM_DEVICE void features(const Features& layer) {
 
 // One thread for each value of a feature, for all steps.
 DEEPSIM_DEVICE void interpolate(const Line& line) {
+  begin_pass();
   const int index = block_x() * kPassThreads + thread_index();
   if (index >= line.size) return;
   const float start = line.start[index], end = line.end[index];

@@ -15,6 +15,7 @@ struct Correct {
   static constexpr int missing_buffers = 0;  // of the input
   static constexpr bool barrier_before_staging = true, barrier_after_staging = true;  // of pixels
   static constexpr int early = 0;  // parts of a sum that are not waited for
+  static constexpr bool waits_for_earlier = true, waits_late = false;  // late: when the first input is already read
 };
 
 // A thread's share of a warp's sums, as mma.m16n8k16 spreads them: sums[i][j][2 h + n] is row 16 i + 8 h + lane / 4, column
@@ -154,22 +155,46 @@ struct Product {
     }
   }
 
+  DEEPSIM_DEVICE void fetch_weights(Next& next) const {
+    copy_weights(next.weights_from, shared + stages_at + next.stage);
+    next.weights_from += taps_of_step * T::planes * T::unit * kRow;
+    next.stage = after_stage(next.stage);
+  }
+
+  // What a step needs beside its weights, if it is the first of a chunk.
+  DEEPSIM_DEVICE void fetch_input(Next& next) const {
+    if (next.taps == steps_of_chunk) {
+      copy_input(next.input_from, shared + next.input);
+      next.input_from += static_cast<std::ptrdiff_t>(T::planes) * layer.in_plane * kRow;
+      next.input = after_input(next.input);
+      next.taps = 0;
+    }
+    ++next.taps;
+    --next.left;
+  }
+
   // Start the copies of one step, and a group of copies whether there is a step left or not.
   DEEPSIM_DEVICE void fetch(Next& next) const {
     if (next.left > 0) {
-      if (next.taps == steps_of_chunk) {
-        copy_input(next.input_from, shared + next.input);
-        next.input_from += static_cast<std::ptrdiff_t>(T::planes) * layer.in_plane * kRow;
-        next.input = after_input(next.input);
-        next.taps = 0;
-      }
-      copy_weights(next.weights_from, shared + stages_at + next.stage);
-      next.weights_from += taps_of_step * T::planes * T::unit * kRow;
-      next.stage = after_stage(next.stage);
-      ++next.taps;
-      --next.left;
+      fetch_weights(next);
+      fetch_input(next);
     }
     commit_copies();
+  }
+
+  // The same of the steps that are ahead when the first one is multiplied: the weights of all before any input, so that they
+  // come while the kernels before are still at work.
+  DEEPSIM_DEVICE void fetch_first(Next& next) const {
+    DEEPSIM_UNROLL
+    for (int ahead = 0; ahead < T::stages - 1; ++ahead)
+      if (ahead < next.left) fetch_weights(next);
+    if (Policy::waits_for_earlier && !Policy::waits_late) wait_for_earlier();
+    DEEPSIM_UNROLL
+    for (int ahead = 0; ahead < T::stages - 1; ++ahead) {
+      if (next.left > 0) fetch_input(next);
+      commit_copies();
+    }
+    if (Policy::waits_late) wait_for_earlier();
   }
 
   // sums += the input from a tap's first row on times the tap's weights.
@@ -200,8 +225,7 @@ struct Product {
 
   DEEPSIM_DEVICE void multiply(Sums<T>& sums) const {
     Next next = start();
-    DEEPSIM_UNROLL
-    for (int ahead = 0; ahead < T::stages - 1; ++ahead) fetch(next);
+    fetch_first(next);
     const int kernel = T::all_taps ? 1 : layer.kernel;
     int input = 0, stage = 0;
     for (int chunk = chunks_of(layer, split); chunk > 0; --chunk, input = after_input(input)) {
@@ -222,6 +246,7 @@ struct Product {
 
 template <class T, Store kStore, class Policy = Correct>
 DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
+  let_later_start();
   const Product<T, Policy> product(layer, shared);
   Sums<T> sums;
   DEEPSIM_UNROLL

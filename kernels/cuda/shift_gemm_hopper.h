@@ -26,6 +26,7 @@ struct HopperCorrect {
   static constexpr int lax = 0;  // groups of multiplications too many under way when a buffer is freed
   static constexpr bool releases_at_end = true;  // of a tile, the buffers of its last step
   static constexpr int missing_bytes = 0;  // of what a phase expects
+  static constexpr bool waits_for_earlier = true, waits_late = false;  // late: when the first input is already read
 };
 
 // Buffers used one after the other, and which phase of their barriers this is; after so many uses of them.
@@ -106,26 +107,36 @@ struct HopperProduct {
     arrive_expecting(barrier(full, ring.index), bytes);
   }
 
+  DEEPSIM_DEVICE void feed_weights(const unsigned char*& weights, Ring& stages) const {
+    start_filling(Signal::weights_full, Signal::weights_free, stages, T::weight_bytes - Policy::missing_bytes);
+    bulk_copy(weights_at(stages.index), weights, T::weight_bytes, barrier(Signal::weights_full, stages.index));
+    weights += T::weight_bytes;
+    stages.advance();
+  }
+
   // One lane: the input of every chunk, whose planes' rows lie together in memory and in shared memory, and after it the
-  // weights of the chunk's steps.
+  // weights of the chunk's steps; but those of the block's first steps come while the kernels before are still at work.
   DEEPSIM_DEVICE void feed(const TileAt& at, int turn) const {
     Ring inputs = input_ring(turn), stages = stage_ring(turn);
     const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.in_plane) * kRow;
     const int first_chunk = at.split * layer.chunks_per_split, units = (layer.columns + kUnit - 1) / kUnit;
+    const int chunks = chunks_of(layer, at.split);
     const unsigned char* input = layer.in + (at.group * layer.group_planes + first_chunk * T::planes) * plane +
                                  static_cast<std::ptrdiff_t>(at.first_row + layer.first_shift) * kRow;
     const unsigned char* weights = layer.weights + (static_cast<std::ptrdiff_t>(at.group * units + at.column_tile) * layer.chunks +
                                                     first_chunk) * taps * T::weight_bytes;
-    for (int chunk = chunks_of(layer, at.split); chunk > 0; --chunk, inputs.advance()) {
+    int fed = keeps_weights && turn > 0 ? chunks * taps : 0;  // steps whose weights need no copy any more
+    if (turn == 0) {
+      for (; fed < smaller(chunks * taps, T::stages); ++fed) feed_weights(weights, stages);
+      if (Policy::waits_for_earlier && !Policy::waits_late) wait_for_earlier();
+    }
+    for (int chunk = 0; chunk < chunks; ++chunk, inputs.advance()) {
       start_filling(Signal::input_full, Signal::input_free, inputs, T::planes * input_rows * kRow);
       for (int p = 0; p < T::planes; ++p, input += plane)
         bulk_copy(input_at(inputs.index) + p * input_rows * kRow, input, input_rows * kRow,
                   barrier(Signal::input_full, inputs.index));
-      if (keeps_weights && turn > 0) continue;
-      for (int tap = 0; tap < taps; ++tap, weights += T::weight_bytes, stages.advance()) {
-        start_filling(Signal::weights_full, Signal::weights_free, stages, T::weight_bytes - Policy::missing_bytes);
-        bulk_copy(weights_at(stages.index), weights, T::weight_bytes, barrier(Signal::weights_full, stages.index));
-      }
+      if (Policy::waits_late && turn == 0 && chunk == 0) wait_for_earlier();
+      for (; fed < (chunk + 1) * taps; ++fed) feed_weights(weights, stages);
     }
   }
 
@@ -240,9 +251,11 @@ DEEPSIM_DEVICE void compute_tiles(const HopperProduct<T, Policy>& product) {
 template <class T, Store kStore, class Policy = HopperCorrect>
 DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* shared) {
   static_assert(kStore != Store::pixels);
+  let_later_start();
   const HopperProduct<T, Policy> product(layer, shared);
   product.make_barriers();
   const bool consumes = thread_index() < T::consumers * kWarpgroup;
+  if (Policy::waits_for_earlier && consumes) wait_for_earlier();  // before they store
   if constexpr (kStore == Store::partial) {
     add_up<T>(product, consumes);
   } else if (consumes) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 namespace deepsim::cuda::emulation {
@@ -41,6 +42,20 @@ std::vector<int> ordered(int count, Order order, std::uint64_t seed, std::uint64
   return all;
 }
 
+void Earlier::run() {
+  std::exception_ptr failure;
+  std::thread host([&] {
+    try {
+      kernels_();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  });
+  host.join();
+  done_ = true;
+  if (failure) std::rethrow_exception(failure);
+}
+
 void Block::prepare(std::size_t threads) {
   while (fibers_.size() < threads) fibers_.push_back(std::make_unique<Fiber>());
   threads_.assign(threads, Thread());
@@ -49,20 +64,26 @@ void Block::prepare(std::size_t threads) {
   failure_ = nullptr;
   unwinding_ = false;
   at_barrier_ = 0;
-  voted_ = false;
+  voted_ = waited_ = false;
+  read_early_.clear();
   ++interval_;
 }
 
 void Block::run(Grid at, int threads, std::size_t shared_bytes, const std::function<void()>& body,
-                const Schedule& schedule) {
+                const Schedule& schedule, Earlier* earlier) {
   prepare(static_cast<std::size_t>(threads));
   memory_.start_block(shared_bytes, interval_);
   async_.start_block(&memory_, threads, shared_bytes);
   warpgroups_.start_block(&async_, static_cast<int>(warps_.size()));
   position = {-1, at, memory_.data()};
   body_ = &body;
+  earlier_ = earlier;
   try {
     take_turns(schedule);
+    if (!failure_ && earlier->expected() && !waited_) {
+      violate(Rule::never_waits, -1, Violation::no_offset,
+              "ends without having waited for the kernels before. Let a thread call wait_for_earlier.");
+    }
     if (!failure_) {
       memory_.end_block();
       warpgroups_.end_block();
@@ -107,7 +128,7 @@ void Block::take_turns(const Schedule& schedule) {
       resume(thread);
       if (failure_) return;
     }
-    if (!advanced && !finish_awaited_copies()) report_deadlock();
+    if (!advanced && !finish_awaited_copies() && !run_awaited_kernels()) report_deadlock();
     if (schedule.threads == Order::shuffled) order = ordered(threads, schedule.threads, schedule.seed, turn);
   }
 }
@@ -161,6 +182,20 @@ bool Block::finish_awaited_copies() {
   return false;
 }
 
+// Nobody can go on: the kernels before come now, when somebody waits for them.
+bool Block::run_awaited_kernels() {
+  if (count(State::at_earlier) == 0) return false;
+  earlier_->run();
+  for (Thread& thread : threads_)
+    if (thread.state == State::at_earlier) thread.state = State::ready;
+  return true;
+}
+
+void Block::wait_for_earlier() {
+  waited_ = true;
+  if (!earlier_->done()) wait(State::at_earlier);
+}
+
 void Block::arrive(const void* barrier, int bytes) {
   if (async_.arrive(barrier, bytes, actor())) wake_waiting_for_phases();
 }
@@ -202,6 +237,12 @@ Actor Block::actor_of(int thread, bool whole_warp) const {
   return {thread, whole_warp, interval_, warps_[static_cast<std::size_t>(thread / lanes)].phase};
 }
 
+const void* Block::source(const void* global, std::size_t bytes) {
+  if (earlier_->done()) return global;
+  const auto* first = static_cast<const unsigned char*>(global);
+  return read_early_.emplace_back(first, first + bytes).data();
+}
+
 void Block::start_copy(void* shared, const void* global) {
   constexpr std::size_t bytes = 16;
   const std::size_t offset = memory_.offset_of(shared, bytes, bytes, actor());
@@ -210,7 +251,7 @@ void Block::start_copy(void* shared, const void* global) {
   }
   memory_.start_copy(offset, bytes, actor());
   Thread& thread = threads_[static_cast<std::size_t>(position.thread)];
-  thread.copies.push_back({offset, global, thread.groups});
+  thread.copies.push_back({offset, source(global, bytes), thread.groups});
 }
 
 void Block::commit_copies() { ++threads_[static_cast<std::size_t>(position.thread)].groups; }

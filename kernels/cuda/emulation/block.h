@@ -2,6 +2,7 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -36,17 +37,35 @@ struct Warp {
   Operands operands[lanes] = {};
 };
 
+// The kernels before a launch, run once, when its first block cannot go on without them.
+class Earlier {
+ public:
+  explicit Earlier(const std::function<void()>& kernels) : kernels_(kernels) {}
+  bool expected() const { return kernels_ != nullptr; }
+  bool done() const { return done_ || !expected(); }
+  void run();  // throws what they throw
+
+ private:
+  const std::function<void()>& kernels_;
+  bool done_ = false;
+};
+
 // Belongs to one host thread and is used for one block after the other, to keep its stacks.
 class Block {
  public:
   bool is_running() const { return body_ != nullptr; }
-  void run(Grid at, int threads, std::size_t shared_bytes, const std::function<void()>& body, const Schedule& schedule);
+  void run(Grid at, int threads, std::size_t shared_bytes, const std::function<void()>& body, const Schedule& schedule,
+           Earlier* earlier);
 
   // The rest is called from inside, by the running thread.
   void sync();
+  void wait_for_earlier();
   bool sync_any(bool vote);  // the same; whether any thread's is true
   // The last lane that arrives computes for all.
   void meet(Collective collective, const Operands& operands, void (*compute)(Block&, Warp&, int first_thread));
+  // Where a copy that starts now reads global memory, as late as it may; or, while the kernels before are awaited, what is there
+  // now, as it may read early too.
+  const void* source(const void* global, std::size_t bytes);
   void start_copy(void* shared, const void* global);
   void commit_copies();
   void wait_copies(int pending);
@@ -59,7 +78,7 @@ class Block {
   Warpgroups& warpgroups() { return warpgroups_; }
 
  private:
-  enum class State { ready, at_barrier, at_collective, at_phase, finished };
+  enum class State { ready, at_barrier, at_collective, at_phase, at_earlier, finished };
 
   struct Copy {
     std::size_t to;
@@ -83,6 +102,7 @@ class Block {
   void wait(State state);
   void wake_waiting_for_phases();
   bool finish_awaited_copies();
+  bool run_awaited_kernels();
   void finish_copies(Thread& thread, int groups);
   [[noreturn]] void report_deadlock() const;
   int count(State state) const;
@@ -96,6 +116,9 @@ class Block {
   Async async_;
   Warpgroups warpgroups_;
   const std::function<void()>* body_ = nullptr;
+  Earlier* earlier_ = nullptr;
+  bool waited_ = false;  // some thread for it
+  std::vector<std::vector<unsigned char>> read_early_;
   const std::function<void()> fiber_body_ = [this] { run_thread(); };
   std::exception_ptr failure_;
   bool unwinding_ = false;

@@ -89,13 +89,18 @@ std::vector<std::uint32_t> Planes::interior() const {
   return values;
 }
 
-int Planes::touched_outside() const {
-  const std::uint32_t poison = precision_.poison();
-  Planes rest = *this;
-  for_all([&](int n, int c, int y, int x) { rest.set(index(n, c, y, x), poison); });
+int Planes::touched() const {
   int touched = 0;
-  for (std::size_t i = 0; i < size(); ++i) touched += rest.get(i) != poison;
+  for (std::size_t i = 0; i < size(); ++i) touched += get(i) != precision_.poison();
   return touched;
 }
+
+int Planes::touched_outside() const {
+  Planes rest = *this;
+  for_all([&](int n, int c, int y, int x) { rest.set(index(n, c, y, x), precision_.poison()); });
+  return rest.touched();
+}
+
+void Planes::take(const Planes& other) { std::copy(other.memory_.begin(), other.memory_.end(), memory_.begin()); }
 
 }  // namespace deepsim::tests

@@ -47,6 +47,10 @@ class Planes {
   std::vector<std::uint32_t> interior() const;
   // How many elements that belong to no pixel are not poison any more.
   int touched_outside() const;
+  // How many elements are not poison any more.
+  int touched() const;
+  // Take what another one of the same shape holds, in the same memory.
+  void take(const Planes& other);
 
  private:
   std::size_t index(int n, int c, int y, int x) const;

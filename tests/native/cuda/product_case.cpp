@@ -241,15 +241,17 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.splits = divide_up(product_.chunks, product_.chunks_per_split);
   const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 128, tile.depth);
   const std::vector<float> bias = packed_bias();
-  Planes input({layer_.images, layer_.channels, layer_.height, layer_.width, layer_.connected() ? 0 : layer_.pad,
-                layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 256},
-               input_, precision_);
+  const Planes::Shape shape{layer_.images, layer_.channels, layer_.height, layer_.width, layer_.connected() ? 0 : layer_.pad,
+                            layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 256};
+  const Planes given(shape, input_, precision_);
+  Planes input(shape, precision_);
+  const auto give_input = [&] { input.take(given); };
   product_.in = input.place().base;
   product_.in_plane = input.place().plane;
   product_.weights = weights.data();
   product_.bias = bias.data();
   const EmulatedKernel& used = kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.product_store());
-  if (layer_.store == "pixels") return run_pixels(tile, schedule, used);
+  if (layer_.store == "pixels") return run_pixels(tile, schedule, used, give_input);
   Planes written = output();
   product_.out = written.place();
   const int partials = layer_.splits > 0 ? product_.splits * layer_.groups * product_.rows * product_.columns : 0;
@@ -261,26 +263,36 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.blocks = std::min(tile.blocks, product_.tiles);
   std::vector<unsigned> ready(static_cast<std::size_t>(product_.tiles));
   product_.ready = ready.data();
-  launch(tile, schedule, used);
-  const auto left = std::count_if(ready.begin(), ready.end(), [](unsigned count) { return count != 0; });
-  return {written.interior(), written.touched_outside() + static_cast<int>(left)};
+  const auto counted = [&] { return std::count_if(ready.begin(), ready.end(), [](unsigned count) { return count != 0; }); };
+  std::ptrdiff_t early = 0;
+  launch(tile, schedule, used, [&] {
+    early = written.touched() + counted() + std::count_if(partial.begin(), partial.end(), [](float part) { return !std::isnan(part); });
+    give_input();
+  });
+  return {written.interior(), written.touched_outside() + static_cast<int>(counted() + early)};
 }
 
 // Bytes with guards before and behind; a byte that nobody writes is no level of the result, by its distance.
-Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) {
+Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel,
+                               const std::function<void()>& give_input) {
   constexpr std::uint8_t poison = 0xa5;
   constexpr std::ptrdiff_t guard = 64;
   const int side = product_.levels.crop_side, bytes = layer_.images * side * side * 3;
   std::vector<std::uint8_t> pixels(static_cast<std::size_t>(bytes) + 2 * guard, poison);
   product_.pixels = pixels.data() + guard;
-  launch(tile, schedule, kernel);
   const auto touched = [](std::uint8_t byte) { return byte != poison; };
-  const auto outside = std::count_if(pixels.begin(), pixels.begin() + guard, touched) +
+  std::ptrdiff_t early = 0;
+  launch(tile, schedule, kernel, [&] {
+    early = std::count_if(pixels.begin(), pixels.end(), touched);
+    give_input();
+  });
+  const auto outside = early + std::count_if(pixels.begin(), pixels.begin() + guard, touched) +
                        std::count_if(pixels.end() - guard, pixels.end(), touched);
   return {{pixels.begin() + guard, pixels.end() - guard}, static_cast<int>(outside)};
 }
 
-void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel) const {
+void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel,
+                        const std::function<void()>& earlier) const {
   const int taps = product_.kernel * product_.kernel;
   const int shared = tile.shared_bytes(product_.span, taps, product_.chunks_per_split);
   const int image_tiles = divide_up(product_.windows_down * product_.pitch, tile.rows);
@@ -290,7 +302,7 @@ void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const E
   const auto bytes = static_cast<std::size_t>(shared);
   ShiftGemm told = product_;
   told.image_tiles = Divisor(image_tiles);
-  emulation::launch(grid, tile.threads, bytes, [&] { kernel.body(&told); }, schedule);
+  emulation::launch(grid, tile.threads, bytes, [&] { kernel.body(&told); }, schedule, earlier);
 }
 
 }  // namespace deepsim::tests

@@ -1,6 +1,7 @@
 // Layers with weights, as the shift-GEMM computes them: inputs of one layer, its float64 result, and its runs on tiles.
 #pragma once
 
+#include <functional>
 #include <set>
 #include <string>
 #include <vector>
@@ -59,7 +60,8 @@ class ProductRun {
  public:
   ProductRun(const ProductCase& layer, const Precision& precision, unsigned seed = 1);
 
-  // Run the kernel on a tile; `kernel` replaces the one that the product's name has.
+  // Run the kernel on a tile; `kernel` replaces the one that the product's name has. It starts beside what gives it its
+  // input, which is poison before; what it stores too early counts as touched outside.
   Written run(const TileFacts& tile, const cuda::emulation::Schedule& schedule = {}, const EmulatedKernel* kernel = nullptr);
 
   // The result in float64, before it is rounded; and the sum of the magnitudes that were added for each value.
@@ -84,8 +86,10 @@ class ProductRun {
   int output_of(int column) const;
   int column_count() const;
   std::vector<float> packed_bias() const;
-  Written run_pixels(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel);
-  void launch(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel) const;
+  Written run_pixels(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel,
+                     const std::function<void()>& give_input);
+  void launch(const TileFacts& tile, const cuda::emulation::Schedule& schedule, const EmulatedKernel& kernel,
+              const std::function<void()>& earlier) const;
   Planes output() const;
 
   ProductCase layer_;

@@ -388,6 +388,63 @@ TEST_CASE("what a body throws leaves launch after all stacks are unwound, and th
   }
 }
 
+TEST_CASE("kernels before a launch run when its first block waits for them, and not before") {
+  for (const auto& schedule : schedules) {
+    int earlier = 0, before = 0, after = 0;
+    const auto body = [&] {
+      before += earlier == 0;
+      if (thread_index() > 2) wait_for_earlier();
+      if (thread_index() % 32 == 0) sync_block();
+      if (thread_index() % 32 > 0) sync_block();
+      after += earlier;
+    };
+    launch({3, 1, 1}, 64, 0, body, schedule, [&] { launch({}, 2, 0, [&] { ++earlier; }); });
+    CHECK(earlier == 2);
+    CHECK(before == 64);
+    CHECK(after == 3 * 64 * 2);
+  }
+}
+
+TEST_CASE("a copy that starts before its thread has waited reads what was there before") {
+  for (const auto& schedule : schedules)
+    for (const bool wrong : {true, false}) {
+      alignas(16) int source[4] = {};
+      int found = 0;
+      const auto body = [&] {
+        if (!wrong) wait_for_earlier();
+        copy_async(piece(0), source);
+        commit_copies();
+        if (wrong) wait_for_earlier();
+        wait_copies<0>();
+        found = shared_load(static_cast<const int*>(cell(0)));
+      };
+      launch({}, 1, shared_bytes, body, schedule, [&] { source[0] = 7; });
+      CHECK(found == (wrong ? 0 : 7));
+    }
+}
+
+TEST_CASE("a block of whose threads none waits for the kernels before breaks a rule; without such it need not") {
+  const auto waits = [] {
+    if (block_x() == 1 && thread_index() == 5) return;
+    if (thread_index() == 5) wait_for_earlier();
+  };
+  for (const auto& schedule : schedules) {
+    CHECK_NOTHROW(launch({2, 1, 1}, 32, 0, waits, schedule));
+    try {
+      launch({2, 1, 1}, 32, 0, waits, schedule, [] {});
+      CHECK(false);
+    } catch (const Violation& violation) {
+      CHECK(violation.rule == Rule::never_waits);
+      CHECK(violation.block.x == 1);
+      CHECK(std::string(violation.what()) ==
+            "block (1, 0, 0): ends without having waited for the kernels before. Let a thread call wait_for_earlier.");
+    }
+    const auto fails = [] { throw std::string("theirs"); };
+    CHECK_THROWS_AS(launch({}, 32, 0, [] { wait_for_earlier(); }, schedule, fails), std::string);
+    CHECK(broken(1, shared_bytes, [] { copy(0), load(0); }, schedule) == Rule::in_flight);
+  }
+}
+
 TEST_CASE("launches that no GPU would take") {
   const auto nothing = [] {};
   CHECK_THROWS_AS(launch({}, 0, 0, nothing), std::invalid_argument);

@@ -220,6 +220,13 @@ struct ExpectsTooMuch : HopperCorrect {
   static constexpr int missing_bytes = -16;
 };
 
+struct NeverWaits : HopperCorrect {
+  static constexpr bool waits_for_earlier = false;
+};
+struct WaitsLate : HopperCorrect {
+  static constexpr bool waits_late = true;
+};
+
 // The rules that the fault breaks on this tile and layer, one for each order; a run that breaks none is not noticed.
 template <class T, class Policy>
 std::set<Rule> broken_on(const ProductCase& layer, int& noticed) {
@@ -279,6 +286,15 @@ TEST_CASE("the last buffers of a tile that are not released for the next one are
   CHECK(broken_on<two_stages<Half>, KeepsTheLastBuffers>(layer, noticed) == std::set<Rule>{Rule::waits_for_ever});
   CHECK(noticed == 4);
   CHECK(broken_on<two_stages<Half>, HopperCorrect>(layer, noticed).empty());
+}
+
+TEST_CASE("a product that does not wait for the kernels before, or reads its input first, is noticed in every order") {
+  check_noticed<NeverWaits>({Rule::never_waits});
+  ProductRun run(blocks(2, 192, 80, 5, 7, 3, 1), {"half"});
+  const EmulatedKernel late = kernel<three_stages<Half>, Store::blocks, WaitsLate>();
+  const EmulatedKernel correct = kernel<three_stages<Half>, Store::blocks>();
+  const Written right = run.run(facts<three_stages<Half>>("right"), {}, &correct);
+  for (const auto& schedule : schedules) CHECK(!(run.run(facts<three_stages<Half>>("late"), schedule, &late) == right));
 }
 
 TEST_CASE("without faults nothing is noticed") {

@@ -18,7 +18,8 @@ namespace {
 
 int divide_up(int a, int b) { return (a + b - 1) / b; }
 
-// Run a kernel of `work` threads in every order on an output that was poison. All orders write the same, and that alone.
+// Run a kernel of `work` threads in every order on an output that was poison. All orders write the same, and that alone, and
+// none before the kernels before are over.
 template <class Layer>
 std::vector<std::uint32_t> run(const char* name, const Precision& precision, Layer layer, Place Layer::*to,
                                const Planes::Shape& shape, int blocks, int threads, int shared = 0) {
@@ -27,7 +28,8 @@ std::vector<std::uint32_t> run(const char* name, const Precision& precision, Lay
     Planes out(shape, precision);
     layer.*to = out.place();
     const EmulatedKernel& kernel = emulated_kernel(precision.name, name);
-    emulation::launch({blocks, 1, 1}, threads, static_cast<std::size_t>(shared), [&] { kernel.body(&layer); }, schedule);
+    emulation::launch({blocks, 1, 1}, threads, static_cast<std::size_t>(shared), [&] { kernel.body(&layer); }, schedule,
+                      [&] { CHECK(out.touched() == 0); });
     CHECK(out.touched_outside() == 0);
     if (first.empty()) first = out.interior();
     CHECK(out.interior() == first);

@@ -43,6 +43,13 @@ struct EarlySum : Correct {
   static constexpr int early = 1;
 };
 
+struct NeverWaits : Correct {
+  static constexpr bool waits_for_earlier = false;
+};
+struct WaitsLate : Correct {
+  static constexpr bool waits_late = true;
+};
+
 template <class T, Store kStore, class Policy>
 EmulatedKernel kernel() {
   return {sizeof(ShiftGemm), [](const void* argument) {
@@ -167,6 +174,11 @@ TEST_CASE("a sum that is stored before its last part is ready is noticed in ever
   layer.splits = 3;
   check_on<skinny_tile<Half>, Store::partial, EarlySum>("skinny", layer, {});
   check_on<small16_tile<Single>, Store::partial, EarlySum>("small16", layer, {});
+}
+
+TEST_CASE("a product that does not wait for the kernels before, or reads its input first, is noticed in every order") {
+  check_noticed<NeverWaits>({Rule::never_waits});
+  check_noticed<WaitsLate>({});
 }
 
 TEST_CASE("phases in the wrong order change the result") {
