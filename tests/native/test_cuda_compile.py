@@ -8,6 +8,7 @@ import subprocess
 import sysconfig
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from shutil import which
 
@@ -165,7 +166,7 @@ def disassembler():
 
 
 def instructions(cubin):
-    """Return {kernel: Counter of its instructions} of a cubin."""
+    """Return {kernel: Counter of its instructions, in the order in which they come first} of a cubin."""
     if (tool := disassembler()) is None:
         pytest.skip("no nvdisasm here; pip install nvidia-cuda-nvdisasm")
     text = subprocess.run([tool, "-c", cubin], check=True, capture_output=True, text=True).stdout
@@ -211,6 +212,18 @@ def test_machine_code_is_what_the_tiles_are_made_for(compiled):
         assert (total(counts, "LDGSTS") > 0) == (compiled.architecture >= 80), (name, counts)
         narrow = [code for code in counts if re.fullmatch(r"STG\..*[SU](8|16)", code)]
         assert not narrow or name.endswith("_pixels"), (name, narrow)
+
+
+def test_kernels_wait_for_those_before(compiled):
+    """From 9.0 on, before they load or store anything in the GPU's memory; products start copying weights."""
+    products = products_of(compiled.element)
+    for name, counts in instructions(compiled.cubin).items():
+        assert counts["ACQBULK"] == counts["PREEXIT"] == (compiled.architecture >= 90), (name, counts)
+        if compiled.architecture < 90:
+            continue
+        before = {code.split(".")[0] for code in takewhile(lambda code: code != "ACQBULK", counts)}
+        assert not {"LDG", "STG", "ATOMG", "RED", "REDG"} & before, (name, before)
+        assert ("LDGSTS" in before) == (name in products), (name, before)
 
 
 def test_parts_of_sums_are_handed_over_in_order(compiled):

@@ -75,7 +75,9 @@ def test_the_instructions_are_there(compiled):
             "WARPGROUP.DEPBAR.LE gsb0, 0x0",
         ]
         # By one lane that the compiler knows to be alone: no loop over lanes around each copy, which took 90 cycles.
-        assert count["UBLKCP"] == depth // 8 + 1 and count["ELECT"] == 1
+        # A chunk's planes, a step's weights, and those of the first steps, which wait for no other kernel.
+        assert count["UBLKCP"] == depth // 8 + 2 and count["ELECT"] == 1
+        assert count["PREEXIT"] == 1 and count["ACQBULK"] == 2  # of those who copy, and of those who multiply
         assert all(code.startswith("STG.E.128") for code in listing if code.startswith("STG"))
         assert not {"LDL", "STL", "HMMA", "LDSM", "LDGSTS"} & set(count), count
 

@@ -52,6 +52,7 @@ struct Same<OurResult(OurParameters...), TheirResult(TheirParameters...)> {
 #define DEEPSIM_CUDA_COMPARE(member, name, parameters) \
   static_assert(Same<Result parameters, std::remove_pointer_t<decltype(&::name)>>::value, #name);
 DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_COMPARE)
+DEEPSIM_CUDA_NEWER_DRIVER(DEEPSIM_CUDA_COMPARE)
 
 static_assert(sizeof(Address) == sizeof(CUdeviceptr));
 
@@ -97,6 +98,14 @@ DEEPSIM_CUDA_POOL(most_bytes, maxSize)
 DEEPSIM_CUDA_POOL(usage, usage)
 static_assert(PoolProperties{}.allocation_type == CU_MEM_ALLOCATION_TYPE_PINNED);
 static_assert(PoolProperties{}.location_type == CU_MEM_LOCATION_TYPE_DEVICE);
+#define DEEPSIM_CUDA_EDGE(ours) static_assert(offsetof(Edge, ours) == offsetof(CUgraphEdgeData, ours));
+static_assert(sizeof(Edge) == sizeof(CUgraphEdgeData));
+DEEPSIM_CUDA_EDGE(from_port)
+DEEPSIM_CUDA_EDGE(to_port)
+DEEPSIM_CUDA_EDGE(type)
+DEEPSIM_CUDA_EDGE(reserved)
+static_assert(kEarly.from_port == CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC);
+static_assert(kEarly.type == CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC);
 static_assert(sizeof(RowEnd::memory_type) == sizeof(CUmemorytype));
 
 static_assert(RowEnd{}.memory_type == CU_MEMORYTYPE_DEVICE);
@@ -108,6 +117,7 @@ static_assert(kSharedOptin == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OP
 static_assert(kClock == CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
 static_assert(kMemoryClock == CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
 static_assert(kMemoryWidth == CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
+static_assert(kCompiledFor == CU_FUNC_ATTRIBUTE_PTX_VERSION);
 static_assert(kMaxDynamicShared == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 static_assert(kCacheBytes == CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);
 static_assert(kReleaseThreshold == CU_MEMPOOL_ATTR_RELEASE_THRESHOLD);

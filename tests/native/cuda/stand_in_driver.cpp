@@ -12,6 +12,7 @@
 #include "stand_in_state.h"
 
 using namespace deepsim::tests::stand_in;
+using deepsim::runtime::detail::cuda::Edge;
 using deepsim::runtime::detail::cuda::KernelNode;
 using deepsim::runtime::detail::cuda::PoolProperties;
 using deepsim::runtime::detail::cuda::RowCopy;
@@ -20,7 +21,7 @@ using deepsim::tests::EmulatedKernel;
 using deepsim::tests::emulated_kernel;
 
 // What a launch does; or why it may not.
-static int work_of(const KernelNode& node, Work* work) {
+static int node_of(const KernelNode& node, Node* found) {
   if (contexts <= 0) return kNoContext;
   const bool flat = node.block_y == 1 && node.block_z == 1;
   if (node.grid_x == 0 || node.grid_y == 0 || node.grid_z == 0 || node.grid_y > 65535 || node.grid_z > 65535 || !flat) return kInvalid;
@@ -30,12 +31,24 @@ static int work_of(const KernelNode& node, Work* work) {
   const auto* argument = static_cast<const char*>(node.arguments[0]);
   const std::vector<char> own(argument, argument + kernel->argument_bytes);
   const Grid grid{static_cast<int>(node.grid_x), static_cast<int>(node.grid_y), static_cast<int>(node.grid_z)};
-  *work = [=, name = entry->name, threads = static_cast<int>(node.block_x), shared = node.shared_bytes] {
-    note(name);
-    return run_kernel(*kernel, grid, threads, shared, own);
+  found->name = entry->name;
+  found->run = [=, threads = static_cast<int>(node.block_x), shared = node.shared_bytes](const std::function<void()>& earlier) {
+    return run_kernel(*kernel, grid, threads, shared, own, earlier);
   };
   return kSuccess;
 }
+
+static int this_architecture() {
+  const std::string text = setting("DEEPSIM_STAND_IN_ARCHITECTURE");
+  return text.empty() ? 80 : std::stoi(text);
+}
+
+static int compiled_for() {
+  const std::string text = setting("DEEPSIM_STAND_IN_COMPILED_FOR");
+  return text.empty() ? this_architecture() : std::stoi(text);
+}
+
+static std::uintptr_t number_of(const void* node) { return reinterpret_cast<std::uintptr_t>(node); }
 
 #define COUNTED(name) \
   if (fails(#name)) return failure()
@@ -78,9 +91,8 @@ int cuDeviceGetName(char* name, int size, int) {
 
 int cuDeviceGetAttribute(int* value, int attribute, int) {
   COUNTED(cuDeviceGetAttribute);
-  const std::string text = setting("DEEPSIM_STAND_IN_ARCHITECTURE");
+  const int architecture = this_architecture();
   const std::string multiprocessors = setting("DEEPSIM_STAND_IN_MULTIPROCESSORS");
-  const int architecture = text.empty() ? 80 : std::stoi(text);
   const int count = multiprocessors.empty() ? 4 : std::stoi(multiprocessors);
   const std::string cache_bytes = setting("DEEPSIM_STAND_IN_CACHE");
   const int cache = cache_bytes.empty() ? 40 << 20 : std::stoi(cache_bytes);
@@ -149,6 +161,12 @@ int cuModuleGetFunction(void** function, void* module, const char* name) {
   }
 }
 
+int cuFuncGetAttribute(int* value, int attribute, void*) {
+  COUNTED(cuFuncGetAttribute);
+  *value = compiled_for();
+  return attribute == 5 ? kSuccess : kInvalid;
+}
+
 int cuFuncSetAttribute(void*, int, int) {
   COUNTED(cuFuncSetAttribute);
   return kSuccess;
@@ -160,9 +178,13 @@ int cuLaunchKernel(void* function, unsigned x, unsigned y, unsigned z, unsigned 
   KernelNode kernel{function, x, y, z, threads};
   kernel.shared_bytes = shared;
   kernel.arguments = arguments;
-  Work work;
-  const int result = work_of(kernel, &work);
-  return result == kSuccess ? enqueue(stream, work) : result;
+  Node node;
+  const int result = node_of(kernel, &node);
+  if (result != kSuccess) return result;
+  return enqueue(stream, [node] {
+    note(node.name);
+    return node.run({});
+  });
 }
 
 int cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
@@ -369,23 +391,37 @@ int cuGraphCreate(void** graph, unsigned) {
   return kSuccess;
 }
 
-// Every kernel comes after the one before; a node is its number.
+// Every kernel comes after the one before, or after none until an edge is added; a node is its number.
 int cuGraphAddKernelNode_v2(void** node, void* graph, void* const* after, std::size_t count, const KernelNode* kernel) {
   COUNTED(cuGraphAddKernelNode_v2);
   auto* recording = static_cast<Recording*>(graph);
-  const auto number = [](const void* each) { return reinterpret_cast<std::uintptr_t>(each); };
-  if (recording->empty() ? count != 0 : count != 1 || number(after[0]) != recording->size()) return kInvalid;
-  Work work;
-  if (const int result = work_of(*kernel, &work)) return result;
-  recording->push_back(work);
+  if (count > 1 || (count == 1 && number_of(after[0]) != recording->size())) return kInvalid;
+  Node added;
+  if (const int result = node_of(*kernel, &added)) return result;
+  added.linked = count == 1;
+  recording->push_back(added);
   *node = reinterpret_cast<void*>(recording->size());
+  return kSuccess;
+}
+
+// An edge to the last kernel from the one before, with which it may start early; only for GPUs and kernels that can.
+int cuGraphAddDependencies_v2(void* graph, void* const* from, void* const* to, const Edge* edge, std::size_t count) {
+  COUNTED(cuGraphAddDependencies_v2);
+  auto* recording = static_cast<Recording*>(graph);
+  const bool last = count == 1 && number_of(*to) == recording->size() && number_of(*from) + 1 == number_of(*to);
+  if (!last || recording->size() < 2 || recording->back().linked) return kInvalid;
+  if (edge->from_port != 1 || edge->to_port != 0 || edge->type != 1 || compiled_for() < 90) return kInvalid;
+  recording->back().linked = recording->back().early = true;
   return kSuccess;
 }
 
 int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long) {
   UNSAFE;
   COUNTED(cuGraphInstantiateWithFlags);
-  *executable = new Recording(*static_cast<Recording*>(graph));
+  const auto& nodes = *static_cast<Recording*>(graph);
+  for (const Node& node : nodes)
+    if (!node.linked && &node != nodes.data()) return kInvalid;  // it would run at any time
+  *executable = new Recording(nodes);
   keep(*executable);
   return kSuccess;
 }
@@ -397,9 +433,9 @@ int cuGraphExecKernelNodeSetParams_v2(void* executable, void* node, const Kernel
     if (state().graphs.count(executable) == 0) return kInvalid;
   }
   auto* recording = static_cast<Recording*>(executable);
-  const auto number = reinterpret_cast<std::uintptr_t>(node);
+  const std::uintptr_t number = number_of(node);
   if (number == 0 || number > recording->size()) return kInvalid;
-  return work_of(*kernel, &(*recording)[number - 1]);
+  return node_of(*kernel, &(*recording)[number - 1]);
 }
 
 int cuGraphLaunch(void* executable, void* stream) {
@@ -408,9 +444,10 @@ int cuGraphLaunch(void* executable, void* stream) {
     const std::lock_guard<std::mutex> lock(state().mutex);
     if (state().graphs.count(executable) == 0) return kInvalid;
   }
-  for (const Work& work : *static_cast<Recording*>(executable))
-    if (const int result = enqueue(stream, work)) return result;
-  return kSuccess;
+  return enqueue(stream, [nodes = *static_cast<Recording*>(executable)] {
+    for (const Node& node : nodes) note(node.name);
+    return run_nodes(nodes, 0, nodes.size());
+  });
 }
 
 int cuGraphExecDestroy(void* executable) {

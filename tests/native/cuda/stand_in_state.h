@@ -2,7 +2,7 @@
 // the emulation, and graphs are replayed. What breaks the driver's rules (a copy beyond an allocation, a
 // graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
 // these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
-// ("75"), DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of
+// ("75"), DEEPSIM_STAND_IN_COMPILED_FOR that of its kernels ("80") where it is another, DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of
 // these it has, DEEPSIM_STAND_IN_CACHE the bytes of its L2 cache, DEEPSIM_STAND_IN_MEMORY_BITS how wide its memory is,
 // DEEPSIM_STAND_IN_IDLE leaves out what kernels compute; with DEEPSIM_STAND_IN_CAPTURING every stream says that it is being
 // captured, or, where it is "implicit", the default one that another is that waits for it; with DEEPSIM_STAND_IN_ELSEWHERE
@@ -48,7 +48,15 @@ enum Result {
 };
 
 using Work = std::function<int()>;
-using Recording = std::vector<Work>;
+
+// A kernel of a graph: how it is run, with what comes before it where it starts early.
+struct Node {
+  std::string name;
+  std::function<int(const std::function<void()>& earlier)> run;
+  bool linked = false;  // an edge leads to it from the one before
+  bool early = false;   // by an edge with which it may start while that one is at work
+};
+using Recording = std::vector<Node>;
 
 struct Entry {
   const EmulatedKernel* kernel;
@@ -211,16 +219,34 @@ inline void note(const std::string& name) {
 }
 
 inline int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std::size_t shared,
-                      const std::vector<char>& argument) {
+                      const std::vector<char>& argument, const std::function<void()>& earlier) {
   if (!setting("DEEPSIM_STAND_IN_IDLE").empty()) return kSuccess;
   try {
-    cuda::emulation::launch(grid, threads, shared, [&] { kernel.body(argument.data()); });
+    cuda::emulation::launch(grid, threads, shared, [&] { kernel.body(argument.data()); }, {}, earlier);
     return kSuccess;
   } catch (const std::exception& error) {
     const std::lock_guard<std::mutex> lock(state().mutex);
     state().violation = error.what();
     return kFault;
   }
+}
+
+// Run kernels of a graph, each as early as its edge lets it start: so in a row that may,
+// the last one first. Of a longer row that many, as each takes a host thread.
+inline int run_nodes(const Recording& nodes, std::size_t begin, std::size_t end) {
+  constexpr std::size_t most = 6;
+  while (begin < end) {
+    std::size_t last = begin;
+    while (last + 1 < end && nodes[last + 1].early && last + 1 - begin < most) ++last;
+    int before = kSuccess;
+    const auto earlier = [&] { before = run_nodes(nodes, begin, last); };
+    const bool beside = last > begin;
+    const int result = nodes[last].run(beside ? std::function<void()>(earlier) : std::function<void()>());
+    if (before != kSuccess) return before;
+    if (result != kSuccess) return result;
+    begin = last + 1;
+  }
+  return kSuccess;
 }
 
 inline int copy(void* stream, void* to, const void* from, std::size_t bytes) {

@@ -19,7 +19,7 @@ namespace {
 
 std::vector<std::string> driver_functions() {
 #define NAME(member, name, parameters) #name,
-  return {DEEPSIM_CUDA_DRIVER(NAME)};
+  return {DEEPSIM_CUDA_DRIVER(NAME) DEEPSIM_CUDA_NEWER_DRIVER(NAME)};
 #undef NAME
 }
 
@@ -66,7 +66,7 @@ std::string kind_when_failing(const std::string& failing, const std::string& bun
 
 TEST_CASE("every call of the driver that fails gives a typed error, or is of no matter, and nothing is leaked") {
   const SmallBundle bundle;
-  const StandIn idle("IDLE", "1");
+  const StandIn idle("IDLE", "1"), architecture("ARCHITECTURE", "90");
   CHECK(kind_of_all(bundle.path(), on_gpu(1)) == "");  // and cuInit was called, once for all
   CHECK(deepsim_stand_in_objects() == 0);
   CHECK(deepsim_stand_in_memory() == 0);
@@ -97,11 +97,12 @@ TEST_CASE("every call of the driver that fails gives a typed error, or is of no 
 
 TEST_CASE("after a call that failed, the next one gives the right bytes") {
   const SmallBundle bundle;
+  const StandIn architecture("ARCHITECTURE", "90");
   const std::vector<std::uint8_t> images = random_images(1, 1);
   std::vector<std::uint8_t> wanted(kImage), found(kImage);
   Inverter(bundle.path(), on_gpu(1)).reconstruct(images.data(), 1, wanted.data());
   for (const char* failing : {"cuLaunchKernel 3", "cuGraphLaunch 1", "cuGraphCreate 1", "cuGraphAddKernelNode_v2 2",
-                              "cuGraphInstantiateWithFlags 1", "cuMemcpyDtoHAsync_v2 1", "cuModuleGetFunction 2"}) {
+                              "cuGraphAddDependencies_v2 2", "cuGraphInstantiateWithFlags 1", "cuMemcpyDtoHAsync_v2 1", "cuModuleGetFunction 2"}) {
     Inverter inverter(bundle.path(), on_gpu(1));
     const std::string name(failing);  // kernels are looked up and launched once, from the second call on there is a graph
     const bool first = name.find("Module") != std::string::npos || name.find("LaunchKernel") != std::string::npos;

@@ -144,3 +144,67 @@ TEST_CASE("on Hopper, wgmma is what a default engine takes; with `stable`, no im
   inverter.reconstruct(one.data(), 1, other.data());
   CHECK(std::memcmp(loop.data(), other.data(), kImage) == 0);
 }
+
+namespace {
+
+// What an Inverter gives for one image and another: at first by kernel after kernel, then by graphs.
+std::vector<std::uint8_t> several_times(const RandomBundle& bundle, const std::string& precision) {
+  Inverter inverter(bundle.path(), on_gpu(1, false, precision));
+  std::vector<std::uint8_t> all;
+  for (const unsigned seed : {7u, 8u, 9u}) {
+    const std::vector<std::uint8_t> image = random_images(1, seed);
+    std::vector<std::uint8_t> found(2 * kImage);
+    inverter.reencode(image.data(), 1, 2, {1, 2}, found.data());
+    all.insert(all.end(), found.begin(), found.end());
+  }
+  return all;
+}
+
+long early_edges() { return deepsim_stand_in_calls("cuGraphAddDependencies_v2"); }
+
+}  // namespace
+
+TEST_CASE("in graphs on Hopper, kernels start before the ones before are over, and wait for them") {
+  const StandIn architecture("ARCHITECTURE", "90"), few("MULTIPROCESSORS", "2");
+  for (const std::string precision : {"fp16", "fp32"}) {
+    CAPTURE(precision);
+    const SmallBundle bundle(precision == "fp32");
+    std::vector<std::uint8_t> one_by_one;
+    {
+      const Variable overlap("DEEPSIM_CUDA_OVERLAP", "0");
+      deepsim_stand_in_count_anew();
+      one_by_one = several_times(bundle, precision);
+      CHECK(early_edges() == 0);
+    }
+    const long kernels = deepsim_stand_in_calls("cuGraphAddKernelNode_v2"), graphs = deepsim_stand_in_calls("cuGraphCreate");
+    CHECK(several_times(bundle, precision) == one_by_one);
+    CHECK(early_edges() == kernels - graphs);  // to all but the first of each
+    CHECK(early_edges() > 8);
+  }
+}
+
+TEST_CASE("kernels do not start early on older GPUs, nor those that were compiled for older ones") {
+  const SmallBundle bundle;
+  const std::vector<std::uint8_t> images = random_images(1, 1);
+  std::vector<std::uint8_t> found(kImage);
+  const auto edges = [&] {
+    deepsim_stand_in_count_anew();
+    Inverter inverter(bundle.path(), on_gpu(1));
+    for (int i = 0; i < 2; ++i) inverter.reconstruct(images.data(), 1, found.data());
+    CHECK(deepsim_stand_in_calls("cuGraphLaunch") > 0);
+    return early_edges();
+  };
+  CHECK(edges() == 0);  // 8.0
+  const StandIn architecture("ARCHITECTURE", "120");
+  CHECK(edges() > 0);
+  const StandIn compiled("COMPILED_FOR", "80");
+  CHECK(edges() == 0);
+}
+
+TEST_CASE("an overlap that is neither on nor off is refused") {
+  const SmallBundle bundle;
+  const Variable overlap("DEEPSIM_CUDA_OVERLAP", "off");
+  CHECK_THROWS_WITH_AS(Inverter(bundle.path(), on_gpu(1)),
+                       "DEEPSIM_CUDA_OVERLAP: 'off', expected 0 or 1. Set one of these, or leave it unset.",
+                       deepsim::Error);
+}

@@ -26,14 +26,22 @@ struct Opened {
     DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_FIND)
 #undef DEEPSIM_CUDA_FIND
     if (!reason.empty()) return;
+#define DEEPSIM_CUDA_FIND(member, name, parameters) look_for(library, #name, &driver.member);
+    DEEPSIM_CUDA_NEWER_DRIVER(DEEPSIM_CUDA_FIND)
+#undef DEEPSIM_CUDA_FIND
     const Result started = driver.init(0);
     const char* const forked = started == kNotInitialized ? ": CUDA was used before this process was forked" : "";
     if (started != 0) reason = "the NVIDIA driver does not start (cuInit returned " + std::to_string(started) + forked + ")";
   }
 
   template <class Pointer>
-  void find(void* library, const char* name, Pointer* member) {
+  static void look_for(void* library, const char* name, Pointer* member) {
     *member = reinterpret_cast<Pointer>(dlsym(library, name));
+  }
+
+  template <class Pointer>
+  void find(void* library, const char* name, Pointer* member) {
+    look_for(library, name, member);
     if (*member == nullptr && reason.empty()) reason = std::string("the NVIDIA driver is too old (it has no ") + name + ")";
   }
 };

@@ -46,6 +46,15 @@ struct KernelNode {
   Context context = nullptr;  // null: the current one
 };
 
+// CUgraphEdgeData: of an edge from a kernel to the next; by default that one starts when the first is over.
+struct Edge {
+  unsigned char from_port = 0, to_port = 0, type = 0;
+  unsigned char reserved[5] = {};
+};
+// It may start as soon as all blocks of the first allow it (CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC, type
+// CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC), and waits in the kernel (kernels/cuda/device_ptx.h).
+constexpr Edge kEarly{1, 0, 1};
+
 // CUmemPoolProps, of memory of a GPU (CU_MEM_LOCATION_TYPE_DEVICE, CU_MEM_ALLOCATION_TYPE_PINNED).
 struct PoolProperties {
   int allocation_type = 1;
@@ -60,7 +69,7 @@ struct PoolProperties {
 constexpr Result kOutOfMemory = 2, kNotInitialized = 3, kCaptureImplicit = 906;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kCacheBytes = 38;  // CUdevice_attribute
 constexpr int kSharedOptin = 97, kClock = 13, kMemoryClock = 36, kMemoryWidth = 37;
-constexpr int kMaxDynamicShared = 8;                                                             // CUfunction_attribute
+constexpr int kCompiledFor = 5, kMaxDynamicShared = 8;                                           // CUfunction_attribute
 constexpr int kPointerContext = 1, kPointerOrdinal = 9;                                          // CUpointer_attribute
 constexpr int kReleaseThreshold = 4;                                                             // CUmemPool_attribute
 constexpr unsigned kNonBlocking = 1;                                                             // CU_STREAM_NON_BLOCKING
@@ -83,6 +92,7 @@ constexpr int kRelaxed = 2;                                                     
   CALL(module_load, cuModuleLoadData, (Module*, const void*))                                                    \
   CALL(module_unload, cuModuleUnload, (Module))                                                                  \
   CALL(module_function, cuModuleGetFunction, (Function*, Module, const char*))                                   \
+  CALL(function_get, cuFuncGetAttribute, (int*, int, Function))                                                  \
   CALL(function_set, cuFuncSetAttribute, (Function, int, int))                                                   \
   CALL(launch, cuLaunchKernel,                                                                                   \
        (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**, void**)) \
@@ -123,10 +133,16 @@ constexpr int kRelaxed = 2;                                                     
   CALL(error_name, cuGetErrorName, (Result, const char**))                                                       \
   CALL(error_text, cuGetErrorString, (Result, const char**))
 
+// Those that drivers have since CUDA 12.3; null before.
+#define DEEPSIM_CUDA_NEWER_DRIVER(CALL)                                                                          \
+  CALL(graph_add_edges, cuGraphAddDependencies_v2,                                                               \
+       (Graph, const GraphNode*, const GraphNode*, const Edge*, std::size_t))
+
 // The functions of the driver, by what they do.
 struct Driver {
 #define DEEPSIM_CUDA_MEMBER(member, name, parameters) Result(*member) parameters = nullptr;
   DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_MEMBER)
+  DEEPSIM_CUDA_NEWER_DRIVER(DEEPSIM_CUDA_MEMBER)
 #undef DEEPSIM_CUDA_MEMBER
 
   // The driver of this machine, opened and started once. Raises DeviceError telling why there is none.

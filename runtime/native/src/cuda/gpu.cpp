@@ -1,5 +1,6 @@
 #include "gpu.h"
 
+#include <cstdlib>
 #include <utility>
 
 #include "../error.h"
@@ -8,6 +9,16 @@
 namespace deepsim::runtime::detail::cuda {
 
 namespace {
+
+constexpr int kFirstEarly = 90;  // compute capability 9.0
+
+// Whether the environment lets kernels start early. Raises UsageError.
+bool wants_overlap() {
+  const char* const variable = std::getenv("DEEPSIM_CUDA_OVERLAP");
+  const std::string wanted = variable != nullptr ? variable : "1";
+  if (wanted == "0" || wanted == "1") return wanted == "1";
+  throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_OVERLAP: '" + wanted + "', expected 0 or 1. Set one of these, or leave it unset.");
+}
 
 std::string number(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
 
@@ -47,6 +58,7 @@ void require_memory(std::size_t bytes, const std::string& what, const char* advi
 
 Gpu::Gpu(int ordinal, Precision precision) : ordinal_(ordinal), facts_(device_facts(ordinal)), precision_(precision) {
   require_kernels(facts_, precision);
+  const bool overlaps = wants_overlap();
   const Driver& driver = Driver::get();
   const DuringCaptures during_captures;
   check(driver.device_get(&device_, ordinal), "open the GPU");
@@ -54,14 +66,17 @@ Gpu::Gpu(int ordinal, Precision precision) : ordinal_(ordinal), facts_(device_fa
   try {
     const Current current(*this);
     check(driver.module_load(&module_, kernel_image(precision)), "load the kernels");
+    starts_early_ = overlaps && can_start_early();
   } catch (...) {
-    (void)driver.primary_release(device_);
+    close();
     throw;
   }
 }
 
-Gpu::~Gpu() {
-  quietly([&](const Driver& driver) { (void)driver.module_unload(module_); });
+Gpu::~Gpu() { close(); }
+
+void Gpu::close() const {
+  if (module_ != nullptr) quietly([&](const Driver& driver) { (void)driver.module_unload(module_); });
   (void)Driver::get().primary_release(device_);
 }
 
@@ -84,6 +99,14 @@ Function Gpu::function(const char* kernel, int shared_bytes) const {
     loaded.shared_bytes = shared_bytes;
   }
   return loaded.function;
+}
+
+// Kernels that were compiled for an older GPU, from which the driver made those of this one, do not wait for the ones before.
+bool Gpu::can_start_early() const {
+  if (facts_.architecture < kFirstEarly || Driver::get().graph_add_edges == nullptr) return false;
+  int compiled_for = 0;
+  check(Driver::get().function_get(&compiled_for, kCompiledFor, function("read_features", 0)), "ask what the kernels are for");
+  return compiled_for >= kFirstEarly;
 }
 
 void Gpu::launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument,

@@ -41,7 +41,7 @@ struct EndOffset {  // the same, in bytes from the argument's beginning
 class Gpu {
  public:
   // Raises DeviceError for no such device, an architecture below the oldest that the kernels are built for, or a library
-  // built without them.
+  // built without them; UsageError for another DEEPSIM_CUDA_OVERLAP than 0 or 1.
   Gpu(int ordinal, Precision precision);
   ~Gpu();
   Gpu(const Gpu&) = delete;
@@ -75,6 +75,9 @@ class Gpu {
   Context context() const { return context_; }  // the primary one
   const DeviceFacts& facts() const { return facts_; }
   Precision precision() const { return precision_; }
+  // Whether a kernel of a graph may start before the one before it is over, to wait for it by itself: on compute capability 9.0
+  // and later, with kernels compiled for it, unless the environment has DEEPSIM_CUDA_OVERLAP=0.
+  bool starts_early() const { return starts_early_; }
 
   // Start a kernel with one plain struct as its argument. The context must be current.
   template <class Argument>
@@ -91,6 +94,8 @@ class Gpu {
   using Bytes = std::vector<unsigned char>;
   void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument, EndOffset end) const;
   Function function(const char* kernel, int shared_bytes) const;
+  bool can_start_early() const;
+  void close() const;
 
   struct Loaded {
     Function function = nullptr;
@@ -102,6 +107,7 @@ class Gpu {
   Device device_ = 0;
   Context context_ = nullptr;
   Module module_ = nullptr;
+  bool starts_early_ = false;
   mutable std::mutex mutex_;
   mutable std::map<std::string, Loaded> functions_;
 };

@@ -31,8 +31,11 @@ Recording::~Recording() {
 Recording* Recording::on(Stream stream) { return recording != nullptr && recording->stream_ == stream ? recording : nullptr; }
 
 void Recording::add(const KernelNode& kernel, std::vector<unsigned char> argument, EndOffset end, const std::string& what) {
+  const Driver& driver = Driver::get();
+  const bool early = last_ != nullptr && gpu_->starts_early();
   GraphNode node = nullptr;
-  check(Driver::get().graph_add_kernel(&node, graph_, &last_, last_ == nullptr ? 0 : 1, &kernel), what);
+  check(driver.graph_add_kernel(&node, graph_, &last_, last_ == nullptr || early ? 0 : 1, &kernel), what);
+  if (early) check(driver.graph_add_edges(graph_, &last_, &node, &kEarly, 1), what);
   last_ = node;
   if (end.end == nullptr) return;
   Address address = 0;
