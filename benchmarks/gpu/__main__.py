@@ -8,10 +8,11 @@ Checked before anything is timed: first calls in a process of their own; the err
 against float64, beside that of PyTorch's own fp16 (at most twice as large is asked); results that must agree; repeats
 with equal bits. A generator that fails is not timed. Timed, all in memory of the GPU: encode, decode and a loop of
 re-encoding against PyTorch in fp16 channels-last (eager; as a CUDA graph; compiled, as a CUDA graph) and ONNX Runtime.
-On Hopper, where wgmma is the default, the kernels that use mma.sync follow, checked and timed likewise. Then single
-layers, against PyTorch's and, with --cutlass, CUTLASS's strided dgrad; at last compute-sanitizer's tools, where it is
-found. Writes JSON, tables and plots to benchmarks/results/, whenever there is more, and ends with what is asked beside
-what was measured.
+On Hopper, where wgmma is the default, the kernels that use mma.sync follow, checked and timed likewise; on it and on
+later GPUs the default ones too, each only when the one before is over ("serial"): what starting early gains. Then
+single layers, against PyTorch's and, with --cutlass, CUTLASS's strided dgrad; at last compute-sanitizer's tools, where
+it is found. Writes JSON, tables and plots to benchmarks/results/, whenever there is more, and ends with what is asked
+beside what was measured.
 
 Exit codes: 0 done, 4 no GPU or no kernels for it, 5 a check failed. A speed that was missed changes none.
 """

@@ -17,8 +17,7 @@ from benchmarks.float64_error import write
 from benchmarks.gpu import checks, cutlass, peers, sanitizer, timing
 from benchmarks.gpu.device import Call, Gpu, clocks
 from benchmarks.gpu.ours import Ours
-from benchmarks.gpu.plan import Plan, commit, kernels_of, tiles_of
-from benchmarks.gpu.sanitizer import KERNELS_VARIABLE
+from benchmarks.gpu.plan import KERNELS_VARIABLE, SERIAL, Plan, commit, kernels_of, others_of, tiles_of
 from deepsim.export.sources import Source
 from deepsim.runtime.bench import environment
 from deepsim.runtime.bench.work import Roofs, Work, rate
@@ -62,9 +61,8 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
         ]
         for each in measured:
             each.run()
-        others = () if os.environ.get(KERNELS_VARIABLE) else kernels_of(gpu)[1:]
         for each in measured:
-            for other in others:
+            for other in others_of(gpu):
                 if each.sound:
                     each.compare(other)
         for each in measured:
@@ -181,7 +179,7 @@ class Measurement:
                     continue
                 self._tell(f"tile {name} at batch {batch}")
                 with timing.left_out(f"tile {name} at batch {batch}", self._refuse):
-                    ours = Ours(self.gpu, self._bundle, batch, kernels=tile)
+                    ours = Ours(self.gpu, self._bundle, batch, kernels=tile, serial=True)
                     found = ours.result("reencode", images).float()
                     wanted = found if wanted is None else wanted
                     timing.check_agreement(found, wanted)
@@ -192,6 +190,8 @@ class Measurement:
     def sanitize(self, path: str) -> None:
         """Run compute-sanitizer's tools on all kernels that were checked; of others the one that knows about copies."""
         for kernels, found in ((None, self.checks), *self.other_checks.items()):
+            if kernels == SERIAL:
+                continue
             few = self.plan.brief or kernels is not None
             for tool in sanitizer.TOOLS[:1] if few else sanitizer.TOOLS:
                 name = f"compute-sanitizer, {tool}" + (f" on {kernels}" if kernels else "")
@@ -308,9 +308,11 @@ class Measurement:
     def _time_single_layers(self, batch: int, roofs: Roofs) -> None:
         gpu, source, plan = self.gpu, self.source, self.plan
         for kernels in (None, *self.other_checks):
+            if kernels == SERIAL:
+                continue  # so all of them run here, or a kernel's time would hold what it waits for the one before
             name = _name_of(kernels)
             with timing.left_out(f"{name}: single layers at batch {batch}", self._refuse):
-                ours = Ours(gpu, self._bundle, batch, kernels=kernels)
+                ours = Ours(gpu, self._bundle, batch, kernels=kernels, serial=True)
                 self.single_layers += timing.own_steps(gpu, source, ours, batch, roofs, name)
                 del ours  # and its memory
         self._grown()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from benchmarks.float64_error import write
 from benchmarks.gpu.device import Call, Gpu
-from benchmarks.gpu.sanitizer import KERNELS_VARIABLE
+from benchmarks.gpu.plan import environment_of
 from deepsim.export.sources import Source
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library
@@ -32,17 +32,23 @@ WAY_OUT = 16  # channels of the generator that a bundle needs and that nobody ru
 class Ours:
     """A bundle on a GPU; inputs and outputs are tensors there, work is queued on PyTorch's stream.
 
-    ``kernels``: "mma" or "wgmma"; None: as the environment has it.
+    ``kernels``, ``serial``: see ``environment_of``.
     """
 
     def __init__(
-        self, gpu: Gpu, bundle: Path, max_batch: int, precision: str = "fp16", kernels: str | None = None
+        self,
+        gpu: Gpu,
+        bundle: Path,
+        max_batch: int,
+        precision: str = "fp16",
+        kernels: str | None = None,
+        serial: bool = False,
     ) -> None:
         self._gpu = gpu
         gpu.let_go()
         generator = Bundle.open(bundle).manifest.generator
         self._features, self._image = generator.input_shape, shapes(generator.layers, generator.input_shape)[-1]
-        with _named(kernels):
+        with _environment(environment_of(kernels, serial)):
             self._inverter = cuda.create(Bundle.open(bundle), "cuda:0", max_batch, precision)
 
     def output(self, what: str, count: int) -> Tensor:
@@ -86,18 +92,18 @@ class Ours:
 
 
 @contextmanager
-def _named(kernels: str | None) -> Iterator[None]:
-    """Name kernels in the environment."""
-    before = os.environ.get(KERNELS_VARIABLE)
-    if kernels is not None:
-        os.environ[KERNELS_VARIABLE] = kernels
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Change the environment for a while."""
+    before = dict(os.environ)
+    os.environ.update(changes)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(KERNELS_VARIABLE, None)
-        else:
-            os.environ[KERNELS_VARIABLE] = before
+        for name in changes:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 def write_beginning(path: Path, source: Source, layers: tuple[Layer, ...]) -> Path:

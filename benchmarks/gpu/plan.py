@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -10,7 +11,11 @@ from pathlib import Path
 
 from benchmarks.gpu.device import Gpu
 
+KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
+OVERLAP_VARIABLE = "DEEPSIM_CUDA_OVERLAP"  # "0": kernels do not start early
 KERNELS = {90: ("wgmma", "mma")}  # by compute capability: the default, and others to choose
+SERIAL = "serial"  # the default kernels, none of which starts before the one before is over
+FIRST_EARLY = 90  # compute capability from which kernels start early
 VARIANTS = Path(__file__).resolve().parents[2] / "kernels/cuda/variants.h"
 
 
@@ -37,7 +42,20 @@ class Plan:
 
 def kernels_of(gpu: Gpu) -> tuple[str, ...]:
     """Return the names of the kernels for 16-bit values that a GPU can run, the default first."""
-    return KERNELS.get(gpu.architecture, ("mma",))
+    found = KERNELS.get(gpu.architecture, ("mma",))
+    return (*found, SERIAL) if gpu.architecture >= FIRST_EARLY else found
+
+
+def others_of(gpu: Gpu) -> list[str]:
+    """Return the names of kernels to compare with the default: none where the environment names some."""
+    others = [] if os.environ.get(KERNELS_VARIABLE) else kernels_of(gpu)[1:]
+    return [name for name in others if name != SERIAL or OVERLAP_VARIABLE not in os.environ]
+
+
+def environment_of(kernels: str | None, serial: bool = False) -> dict[str, str]:
+    """Return what the environment has where an engine shall take these kernels; None: those that it takes anyway."""
+    found = {OVERLAP_VARIABLE: "0"} if serial or kernels == SERIAL else {}
+    return found if kernels in (None, SERIAL) else {**found, KERNELS_VARIABLE: str(kernels)}
 
 
 def tiles_of(gpu: Gpu) -> list[str]:

@@ -10,6 +10,7 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.plan import SERIAL
 from benchmarks.gpu.summary import Figure, figures
 from benchmarks.gpu.timing import LOOP, OWN
 from deepsim.runtime.files import write_atomic
@@ -21,14 +22,16 @@ METHOD = (
 )
 INCLUDED = (
     "Microseconds of kernels alone, as PyTorch's profiler has them from the GPU. Ours run as in a whole call, groups "
-    "of images one after the other; `input` and `output` convert pixels and features. PyTorch's forms run the one "
-    "layer again and again as a CUDA graph; `cutlass` is back-to-back launches between two events. Shares are of the "
-    "least time at the roofs (multiply-adds, or weights, input and output moved once)."
+    "of images one after the other, but none starts before the one before is over; `input` and `output` convert pixels "
+    "and features. PyTorch's forms run the one layer again and again as a CUDA graph; `cutlass` is back-to-back "
+    "launches between two events. Shares are of the least time at the roofs (multiply-adds, or weights, input and "
+    "output moved once)."
 )
 EXPLAINED = (
     "Images per second and microseconds are of calls queued one after the other; the latency is that of a call on an "
-    f"idle GPU, by the host's clock. A re-encoded image counts once for each of {LOOP} iterations. The share is of the "
-    "least time, layer by layer, at the roofs."
+    f"idle GPU, by the host's clock. `{OWN}-{SERIAL}`: no kernel starts before the one before is over. "
+    f"A re-encoded image counts once for each of {LOOP} iterations. The share is of the least time, layer by layer, at "
+    "the roofs."
 )
 OF_TILES = (
     "Microseconds of kernels by default and with each tile named; a layer that a tile has no kernel for runs as the "

@@ -17,10 +17,10 @@ from shutil import which
 
 import numpy as np
 
+from benchmarks.gpu.plan import environment_of
 from deepsim.runtime import Inverter
 from deepsim.runtime.bench.timing import photographs
 
-KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # The kernels for Hopper have more barriers in shared memory than these tools expect.
 OPTIONS = dict.fromkeys(("racecheck", "synccheck"), ("--num-cuda-barriers", "64"))
@@ -48,7 +48,7 @@ def findings(
 ) -> list[str] | None:
     """Run our calls below a tool; return the lines of what it found, its summary last: none, if nothing.
 
-    ``kernels`` are "mma" or "wgmma"; None: as the environment has it. None is returned, and ``refuse`` told, where the
+    ``kernels`` are those of ``environment_of``. None is returned, and ``refuse`` told, where the
     tool does not run here or is not done after ``limit_s`` seconds.
     """
     command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND), *OPTIONS.get(tool, ())]
@@ -81,9 +81,7 @@ def _run(
     below: Sequence[str], bundle: Path, batches: Sequence[int], kernels: str | None, limit_s: float
 ) -> tuple[int, str] | None:
     """Return exit code and output of this module's program; None, and nothing left running, after a time."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    if kernels is not None:
-        environment[KERNELS_VARIABLE] = kernels
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environment_of(kernels)}
     command = [*below, sys.executable, "-m", __name__, str(bundle), *map(str, batches)]
     with subprocess.Popen(
         command,

@@ -3,6 +3,7 @@ the CPU, on memory that the emulated driver knows; every figure is that of an em
 
 import ctypes
 import json
+import os
 import time
 import weakref
 from copy import deepcopy
@@ -19,6 +20,7 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import checks, measurement, sanitizer, steps, timing
 from benchmarks.gpu.device import Gpu, Kernel, split
 from benchmarks.gpu.ours import Ours
+from benchmarks.gpu.plan import others_of
 from deepsim.export.sources import Source, random_source
 from deepsim.runtime.errors import DeviceError
 from tests.bundles import NETWORKS, random_weights
@@ -70,6 +72,11 @@ class StandIn(Gpu):
 
     def attach_profiler(self):
         """There is none."""
+
+    def calls(self, function):
+        """Return how often a function of the driver was called."""
+        self._driver.deepsim_stand_in_calls.restype = ctypes.c_long
+        return self._driver.deepsim_stand_in_calls(function.encode())
 
 
 @pytest.fixture
@@ -185,7 +192,7 @@ def hopper(gpu, short, monkeypatch):
 
     def answering(name, answer):
         def check(*given, kernels=None):
-            gpu.asked.append((name, "mma" if "mma" in (kernels, given[-1]) else None))
+            gpu.asked.append((name, next((each for each in OTHERS if each in (kernels, given[-1])), None)))
             return answer
 
         monkeypatch.setattr(checks, name, check)
@@ -196,20 +203,24 @@ def hopper(gpu, short, monkeypatch):
     return gpu
 
 
+OTHERS = ("mma", "serial")
+NAMES = ("cuda", "cuda-mma", "cuda-serial")
 HOPPER = measurement.Plan((1,), 1e-6, repeats=2, compiled_layers=False)
 
 
 def test_on_hopper_the_other_kernels_are_checked_and_timed_too(hopper, monkeypatch):
     monkeypatch.setattr(timing, "_torch_times", lambda *given: {})
     first, *others, last = measured(hopper, HOPPER, random_source("fc6"))
-    assert hopper.asked == [(name, kernels) for kernels in (None, "mma") for name in hopper.checks]
+    assert hopper.asked == [(name, kernels) for kernels in (None, *OTHERS) for name in hopper.checks]
     assert first["rows"] == [] and last["failures"] == []
     default = next(record for record in others if len(record["rows"]) == 3)
     assert {row["backend"] for row in default["rows"]} == {"cuda"} and default["other_checks"] == {}
     named = {(row["what"], row["backend"]) for row in last["rows"]}
-    assert named == {(what, name) for what in ("encode", "decode", "reencode") for name in ("cuda", "cuda-mma")}
-    rows = {name: [r for r in last["single_layers"] if r["backend"] == name] for name in ("cuda", "cuda-mma")}
-    assert [row["step"] for row in rows["cuda"]] == [row["step"] for row in rows["cuda-mma"]] != []
+    assert named == {(what, name) for what in ("encode", "decode", "reencode") for name in NAMES}
+    rows = {name: [r for r in last["single_layers"] if r["backend"] == name] for name in NAMES}
+    assert (
+        [row["step"] for row in rows["cuda"]] == [row["step"] for row in rows["cuda-mma"]] != [] == rows["cuda-serial"]
+    )
 
 
 def test_kernels_are_those_that_were_named(hopper, tmp_path, monkeypatch):
@@ -225,11 +236,31 @@ def test_kernels_are_those_that_were_named(hopper, tmp_path, monkeypatch):
     assert not any(name.startswith("wgmma") for name in names[None])
 
 
+def test_kernels_start_early_unless_they_shall_not(hopper, tmp_path, monkeypatch):
+    def early_edges(**settings):
+        ours = Ours(hopper, bundle, 1, **settings)
+        before = hopper.calls("cuGraphAddDependencies_v2")
+        for _ in range(2):
+            ours.call("reencode", images, ours.output("reencode", 1))()
+        return hopper.calls("cuGraphAddDependencies_v2") - before
+
+    bundle = write(tmp_path / "fc6", tiny_source())
+    images = hopper.empty((1, 227, 227, 3), torch.uint8)
+    assert early_edges() == early_edges(kernels="mma") > 0
+    assert early_edges(kernels="serial") == early_edges(serial=True) == early_edges(kernels="mma", serial=True) == 0
+    assert "DEEPSIM_CUDA_OVERLAP" not in os.environ
+    assert others_of(hopper) == list(OTHERS)
+    monkeypatch.setenv("DEEPSIM_CUDA_OVERLAP", "0")
+    assert early_edges() == 0 and others_of(hopper) == ["mma"]
+    monkeypatch.setenv("DEEPSIM_CUDA_KERNELS", "mma")
+    assert others_of(hopper) == []
+
+
 class NarrowIsWrong(Ours):
     """Our side, with wrong results where the tile "narrow" is named."""
 
-    def __init__(self, *given, kernels=None):
-        super().__init__(*given, kernels=kernels)
+    def __init__(self, *given, kernels=None, serial=False):
+        super().__init__(*given, kernels=kernels, serial=serial)
         self.wrong = kernels == "narrow"
 
     def result(self, *given):
@@ -255,7 +286,7 @@ def test_other_kernels_that_are_wrong_leave_the_defaults_figures(hopper, monkeyp
     monkeypatch.setattr(checks, "contradictions", lambda *given: ["encode: a gap"] if "mma" in given else [])
     *_, last = measured(hopper, replace(HOPPER, single_layers=False), tiny_source())
     assert last["failures"] == ["mma: encode: a gap"]
-    assert {row["backend"] for row in last["rows"]} == {"cuda"}
+    assert {row["backend"] for row in last["rows"]} == {"cuda", "cuda-serial"}
 
 
 def test_other_kernels_that_break_leave_the_figures_of_every_generator(hopper, monkeypatch):
@@ -270,7 +301,7 @@ def test_other_kernels_that_break_leave_the_figures_of_every_generator(hopper, m
     measurement.measure(hopper, sources, plan, lambda line: None, lambda record: kept.append(deepcopy(record)))
     found = kept[-1]["generators"]
     assert [found[name]["failures"] for name in sources] == [["mma: cuda: an illegal instruction."]] * 2
-    assert all({row["backend"] for row in found[name]["rows"]} == {"cuda"} for name in sources)
+    assert all({row["backend"] for row in found[name]["rows"]} == {"cuda", "cuda-serial"} for name in sources)
 
 
 def test_compute_sanitizer_comes_last_and_its_findings_are_failures(hopper, monkeypatch):
@@ -287,7 +318,7 @@ def test_compute_sanitizer_comes_last_and_its_findings_are_failures(hopper, monk
     assert last["failures"] == ["compute-sanitizer, racecheck: one hazard"]
     assert last["checks"]["sanitizer"]["racecheck"] == ["where", "one hazard"]
     assert last["other_checks"]["mma"]["sanitizer"] == {"memcheck": []}
-    assert {row["backend"] for row in last["rows"]} == {"cuda", "cuda-mma"}
+    assert {row["backend"] for row in last["rows"]} == set(NAMES)
 
 
 def test_what_has_not_begun_at_the_deadline_is_left_out(hopper, monkeypatch):
@@ -296,7 +327,7 @@ def test_what_has_not_begun_at_the_deadline_is_left_out(hopper, monkeypatch):
     monkeypatch.setattr(measurement, "time", SimpleNamespace(monotonic=lambda: next(clock, 10.0)))
     *_, last = measured(hopper, replace(HOPPER, deadline=5.0, compiled=(1,), tiles=True), tiny_source())
     tiles = [f"tile {name} at batch 1" for name in ("cuda", *measurement.tiles_of(hopper))]
-    named = ["batch 1", "mma", "torch-compile-graph at batch 1", "single layers at batch 1", *tiles]
+    named = ["batch 1", *OTHERS, "torch-compile-graph at batch 1", "single layers at batch 1", *tiles]
     named += [f"compute-sanitizer, {tool}" for tool in sanitizer.TOOLS]
     assert [line for line in last["left_out"] if "onnx" not in line] == [f"{name}: no time left" for name in named]
     assert last["checks"]["network"] and last["rows"] == last["failures"] == last["tiles"] == []
