@@ -5,15 +5,19 @@ shapes for torch.compile, and autocast. The twin is :func:`deepsim.kernels.refer
 
 The output is activated in place, and the gradient needs only the input, the weight and the output, whose sign tells on
 which side of the LeakyReLU a value was. On a CPU PyTorch's transposed convolution is the fastest form unless there are
-few output channels; for these the four phases are stacked into one 2x2 convolution. ``benchmarks/upconv_lrelu.py``
-times both. Training uses PyTorch's two operators: one layer of a generator gains, too little to show in a step. The
-operator has not been run on a GPU.
+few output channels; for these the four phases are stacked into one 2x2 convolution. 16-bit values on an NVIDIA GPU of
+compute capability 8.0 or later, with Triton, which PyTorch for CUDA brings: one kernel does all of it, and another the
+gradient before the activation with that of the bias (upconv_lrelu_triton.py); on other GPUs PyTorch's transposed
+convolution is used. ``benchmarks/upconv_lrelu.py`` times all forms. Training uses PyTorch's two operators: on a CPU one
+layer of a generator gains, too little to show in a step, and the operator has not been run on a GPU.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Sequence
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -24,6 +28,8 @@ from torch.nn import functional
 from deepsim.kernels.layers import LRELU_SLOPE
 
 FEW_CHANNELS = 4  # output channels up to which stacked phases are faster on a CPU; measured
+TRITON_DTYPES = (torch.float16, torch.bfloat16)
+TRITON_OLDEST = (8, 0)  # compute capability
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -48,8 +54,32 @@ def upconv_lrelu(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope:
 )
 def _forward(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> Tensor:
     _check(x, weight, bias, negative_slope)
+    if in_triton(x):
+        return fused(x, weight, bias, negative_slope)
     compute = stacked if x.device.type == "cpu" and weight.shape[1] <= FEW_CHANNELS else transposed
     return compute(x, weight, bias, negative_slope)
+
+
+def in_triton(x: Tensor) -> bool:
+    """Tell whether our Triton kernels are there for a tensor's device and dtype."""
+    if x.device.type != "cuda" or x.dtype not in TRITON_DTYPES or torch.version.cuda is None:
+        return False
+    return _has_triton() and torch.cuda.get_device_capability(x.device) >= TRITON_OLDEST
+
+
+@cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def fused(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> Tensor:
+    """Compute the same as :func:`upconv_lrelu` by one Triton kernel, where :func:`in_triton`."""
+    from deepsim.kernels import upconv_lrelu_triton
+
+    n, _, height, width = x.shape
+    y = _empty((n, weight.shape[1], 2 * height, 2 * width), x, _memory_format(x, weight))
+    upconv_lrelu_triton.upconv_lrelu(x, weight, bias, negative_slope, y)
+    return y
 
 
 def transposed(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> Tensor:
@@ -91,13 +121,27 @@ def _backward(
     grad: Tensor, output: Tensor, x: Tensor, weight: Tensor, negative_slope: float, wanted: Sequence[bool]
 ) -> list[Tensor]:
     """Return those of the gradients of x, weight and bias that are wanted."""
-    if negative_slope != 1:
+    of_bias = None
+    if negative_slope != 1 and in_triton(grad) and output.is_contiguous(memory_format=torch.channels_last):
+        grad, of_bias = _fused_before_activation(grad, output, negative_slope)
+    elif negative_slope != 1:
         grad = torch.ops.aten.leaky_relu_backward(grad, output, negative_slope, True)
     two, one, none = [2, 2], [1, 1], [0, 0]  # stride; padding and dilation; output padding
     outputs = [weight.shape[1]]
-    found = torch.ops.aten.convolution_backward(grad, x, weight, outputs, two, one, one, True, none, 1, wanted)
+    missing = [*wanted[:2], wanted[2] and of_bias is None]
+    of_x, of_weight, summed = torch.ops.aten.convolution_backward(
+        grad, x, weight, outputs, two, one, one, True, none, 1, missing
+    )
+    found = (of_x, of_weight, summed if of_bias is None else of_bias)
     kept = zip(found, _gradient_formats(x, weight), wanted, strict=True)
     return [each.contiguous(memory_format=memory_format) for each, memory_format, asked in kept if asked]
+
+
+def _fused_before_activation(grad: Tensor, output: Tensor, negative_slope: float) -> tuple[Tensor, Tensor]:
+    from deepsim.kernels import upconv_lrelu_triton
+
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    return upconv_lrelu_triton.before_activation(grad, output, negative_slope)
 
 
 @_backward.register_fake
