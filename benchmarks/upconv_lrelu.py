@@ -2,9 +2,10 @@
 
 Every contender's output and gradients are compared with float64 first; one that is further off than TOLERANCES is an
 error. Then the contenders alternate, and medians are compared: of the forward pass alone, and of forward and backward
-with the gradients of input, weight and bias. Runs on the GPU where there is one, else on the CPU, in fp32 without TF32.
+with the gradients of input, weight and bias. Runs on the GPU where there is one, in fp16, else on the CPU, in fp32;
+fp32 is without TF32.
 
-    python benchmarks/upconv_lrelu.py [--layer fc6] [--batch 8 --batch 64] [--threads 1] [-o result.json]
+    python benchmarks/upconv_lrelu.py [--layer fc6] [--batch 8 --batch 64] [--precision bf16] [-o result.json]
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ from deepsim.runtime.errors import NumericError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.networks import generator_spec
 
-# Relative errors of fp32 against float64, |found - wanted| / |wanted|: of the output, and of the gradients of input,
-# weight and bias, of which the last two are sums over the batch (PyTorch's own lose 7e-5 at batch 64).
-TOLERANCES = (1e-5, 2e-4, 2e-4, 2e-4)
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Relative errors against float64, |found - wanted| / |wanted|: of the output, and of the gradients of input, weight and
+# bias, of which the last two are sums over the batch (PyTorch's own of fp32 lose 7e-5 at batch 64).
+TOLERANCES = {
+    torch.float32: (1e-5, 2e-4, 2e-4, 2e-4),
+    torch.float16: (5e-4, 1e-3, 1e-3, 1e-3),
+    torch.bfloat16: (4e-3, 8e-3, 8e-3, 8e-3),
+}
 OPERATOR = "operator"
 Upconvolution = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -71,7 +77,7 @@ CONTENDERS: dict[str, tuple[Upconvolution, torch.memory_format]] = {
 }
 
 
-def cases(layer: str, batch: int, device: torch.device) -> Iterator[Case]:
+def cases(layer: str, batch: int, device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """Yield the up-convolutions of the generator that inverts ``layer``, with random values."""
     spec = generator_spec(layer)
     before = [spec.input_shape, *shapes(spec.layers, spec.input_shape)]
@@ -81,7 +87,9 @@ def cases(layer: str, batch: int, device: torch.device) -> Iterator[Case]:
         weight = torch.randn(entry.weight_shape, generator=rng) / (4 * channels) ** 0.5
         grad = torch.rand(batch, entry.outputs, *(2 * side for side in extent), generator=rng)
         slope = LRELU_SLOPE if entry.activation == "lrelu" else 1.0
-        yield Case(entry.name, x, weight, torch.randn(entry.outputs, generator=rng), grad, slope).to(device=device)
+        yield Case(entry.name, x, weight, torch.randn(entry.outputs, generator=rng), grad, slope).to(
+            device=device, dtype=dtype
+        )
 
 
 def is_upconv(layer: Layer) -> bool:
@@ -116,8 +124,9 @@ def verify(case: Case) -> dict[str, float]:
         found = forward_and_backward(upconvolution, case.to(memory_format=memory_format))
         pairs = zip(found, exact(case, found[0]), strict=True)
         each = [float((a.double() - b).norm() / b.norm()) for a, b in pairs]
-        if not all(error <= limit for error, limit in zip(each, TOLERANCES, strict=True)):
-            raise NumericError(f"{case.name}, {name}: errors {each}, expected at most {TOLERANCES}. Not timed.")
+        limits = TOLERANCES[case.x.dtype]
+        if not all(error <= limit for error, limit in zip(each, limits, strict=True)):
+            raise NumericError(f"{case.name}, {name}: errors {each}, expected at most {limits}. Not timed.")
         errors[name] = max(each)
     return errors
 
@@ -153,9 +162,9 @@ def measure(contenders: dict[str, Callable[[], object]], repeats: int, device: t
     return times
 
 
-def compare(layer: str, batch: int, repeats: int, device: torch.device) -> Iterator[dict[str, Any]]:
+def compare(layer: str, batch: int, repeats: int, device: torch.device, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
     """Yield a row for each layer and pass: {"layer", "batch", "pass", "median_ms", "ms", "relative_errors"}."""
-    for case in cases(layer, batch, device):
+    for case in cases(layer, batch, device, dtype):
         errors = verify(case)
         for backward in (False, True):
             times = measure(calls(case, backward), repeats, device)
@@ -175,23 +184,34 @@ def show(row: dict[str, Any]) -> None:
 @click.command()
 @click.option("--layer", default="fc6", show_default=True, help="Layer whose generator's up-convolutions are timed.")
 @click.option("--batch", "batches", multiple=True, default=(8, 64), show_default=True, help="Images at a time.")
+@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="fp16 on a GPU, fp32 on a CPU without.")
 @click.option("--repeats", default=9, show_default=True, help="Timed calls of each contender.")
 @click.option("--threads", type=int, help="Threads of PyTorch on the CPU; PyTorch's own choice without.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
-def main(layer: str, batches: tuple[int, ...], repeats: int, threads: int | None, output: Path | None) -> None:
+def main(
+    layer: str, batches: tuple[int, ...], precision: str | None, repeats: int, threads: int | None, output: Path | None
+) -> None:
     """Compare the operator with PyTorch's forms of it, verified against float64 first."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.allow_tf32 = False
     if threads:
         torch.set_num_threads(threads)
-    click.echo(f"{layer}, {device.type}, {torch.get_num_threads()} threads, fp32, torch {torch.__version__}")
+    precision = precision or ("fp16" if device.type == "cuda" else "fp32")
+    threads = torch.get_num_threads()
+    click.echo(f"{layer}, {device.type}, {threads} threads, {precision}, torch {torch.__version__}")
     rows = []
     for batch in batches:
-        for row in compare(layer, batch, repeats, device):
+        for row in compare(layer, batch, repeats, device, PRECISIONS[precision]):
             show(row)
             rows.append(row)
     if output:
-        record = {"generator": layer, "device": device.type, "torch_threads": torch.get_num_threads(), "rows": rows}
+        record = {
+            "generator": layer,
+            "device": device.type,
+            "precision": precision,
+            "torch_threads": threads,
+            "rows": rows,
+        }
         write_atomic(output, json.dumps({**record, "environment": environment()}, indent=2) + "\n")
 
 
