@@ -88,17 +88,25 @@ struct SharedBytes {
 };
 DEEPSIM_DEVICE SharedBytes in_shared(unsigned char* shared) { return {shared_address(shared)}; }
 
-// Start copying 16 bytes, both addresses multiples of 16. Without cp.async (7.5) the copy is done at once.
-DEEPSIM_DEVICE void copy_async(SharedBytes to, const void* global) {
-#if __CUDA_ARCH__ >= 800
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to.address), "l"(global) : "memory");
-#else
-  const uint4 value = __ldg(static_cast<const uint4*>(global));
+// 16 bytes on their way from global to shared memory, both addresses multiples of 16; no kernel writes the former meanwhile.
+using Sixteen = uint4;
+DEEPSIM_DEVICE Sixteen load_sixteen(const void* global) { return __ldg(static_cast<const uint4*>(global)); }
+DEEPSIM_DEVICE void store_sixteen(SharedBytes to, const Sixteen& value) {
   asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};\n" ::"r"(to.address), "r"(value.x), "r"(value.y), "r"(value.z),
                "r"(value.w)
                : "memory");
-#endif
 }
+
+// Start copying 16 bytes. Without cp.async (7.5) the copy is done at once.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool kCopiesBeside = false;
+DEEPSIM_DEVICE void copy_async(SharedBytes to, const void* global) { store_sixteen(to, load_sixteen(global)); }
+#else
+constexpr bool kCopiesBeside = true;
+DEEPSIM_DEVICE void copy_async(SharedBytes to, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;\n" ::"r"(to.address), "l"(global) : "memory");
+}
+#endif
 
 DEEPSIM_DEVICE void commit_copies() {
 #if __CUDA_ARCH__ >= 800

@@ -151,6 +151,12 @@ bool last_to_be_ready(unsigned* ready, int count) {
   return emulation::this_block().sync_any(last);
 }
 
+Sixteen load_sixteen(const void* global) {
+  Sixteen value;
+  std::memcpy(&value, emulation::this_block().aligned(global), sizeof value);
+  return value;
+}
+
 void copy_async(void* shared, const void* global) { emulation::this_block().start_copy(shared, global); }
 void commit_copies() { emulation::this_block().commit_copies(); }
 

@@ -118,7 +118,13 @@ DEEPSIM_DEVICE Four load_constant(const float* from) { return {{from[0], from[1]
 using SharedBytes = unsigned char*;
 DEEPSIM_DEVICE SharedBytes in_shared(unsigned char* shared) { return shared; }
 
+struct alignas(16) Sixteen {
+  std::uint32_t words[4];
+};
+Sixteen load_sixteen(const void* global);
+
 // The copy reads global memory as late as it may: when it is waited for, or when its thread ends.
+constexpr bool kCopiesBeside = true;
 void copy_async(void* shared, const void* global);
 void commit_copies();
 template <int Pending>
@@ -139,6 +145,8 @@ DEEPSIM_DEVICE void shared_store(T* to, T value) {
   emulation::check_store(to, sizeof(T), alignof(T));
   std::memcpy(to, &value, sizeof(T));
 }
+
+DEEPSIM_DEVICE void store_sixteen(SharedBytes to, const Sixteen& value) { shared_store(reinterpret_cast<Sixteen*>(to), value); }
 
 DEEPSIM_DEVICE Four load_four(SharedBytes from) { return shared_load(reinterpret_cast<const Four*>(from)); }
 void load_matrices(std::uint32_t (&values)[4], const void* row);

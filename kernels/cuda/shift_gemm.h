@@ -16,6 +16,7 @@ struct Correct {
   static constexpr bool barrier_before_staging = true, barrier_after_staging = true;  // of pixels
   static constexpr int early = 0;  // parts of a sum that are not waited for
   static constexpr bool waits_for_earlier = true, waits_late = false;  // late: when the first input is already read
+  static constexpr bool through_registers = !kCopiesBeside;  // weights, where no copy goes on beside the computation
 };
 
 // A thread's share of a warp's sums, as mma.m16n8k16 spreads them: sums[i][j][2 h + n] is row 16 i + 8 h + lane / 4, column
@@ -140,23 +141,28 @@ struct Product {
   }
 
   // A step's weights: each thread a column of some planes; where they lie together, as they come.
+  static constexpr int planes_at_once = T::threads / T::columns;
+  DEEPSIM_DEVICE bool copies_weights() const {
+    static_assert(T::threads % T::columns == 0 && T::unit % T::columns == 0);
+    return planes_at_once <= T::planes || thread_index() / T::columns < T::planes;
+  }
   DEEPSIM_DEVICE void copy_weights(const unsigned char* from, SharedBytes to) const {
     to += thread_index() * kRow;
     if constexpr (T::all_taps) {
       constexpr int all = T::threads * kRow;
       DEEPSIM_NO_UNROLL
       for (int at = thread_index() * kRow; at < stage_bytes(); at += all, from += all, to += all) copy_async(to, from);
-    } else {
-      constexpr int at_once = T::threads / T::columns;
-      static_assert(T::threads % T::columns == 0 && T::unit % T::columns == 0);
-      if (at_once > T::planes && thread_index() / T::columns >= T::planes) return;
+    } else if (copies_weights()) {
       DEEPSIM_UNROLL
-      for (int p = 0; p < T::planes; p += at_once) copy_async(to + p * T::columns * kRow, from + p * T::unit * kRow);
+      for (int p = 0; p < T::planes; p += planes_at_once) copy_async(to + p * T::columns * kRow, from + p * T::unit * kRow);
     }
   }
 
   DEEPSIM_DEVICE void fetch_weights(Next& next) const {
     copy_weights(next.weights_from, shared + stages_at + next.stage);
+    to_next_weights(next);
+  }
+  DEEPSIM_DEVICE void to_next_weights(Next& next) const {
     next.weights_from += taps_of_step * T::planes * T::unit * kRow;
     next.stage = after_stage(next.stage);
   }
@@ -180,6 +186,38 @@ struct Product {
       fetch_input(next);
     }
     commit_copies();
+  }
+
+  // The weights of a step on their way through registers: loaded before another step's multiplications, which take longer,
+  // and stored behind them.
+  struct Held {
+    Sixteen pieces[(T::planes + planes_at_once - 1) / planes_at_once];
+    SharedBytes to;
+    bool any;
+  };
+
+  // fetch, but for what is held.
+  DEEPSIM_DEVICE Held fetch_held(Next& next) const {
+    Held held;
+    held.any = next.left > 0 && copies_weights();
+    held.to = shared + stages_at + next.stage + thread_index() * kRow;
+    if (held.any) {
+      DEEPSIM_UNROLL
+      for (int p = 0; p < T::planes; p += planes_at_once)
+        held.pieces[p / planes_at_once] = load_sixteen(next.weights_from + p * T::unit * kRow);
+    }
+    if (next.left > 0) {
+      to_next_weights(next);
+      fetch_input(next);
+    }
+    commit_copies();
+    return held;
+  }
+  DEEPSIM_DEVICE void land(const Held& held) const {
+    if (!held.any) return;
+    DEEPSIM_UNROLL
+    for (int p = 0; p < T::planes; p += planes_at_once)
+      store_sixteen(held.to + p * T::columns * kRow, held.pieces[p / planes_at_once]);
   }
 
   // The same of the steps that are ahead when the first one is multiplied: the weights of all before any input, so that they
@@ -210,15 +248,20 @@ struct Product {
   DEEPSIM_DEVICE void step(Next& next, SharedBytes left, int stage, Sums<T>& sums) const {
     wait_copies<T::stages - 2 + Policy::lax>();
     if (Policy::barrier) sync_block();
-    fetch(next);
     SharedBytes right = shared + right_at + stage;
     if constexpr (T::all_taps) {
+      fetch(next);
       DEEPSIM_NO_UNROLL
       for (int row = 0; row < layer.kernel; ++row, left += (layer.pitch - layer.kernel) * kRow)
         DEEPSIM_NO_UNROLL
         for (int column = 0; column < layer.kernel; ++column, left += kRow, right += T::weight_bytes)
           multiply_tap(left, right, sums);
+    } else if constexpr (Policy::through_registers) {
+      const Held held = fetch_held(next);
+      multiply_tap(left, right, sums);
+      land(held);
     } else {
+      fetch(next);
       multiply_tap(left, right, sums);
     }
   }

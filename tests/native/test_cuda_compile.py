@@ -165,19 +165,24 @@ def disassembler():
     return next(filter(None, found), None)
 
 
-def instructions(cubin):
-    """Return {kernel: Counter of its instructions, in the order in which they come first} of a cubin."""
+def listings(cubin):
+    """Return {kernel: its instructions in order} of a cubin."""
     if (tool := disassembler()) is None:
         pytest.skip("no nvdisasm here; pip install nvidia-cuda-nvdisasm")
     text = subprocess.run([tool, "-c", cubin], check=True, capture_output=True, text=True).stdout
-    counts = defaultdict(Counter)
+    codes = defaultdict(list)
     kernel = None
     for line in text.splitlines():
         if (label := re.match(r"\.text\.(\w+):", line)) is not None:
             kernel = label[1]
         elif (code := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line)) is not None:
-            counts[kernel][code[1]] += 1
-    return {name: counts[name] for name in counts if not name.startswith("wgmma")}
+            codes[kernel].append(code[1])
+    return {name: codes[name] for name in codes if not name.startswith("wgmma")}
+
+
+def instructions(cubin):
+    """Return {kernel: Counter of its instructions, in the order in which they come first} of a cubin."""
+    return {name: Counter(codes) for name, codes in listings(cubin).items()}
 
 
 def total(counts, prefix):
@@ -212,6 +217,18 @@ def test_machine_code_is_what_the_tiles_are_made_for(compiled):
         assert (total(counts, "LDGSTS") > 0) == (compiled.architecture >= 80), (name, counts)
         narrow = [code for code in counts if re.fullmatch(r"STG\..*[SU](8|16)", code)]
         assert not narrow or name.endswith("_pixels"), (name, narrow)
+
+
+def test_without_asynchronous_copies_weights_are_stored_behind_multiplications(compiled):
+    """On 7.5 they are loaded before these, so that nothing waits for the load."""
+    if compiled.architecture >= 80 or compiled.element == "Single":
+        pytest.skip("copied asynchronously, or multiplied without tensor cores")
+    for name, codes in listings(compiled.cubin).items():
+        if not name.startswith(("large", "small")):
+            continue  # where few threads copy, the compiler moves their part elsewhere
+        kinds = [code.split(".")[0] for code in codes if re.match(r"LDG\.E\.128|STS\.128|HMMA|BAR", code)]
+        loop = "".join({"LDG": "l", "STS": "s", "HMMA": "m", "BAR": "|"}[kind] for kind in kinds).split("|")
+        assert any(re.search(r"l.*m+s", steps) for steps in loop), (name, loop)
 
 
 def test_kernels_wait_for_those_before(compiled):

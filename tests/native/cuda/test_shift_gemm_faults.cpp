@@ -50,6 +50,14 @@ struct WaitsLate : Correct {
   static constexpr bool waits_late = true;
 };
 
+// As on compute capability 7.5, where no copy goes on beside the computation.
+struct ThroughRegisters : Correct {
+  static constexpr bool through_registers = true;
+};
+struct NoBarrierThroughRegisters : ThroughRegisters {
+  static constexpr bool barrier = false;
+};
+
 template <class T, Store kStore, class Policy>
 EmulatedKernel kernel() {
   return {sizeof(ShiftGemm), [](const void* argument) {
@@ -118,6 +126,14 @@ void check_on(const std::string& tile, const ProductCase& layer, const std::set<
   CHECK(orders_that_notice(layer, tile, precision, kernel<T, kStore, Correct>(), {}) == 0);
 }
 
+// Weights that come through registers give the same bits in every order.
+template <class T, Store kStore>
+void check_through_registers(const std::string& tile, const ProductCase& layer) {
+  CAPTURE(tile);
+  const Precision& precision = precision_of(typename T::Element{});
+  CHECK(orders_that_notice(layer, tile, precision, kernel<T, kStore, ThroughRegisters>(), {}) == 0);
+}
+
 template <class Element, class Policy>
 void check_deep_16(const std::set<Rule>& rules) {
   check_on<large16_tile<Element>, Store::blocks, Policy>("large16", convolution(2, 48), rules);
@@ -149,6 +165,18 @@ bool changes_result(const ProductCase& layer, const Precision& precision, const 
 
 TEST_CASE("a missing barrier between copying and reading is noticed in every order") {
   check_noticed<NoBarrier>({Rule::unsynchronised_read, Rule::in_flight, Rule::unwritten});
+}
+
+TEST_CASE("weights that come through registers give the same bits, and need the barrier too") {
+  check_through_registers<large_tile<Half>, Store::blocks>("large", convolution(3, 64));
+  check_through_registers<small_tile<Half>, Store::blocks>("small", convolution(2, 96));
+  check_through_registers<skinny_tile<Half>, Store::partial>("skinny", fully_connected());
+  check_through_registers<narrow16_tile<Half>, Store::blocks>("narrow16", convolution(1, 144));
+  check_through_registers<large16_tile<Single>, Store::blocks>("large16", convolution(2, 48));
+  check_through_registers<skinny16_tile<Single>, Store::partial>("skinny16", fully_connected());
+  const std::set<Rule> rules = {Rule::unsynchronised_read, Rule::in_flight, Rule::unwritten, Rule::overwritten_read};
+  check_on<large_tile<Half>, Store::blocks, NoBarrierThroughRegisters>("large", convolution(3, 64), rules);
+  check_on<skinny_tile<Half>, Store::partial, NoBarrierThroughRegisters>("skinny", fully_connected(), rules);
 }
 
 TEST_CASE("a wait for one group of copies too few is noticed in every order") { check_noticed<LaxWait>({Rule::in_flight}); }
