@@ -61,6 +61,7 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_open": (ctypes.c_char_p, ctypes.POINTER(Options), ctypes.POINTER(_POINTER), _ERROR),
     "deepsim_describe": (_POINTER, ctypes.POINTER(Info), _ERROR),
     "deepsim_check_device": (ctypes.c_char_p, ctypes.c_char_p, _ERROR),
+    "deepsim_describe_kernels": (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, _LONG, _ERROR),
     "deepsim_encode": (_POINTER, _POINTER, _LONG, _POINTER, _ERROR),
     "deepsim_decode": (_POINTER, _POINTER, _LONG, ctypes.c_int, _POINTER, _ERROR),
     "deepsim_reencode": (_POINTER, _POINTER, _LONG, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _ERROR),
@@ -102,6 +103,8 @@ def load() -> ctypes.CDLL:
             f"{PATH.name}: {found}, expected the native library. Install deepsim again with a C++17 compiler."
         ) from error
     for name, arguments in _PROTOTYPES.items():
+        if not hasattr(library, name):
+            raise DeviceError(f"{PATH.name}: has no {name}, expected a library of this version. Install deepsim again.")
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = ctypes.c_int
     library.deepsim_close.argtypes, library.deepsim_close.restype = (_POINTER,), None
@@ -137,6 +140,13 @@ def cuda_architectures() -> list[str]:
 def check_device(device: str, precision: str = "fp16") -> None:
     """Raise DeviceError telling why ``device`` ("cpu", "cuda:0") cannot be used here, if so."""
     call("deepsim_check_device", device.encode(), precision.encode())
+
+
+def describe_kernels(device: str, precision: str = "fp16") -> str:
+    """Say which kernels would run on ``device`` ("cpu", "cuda:0"), and why. Raises DeviceError where none can."""
+    text = ctypes.create_string_buffer(512)
+    call("deepsim_describe_kernels", device.encode(), precision.encode(), text, len(text))
+    return text.value.decode()
 
 
 def measure_roofs(threads: int = 0, instruction_set: str = "") -> tuple[float, float]:

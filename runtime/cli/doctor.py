@@ -13,6 +13,7 @@ import click
 from deepsim.runtime import native_library
 from deepsim.runtime.backends.devices import find_gpus, num_threads
 from deepsim.runtime.bench import cpu_name, versions
+from deepsim.runtime.errors import DeepsimError
 from deepsim.runtime.inverter import available_backends
 
 PACKAGES = (
@@ -22,8 +23,8 @@ PACKAGES = (
 
 
 def diagnose() -> dict[str, Any]:
-    """Collect versions, CPU, GPUs, backends (None: usable, else the reason) and warnings."""
-    installed = versions(PACKAGES)
+    """Collect versions, CPU, GPUs and their kernels, backends (None: usable, else the reason) and warnings."""
+    installed, gpus = versions(PACKAGES), find_gpus()
     return {
         "versions": installed,
         "python": platform.python_version(),
@@ -32,7 +33,8 @@ def diagnose() -> dict[str, Any]:
         "threads": num_threads() or "default",
         "instruction_sets": _of_library(native_library.instruction_sets),
         "cuda_architectures": _of_library(native_library.cuda_architectures),
-        "gpu": asdict(find_gpus()),
+        "gpu": asdict(gpus),
+        "cuda_kernels": _of_library(lambda: [_kernels(f"cuda:{index}") for index in range(len(gpus.names))]),
         "backends": available_backends(),
         "warnings": _warnings(installed),
     }
@@ -52,6 +54,8 @@ def doctor(as_json: bool) -> None:
     click.echo(f"gpu    {_gpu_line(found['gpu'])}")
     kernels = ", ".join(found["cuda_architectures"])
     click.echo(f"       libdeepsim has kernels for: {kernels or 'none, it was built without nvcc'}")
+    for index, line in enumerate(found["cuda_kernels"]):
+        click.echo(f"       cuda:{index}, fp16: {line}")
     click.echo("\nbackends")
     for name, reason in found["backends"].items():
         click.echo(f"  {name:13} {reason or 'usable'}")
@@ -64,6 +68,13 @@ def doctor(as_json: bool) -> None:
 
 def _of_library(names: Callable[[], list[str]]) -> list[str]:
     return [] if native_library.reason_unavailable() else names()
+
+
+def _kernels(device: str) -> str:
+    try:
+        return native_library.describe_kernels(device)
+    except DeepsimError as error:
+        return str(error)
 
 
 def _gpu_line(gpu: dict[str, Any]) -> str:

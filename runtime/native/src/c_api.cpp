@@ -43,6 +43,13 @@ int report(deepsim_error* error, ErrorKind kind, const char* message) {
   return code;
 }
 
+EngineOptions options_of(const char* device, const char* precision) {
+  EngineOptions options;
+  if (device != nullptr) options.device = device;
+  if (precision != nullptr) options.precision = precision;
+  return options;
+}
+
 // Run `body`; no exception leaves the library.
 template <class Body>
 int guarded(deepsim_error* error, const Body& body) {
@@ -168,11 +175,15 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
 }
 
 int deepsim_check_device(const char* device, const char* precision, deepsim_error* error) {
+  return guarded(error, [&] { check_device(options_of(device, precision)); });
+}
+
+int deepsim_describe_kernels(const char* device, const char* precision, char* text, int64_t capacity, deepsim_error* error) {
   return guarded(error, [&] {
-    EngineOptions options;
-    if (device != nullptr) options.device = device;
-    if (precision != nullptr) options.precision = precision;
-    check_device(options);
+    require(text, "text");
+    if (capacity < 1) throw Failure(ErrorKind::usage, "capacity: " + std::to_string(capacity) + ", expected 1 or more.");
+    const std::string found = describe_kernels(options_of(device, precision));
+    text[found.copy(text, static_cast<std::size_t>(capacity - 1))] = '\0';
   });
 }
 

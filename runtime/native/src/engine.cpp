@@ -164,6 +164,11 @@ void check_device(const EngineOptions& options) {
   }
 }
 
+std::string describe_kernels(const EngineOptions& options) {
+  const int ordinal = ordinal_of(options.device);
+  return ordinal < 0 ? kernels_named(options.isa)->name : cuda::describe_kernels(options, ordinal);
+}
+
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options) {
   const int ordinal = ordinal_of(options.device);
   if (ordinal < 0) return std::make_unique<CpuEngine>(bundle, options);

@@ -63,6 +63,10 @@ class Engine {
 // Raises UsageError or DeviceError when no engine can be made with these options here, whatever the bundle.
 void check_device(const EngineOptions& options);
 
+// Which kernels an engine with these options would run here, and why, in words. Raises as check_device; on a GPU also where
+// they cannot be loaded.
+std::string describe_kernels(const EngineOptions& options);
+
 // Raises BundleError and its kinds, UsageError (options), DeviceError (no such device or instruction set), OutOfMemory,
 // NumericError.
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options);

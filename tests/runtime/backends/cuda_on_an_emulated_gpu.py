@@ -68,6 +68,53 @@ def test_cuda_device_check_names_what_is_missing(monkeypatch):
         native_library.check_device("cuda:0")
 
 
+DESCRIBED = [
+    (
+        {},
+        "fp16",
+        "mma.sync; machine code for compute capability 8.0; no kernel starts early: that takes compute capability 9.0",
+    ),
+    (
+        {},
+        "fp32",
+        "fp32 without tensor cores; machine code for compute capability 8.0; no kernel starts early: that takes",
+    ),
+    (
+        {"DEEPSIM_STAND_IN_ARCHITECTURE": "90"},
+        "fp16",
+        "wgmma, and mma.sync where that is faster; machine code for compute capability 9.0; kernels start early",
+    ),
+    (
+        {"DEEPSIM_STAND_IN_ARCHITECTURE": "90", "DEEPSIM_CUDA_KERNELS": "mma", "DEEPSIM_CUDA_OVERLAP": "0"},
+        "bf16",
+        "mma.sync (DEEPSIM_CUDA_KERNELS); machine code for compute capability 9.0; no kernel starts early: "
+        "DEEPSIM_CUDA_OVERLAP is 0",
+    ),
+    (
+        {"DEEPSIM_STAND_IN_ARCHITECTURE": "120", "DEEPSIM_STAND_IN_COMPILED_FOR": "80"},
+        "fp16",
+        "mma.sync; machine code for compute capability 12.0; no kernel starts early: they were compiled for compute",
+    ),
+]
+
+
+@pytest.mark.parametrize(("environment", "precision", "told"), DESCRIBED)
+def test_cuda_kernels_are_described(monkeypatch, environment, precision, told):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert native_library.describe_kernels("cuda:0", precision).startswith(told)
+
+
+def test_cuda_kernels_that_cannot_run_are_not_described(monkeypatch):
+    monkeypatch.setenv("DEEPSIM_STAND_IN_ARCHITECTURE", "61")
+    with pytest.raises(DeviceError, match=r"compute capability 6.1, expected 7.5 or later. Use backend cpu"):
+        native_library.describe_kernels("cuda:0")
+    monkeypatch.setenv("DEEPSIM_STAND_IN_ARCHITECTURE", "90")
+    monkeypatch.setenv("DEEPSIM_CUDA_OVERLAP", "yes")
+    with pytest.raises(UsageError, match="DEEPSIM_CUDA_OVERLAP: 'yes', expected 0 or 1"):
+        native_library.describe_kernels("cuda:0")
+
+
 def test_cuda_streams_batches_two_at_a_time(bundle_of, monkeypatch):
     inverter = Inverter(bundle_of("tiny"), "cuda", 0, max_batch=2, stable=True)
     photos = photographs(5, seed=36)

@@ -1,6 +1,7 @@
 """What only the native backend promises: equal bits in any batch, its options, and who may use it where."""
 
 import os
+import subprocess
 import threading
 from pathlib import Path
 
@@ -93,11 +94,21 @@ def test_c_abi_checks_what_python_does_not_pass_on(bundle_of):
         call("deepsim_decode", inverter.handle, None, 1, 0, image.ctypes.data)
 
 
-def test_a_missing_library_is_the_reason(monkeypatch, tmp_path):
+@pytest.fixture
+def another_library(monkeypatch, tmp_path):
     monkeypatch.setattr(native_library, "PATH", tmp_path / "libdeepsim.so")
     native_library.load.cache_clear()
-    try:
-        assert "not built, expected the native library" in native_library.reason_unavailable()
-    finally:
-        monkeypatch.undo()
-        native_library.load.cache_clear()
+    yield tmp_path / "libdeepsim.so"
+    monkeypatch.undo()
+    native_library.load.cache_clear()
+
+
+def test_a_missing_library_is_the_reason(another_library):
+    assert "not built, expected the native library" in native_library.reason_unavailable()
+
+
+def test_a_library_of_another_version_is_the_reason(another_library):
+    another_library.with_suffix(".c").write_text("int deepsim_open(void) { return 0; }\n")
+    subprocess.run(["cc", "-shared", "-o", another_library, another_library.with_suffix(".c")], check=True)
+    expected = "has no deepsim_describe, expected a library of this version. Install deepsim again."
+    assert native_library.reason_unavailable() == f"libdeepsim.so: {expected}"

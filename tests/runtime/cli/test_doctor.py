@@ -2,8 +2,10 @@ import json
 
 from click.testing import CliRunner
 
+from deepsim.runtime import native_library
 from deepsim.runtime.backends.devices import Gpus
 from deepsim.runtime.cli import doctor, main
+from deepsim.runtime.errors import DeviceError
 
 
 def test_text_and_json_say_the_same(monkeypatch):
@@ -14,6 +16,20 @@ def test_text_and_json_say_the_same(monkeypatch):
     text = CliRunner().invoke(main, ["doctor"]).stdout
     assert "a GPU (driver for CUDA 13.1)" in text and found["versions"]["numpy"] in text and found["cpu"] in text
     assert all(name in text and (reason or "usable") in text for name, reason in found["backends"].items())
+
+
+def test_the_kernels_of_every_gpu_are_told_or_why_there_are_none(monkeypatch):
+    def describe(device):
+        if device == "cuda:1":
+            raise DeviceError("cuda: an old GPU. Use backend cpu.")
+        return "mma.sync; for " + device
+
+    monkeypatch.setattr(doctor, "find_gpus", lambda: Gpus(("a GPU", "another"), "13.1"))
+    monkeypatch.setattr(native_library, "describe_kernels", describe)
+    told = ["mma.sync; for cuda:0", "cuda: an old GPU. Use backend cpu."]
+    assert json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["cuda_kernels"] == told
+    text = CliRunner().invoke(main, ["doctor"]).stdout
+    assert f"       cuda:0, fp16: {told[0]}\n       cuda:1, fp16: {told[1]}\n" in text
 
 
 def test_no_gpu_is_told_with_its_reason(monkeypatch):

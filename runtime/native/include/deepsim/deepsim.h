@@ -57,6 +57,9 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
 /* Whether inverters can be opened on a device with a precision (of deepsim_options): 0, or the error that says why not. */
 int deepsim_check_device(const char* device, const char* precision, deepsim_error* error);
 
+/* Which kernels would run there, and why, in words. The text ends with a 0 and is cut off at `capacity` bytes. */
+int deepsim_describe_kernels(const char* device, const char* precision, char* text, int64_t capacity, deepsim_error* error);
+
 /* Features of n images. */
 int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features, deepsim_error* error);
 /* Images from n features, which must be finite; full: the whole (n, S, S, 3), S = full_image_size. */

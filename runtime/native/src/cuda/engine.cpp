@@ -25,14 +25,6 @@ constexpr std::size_t kKeptResults = 16;  // whose memory stays at hand once fre
 constexpr int kIterations = 16, kKernels = 8192;
 constexpr std::size_t kImageBytes = static_cast<std::size_t>(kCropSide) * kCropSide * 3;
 
-Precision precision_of(const std::string& name) {
-  if (name.empty() || name == "fp16") return Precision::half;
-  if (name == "bf16") return Precision::brain;
-  if (name == "fp32") return Precision::single;
-  throw Failure(ErrorKind::usage,
-                "precision '" + name + "': unknown on a GPU, expected fp16, bf16 or fp32. Choose one of these.");
-}
-
 class CudaEngine final : public Engine {
  public:
   CudaEngine(const Bundle& bundle, const EngineOptions& options, int ordinal);

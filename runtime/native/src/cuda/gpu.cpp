@@ -8,6 +8,16 @@
 
 namespace deepsim::runtime::detail::cuda {
 
+Precision precision_of(const std::string& name) {
+  if (name.empty() || name == "fp16") return Precision::half;
+  if (name == "bf16") return Precision::brain;
+  if (name == "fp32") return Precision::single;
+  throw Failure(ErrorKind::usage,
+                "precision '" + name + "': unknown on a GPU, expected fp16, bf16 or fp32. Choose one of these.");
+}
+
+std::string number(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
+
 namespace {
 
 constexpr int kFirstEarly = 90;  // compute capability 9.0
@@ -19,8 +29,6 @@ bool wants_overlap() {
   if (wanted == "0" || wanted == "1") return wanted == "1";
   throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_OVERLAP: '" + wanted + "', expected 0 or 1. Set one of these, or leave it unset.");
 }
-
-std::string number(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
 
 }  // namespace
 
@@ -66,7 +74,7 @@ Gpu::Gpu(int ordinal, Precision precision) : ordinal_(ordinal), facts_(device_fa
   try {
     const Current current(*this);
     check(driver.module_load(&module_, kernel_image(precision)), "load the kernels");
-    starts_early_ = overlaps && can_start_early();
+    why_not_early_ = overlaps ? reason_against_early() : "DEEPSIM_CUDA_OVERLAP is 0";
   } catch (...) {
     close();
     throw;
@@ -102,11 +110,13 @@ Function Gpu::function(const char* kernel, int shared_bytes) const {
 }
 
 // Kernels that were compiled for an older GPU, from which the driver made those of this one, do not wait for the ones before.
-bool Gpu::can_start_early() const {
-  if (facts_.architecture < kFirstEarly || Driver::get().graph_add_edges == nullptr) return false;
+std::string Gpu::reason_against_early() const {
+  if (facts_.architecture < kFirstEarly) return "that takes compute capability " + number(kFirstEarly);
+  if (Driver::get().graph_add_edges == nullptr) return "the driver is older than CUDA 12.3";
   int compiled_for = 0;
   check(Driver::get().function_get(&compiled_for, kCompiledFor, function("read_features", 0)), "ask what the kernels are for");
-  return compiled_for >= kFirstEarly;
+  if (compiled_for < kFirstEarly) return "they were compiled for compute capability " + number(compiled_for);
+  return "";
 }
 
 void Gpu::launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument,

@@ -16,6 +16,8 @@
 namespace deepsim::runtime::detail::cuda {
 
 enum class Precision { half, brain, single };  // fp16, bf16, fp32; sums are fp32
+// By its name; "" for fp16. Raises UsageError.
+Precision precision_of(const std::string& name);
 constexpr std::size_t bytes_of(Precision precision) { return precision == Precision::single ? 4 : 2; }
 
 struct GridSize {
@@ -76,8 +78,9 @@ class Gpu {
   const DeviceFacts& facts() const { return facts_; }
   Precision precision() const { return precision_; }
   // Whether a kernel of a graph may start before the one before it is over, to wait for it by itself: on compute capability 9.0
-  // and later, with kernels compiled for it, unless the environment has DEEPSIM_CUDA_OVERLAP=0.
-  bool starts_early() const { return starts_early_; }
+  // and later, with kernels compiled for it, unless the environment has DEEPSIM_CUDA_OVERLAP=0; and why not, "" where it may.
+  bool starts_early() const { return why_not_early_.empty(); }
+  const std::string& why_not_early() const { return why_not_early_; }
 
   // Start a kernel with one plain struct as its argument. The context must be current.
   template <class Argument>
@@ -94,7 +97,7 @@ class Gpu {
   using Bytes = std::vector<unsigned char>;
   void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument, EndOffset end) const;
   Function function(const char* kernel, int shared_bytes) const;
-  bool can_start_early() const;
+  std::string reason_against_early() const;
   void close() const;
 
   struct Loaded {
@@ -107,7 +110,7 @@ class Gpu {
   Device device_ = 0;
   Context context_ = nullptr;
   Module module_ = nullptr;
-  bool starts_early_ = false;
+  std::string why_not_early_;
   mutable std::mutex mutex_;
   mutable std::map<std::string, Loaded> functions_;
 };
@@ -134,6 +137,9 @@ class DeviceMemory {
   Address address_ = 0;
   std::size_t bytes_ = 0;
 };
+
+// A compute capability as people write it: "9.0" for 90.
+std::string number(int architecture);
 
 // Raise OutOfMemory when less than `bytes` of the current context's GPU are free: "cuda: <what> N MiB ... <advice>".
 void require_memory(std::size_t bytes, const std::string& what, const char* advice);
