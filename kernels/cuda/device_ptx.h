@@ -29,18 +29,17 @@ DEEPSIM_DEVICE void sync_block() { __syncthreads(); }
 DEEPSIM_DEVICE void sync_warp() { __syncwarp(); }
 
 // A kernel may start before the one before it has ended (runtime/native/src/cuda/graphs.h). Until a thread has waited for it,
-// and for all those before, it uses only what no kernel writes. Below compute capability 9.0 no kernel starts early.
-DEEPSIM_DEVICE void wait_for_earlier() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;\n" ::: "memory");
+// it uses only what no kernel ever writes. The next kernel may start as soon as all blocks have told so, or ended, and waits
+// for this one's end all the same; blocks tell it after their own wait, so that no third kernel is under way.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+constexpr bool kStartsEarly = true;
+DEEPSIM_DEVICE void wait_for_earlier() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
+DEEPSIM_DEVICE void let_later_start() { asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory"); }
+#else
+constexpr bool kStartsEarly = false;
+DEEPSIM_DEVICE void wait_for_earlier() {}
+DEEPSIM_DEVICE void let_later_start() {}
 #endif
-}
-// The next kernel may start as soon as all blocks have told so, or ended; it waits for this one's end all the same.
-DEEPSIM_DEVICE void let_later_start() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;\n");
-#endif
-}
 
 // Tell that this block's part of something is ready, and whether it was the last of `count`: who it is reads what the others
 // stored before, by load_fresh. `ready` counts up from 0, and is 0 again afterwards.
@@ -69,7 +68,7 @@ DEEPSIM_DEVICE Four load_fresh(const Four* from) {
   return four;
 }
 
-// What no kernel writes while this one runs, so that stores in between do not delay the load.
+// What no kernel ever writes, so that stores in between do not delay the load.
 DEEPSIM_DEVICE Four load_constant(const float* from) {
   const float4 four = __ldg(reinterpret_cast<const float4*>(from));
   return {{four.x, four.y, four.z, four.w}};
@@ -88,7 +87,8 @@ struct SharedBytes {
 };
 DEEPSIM_DEVICE SharedBytes in_shared(unsigned char* shared) { return {shared_address(shared)}; }
 
-// 16 bytes on their way from global to shared memory, both addresses multiples of 16; no kernel writes the former meanwhile.
+// 16 bytes on their way from global to shared memory, both addresses multiples of 16; no kernel writes the former meanwhile
+// (below compute capability 8.0, where no kernel starts early).
 using Sixteen = uint4;
 DEEPSIM_DEVICE Sixteen load_sixteen(const void* global) { return __ldg(static_cast<const uint4*>(global)); }
 DEEPSIM_DEVICE void store_sixteen(SharedBytes to, const Sixteen& value) {

@@ -108,6 +108,7 @@ DEEPSIM_DEVICE std::uint32_t high_product(std::uint32_t a, std::uint32_t b) {
 }
 
 void sync_block();
+constexpr bool kStartsEarly = true;
 void wait_for_earlier();
 DEEPSIM_DEVICE void let_later_start() {}  // as early as can be, see launch
 DEEPSIM_DEVICE void sync_warp() {}  // fibers need no such help to meet at a barrier

@@ -9,8 +9,8 @@
 namespace deepsim::cuda {
 
 DEEPSIM_DEVICE void begin_pass() {
-  let_later_start();
   wait_for_earlier();
+  let_later_start();
 }
 
 // What lies together of a pixel.

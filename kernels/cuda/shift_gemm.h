@@ -16,6 +16,7 @@ struct Correct {
   static constexpr bool barrier_before_staging = true, barrier_after_staging = true;  // of pixels
   static constexpr int early = 0;  // parts of a sum that are not waited for
   static constexpr bool waits_for_earlier = true, waits_late = false;  // late: when the first input is already read
+  static constexpr bool weights_first = kStartsEarly;  // before any input, see fetch_first
   static constexpr bool through_registers = !kCopiesBeside;  // weights, where no copy goes on beside the computation
 };
 
@@ -220,15 +221,17 @@ struct Product {
       store_sixteen(held.to + p * T::columns * kRow, held.pieces[p / planes_at_once]);
   }
 
-  // The same of the steps that are ahead when the first one is multiplied: the weights of all before any input, so that they
-  // come while the kernels before are still at work.
+  // The same of the steps that are ahead when the first one is multiplied. Where kernels start early, the weights of all come
+  // before any input, while the kernel before is still at work.
   DEEPSIM_DEVICE void fetch_first(Next& next) const {
     DEEPSIM_UNROLL
     for (int ahead = 0; ahead < T::stages - 1; ++ahead)
-      if (ahead < next.left) fetch_weights(next);
+      if (Policy::weights_first && ahead < next.left) fetch_weights(next);
     if (Policy::waits_for_earlier && !Policy::waits_late) wait_for_earlier();
+    let_later_start();
     DEEPSIM_UNROLL
     for (int ahead = 0; ahead < T::stages - 1; ++ahead) {
+      if (!Policy::weights_first && next.left > 0) fetch_weights(next);
       if (next.left > 0) fetch_input(next);
       commit_copies();
     }
@@ -289,7 +292,6 @@ struct Product {
 
 template <class T, Store kStore, class Policy = Correct>
 DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
-  let_later_start();
   const Product<T, Policy> product(layer, shared);
   Sums<T> sums;
   DEEPSIM_UNROLL

@@ -219,6 +219,7 @@ DEEPSIM_DEVICE void add_up(const HopperProduct<T, Policy>& product, bool consume
   Sums sums;
   const auto pair = [&](int r, int j) { return sums.pair(r, j); };
   if (consumes) {
+    let_later_start();
     product.consume(chunks_of(layer, at.split), 0, sums.values);
     store_part<Sums::rows, Sums::pairs>(layer, Sums::share(at), row, pair);
   } else {
@@ -240,6 +241,7 @@ DEEPSIM_DEVICE void compute_tiles(const HopperProduct<T, Policy>& product) {
   const ShiftGemm& layer = product.layer;
   for (int turn = 0; tile_of(layer, turn) < layer.tiles; ++turn) {
     Sums sums;
+    if (tile_of(layer, turn + 1) >= layer.tiles) let_later_start();
     product.consume(layer.chunks, turn, sums.values);
     const TileAt at = TileAt::of<T, false>(layer, tile_of(layer, anew(turn)));
     const int first = Sums::first_row(at);
@@ -251,7 +253,6 @@ DEEPSIM_DEVICE void compute_tiles(const HopperProduct<T, Policy>& product) {
 template <class T, Store kStore, class Policy = HopperCorrect>
 DEEPSIM_DEVICE void shift_gemm_hopper(const ShiftGemm& layer, unsigned char* shared) {
   static_assert(kStore != Store::pixels);
-  let_later_start();
   const HopperProduct<T, Policy> product(layer, shared);
   product.make_barriers();
   const bool consumes = thread_index() < T::consumers * kWarpgroup;

@@ -78,6 +78,9 @@ def test_the_instructions_are_there(compiled):
         # A chunk's planes, a step's weights, and those of the first steps, which wait for no other kernel.
         assert count["UBLKCP"] == depth // 8 + 2 and count["ELECT"] == 1
         assert count["PREEXIT"] == 1 and count["ACQBULK"] == 2  # of those who copy, and of those who multiply
+        order = [kind for code in listing if (kind := re.split(r"[. ]", code)[0]) in ("ACQBULK", "UBLKCP")]
+        assert order.index("UBLKCP") < order.index("ACQBULK", order.index("UBLKCP")) < order.index("UBLKCP", 2)
+        assert order[order.index("UBLKCP") + 1] == "ACQBULK"  # then the first input
         assert all(code.startswith("STG.E.128") for code in listing if code.startswith("STG"))
         assert not {"LDL", "STL", "HMMA", "LDSM", "LDGSTS"} & set(count), count
 

@@ -117,6 +117,7 @@ static_assert(kSharedOptin == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OP
 static_assert(kClock == CU_DEVICE_ATTRIBUTE_CLOCK_RATE);
 static_assert(kMemoryClock == CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE);
 static_assert(kMemoryWidth == CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH);
+static_assert(kSharedShare == CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT);
 static_assert(kCompiledFor == CU_FUNC_ATTRIBUTE_PTX_VERSION);
 static_assert(kMaxDynamicShared == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES);
 static_assert(kCacheBytes == CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE);

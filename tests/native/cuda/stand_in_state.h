@@ -17,6 +17,7 @@
 #include <cstring>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -91,6 +92,7 @@ struct State {
   int fault = kSuccess;                            // of late work, until somebody asks
   std::uint32_t chance = 1;
   int retained = 0;                                // contexts
+  long ran = 0;  // kernels
   std::map<std::string, long> calls;
   std::string violation;  // what the last kernel did wrong
   std::string launched;   // names of the kernels that ran, with a space behind each
@@ -218,11 +220,25 @@ inline void note(const std::string& name) {
   state().launched += name + " ";
 }
 
+// How many kernels ran before; and the order of a kernel's blocks, so that another one is the first to start early each time.
+inline long next_number() {
+  const std::lock_guard<std::mutex> lock(state().mutex);
+  return state().ran++;
+}
+inline cuda::emulation::Schedule schedule_of(long number) {
+  constexpr auto count = static_cast<long>(std::size(cuda::emulation::schedules));
+  cuda::emulation::Schedule schedule;
+  schedule.blocks = cuda::emulation::schedules[number % count].blocks;
+  schedule.seed = static_cast<std::uint64_t>(number);
+  return schedule;
+}
+
 inline int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std::size_t shared,
                       const std::vector<char>& argument, const std::function<void()>& earlier) {
   if (!setting("DEEPSIM_STAND_IN_IDLE").empty()) return kSuccess;
+  const long number = next_number();
   try {
-    cuda::emulation::launch(grid, threads, shared, [&] { kernel.body(argument.data()); }, {}, earlier);
+    cuda::emulation::launch(grid, threads, shared, [&] { kernel.body(argument.data()); }, schedule_of(number), earlier);
     return kSuccess;
   } catch (const std::exception& error) {
     const std::lock_guard<std::mutex> lock(state().mutex);
@@ -232,12 +248,14 @@ inline int run_kernel(const EmulatedKernel& kernel, Grid grid, int threads, std:
 }
 
 // Run kernels of a graph, each as early as its edge lets it start: so in a row that may,
-// the last one first. Of a longer row that many, as each takes a host thread.
+// the last one first. Of a longer row that many, as each takes a host thread; which ones begin such a part differs from one
+// time to the next.
 inline int run_nodes(const Recording& nodes, std::size_t begin, std::size_t end) {
-  constexpr std::size_t most = 6;
+  std::size_t most = 3 + static_cast<std::size_t>(next_number() % 4);
   while (begin < end) {
     std::size_t last = begin;
     while (last + 1 < end && nodes[last + 1].early && last + 1 - begin < most) ++last;
+    most = 6;
     int before = kSuccess;
     const auto earlier = [&] { before = run_nodes(nodes, begin, last); };
     const bool beside = last > begin;

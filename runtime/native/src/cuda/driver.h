@@ -69,7 +69,7 @@ struct PoolProperties {
 constexpr Result kOutOfMemory = 2, kNotInitialized = 3, kCaptureImplicit = 906;
 constexpr int kComputeMajor = 75, kComputeMinor = 76, kMultiprocessors = 16, kCacheBytes = 38;  // CUdevice_attribute
 constexpr int kSharedOptin = 97, kClock = 13, kMemoryClock = 36, kMemoryWidth = 37;
-constexpr int kCompiledFor = 5, kMaxDynamicShared = 8;                                           // CUfunction_attribute
+constexpr int kCompiledFor = 5, kMaxDynamicShared = 8, kSharedShare = 9;                         // CUfunction_attribute
 constexpr int kPointerContext = 1, kPointerOrdinal = 9;                                          // CUpointer_attribute
 constexpr int kReleaseThreshold = 4;                                                             // CUmemPool_attribute
 constexpr unsigned kNonBlocking = 1;                                                             // CU_STREAM_NON_BLOCKING

@@ -100,6 +100,8 @@ Function Gpu::function(const char* kernel, int shared_bytes) const {
   Loaded& loaded = functions_[kernel];
   if (loaded.function == nullptr) {
     check(Driver::get().module_function(&loaded.function, module_, kernel), std::string("find the kernel ") + kernel);
+    // A multiprocessor divides its memory anew between L1 and shared memory only when it is idle: for all kernels alike.
+    if (starts_early()) (void)Driver::get().function_set(loaded.function, kSharedShare, 100);
   }
   if (shared_bytes > loaded.shared_bytes) {
     check(Driver::get().function_set(loaded.function, kMaxDynamicShared, shared_bytes),
@@ -114,7 +116,9 @@ std::string Gpu::reason_against_early() const {
   if (facts_.architecture < kFirstEarly) return "that takes compute capability " + number(kFirstEarly);
   if (Driver::get().graph_add_edges == nullptr) return "the driver is older than CUDA 12.3";
   int compiled_for = 0;
-  check(Driver::get().function_get(&compiled_for, kCompiledFor, function("read_features", 0)), "ask what the kernels are for");
+  Function any = nullptr;
+  check(Driver::get().module_function(&any, module_, "read_features"), "find the kernel read_features");
+  if (Driver::get().function_get(&compiled_for, kCompiledFor, any) != 0) return "the driver does not tell what they are for";
   if (compiled_for < kFirstEarly) return "they were compiled for compute capability " + number(compiled_for);
   return "";
 }

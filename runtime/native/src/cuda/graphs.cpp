@@ -8,6 +8,7 @@ namespace deepsim::runtime::detail::cuda {
 namespace {
 
 constexpr std::size_t kKept = 32;
+const char* const kAvoided = ", which DEEPSIM_CUDA_OVERLAP=0 avoids";
 
 thread_local Recording* recording = nullptr;
 
@@ -35,7 +36,7 @@ void Recording::add(const KernelNode& kernel, std::vector<unsigned char> argumen
   const bool early = last_ != nullptr && gpu_->starts_early();
   GraphNode node = nullptr;
   check(driver.graph_add_kernel(&node, graph_, &last_, last_ == nullptr || early ? 0 : 1, &kernel), what);
-  if (early) check(driver.graph_add_edges(graph_, &last_, &node, &kEarly, 1), what);
+  if (early) check(driver.graph_add_edges(graph_, &last_, &node, &kEarly, 1), what + " early" + kAvoided);
   last_ = node;
   if (end.end == nullptr) return;
   Address address = 0;
@@ -50,7 +51,7 @@ Replay::Replay(Recording* recorded)
       ends_(recorded->ends_) {
   const Result prepared = Driver::get().graph_instantiate(&executable_, graph_, 0);
   if (prepared != 0) destroy(*gpu_, graph_);
-  check(prepared, "prepare a graph");
+  check(prepared, std::string("prepare a graph") + (gpu_->starts_early() ? std::string(" of kernels that start early") + kAvoided : ""));
 }
 
 Replay::~Replay() {
