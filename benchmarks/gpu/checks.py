@@ -31,6 +31,7 @@ TIMES_TORCH = 2.0  # how large an error may be beside that of PyTorch's fp16
 EXACT = 1e-7  # a relative error that counts as none
 POISONS = (0x00, 0xFF)  # bytes
 FEW = (1, 33, 64)  # images of the calls that are looked at for gaps and repeated: split sums, ragged groups, whole ones
+ITERATIONS = 3  # of re-encoding, in one graph
 Weights = Mapping[str, NDArray[np.float32]]
 
 
@@ -135,11 +136,18 @@ def contradictions(gpu: Gpu, bundle: Path, batches: Iterable[int], kernels: str 
 
 
 def differing_repeats(gpu: Gpu, bundle: Path, batch: int, repeats: int, kernels: str | None = None) -> int:
-    """Reconstruct the same images again and again; count the results that have not the first's bits."""
-    ours = Ours(gpu, bundle, batch, kernels=kernels)
-    call = ours.call("reencode", gpu.tensor(photographs(batch, seed=6)), ours.output("reencode", batch))
-    first = call().clone()
-    return sum(not _same_bits(call(), first) for _ in range(repeats - 1))
+    """Re-encode two sets of images in turns; count the results that have not the bits of kernels that never overlap.
+
+    In turns, since what a kernel reads too early is what the call before left there.
+    """
+    serial, ours = (Ours(gpu, bundle, batch, kernels=kernels, serial=serial) for serial in (True, False))
+    sets = [gpu.tensor(photographs(batch, seed=seed)) for seed in (6, 8)]
+    wanted, calls = (
+        [each.call("reencode", images, each.output("reencode", batch), ITERATIONS) for images in sets]
+        for each in (serial, ours)
+    )
+    rights = [call().clone() for call in wanted]
+    return sum(not _same_bits(calls[number % 2](), rights[number % 2]) for number in range(repeats))
 
 
 def failures(checks: Mapping[str, Any]) -> list[str]:

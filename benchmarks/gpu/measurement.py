@@ -17,7 +17,7 @@ from benchmarks.float64_error import write
 from benchmarks.gpu import checks, cutlass, peers, sanitizer, timing
 from benchmarks.gpu.device import Call, Gpu, clocks
 from benchmarks.gpu.ours import Ours
-from benchmarks.gpu.plan import KERNELS_VARIABLE, SERIAL, Plan, commit, kernels_of, others_of, tiles_of
+from benchmarks.gpu.plan import KERNELS_VARIABLE, SERIAL, Plan, commit, described, kernels_of, others_of, tiles_of
 from deepsim.export.sources import Source
 from deepsim.runtime.bench import environment
 from deepsim.runtime.bench.work import Roofs, Work, rate
@@ -41,6 +41,7 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
             "clocks": clocks(),
             "kernels": os.environ.get(KERNELS_VARIABLE) or kernels_of(gpu)[0],
             "default_kernels": kernels_of(gpu)[0],
+            "kernels_described": described(),
             "commit": commit(),
             "environment": environment(),
             "roofs": roofs._asdict() if roofs else None,
@@ -190,8 +191,6 @@ class Measurement:
     def sanitize(self, path: str) -> None:
         """Run compute-sanitizer's tools on all kernels that were checked; of others the one that knows about copies."""
         for kernels, found in ((None, self.checks), *self.other_checks.items()):
-            if kernels == SERIAL:
-                continue
             few = self.plan.brief or kernels is not None
             for tool in sanitizer.TOOLS[:1] if few else sanitizer.TOOLS:
                 name = f"compute-sanitizer, {tool}" + (f" on {kernels}" if kernels else "")
@@ -250,15 +249,19 @@ class Measurement:
         found["sanitizer"] = {}
         return found
 
-    def _compare(self, kernels: str) -> None:
+    def _checked(self, kernels: str) -> bool:
         if not self._tried(kernels):
-            return
+            return False
         largest = (max(self.plan.batches),)  # fills the GPU
         found = self.other_checks[kernels] = self._errors(largest, kernels, steps=not self.plan.brief)
         failures = checks.failures(found)
         for failure in failures:
             self._fail(f"{kernels}: {failure}")
-        if failures or self.roofs is None:
+        return not failures
+
+    def _compare(self, kernels: str) -> None:
+        # The serial ones are the default's, whose bits were compared with theirs.
+        if (kernels != SERIAL and not self._checked(kernels)) or self.roofs is None:
             return
         name = _name_of(kernels)
         for batch in self.plan.batches:
@@ -308,9 +311,8 @@ class Measurement:
     def _time_single_layers(self, batch: int, roofs: Roofs) -> None:
         gpu, source, plan = self.gpu, self.source, self.plan
         for kernels in (None, *self.other_checks):
-            if kernels == SERIAL:
-                continue  # so all of them run here, or a kernel's time would hold what it waits for the one before
             name = _name_of(kernels)
+            # Serial, or a kernel's time would hold what it waits for the one before.
             with timing.left_out(f"{name}: single layers at batch {batch}", self._refuse):
                 ours = Ours(gpu, self._bundle, batch, kernels=kernels, serial=True)
                 self.single_layers += timing.own_steps(gpu, source, ours, batch, roofs, name)

@@ -8,14 +8,18 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.gpu.device import Gpu
+from deepsim.runtime import native_library
+
+if TYPE_CHECKING:
+    from benchmarks.gpu.device import Gpu  # which imports PyTorch, as the program below compute-sanitizer must not
 
 KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
 OVERLAP_VARIABLE = "DEEPSIM_CUDA_OVERLAP"  # "0": kernels do not start early
 KERNELS = {90: ("wgmma", "mma")}  # by compute capability: the default, and others to choose
+EARLY = "kernels start early"  # what described() says where they do
 SERIAL = "serial"  # the default kernels, none of which starts before the one before is over
-FIRST_EARLY = 90  # compute capability from which kernels start early
 VARIANTS = Path(__file__).resolve().parents[2] / "kernels/cuda/variants.h"
 
 
@@ -42,14 +46,19 @@ class Plan:
 
 def kernels_of(gpu: Gpu) -> tuple[str, ...]:
     """Return the names of the kernels for 16-bit values that a GPU can run, the default first."""
-    found = KERNELS.get(gpu.architecture, ("mma",))
-    return (*found, SERIAL) if gpu.architecture >= FIRST_EARLY else found
+    return KERNELS.get(gpu.architecture, ("mma",))
 
 
 def others_of(gpu: Gpu) -> list[str]:
     """Return the names of kernels to compare with the default: none where the environment names some."""
-    others = [] if os.environ.get(KERNELS_VARIABLE) else kernels_of(gpu)[1:]
-    return [name for name in others if name != SERIAL or OVERLAP_VARIABLE not in os.environ]
+    if os.environ.get(KERNELS_VARIABLE):
+        return []
+    return [*kernels_of(gpu)[1:], *([SERIAL] if EARLY in described() else [])]
+
+
+def described() -> str:
+    """Return in words which kernels an engine takes here, by the environment."""
+    return native_library.describe_kernels("cuda:0")
 
 
 def environment_of(kernels: str | None, serial: bool = False) -> dict[str, str]:

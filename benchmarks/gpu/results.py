@@ -35,7 +35,7 @@ EXPLAINED = (
 )
 OF_TILES = (
     "Microseconds of kernels by default and with each tile named; a layer that a tile has no kernel for runs as the "
-    "others of its instructions would have it."
+    "others of its instructions would have it. No kernel starts before the one before is over."
 )
 Record = Mapping[str, Any]
 
@@ -114,7 +114,8 @@ def _conditions(record: Record) -> list[str]:
     told = record["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
     machine = f"{told['cpu']}, CUDA driver {told['cuda_driver']}; Python {told['python']}, {versions}"
-    return [f"{machine}; commit {record['commit']}; kernels: {record['kernels']}. {record['clocks'] or ''}".rstrip()]
+    kernels = f"{record['kernels']} ({record['kernels_described']})"
+    return [f"{machine}; commit {record['commit']}; kernels: {kernels}. {record['clocks'] or ''}".rstrip()]
 
 
 def _calls(rows: Sequence[Record]) -> list[str]:

@@ -3,6 +3,8 @@ the CPU, on memory that the emulated driver knows; every figure is that of an em
 
 import json
 import os
+import subprocess
+import sys
 import time
 import weakref
 from copy import deepcopy
@@ -139,7 +141,7 @@ def hopper(gpu, short, monkeypatch):
 
     def answering(name, answer):
         def check(*given, kernels=None):
-            gpu.asked.append((name, next((each for each in OTHERS if each in (kernels, given[-1])), None)))
+            gpu.asked.append((name, "mma" if "mma" in (kernels, given[-1]) else None))
             return answer
 
         monkeypatch.setattr(checks, name, check)
@@ -158,7 +160,7 @@ HOPPER = measurement.Plan((1,), 1e-6, repeats=2, compiled_layers=False)
 def test_on_hopper_the_other_kernels_are_checked_and_timed_too(hopper, monkeypatch):
     monkeypatch.setattr(timing, "_torch_times", lambda *given: {})
     first, *others, last = measured(hopper, HOPPER, random_source("fc6"))
-    assert hopper.asked == [(name, kernels) for kernels in (None, *OTHERS) for name in hopper.checks]
+    assert hopper.asked == [(name, kernels) for kernels in (None, "mma") for name in hopper.checks]
     assert first["rows"] == [] and last["failures"] == []
     default = next(record for record in others if len(record["rows"]) == 3)
     assert {row["backend"] for row in default["rows"]} == {"cuda"} and default["other_checks"] == {}
@@ -197,6 +199,11 @@ def test_kernels_start_early_unless_they_shall_not(hopper, tmp_path, monkeypatch
     assert early_edges(kernels="serial") == early_edges(serial=True) == early_edges(kernels="mma", serial=True) == 0
     assert "DEEPSIM_CUDA_OVERLAP" not in os.environ
     assert others_of(hopper) == list(OTHERS)
+    monkeypatch.setenv("DEEPSIM_CUDA_OVERLAP", "1")
+    assert others_of(hopper) == list(OTHERS)
+    monkeypatch.setenv("DEEPSIM_STAND_IN_COMPILED_FOR", "80")
+    assert others_of(hopper) == ["mma"]
+    monkeypatch.delenv("DEEPSIM_STAND_IN_COMPILED_FOR")
     monkeypatch.setenv("DEEPSIM_CUDA_OVERLAP", "0")
     assert early_edges() == 0 and others_of(hopper) == ["mma"]
     monkeypatch.setenv("DEEPSIM_CUDA_KERNELS", "mma")
@@ -328,9 +335,33 @@ def test_a_call_keeps_the_memory_that_it_reads(gpu, tmp_path):
     assert alive() is None
 
 
+@pytest.mark.parametrize("architecture", ["80", "90"])
+def test_a_result_of_the_call_before_is_noticed(gpu, monkeypatch, tmp_path, architecture):
+    """As it is where a kernel reads what the one before has not written yet."""
+    monkeypatch.setenv("DEEPSIM_STAND_IN_ARCHITECTURE", architecture)
+    bundle = write(tmp_path / "tiny", tiny_source())
+    assert checks.differing_repeats(gpu, bundle, 1, 4) == 0
+    right = Ours.call
+
+    def stale(ours, what, argument, out, iterations=1):
+        call = right(ours, what, argument, out, iterations)
+
+        def called():
+            kept.append(call().clone())
+            return kept[-2] if len(kept) > 5 else kept[-1]
+
+        return called
+
+    kept = []
+    monkeypatch.setattr(Ours, "call", stale)
+    assert checks.differing_repeats(gpu, bundle, 1, 6) == 3
+
+
 def test_the_program_of_trials_runs(gpu, monkeypatch, tmp_path):
     bundle = write(tmp_path / "tiny", tiny_source())
     assert sanitizer.trial(bundle, (1, 2)) is None
+    program = "import sys, benchmarks.gpu.sanitizer; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=sanitizer.ROOT)
     monkeypatch.setenv("DEEPSIM_STAND_IN_FAILS", "cuLaunchKernel 20 700")
     assert "cuda: could not" in sanitizer.trial(bundle, (1, 2))
 

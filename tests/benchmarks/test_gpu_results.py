@@ -76,6 +76,7 @@ def record():
             "gpu": "NVIDIA H100 80GB HBM3",
             "kernels": "mma",
             "default_kernels": "mma",
+            "kernels_described": "mma.sync; as they are",
             "commit": "abc1234",
             "clocks": None,
             "roofs": ROOFS._asdict(),
