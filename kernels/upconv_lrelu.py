@@ -14,8 +14,9 @@ layer of a generator gains, too little to show in a step, and the operator has n
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import math
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from itertools import product
@@ -69,7 +70,16 @@ def in_triton(x: Tensor) -> bool:
 
 @cache
 def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+    """Tell whether Triton is there and starts, for which it needs a C compiler and a folder that it can write to."""
+    try:
+        _ = importlib.import_module("triton").runtime.driver.active.utils
+    except ImportError:
+        return False
+    except Exception as error:
+        line = " ".join(str(error).split())
+        warnings.warn(f"upconv_lrelu: Triton does not start ({line}), PyTorch's convolution is used.", stacklevel=2)
+        return False
+    return True
 
 
 def fused(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> Tensor:
@@ -77,9 +87,9 @@ def fused(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float)
     from deepsim.kernels import upconv_lrelu_triton
 
     n, _, height, width = x.shape
-    y = _empty((n, weight.shape[1], 2 * height, 2 * width), x, _memory_format(x, weight))
+    y = _empty((n, weight.shape[1], 2 * height, 2 * width), x, torch.channels_last)
     upconv_lrelu_triton.upconv_lrelu(x, weight, bias, negative_slope, y)
-    return y
+    return y.contiguous(memory_format=_memory_format(x, weight))
 
 
 def transposed(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> Tensor:

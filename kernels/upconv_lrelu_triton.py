@@ -2,45 +2,72 @@
 
 The four outputs of a 2x2 block read the same 2x2 window of the input, so that one matrix product computes all: a row
 for each window (p, q), a column for each phase (a, b) and output channel, summed over the window's taps (r, s) and the
-input channels. Window (p, q) reads input pixels (p - 1 + r, q - 1 + s), phase (a, b) of it is output (2p - a, 2q - b),
-and tap (r, s) takes kernel element (3 - a - 2r, 3 - b - 2s). Bias and activation come before the only store, where
-PyTorch passes over the output three times. Values have 16 bits, sums 32.
+input channels. Tap (r, s) of window (p, q) is input pixel (p - r, q - s), its kernel element (2r + a, 2s + b), and the
+sum is output (2p - 1 + a, 2q - 1 + b). Bias and activation come before the only store, where PyTorch passes over the
+output three times. Values have 16 bits, sums 32; memory is channels-last.
 
 Tests run the kernels in Triton's interpreter and compile them for several GPUs; they have not run on one.
 """
 
-# Kernels take pointers and strides without types, and constants in capitals.
+# Kernels take pointers and sizes without types, and constants in capitals.
 # ruff: noqa: ANN001, ANN202, N803
 
 from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional
 
 _ROWS = 64  # of pixels that a step of the backward pass takes
 _MOST_PROGRAMS = 1024  # of the backward pass; each gives one row of sums
+_MOST_WINDOWS = 2**31 - 1024
+LAST = torch.channels_last
+
+
+class Tiles(NamedTuple):
+    """What a program computes, windows x columns, and channels of a step; its warps, and steps that are under way."""
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+class Machine(NamedTuple):
+    """What tiles are chosen by: the compute capability's first number, and how many multiprocessors there are."""
+
+    generation: int
+    multiprocessors: int
 
 
 def upconv_lrelu(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float, y: Tensor) -> None:
-    """Fill ``y`` (N, Co, 2H, 2W) from ``x`` (N, Ci, H, W), ``weight`` (Ci, Co, 4, 4), ``bias`` (Co,); any strides.
+    """Fill ``y`` (N, Co, 2H, 2W) from ``x`` (N, Ci, H, W), ``weight`` (Ci, Co, 4, 4), ``bias`` (Co,).
 
-    All are float16 or bfloat16. Fastest are channels-last memory and channels that are multiples of 16.
+    All are float16 or bfloat16; ``y`` is in channels-last memory, ``x`` is copied there where it is not. Channels that
+    are multiples of 8 are fastest. Raises ValueError for 2^31 windows and more.
     """
     (images, inputs, height, width), outputs = x.shape, weight.shape[1]
+    windows = images * (height + 1) * (width + 1)
+    if windows > _MOST_WINDOWS:
+        raise ValueError(f"upconv_lrelu: {windows} windows, expected fewer than {_MOST_WINDOWS}. Split the batch.")
     if y.numel() == 0:
         return
-    tiles = tiles_for(inputs, outputs)
-    phases = stacked_phases(weight, tiles["DEPTH"], tiles["COLUMNS"])
-    windows = images * (height + 1) * (width + 1)
-    grid = (triton.cdiv(windows, tiles["ROWS"]) * (phases.shape[2] // tiles["COLUMNS"]),)
+    tiles = tiles_for(inputs, outputs, windows, _machine(x.device))
+    one_phase = outputs % tiles.columns == 0
+    rows = images * height * width if one_phase else windows
+    phases = stacked_phases(weight, tiles)
+    grid = (triton.cdiv(rows, tiles.rows) * (phases.shape[2] // tiles.columns),)
     with torch.cuda.device_of(x):
         _upconv_lrelu[grid](
-            x, phases, phases if bias is None else bias, y, windows, height, width,
-            *x.stride(), *y.stride(), negative_slope,
-            INPUTS=inputs, OUTPUTS=outputs, HAS_BIAS=bias is not None, **tiles,
+            x.contiguous(memory_format=LAST), phases, phases if bias is None else bias.contiguous(), y,
+            rows, height, width, negative_slope,
+            INPUTS=inputs, OUTPUTS=outputs, HAS_BIAS=bias is not None, ONE_PHASE=one_phase,
+            ROWS=tiles.rows, COLUMNS=tiles.columns, DEPTH=tiles.depth, num_warps=tiles.warps, num_stages=tiles.stages,
         )  # fmt: skip
 
 
@@ -66,82 +93,105 @@ def before_activation(grad: Tensor, output: Tensor, negative_slope: float) -> tu
     return masked, sums.sum(0).to(output.dtype)
 
 
-def stacked_phases(weight: Tensor, depth: int, columns: int) -> Tensor:
+def stacked_phases(weight: Tensor, tiles: Tiles) -> Tensor:
     """Return the kernel (Ci, Co, 4, 4) as (4, Ci, 4 Co): taps (r, s), input channels, columns (a, b, co).
 
-    Zeros fill it up to multiples of ``depth`` channels and ``columns`` columns.
+    Zeros fill it up to whole steps of channels and whole tiles of columns.
     """
     inputs, outputs = weight.shape[:2]
-    taps = weight.flip(2, 3).reshape(inputs, outputs, 2, 2, 2, 2)  # (Ci, Co, r, a, s, b)
-    phases = taps.permute(2, 4, 0, 3, 5, 1).reshape(4, inputs, 4 * outputs)
-    return functional.pad(phases, (0, -4 * outputs % columns, 0, -inputs % depth)).contiguous()
+    shape = (4, triton.cdiv(inputs, tiles.depth) * tiles.depth, triton.cdiv(4 * outputs, tiles.columns) * tiles.columns)
+    filled = shape == (4, inputs, 4 * outputs)
+    phases = weight.new_empty(shape) if filled else weight.new_zeros(shape)
+    elements = weight.unflatten(3, (2, 2)).unflatten(2, (2, 2))  # (Ci, Co, r, a, s, b)
+    to = phases[:, :inputs, : 4 * outputs].unflatten(2, (2, 2, outputs)).unflatten(0, (2, 2))  # (r, s, Ci, a, b, Co)
+    to.copy_(elements.permute(2, 4, 0, 3, 5, 1))
+    return phases
 
 
-def tiles_for(inputs: int, outputs: int) -> dict[str, int]:
-    """Return the tile of a program, how many warps compute it, and how many steps are loaded ahead."""
-    whole = inputs % 16 == 0  # so that values are loaded 16 bytes at a time
-    columns = max(16, min(128, _power_of_two(4 * outputs)))
+def tiles_for(inputs: int, outputs: int, windows: int, machine: Machine) -> Tiles:
+    """Choose tiles: columns of which few are wasted, as large as leaves every multiprocessor some.
+
+    Of whole vectors of channels, 16 bytes are loaded at a time; of others single values, which take many registers.
+    """
+    whole, columns = inputs % 8 == 0, 4 * outputs
+    sizes = (128, 64, 32, 16) if whole else (32, 16)
+    width = min(sizes, key=lambda size: (triton.cdiv(columns, size) * size, -size))
+    rows = 128 if whole else 64
+    if triton.cdiv(windows, rows) * triton.cdiv(columns, width) < machine.multiprocessors:
+        rows, width = 64, min(width, 64)
     depth = max(16, min(64 if whole else 32, _power_of_two(inputs)))
-    warps = 8 if columns == 128 and whole else 4
-    return {"ROWS": 128 if whole else 64, "COLUMNS": columns, "DEPTH": depth, "num_warps": warps, "num_stages": 3}
+    return Tiles(rows, width, depth, 8 if rows * width >= 128 * 128 else 4, 3 if machine.generation >= 9 else 4)
+
+
+@cache
+def _machine(device: torch.device) -> Machine:
+    if device.type != "cuda":
+        return Machine(8, 1)  # the interpreter's
+    found = torch.cuda.get_device_properties(device)
+    return Machine(found.major, found.multi_processor_count)
 
 
 def _power_of_two(least: int) -> int:
     return 1 << max(0, least - 1).bit_length()
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "height", "width"])
 def _upconv_lrelu(
-    x, weight, bias, y, windows, height, width,
-    x_image, x_channel, x_row, x_column, y_image, y_channel, y_row, y_column, slope,
-    INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, HAS_BIAS: tl.constexpr,
+    x, phases, bias, y, rows, height, width, slope,
+    INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, HAS_BIAS: tl.constexpr, ONE_PHASE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
     tiles: tl.constexpr = (4 * OUTPUTS + COLUMNS - 1) // COLUMNS
     chunks: tl.constexpr = (INPUTS + DEPTH - 1) // DEPTH
     program = tl.program_id(0)
-    window = program // tiles * ROWS + tl.arange(0, ROWS)
+    number = program // tiles * ROWS + tl.arange(0, ROWS)
     column = program % tiles * COLUMNS + tl.arange(0, COLUMNS)
-    across, lines = window % (width + 1), window // (width + 1)
-    down, image = lines % (height + 1), (lines // (height + 1)).to(tl.int64)
-    exists, wanted = window < windows, column < 4 * OUTPUTS
+    exists = number < rows
+    if ONE_PHASE:  # then just the windows that give a pixel of this phase
+        phase = program % tiles * COLUMNS // OUTPUTS
+        across, lines = number % width + 1 - phase % 2, number // width
+        down, image = lines % height + 1 - phase // 2, lines // height
+    else:
+        across, lines = number % (width + 1), number // (width + 1)
+        down, image = lines % (height + 1), lines // (height + 1)
+    top = image.to(tl.int64) * height  # the image's first line, of those of all
 
     sums = tl.zeros((ROWS, COLUMNS), tl.float32)
     for step in range(4 * chunks):
         tap = step // chunks
         channel = step % chunks * DEPTH + tl.arange(0, DEPTH)
-        row, place = down - 1 + tap // 2, across - 1 + tap % 2
+        row, place = down - tap // 2, across - tap % 2
         inside = exists & (row >= 0) & (row < height) & (place >= 0) & (place < width)
-        pixel = x + image * x_image + row * x_row + place * x_column
-        left = tl.load(
-            pixel[:, None] + channel[None, :] * x_channel, inside[:, None] & (channel < INPUTS)[None, :], 0.0
-        )
-        line = weight + (step * DEPTH + tl.arange(0, DEPTH)) * (tiles * COLUMNS)
+        pixel = x + ((top + row) * width + place) * INPUTS
+        left = tl.load(pixel[:, None] + channel[None, :], inside[:, None] & (channel < INPUTS)[None, :], 0.0)
+        line = phases + (step * DEPTH + tl.arange(0, DEPTH)) * (tiles * COLUMNS)
         right = tl.load(line[:, None] + column[None, :])
         sums = tl.dot(left, right, sums)
 
     phase, output = column // OUTPUTS, column % OUTPUTS
+    wanted = column < 4 * OUTPUTS
     if HAS_BIAS:
         sums += tl.load(bias + output, wanted, 0.0).to(tl.float32)[None, :]
     values = tl.where(sums > 0, sums, sums * slope).to(y.dtype.element_ty)
-    y_down = 2 * down[:, None] - (phase // 2)[None, :]
-    y_across = 2 * across[:, None] - (phase % 2)[None, :]
+    y_down, y_across = 2 * down - 1, 2 * across - 1  # of phase (0, 0)
+    first = y + ((2 * top + y_down) * (2 * width) + y_across) * OUTPUTS
+    beside = (phase // 2).to(tl.int64) * (2 * width) * OUTPUTS + phase % 2 * OUTPUTS + output
+    y_down, y_across = y_down[:, None] + (phase // 2)[None, :], y_across[:, None] + (phase % 2)[None, :]
     kept = (y_down >= 0) & (y_down < 2 * height) & (y_across >= 0) & (y_across < 2 * width)
-    to = y + image[:, None] * y_image + y_down * y_row + y_across * y_column + output[None, :] * y_channel
-    tl.store(to, values, kept & exists[:, None] & wanted[None, :])
+    tl.store(first[:, None] + beside[None, :], values, kept & exists[:, None] & wanted[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "each"])
 def _before_activation(
     grad, output, masked, sums, rows, each, slope,
     CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
+    program = tl.program_id(0).to(tl.int64)
     channel = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     real = channel < CHANNELS
     total = tl.zeros((COLUMNS,), tl.float32)
     for step in range(each):
-        row = ((program * each + step) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
+        row = (program * each + step) * ROWS + tl.arange(0, ROWS)
         at = row[:, None] * CHANNELS + channel[None, :]
         there = (row < rows)[:, None] & real[None, :]
         incoming = tl.load(grad + at, there, 0.0)

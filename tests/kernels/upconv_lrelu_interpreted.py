@@ -6,11 +6,13 @@ import torch
 from torch.nn import functional
 
 from deepsim.kernels import reference, upconv_lrelu, upconv_lrelu_triton
-from deepsim.kernels.upconv_lrelu_triton import before_activation, stacked_phases, tiles_for
+from deepsim.kernels.upconv_lrelu_triton import Machine, before_activation, stacked_phases, tiles_for
 
 LAST = torch.channels_last
-# N, Ci, Co, H, W: whole and ragged tiles, several programs down and across, odd sizes, one pixel, three channels
+# N, Ci, Co, H, W: whole and ragged tiles, several programs down and across, several steps, odd sizes, one pixel, three
+# channels, and tiles of one phase (128 channels)
 SHAPES = [(2, 64, 48, 9, 7), (3, 16, 16, 4, 4), (1, 40, 6, 5, 3), (2, 5, 3, 3, 4), (2, 32, 3, 13, 11), (1, 1, 1, 1, 1)]
+SHAPES += [(3, 136, 128, 6, 5)]
 EMPTY = (0, 16, 4, 3, 3)
 
 
@@ -53,6 +55,14 @@ def test_values_are_rounded_once(shape, memory_format, bias):
     assert beyond_rounding(y, exact(*tensors, 0.3)) < 1e-5
 
 
+@pytest.mark.parametrize("machine", [Machine(8, 1), Machine(8, 10**6), Machine(9, 1)], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], (2, 64, 64, 7, 9), (1, 32, 256, 4, 3)])
+def test_tiles_for_other_gpus(monkeypatch, shape, machine):
+    monkeypatch.setattr(upconv_lrelu_triton, "_machine", lambda device: machine)
+    tensors = case(shape)
+    assert beyond_rounding(upconv_lrelu.upconv_lrelu(*tensors, 0.3), exact(*tensors, 0.3)) < 1e-5
+
+
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_slopes(slope):
     tensors = case(SHAPES[2])
@@ -67,8 +77,16 @@ def test_values_are_the_twins():
 
 def test_inputs_need_not_be_contiguous():
     x, weight, bias = case((2, 16, 16, 6, 8))
-    tensors = x[:, :, ::2, 1::2], weight.transpose(2, 3), bias.flip(0)
-    assert error(upconv_lrelu.upconv_lrelu(*tensors), exact(*tensors, 0.3)) < 5e-4
+    column = torch.stack([bias, bias + 1], 1)[:, 1]
+    for offset in (bias.repeat_interleave(2)[1::2], column, bias[:1].expand(16)):
+        tensors = x[:, :, ::2, 1::2], weight.transpose(2, 3), offset
+        assert error(upconv_lrelu.upconv_lrelu(*tensors), exact(*tensors, 0.3)) < 5e-4
+
+
+def test_images_on_the_innermost_axis():
+    x, weight, bias = case((16, 3, 5, 6, 3))
+    inner = x.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)
+    assert torch.equal(upconv_lrelu.upconv_lrelu(inner, weight, bias), upconv_lrelu.upconv_lrelu(x, weight, bias))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -126,14 +144,32 @@ def test_the_operators_description_is_true():
         torch.library.opcheck(torch.ops.deepsim.upconv_lrelu_backward.default, (y, y, x, weight, 0.3, wanted))
 
 
+def test_the_fast_gradient_is_taken(monkeypatch):
+    calls = []
+    before = upconv_lrelu_triton.before_activation
+    monkeypatch.setattr(upconv_lrelu_triton, "before_activation", lambda *given: calls.append(given) or before(*given))
+    tensors = case(SHAPES[1])
+    upconv_lrelu.upconv_lrelu(*tensors).sum().backward()
+    assert len(calls) == 1
+    upconv_lrelu.upconv_lrelu(*tensors, 1.0).sum().backward()  # there is no activation
+    assert len(calls) == 1
+
+
+def test_too_many_windows_are_refused():
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.float16).expand(2**29, 1, 1, 1)
+    with pytest.raises(ValueError, match=r"2147483648 windows, expected fewer than 2147482624\. Split"):
+        upconv_lrelu_triton.upconv_lrelu(x, torch.zeros(1, 1, 4, 4, dtype=torch.float16), None, 0.3, x)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, LAST])
 @pytest.mark.parametrize(("inputs", "outputs"), [(5, 3), (512, 256), (33, 40)])
-def test_phases_are_filled_up_with_zeros(inputs, outputs):
-    tiles = tiles_for(inputs, outputs)
-    weight = torch.randn(inputs, outputs, 4, 4)
-    phases = stacked_phases(weight, tiles["DEPTH"], tiles["COLUMNS"])
-    assert phases.shape[1] % tiles["DEPTH"] == phases.shape[2] % tiles["COLUMNS"] == 0
+def test_phases_are_filled_up_with_zeros(inputs, outputs, order):
+    tiles = tiles_for(inputs, outputs, 1000, Machine(8, 1))
+    weight = torch.randn(inputs, outputs, 4, 4).to(memory_format=order)
+    phases = stacked_phases(weight, tiles)
+    assert phases.shape[1] % tiles.depth == phases.shape[2] % tiles.columns == 0
     assert not phases[:, inputs:].any() and not phases[:, :, 4 * outputs :].any()
-    r, s, a, b = 1, 0, 0, 1
-    column = (2 * a + b) * outputs
-    taken = phases[2 * r + s, :inputs, column : column + outputs]
-    assert torch.equal(taken, weight[:, :, 3 - a - 2 * r, 3 - b - 2 * s])
+    for r, s, a, b in ((1, 0, 0, 1), (0, 0, 1, 1), (0, 1, 1, 0)):
+        column = (2 * a + b) * outputs
+        taken = phases[2 * r + s, :inputs, column : column + outputs]
+        assert torch.equal(taken, weight[:, :, 2 * r + a, 2 * s + b])
