@@ -113,6 +113,30 @@ TEST_CASE("the choice of instructions by name") {
   CHECK_THROWS_AS(kernels_of("", hopper(), Precision::single), Failure);
 }
 
+TEST_CASE("the images that convolutions take at once may be named") {
+  const SmallBundle bundle;
+  const StandIn idle("IDLE", "1");
+  const std::vector<std::uint8_t> images = random_images(8, 1);
+  std::vector<std::uint8_t> found(8 * kImage);
+  const auto launches = [&](const char* at_once) {
+    const Variable named("DEEPSIM_CUDA_IMAGES", at_once);
+    Inverter inverter(bundle.path(), on_gpu(8));
+    deepsim_stand_in_count_anew();
+    inverter.reconstruct(images.data(), 8, found.data());
+    return deepsim_stand_in_calls("cuLaunchKernel");
+  };
+  const long whole = launches("8");
+  CHECK(launches("64") == whole);
+  CHECK(launches("4") > whole);
+  CHECK(launches("1") - whole == 7 * (launches("4") - whole));  // each of these layers eight times instead of twice, or once
+  for (const char* wrong : {"3", "2048", "all"}) {
+    const Variable named("DEEPSIM_CUDA_IMAGES", wrong);
+    CHECK_THROWS_WITH_AS(kernels_of("", hopper(), Precision::half),
+                         ("DEEPSIM_CUDA_IMAGES: '" + std::string(wrong) + "', expected a power of two up to 1024. Set one, or "
+                          "leave it unset.").c_str(), Failure);
+  }
+}
+
 TEST_CASE("images by wgmma are as close to float64 as those by mma.sync, and not the same") {
   const RandomBundle bundle(false);
   const auto features = reference_encode(bundle, random_images(1, 3).data());

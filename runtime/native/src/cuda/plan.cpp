@@ -118,6 +118,7 @@ Choice Plan::choose(const ProductSize& size) const {
 // keep all multiprocessors busy to the end. A layer that all images share the weights of takes all.
 int Plan::group_of(const Step& step) const {
   if (step.wide() || !step.multiplies()) return settings_.images;
+  if (settings_.kernels.images > 0) return settings_.kernels.images;
   const auto bytes = [](const Layout& layout) {
     return static_cast<double>(layout.planes()) * layout.image_rows() * kernel::kRow;
   };

@@ -17,6 +17,7 @@ namespace {
 namespace kernel = deepsim::cuda;
 
 constexpr int kParts[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};  // of a sum, as far as it has chunks
+constexpr int kMostImages = 1024;
 
 #define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
   template <class Element>                                                \
@@ -71,9 +72,18 @@ const Entry* entry_of(const std::string& tile) {
   return found == std::end(kProducts) ? nullptr : found;
 }
 
-}  // namespace
+// By the environment; 0 without.
+int images_at_once() {
+  const char* variable = std::getenv("DEEPSIM_CUDA_IMAGES");
+  const std::string wanted = variable != nullptr ? variable : "";
+  if (wanted.empty()) return 0;
+  for (int images = 1; images <= kMostImages; images *= 2)
+    if (wanted == std::to_string(images)) return images;
+  throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_IMAGES: '" + wanted + "', expected a power of two up to " +
+                                      std::to_string(kMostImages) + ". Set one, or leave it unset.");
+}
 
-Kernels kernels_of(const std::string& name, const DeviceFacts& facts, Precision precision) {
+Kernels instructions_of(const std::string& name, const DeviceFacts& facts, Precision precision) {
   const char* variable = std::getenv("DEEPSIM_CUDA_KERNELS");
   const std::string wanted = !name.empty() ? name : variable != nullptr ? variable : "";
   const Entry* tile = entry_of(wanted);
@@ -97,6 +107,14 @@ Kernels kernels_of(const std::string& name, const DeviceFacts& facts, Precision 
     throw Failure(ErrorKind::device, "kernels '" + wanted + "': this libdeepsim was built without those for sm_90. Use mma.");
   }
   return {Instructions::wgmma, tile != nullptr ? wanted : ""};
+}
+
+}  // namespace
+
+Kernels kernels_of(const std::string& name, const DeviceFacts& facts, Precision precision) {
+  Kernels kernels = instructions_of(name, facts, precision);
+  kernels.images = images_at_once();
+  return kernels;
 }
 
 int Product::image_tiles(const ProductSize& size) const {

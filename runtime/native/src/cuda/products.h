@@ -17,11 +17,13 @@ enum class Instructions { mma, wgmma, fma };
 struct Kernels {
   Instructions instructions = Instructions::mma;
   std::string tile = {};
+  int images = 0;  // that a convolution takes at once, for measuring: a power of two; 0: as many as the estimate says
 };
 
 // By the name of instructions, "mma" or "wgmma", or of a tile, or "" for the environment's DEEPSIM_CUDA_KERNELS, else wgmma
 // where the GPU and this library have it, mma elsewhere; in fp32 fma, where none was named. Raises UsageError for another name or
-// one that the precision has no kernels for, DeviceError for wgmma on another GPU.
+// one that the precision has no kernels for, DeviceError for wgmma on another GPU. `images` is DEEPSIM_CUDA_IMAGES, else 0;
+// UsageError for what is no power of two.
 Kernels kernels_of(const std::string& name, const DeviceFacts& facts, Precision precision);
 
 inline int divide_up(int a, int b) { return (a + b - 1) / b; }
