@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import runtime  # noqa: F401  (makes deepsim.* this checkout)
+from benchmarks.gpu.device import captured, queued_seconds
 from deepsim.kernels.layers import LRELU_SLOPE, Layer, shapes
 from deepsim.kernels.upconv_lrelu import stacked, upconv_lrelu
 from deepsim.runtime.bench import environment
@@ -147,33 +148,13 @@ def calls(case: Case, backward: bool) -> dict[str, Callable[[], object]]:
     return {name: call(function, case.to(memory_format=order)) for name, (function, order) in CONTENDERS.items()}
 
 
-def recorded(call: Callable[[], object]) -> Callable[[], object]:
-    """Record a call as a CUDA graph, so that nothing but its kernels is timed."""
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # kernels are compiled, algorithms chosen
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
-    return graph.replay
-
-
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     """Time a call; on a GPU, several that follow each other there."""
     if device.type != "cuda":
         began = time.perf_counter()
         call()
         return 1000 * (time.perf_counter() - began)
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(REPLAYS):
-        call()
-    end.record()
-    end.synchronize()
-    return float(start.elapsed_time(end)) / REPLAYS
+    return 1000 * queued_seconds(call, REPLAYS)
 
 
 def measure(contenders: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, list[float]]:
@@ -182,7 +163,7 @@ def measure(contenders: dict[str, Callable[[], object]], repeats: int, device: t
     Every round begins with another contender: what runs first finds caches and memory as another left them.
     """
     if device.type == "cuda":
-        contenders = {name: recorded(call) for name, call in contenders.items()}
+        contenders = {name: captured(call) for name, call in contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(repeats + 2):
@@ -215,7 +196,7 @@ def show(row: dict[str, Any]) -> None:
 @click.command()
 @click.option("--layer", default="fc6", show_default=True, help="Layer whose generator's up-convolutions are timed.")
 @click.option("--batch", "batches", multiple=True, default=(8, 64), show_default=True, help="Images at a time.")
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="fp16 on a GPU, fp32 on a CPU without.")
+@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="Without: fp16 on a GPU, fp32 on a CPU.")
 @click.option("--repeats", default=9, show_default=True, help="Timed calls of each contender.")
 @click.option("--threads", type=int, help="Threads of PyTorch on the CPU; PyTorch's own choice without.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")

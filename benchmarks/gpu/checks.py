@@ -18,7 +18,7 @@ from benchmarks.float64_error import linear_layers
 from benchmarks.gpu.device import Gpu
 from benchmarks.gpu.ours import Ours, write_beginning
 from benchmarks.gpu.peers import TorchForm, TorchLayers
-from benchmarks.gpu.plan import KERNELS_VARIABLE, environment_of
+from benchmarks.gpu.plan import KERNELS_VARIABLE
 from benchmarks.gpu.steps import Step, encoder_steps, generator_steps
 from deepsim.export.calibration import calibration_images
 from deepsim.export.sources import Source
@@ -92,7 +92,7 @@ def network_errors(
     ]
     given = gpu.tensor(images)
     found: dict[str, dict[str, float]] = {}
-    named = {**os.environ, **environment_of(kernels)}.get(KERNELS_VARIABLE)
+    named = kernels or os.environ.get(KERNELS_VARIABLE)
     for precision in ("fp16", "bf16") if named else ("fp16", "bf16", "fp32"):
         features, plain = (Ours(gpu, bundle, photos, precision, kernels).result("encode", given) for bundle in bundles)
         pixels = Ours(gpu, whole, photos, precision, kernels).result("reencode", given)

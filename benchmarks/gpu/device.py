@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shutil import which
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from deepsim.runtime.backends import cuda
 from deepsim.runtime.errors import DeviceError
 
 Call = Callable[[], Tensor]
+Result = TypeVar("Result")
 CUDA_PROVIDER = "CUDAExecutionProvider"
 WARM_UP = 3  # calls before anything is timed, recorded or profiled
 # Kernels of a type that no network has, run first in a recording: CUPTI 13.0 loses the first of all but the first one.
@@ -34,6 +35,41 @@ class Kernel(NamedTuple):
     name: str
     seconds: float
     start: float = 0.0
+
+
+def queued_seconds(call: Callable[[], object], count: int) -> float:
+    """Return seconds for one of ``count`` calls, queued one after the other, between two CUDA events."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    torch.cuda.synchronize()
+    start.record()
+    for _ in range(count):
+        call()
+    end.record()
+    torch.cuda.synchronize()
+    return float(start.elapsed_time(end)) / 1000 / count
+
+
+def captured(call: Callable[[], Result]) -> Callable[[], Result]:
+    """Return a replay of a call as one CUDA graph."""
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            call()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    before = torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            result = call()
+    finally:
+        torch.cuda.set_stream(before)  # which PyTorch does not where this fails
+
+    def replay(alive: object = call) -> Result:  # its memory is what the graph reads
+        graph.replay()
+        return result
+
+    return replay
 
 
 class Gpu:
@@ -79,15 +115,8 @@ class Gpu:
         torch.cuda.synchronize()
 
     def seconds(self, call: Callable[[], object], count: int) -> float:
-        """Return seconds for one of ``count`` calls, queued one after the other, between two CUDA events."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        self.synchronize()
-        start.record()
-        for _ in range(count):
-            call()
-        end.record()
-        self.synchronize()
-        return float(start.elapsed_time(end)) / 1000 / count
+        """Return seconds for one of ``count`` calls, queued one after the other."""
+        return queued_seconds(call, count)
 
     def latency(self, call: Callable[[], object]) -> float:
         """Return seconds from a call on an idle GPU until its result is there, by the host's clock."""
@@ -99,25 +128,7 @@ class Gpu:
 
     def captured(self, function: Callable[[Tensor], Tensor], argument: Tensor) -> Call:
         """Return a replay of ``function(argument)`` as one CUDA graph."""
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                function(argument)
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        before = torch.cuda.current_stream()
-        try:
-            with torch.cuda.graph(graph):
-                result = function(argument)
-        finally:
-            torch.cuda.set_stream(before)  # which PyTorch does not where this fails
-
-        def replay(alive: object = (function, argument)) -> Tensor:  # their memory is what the graph reads
-            graph.replay()
-            return result
-
-        return replay
+        return captured(lambda: function(argument))
 
     def attach_profiler(self) -> None:
         """Record something: before the graphs are made whose kernels shall be recorded, CUPTI wants that.

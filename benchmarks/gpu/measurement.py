@@ -62,8 +62,9 @@ def measure(gpu: Gpu, sources: Mapping[str, Source], plan: Plan, say: Say, keep:
         ]
         for each in measured:
             each.run()
+        others = others_of(gpu)
         for each in measured:
-            for other in others_of(gpu):
+            for other in others:
                 if each.sound:
                     each.compare(other)
         for each in measured:

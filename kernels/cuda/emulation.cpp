@@ -153,7 +153,8 @@ bool last_to_be_ready(unsigned* ready, int count) {
 
 Sixteen load_sixteen(const void* global) {
   Sixteen value;
-  std::memcpy(&value, emulation::this_block().aligned(global), sizeof value);
+  emulation::this_block().check_aligned(global);
+  std::memcpy(&value, global, sizeof value);
   return value;
 }
 

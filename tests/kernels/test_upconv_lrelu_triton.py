@@ -108,7 +108,7 @@ def test_the_backward_pass_compiles_and_spills_nothing(capability, channels, tmp
     assert not any(memory.values()) and not counts["LDL"] + counts["STL"], (memory, counts)
 
 
-# Channels of an even and an odd number of steps, a batch that fills no GPU and one that fills many.
+# Images and sides of a batch that fills no GPU, and of one that fills every.
 ON_A_GPU = [(shape, element) for shape in ((5, 17, 12), (64, 33, 33)) for element in NAMES]
 
 

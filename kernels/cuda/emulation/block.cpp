@@ -243,15 +243,15 @@ const void* Block::source(const void* global, std::size_t bytes) {
   return read_early_.emplace_back(first, first + bytes).data();
 }
 
-const void* Block::aligned(const void* global) const {
-  if (reinterpret_cast<std::uintptr_t>(global) % 16 == 0) return global;
-  violate(Rule::misaligned, position.thread, Violation::no_offset, "reads from a global address that is no multiple of 16.");
+void Block::check_aligned(const void* global, std::size_t offset) const {
+  if (reinterpret_cast<std::uintptr_t>(global) % 16 == 0) return;
+  violate(Rule::misaligned, position.thread, offset, "copied to from a global address that is no multiple of 16.");
 }
 
 void Block::start_copy(void* shared, const void* global) {
   constexpr std::size_t bytes = 16;
   const std::size_t offset = memory_.offset_of(shared, bytes, bytes, actor());
-  aligned(global);
+  check_aligned(global, offset);
   memory_.start_copy(offset, bytes, actor());
   Thread& thread = threads_[static_cast<std::size_t>(position.thread)];
   thread.copies.push_back({offset, source(global, bytes), thread.groups});

@@ -67,8 +67,8 @@ class Block {
   // now, as it may read early too.
   const void* source(const void* global, std::size_t bytes);
   void start_copy(void* shared, const void* global);
-  // The address itself. Violation unless it is a multiple of 16.
-  const void* aligned(const void* global) const;
+  // Violation unless a global address is a multiple of 16; offset: in shared memory, of where its bytes go, if that is known.
+  void check_aligned(const void* global, std::size_t offset = Violation::no_offset) const;
   void commit_copies();
   void wait_copies(int pending);
   void arrive(const void* barrier, int bytes);

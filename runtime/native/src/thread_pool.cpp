@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <memory>
 #include <string>
 
+#include "environment.h"
 #include "error.h"
 
 namespace deepsim::runtime::detail {
@@ -120,8 +120,7 @@ void refuse_after_fork(pid_t made_in) {
 
 int thread_count(int asked) {
   if (asked > 0) return asked;
-  const char* variable = std::getenv("DEEPSIM_NUM_THREADS");
-  const std::string text = variable ? variable : "";
+  const std::string text = environment("DEEPSIM_NUM_THREADS");
   if (text.empty()) return usable_cpus();
   const bool digits = text.size() <= 4 && text.find_first_not_of("0123456789") == std::string::npos;
   const int count = digits ? std::stoi(text) : 0;

@@ -44,8 +44,7 @@ std::string kind_of_all(const std::string& bundle, const Options& options, std::
 
 // What may fail without an error: calls that give back what was taken, and that come first in a destructor.
 bool may_be_of_no_matter(const std::string& function) {
-  for (const char* part : {"Free", "Destroy", "Unload", "Release", "PopCurrent", "PushCurrent", "CaptureMode", "FuncGetAttribute",
-                           "FuncSetAttribute"})
+  for (const char* part : {"Free", "Destroy", "Unload", "Release", "PopCurrent", "PushCurrent", "CaptureMode"})
     if (function.find(part) != std::string::npos) return true;
   return false;
 }

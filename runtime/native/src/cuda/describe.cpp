@@ -1,5 +1,4 @@
-#include <cstdlib>
-
+#include "../environment.h"
 #include "engine.h"
 #include "gpu.h"
 #include "products.h"
@@ -19,16 +18,15 @@ std::string instructions_of(const Kernels& kernels) {
 }
 
 std::string machine_code_for(int architecture) {
-  if (has_machine_code(architecture)) return "machine code for compute capability " + number(architecture);
-  return "made by the driver for compute capability " + number(architecture) + " from those for 8.0";
+  if (has_machine_code(architecture)) return "machine code for compute capability " + capability(architecture);
+  return "made by the driver for compute capability " + capability(architecture) + " from those for 8.0";
 }
 
 }  // namespace
 
 std::string describe_kernels(const EngineOptions& options, int ordinal) {
   const Gpu gpu(ordinal, precision_of(options.precision));
-  const char* const variable = std::getenv("DEEPSIM_CUDA_KERNELS");
-  const bool named = variable != nullptr && *variable != '\0' && options.kernels.empty();
+  const bool named = options.kernels.empty() && !environment("DEEPSIM_CUDA_KERNELS").empty();
   const std::string early = gpu.starts_early() ? "kernels start early" : "no kernel starts early: " + gpu.why_not_early();
   return instructions_of(kernels_of(options.kernels, gpu.facts(), gpu.precision())) + (named ? " (DEEPSIM_CUDA_KERNELS)" : "") +
          "; " + machine_code_for(gpu.facts().architecture) + "; " + early;

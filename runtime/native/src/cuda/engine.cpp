@@ -19,7 +19,6 @@ namespace deepsim::runtime::detail::cuda {
 
 namespace {
 
-constexpr int kMaxChunk = 1024;
 constexpr std::size_t kKeptResults = 16;  // whose memory stays at hand once free, of max_batch images each
 // What one graph of re-encoding holds, at most: larger ones take long to prepare, and memory of the GPU.
 constexpr int kIterations = 16, kKernels = 8192;

@@ -1,8 +1,8 @@
 #include "gpu.h"
 
-#include <cstdlib>
 #include <utility>
 
+#include "../environment.h"
 #include "../error.h"
 #include "graphs.h"
 
@@ -16,7 +16,7 @@ Precision precision_of(const std::string& name) {
                 "precision '" + name + "': unknown on a GPU, expected fp16, bf16 or fp32. Choose one of these.");
 }
 
-std::string number(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
+std::string capability(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
 
 namespace {
 
@@ -24,8 +24,7 @@ constexpr int kFirstEarly = 90;  // compute capability 9.0
 
 // Whether the environment lets kernels start early. Raises UsageError.
 bool wants_overlap() {
-  const char* const variable = std::getenv("DEEPSIM_CUDA_OVERLAP");
-  const std::string wanted = variable != nullptr ? variable : "1";
+  const std::string wanted = environment("DEEPSIM_CUDA_OVERLAP", "1");
   if (wanted == "0" || wanted == "1") return wanted == "1";
   throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_OVERLAP: '" + wanted + "', expected 0 or 1. Set one of these, or leave it unset.");
 }
@@ -49,8 +48,8 @@ void require_kernels(const DeviceFacts& facts, Precision precision) {
   }
   const int oldest = oldest_architecture(precision);
   if (facts.architecture < oldest) {
-    throw Failure(ErrorKind::device, "cuda: " + facts.name + " has compute capability " + number(facts.architecture) +
-                                         ", expected " + number(oldest) + " or later" +
+    throw Failure(ErrorKind::device, "cuda: " + facts.name + " has compute capability " + capability(facts.architecture) +
+                                         ", expected " + capability(oldest) + " or later" +
                                          (precision == Precision::brain ? " for bf16. Use fp16." : ". Use backend cpu."));
   }
 }
@@ -101,7 +100,9 @@ Function Gpu::function(const char* kernel, int shared_bytes) const {
   if (loaded.function == nullptr) {
     check(Driver::get().module_function(&loaded.function, module_, kernel), std::string("find the kernel ") + kernel);
     // A multiprocessor divides its memory anew between L1 and shared memory only when it is idle: for all kernels alike.
-    if (starts_early()) (void)Driver::get().function_set(loaded.function, kSharedShare, 100);
+    if (starts_early()) {
+      check(Driver::get().function_set(loaded.function, kSharedShare, 100), std::string("divide memory for the kernel ") + kernel);
+    }
   }
   if (shared_bytes > loaded.shared_bytes) {
     check(Driver::get().function_set(loaded.function, kMaxDynamicShared, shared_bytes),
@@ -113,13 +114,13 @@ Function Gpu::function(const char* kernel, int shared_bytes) const {
 
 // Kernels that were compiled for an older GPU, from which the driver made those of this one, do not wait for the ones before.
 std::string Gpu::reason_against_early() const {
-  if (facts_.architecture < kFirstEarly) return "that takes compute capability " + number(kFirstEarly);
+  if (facts_.architecture < kFirstEarly) return "that takes compute capability " + capability(kFirstEarly);
   if (Driver::get().graph_add_edges == nullptr) return "the driver is older than CUDA 12.3";
   int compiled_for = 0;
   Function any = nullptr;
   check(Driver::get().module_function(&any, module_, "read_features"), "find the kernel read_features");
-  if (Driver::get().function_get(&compiled_for, kCompiledFor, any) != 0) return "the driver does not tell what they are for";
-  if (compiled_for < kFirstEarly) return "they were compiled for compute capability " + number(compiled_for);
+  check(Driver::get().function_get(&compiled_for, kCompiledFor, any), "ask what the kernels were compiled for");
+  if (compiled_for < kFirstEarly) return "they were compiled for compute capability " + capability(compiled_for);
   return "";
 }
 

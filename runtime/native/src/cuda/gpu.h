@@ -139,7 +139,7 @@ class DeviceMemory {
 };
 
 // A compute capability as people write it: "9.0" for 90.
-std::string number(int architecture);
+std::string capability(int architecture);
 
 // Raise OutOfMemory when less than `bytes` of the current context's GPU are free: "cuda: <what> N MiB ... <advice>".
 void require_memory(std::size_t bytes, const std::string& what, const char* advice);

@@ -51,7 +51,8 @@ Replay::Replay(Recording* recorded)
       ends_(recorded->ends_) {
   const Result prepared = Driver::get().graph_instantiate(&executable_, graph_, 0);
   if (prepared != 0) destroy(*gpu_, graph_);
-  check(prepared, std::string("prepare a graph") + (gpu_->starts_early() ? std::string(" of kernels that start early") + kAvoided : ""));
+  const std::string what = "prepare a graph";
+  check(prepared, gpu_->starts_early() ? what + " of kernels that start early" + kAvoided : what);
 }
 
 Replay::~Replay() {

@@ -1,12 +1,12 @@
 #include "products.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <iterator>
 #include <string_view>
 
 #include "../../../../kernels/cuda/tile.h"
 #include "../../../../kernels/cuda/variants.h"
+#include "../environment.h"
 #include "../error.h"
 #include "estimate.h"
 
@@ -17,7 +17,6 @@ namespace {
 namespace kernel = deepsim::cuda;
 
 constexpr int kParts[] = {2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64};  // of a sum, as far as it has chunks
-constexpr int kMostImages = 1024;
 
 #define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages) \
   template <class Element>                                                \
@@ -74,18 +73,16 @@ const Entry* entry_of(const std::string& tile) {
 
 // By the environment; 0 without.
 int images_at_once() {
-  const char* variable = std::getenv("DEEPSIM_CUDA_IMAGES");
-  const std::string wanted = variable != nullptr ? variable : "";
+  const std::string wanted = environment("DEEPSIM_CUDA_IMAGES");
   if (wanted.empty()) return 0;
-  for (int images = 1; images <= kMostImages; images *= 2)
+  for (int images = 1; images <= kMaxChunk; images *= 2)
     if (wanted == std::to_string(images)) return images;
   throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_IMAGES: '" + wanted + "', expected a power of two up to " +
-                                      std::to_string(kMostImages) + ". Set one, or leave it unset.");
+                                      std::to_string(kMaxChunk) + ". Set one, or leave it unset.");
 }
 
 Kernels instructions_of(const std::string& name, const DeviceFacts& facts, Precision precision) {
-  const char* variable = std::getenv("DEEPSIM_CUDA_KERNELS");
-  const std::string wanted = !name.empty() ? name : variable != nullptr ? variable : "";
+  const std::string wanted = !name.empty() ? name : environment("DEEPSIM_CUDA_KERNELS");
   const Entry* tile = entry_of(wanted);
   if (!wanted.empty() && wanted != "mma" && wanted != "wgmma" && tile == nullptr) {
     throw Failure(ErrorKind::usage, "kernels '" + wanted + "': unknown, expected mma or wgmma. Choose one of these.");

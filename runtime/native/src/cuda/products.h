@@ -7,6 +7,8 @@
 
 namespace deepsim::runtime::detail::cuda {
 
+constexpr int kMaxChunk = 1024;  // images that pass through a network together, at most
+
 // What multiplies in products that are large enough. mma: mma.sync, on every GPU. wgmma: a warpgroup's multiplications
 // straight from shared memory, on compute capability 9.0 (Hopper) alone, where they are faster (benchmarks/results/). Both
 // multiply 16-bit values; in fp32 it is fma, each thread on its own.
