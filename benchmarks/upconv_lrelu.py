@@ -45,6 +45,7 @@ TOLERANCES = {
     torch.bfloat16: (4e-3, 8e-3, 8e-3, 8e-3),
 }
 OPERATOR = "operator"
+ONE_OR_MORE = click.IntRange(1)
 REPLAYS = 10  # of a CUDA graph, timed together
 Upconvolution = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
@@ -195,10 +196,12 @@ def show(row: dict[str, Any]) -> None:
 
 @click.command()
 @click.option("--layer", default="fc6", show_default=True, help="Layer whose generator's up-convolutions are timed.")
-@click.option("--batch", "batches", multiple=True, default=(8, 64), show_default=True, help="Images at a time.")
+@click.option(
+    "--batch", "batches", type=ONE_OR_MORE, multiple=True, default=(8, 64), show_default=True, help="Images at a time."
+)
 @click.option("--precision", type=click.Choice(list(PRECISIONS)), help="Without: fp16 on a GPU, fp32 on a CPU.")
-@click.option("--repeats", default=9, show_default=True, help="Timed calls of each contender.")
-@click.option("--threads", type=int, help="Threads of PyTorch on the CPU; PyTorch's own choice without.")
+@click.option("--repeats", type=ONE_OR_MORE, default=9, show_default=True, help="Timed calls of each contender.")
+@click.option("--threads", type=ONE_OR_MORE, help="Threads of PyTorch on the CPU; PyTorch's own choice without.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the figures as JSON.")
 def main(
     layer: str, batches: tuple[int, ...], precision: str | None, repeats: int, threads: int | None, output: Path | None

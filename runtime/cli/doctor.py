@@ -43,7 +43,7 @@ def diagnose() -> dict[str, Any]:
 @click.command(epilog="Example: deepsim doctor --json")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
-    """Show versions, GPUs, and which backends can run here, with the reason for each that cannot."""
+    """Show versions, GPUs and their kernels, and which backends can run here, with the reason for each that cannot."""
     found = diagnose()
     if as_json:
         click.echo(json.dumps(found, indent=2))
