@@ -1,4 +1,4 @@
-"""Photographs in, uint8 RGB out: read any JPEG, PNG or WEBP file, warp it to 256x256, cut the central 227x227.
+"""Photographs in, uint8 RGB out: read an image file (see :data:`FORMATS`), warp it to 256x256, cut the central 227x227.
 
 The pixels of every entry point: uint8 RGB, 0-255, (height, width, 3). Embedded colour profiles are not applied.
 """
@@ -6,18 +6,20 @@ The pixels of every entry point: uint8 RGB, 0-255, (height, width, 3). Embedded 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from deepsim.runtime.errors import DataError, DtypeError, OutOfMemory, ShapeError
 from deepsim.runtime.files import write_atomic
@@ -25,11 +27,26 @@ from deepsim.runtime.pixels import CROP, WARPED, Pixels, crop, crop_offset
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+_T = TypeVar("_T")
+
+# Pillow's name of each format that is read, and the suffixes by which files in folders are found.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "AVIF": (".avif",),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp", ".dib"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MAX_PIXELS = 89_478_485  # as Pillow's own warning: 256 MiB of RGB; a larger header is refused before it is decoded
 
-_ORIENTATION = 0x0112  # EXIF tag
+_log = logging.getLogger("deepsim")
+_ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 0x0102, 0x0106  # tags of EXIF and TIFF
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_METADATA = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # colour profiles and texts: no pixel depends on them here
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -54,13 +71,13 @@ _DAMAGE = (
 
 
 def read_image(path: str | os.PathLike[str]) -> Pixels:
-    """Read a JPEG, PNG or WEBP file, of an animation its first frame, as :func:`to_rgb` converts it.
+    """Read an image file of one of :data:`FORMATS`, told by its content, as :func:`to_rgb` converts it.
 
-    Raises DataError naming the file when it is missing, not a regular file (nothing is opened then, so a FIFO cannot
-    block), not one of the three formats, truncated, damaged, or of more than ``MAX_PIXELS`` pixels.
+    Of an animation the first frame is read, of several pages the first. Raises DataError naming the file when it is
+    missing, not a regular file (nothing is opened then, so a FIFO cannot block), of another format, truncated, damaged,
+    or of more than ``MAX_PIXELS`` pixels.
     """
-    with _open(path) as image:
-        return _decode(image)
+    return _on_file(path, _decode)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -68,14 +85,14 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
     Raises DataError where :func:`read_image` does, except for damage behind the header.
     """
-    with _open(path) as image:
-        return image.height, image.width
+    return _on_file(path, lambda image: (image.height, image.width))
 
 
 def to_rgb(image: Image.Image) -> Pixels:
     """Convert a Pillow image of any mode to uint8 RGB (H, W, 3), turned upright as its EXIF orientation says.
 
-    Transparency is composited on white; 16-bit greyscale is divided by 257 and rounded; 1-bit becomes 0 and 255.
+    Transparency is composited on white; 16-bit greyscale is divided by 257 and rounded (12-bit TIFF by 4095 / 255);
+    1-bit becomes 0 and 255.
     Raises DataError for what cannot be decoded and for modes without a defined range ("I", "F").
     """
     with _pillow_errors(f"{image.mode} image"):
@@ -124,30 +141,47 @@ def prepare_batch(photos: Photo | Sequence[Photo]) -> Pixels:
     return batch
 
 
-def find_images(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
+def find_images(paths: Iterable[str | os.PathLike[str]], apart_from: Path | None = None) -> list[Path]:
     """List image files: the files among ``paths`` as given, folders searched through, in the order given.
 
-    In folders, names ending in .jpg, .jpeg, .png or .webp (any case) count, sorted; hidden files and folders do not.
-    Symbolic links are followed, a folder that is reached twice is listed once. Raises DataError when a path is missing,
-    a folder cannot be read, or no image is found.
+    In folders, names that end in one of :data:`SUFFIXES` (any case) count, sorted; hidden files and folders do not.
+    A warning counts by suffix what is left out. Symbolic links are followed, a folder that is reached twice is listed
+    once. The folder ``apart_from`` (where results go) is not searched, unless it is given itself. Raises DataError when
+    a path is missing, a folder cannot be read, or no image is found.
     """
     given = [Path(path) for path in paths]
     found: list[Path] = []
+    left_out: Counter[str] = Counter()
     for path in given:
         with _pillow_errors(str(path)):  # of these only the OSError and ValueError (a NUL byte) of stat occur
-            found += sorted(_walk(path)) if stat.S_ISDIR(path.stat().st_mode) else [path]
+            found += sorted(_walk(path, apart_from, left_out)) if stat.S_ISDIR(path.stat().st_mode) else [path]
+    where = ", ".join(map(str, given[:3])) or "no path"
+    counted = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
     if not found:
-        where = ", ".join(map(str, given[:3])) or "no path"
-        raise DataError(f"{where}: no images found, expected files named {' '.join(SUFFIXES)}. Choose another folder.")
+        but = f", but {counted}" if counted else ""
+        raise DataError(f"{where}: no images found{but}, expected files named {' '.join(SUFFIXES)}.")
+    if counted:
+        _log.warning("%s: left out %s; images are read from %s.", where, counted, " ".join(SUFFIXES))
     return found
 
 
-def save_png(rgb: Pixels, path: str | os.PathLike[str]) -> None:
-    """Write uint8 RGB (H, W, 3) as a PNG file, atomically. Raises DtypeError or ShapeError; DeviceError (disk full)."""
+def save_png(rgb: Pixels, path: str | os.PathLike[str], texts: Mapping[str, str] | None = None) -> None:
+    """Write uint8 RGB (H, W, 3) as a PNG file, atomically, with ``texts`` (keyword to text) among its metadata.
+
+    Raises DtypeError or ShapeError; DeviceError (disk full).
+    """
     _check(rgb, str(path), rank=3)
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, format="PNG")
+    buffer, chunks = io.BytesIO(), PngImagePlugin.PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_itxt(keyword, text)
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, format="PNG", pnginfo=chunks)
     write_atomic(Path(path), buffer.getvalue())
+
+
+def png_text(path: str | os.PathLike[str], keyword: str) -> str | None:
+    """Return a text that :func:`save_png` wrote with an image, None where the file has none. Raises DataError."""
+    text = _on_file(path, lambda image: image.info.get(keyword))
+    return str(text) if isinstance(text, str) else None
 
 
 @contextmanager
@@ -160,8 +194,7 @@ def _pillow_errors(subject: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(f"{subject}: no such file, expected an image. Check the path.") from error
     except UnidentifiedImageError as error:
-        expected = " or ".join(FORMATS)
-        raise DataError(f"{subject}: not an image, expected {expected}. Convert or remove this file.") from error
+        raise DataError(f"{subject}: not an image that is read here, expected one of {', '.join(FORMATS)}.") from error
     except MemoryError as error:
         raise OutOfMemory(
             f"{subject}: not enough memory to decode it. Close something or use a smaller image."
@@ -172,16 +205,46 @@ def _pillow_errors(subject: str) -> Iterator[None]:
         raise DataError(f"{subject}: unreadable ({reason}), expected a whole image. Replace or remove it.") from error
 
 
-@contextmanager
-def _open(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def _on_file(path: str | os.PathLike[str], function: Callable[[Image.Image], _T]) -> _T:
+    """Apply ``function`` to an opened image file.
+
+    Where that fails for a PNG, it is tried without its colour profile and texts: Pillow refuses large and damaged ones.
+    """
     with _pillow_errors(os.fspath(path)):
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise DataError(f"{path}: not a regular file, expected an image file. Choose another path.")
-        with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                size = f"{image.width} x {image.height} pixels"
-                raise DataError(f"{path}: {size}, expected at most {MAX_PIXELS:,} in all. Make it smaller.")
-            yield image
+        with Path(path).open("rb") as file:
+            try:
+                return _on_image(path, file, function)
+            except _DAMAGE:
+                bare = _without_metadata(file)
+                if bare is None:
+                    raise
+            return _on_image(path, bare, function)
+
+
+def _on_image(path: str | os.PathLike[str], file: BinaryIO, function: Callable[[Image.Image], _T]) -> _T:
+    with Image.open(file, formats=tuple(FORMATS)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            size = f"{image.width} x {image.height} pixels"
+            raise DataError(f"{path}: {size}, expected at most {MAX_PIXELS:,} in all. Make it smaller.")
+        return function(image)
+
+
+def _without_metadata(file: BinaryIO) -> BinaryIO | None:
+    """Return a PNG file without the chunks of :data:`_PNG_METADATA`; None for other files and where there are none."""
+    file.seek(0)
+    if file.read(len(_PNG_START)) != _PNG_START:
+        return None
+    chunks = file.read()  # each is length, type, data, checksum
+    kept, place = [_PNG_START], 0
+    while place + 12 <= len(chunks):
+        end = place + 12 + int.from_bytes(chunks[place : place + 4], "big")
+        if chunks[place + 4 : place + 8] not in _PNG_METADATA:
+            kept.append(chunks[place:end])
+        place = end
+    found = b"".join(kept)
+    return io.BytesIO(found) if len(found) < len(_PNG_START) + len(chunks) else None
 
 
 def _decode(image: Image.Image) -> Pixels:
@@ -200,10 +263,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _convert(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # Pillow scales it to 0-65535
         return _from_16_bit(image)
     if image.mode in ("I", "F"):
-        raise DataError(f"{image.mode} image: no defined range of grey levels. Convert it to mode 'L' or 'I;16'.")
+        raise ValueError(f"mode {image.mode} has no defined range of grey levels, convert it to L or I;16")
     if image.has_transparency_data:
         rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
@@ -213,11 +276,20 @@ def _convert(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.uint32)
-    grey = ((values + 128) // 257).astype(np.uint8)  # v / 257 rounded: 0 -> 0, 65535 -> 255
+    highest = 4095 if _tiff_tag(image, _BITS, 16) == 12 else 65535  # Pillow gives 12 bits as they are
+    if _tiff_tag(image, _PHOTOMETRIC, 1) == 0:  # 0 is white; Pillow inverts 8 bits only
+        values = highest - values
+    grey = ((values * 255 + highest // 2) // highest).astype(np.uint8)  # rounded: 0 -> 0, highest -> 255
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
         grey[values == transparent] = 255
     return Image.fromarray(grey).convert("RGB")
+
+
+def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
+    """Return a whole number from a TIFF file's directory, of several the first; ``default`` for other images."""
+    value = getattr(image, "tag_v2", {}).get(tag, default)
+    return int(value[0] if isinstance(value, tuple) else value)
 
 
 def _rgb(photo: Photo) -> Pixels:
@@ -253,19 +325,30 @@ def _check(rgb: NDArray[np.uint8], subject: str, rank: int) -> None:
         raise ShapeError(f"{subject}: shape {rgb.shape}, expected RGB {expected}. Reorder or reshape it first.")
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield the images below ``folder``, each real folder once."""
-    seen: set[tuple[int, int]] = set()
+def _walk(folder: Path, apart_from: Path | None, left_out: Counter[str]) -> Iterator[Path]:
+    """Yield the images below ``folder``, each real folder once; count the suffixes of what is no image by its name."""
+    seen = set() if apart_from is None or _identity(apart_from) == _identity(folder) else {_identity(apart_from)}
     for name, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        status = Path(name).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        identity = _identity(Path(name))
+        if identity in seen:
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
-        yield from (
-            Path(name, entry) for entry in files if entry.lower().endswith(SUFFIXES) and not entry.startswith(".")
-        )
+        for entry in (entry for entry in files if not entry.startswith(".")):
+            if entry.lower().endswith(SUFFIXES):
+                yield Path(name, entry)
+            else:
+                left_out[Path(entry).suffix.lower() or "without a suffix"] += 1
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell a file or folder from all others, by whichever path it is reached; None when there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _raise(error: OSError) -> None:

@@ -87,7 +87,7 @@ class Source(ABC):
 
 
 class FolderSource(Source):
-    """All JPEG, PNG and WEBP files of folder trees (see :func:`deepsim.runtime.images.find_images`)."""
+    """All image files of folder trees (see :func:`deepsim.runtime.images.find_images`)."""
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         super().__init__()

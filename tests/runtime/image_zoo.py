@@ -152,9 +152,13 @@ def bad():
         ("page.png", b"<!doctype html><title>404</title>", "not an image"),
         ("drawing.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
         ("noise.webp", random.Random(0).randbytes(5000), "not an image"),
-        ("gif.png", encode(BASE, "GIF"), "not an image"),
-        ("bmp.jpg", encode(BASE, "BMP"), "not an image"),
-        ("tiff.jpg", encode(BASE, "TIFF"), "not an image"),
+        ("icon.png", encode(BASE, "ICO"), "not an image"),
+        ("sgi.jpg", encode(BASE, "SGI"), "not an image"),
+        ("truncated.gif", encode(noise, "GIF")[:500], ""),
+        ("truncated.tif", encode(noise, "TIFF")[:500], ""),
+        ("truncated.avif", encode(noise, "AVIF")[:500], ""),
+        ("truncated.bmp", encode(noise, "BMP")[:500], "truncated"),
+        ("float.tif", encode(Image.fromarray(GREY.astype(np.float32)), "TIFF"), "no defined range"),
         ("jpeg2000.jpg", b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100), "not an image"),
         ("truncated.jpg", jpeg[: len(jpeg) // 2], "truncated"),
         ("truncated-progressive.jpg", progressive[: len(progressive) // 2], "truncated"),
@@ -172,8 +176,68 @@ def bad():
         ("bad-depth.png", png(4, 1, 7, 2, row), ""),
         ("bad-checksum.png", png(4, 1, 8, 2, row).replace(b"IHDR\0\0\0\4", b"IHDR\0\0\0\5"), ""),
         ("no-zlib.png", png(4, 1, 8, 2, row).replace(zlib.compress(row)[:2], b"\0\0"), ""),
-        ("text-bomb.png", png(4, 1, 8, 2, row, bomb_text), ""),
+        ("text-bomb-truncated.png", png(4, 1, 8, 2, row, bomb_text)[:-30], ""),
     ]
+
+
+def profiles():
+    """List PNG files (name, content, expected pixels, tolerance) with metadata that Pillow refuses as too large."""
+    rows = b"".join(b"\0" + row.tobytes() for row in BASE)
+    large = zlib.compress(bytes(3 << 20))
+    profile, text = chunk(b"iCCP", b"scanner\0\0" + large), chunk(b"zTXt", b"k\0\0" + large)
+    behind = png(40, 24, 8, 2, rows)
+    behind = behind[:-12] + text + behind[-12:]
+    return [
+        ("large-profile.png", png(40, 24, 8, 2, rows, profile), BASE, 0),
+        ("large-text.png", png(40, 24, 8, 2, rows, text), BASE, 0),
+        ("large-text-behind.png", behind, BASE, 0),
+        ("profile-and-exif.png", png(40, 24, 8, 2, rows, profile + chunk(b"eXIf", exif(3)[6:])), np.rot90(BASE, 2), 0),
+    ]
+
+
+def scans():
+    """List files (name, content, expected pixels, tolerance) as scanners and microscopes write them."""
+    twelve = (RAMP >> 4).astype(np.uint16)  # 0..4075
+    grey = three(np.round(RAMP / 257.0))
+    rows = b"".join(b"\0" + row.tobytes() for row in BASE)
+    damaged = chunk(b"iCCP", b"scanner\0\0not deflated")
+    pages = encode(BASE, "TIFF", save_all=True, append_images=[Image.fromarray(np.zeros_like(BASE))])
+    return [
+        ("rgb.tif", encode(BASE, "TIFF"), BASE, 0),
+        ("lzw.tiff", encode(BASE, "TIFF", compression="tiff_lzw"), BASE, 0),
+        ("grey-16.tif", encode(RAMP, "TIFF"), grey, 0),
+        ("grey-12.tif", tiff(packed_12_bit(twelve), 12), three(np.round(twelve / 4095 * 255)), 1),
+        ("cmyk.tif", encode(Image.fromarray(BASE).convert("CMYK"), "TIFF"), BASE, 2),
+        ("pages.tif", pages, BASE, 0),
+        ("turned.tif", encode(np.rot90(BASE), "TIFF", exif=exif(6)), BASE, 0),
+        ("white-is-zero.tif", encode(Image.fromarray(GREY), "TIFF", tiffinfo={262: 0}), three(GREY), 0),
+        ("white-is-zero-16.tif", tiff((65535 - RAMP).astype("<u2").tobytes(), 16, white=0), grey, 0),
+        ("damaged-profile.png", png(40, 24, 8, 2, rows, damaged), BASE, 0),
+        ("profile.jpg", encode(BASE, "JPEG", quality=98, subsampling=0, icc_profile=bytes(3 << 20)), BASE, 9),
+        ("profile.tif", encode(BASE, "TIFF", icc_profile=bytes(3 << 20)), BASE, 0),
+        ("grey-16.pgm", b"P5 40 24 65535\n" + RAMP.astype(">u2").tobytes(), grey, 0),
+        ("grey-10.pgm", b"P5 40 24 1023\n" + (RAMP >> 6).astype(">u2").tobytes(), three((RAMP >> 6) / 1023 * 255), 1),
+        ("rgb.bmp", encode(BASE, "BMP"), BASE, 0),
+        ("still.gif", encode(Image.fromarray(BASE).quantize(4), "GIF"), BASE, 3),
+        ("animated.gif", animation("GIF"), BASE, 3),
+        ("rgb.avif", encode(BASE, "AVIF", quality=100, subsampling="4:4:4"), BASE, 3),
+        ("gif-named.jpg", encode(Image.fromarray(BASE).quantize(4), "GIF"), BASE, 3),
+    ]
+
+
+def packed_12_bit(values):
+    """Return 12-bit values, an even number in a row, two in three bytes."""
+    pairs = values.reshape(-1, 2).astype(np.uint32)
+    parts = [pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255]
+    return np.stack(parts, axis=-1).astype(np.uint8).tobytes()
+
+
+def tiff(samples, bits, white=1):
+    """Return a greyscale TIFF of 24 x 40 samples, of kinds that Pillow reads but does not write; 0 may be white."""
+    tags = {256: 40, 257: 24, 258: bits, 259: 1, 262: white, 273: 8, 277: 1, 278: 24, 279: len(samples)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(samples)) + samples + directory
 
 
 def seeds():
@@ -191,6 +255,12 @@ def seeds():
         encode(with_alpha(9)[0], "WEBP", lossless=True, exif=exif(8)),
         encode(BASE, "WEBP"),
         animation("WEBP"),
+        encode(BASE, "GIF"),
+        encode(BASE, "AVIF"),
+        encode(BASE, "BMP"),
+        encode(RAMP, "TIFF"),
+        encode(BASE, "TIFF", compression="tiff_lzw", exif=exif(6)),
+        b"P6 40 24 255\n" + BASE.tobytes(),
     ]
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -13,9 +14,9 @@ from PIL import Image
 
 from deepsim.runtime import images
 from deepsim.runtime.errors import DataError, DtypeError, ShapeError
-from tests.runtime.image_zoo import BASE, bad, encode, good, mended, png, seeds
+from tests.runtime.image_zoo import BASE, bad, encode, good, mended, png, profiles, scans, seeds
 
-GOOD, BAD = good(), bad()
+GOOD, BAD, PROFILES = good() + scans(), bad(), profiles()
 EMPTY = [np.empty((0, 5, 3), np.uint8), np.empty((5, 0, 3), np.uint8)]
 
 
@@ -62,6 +63,16 @@ def test_bad_file(tmp_path, name, content, word):
     assert word in message
     assert "expected" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(("name", "content", "expected", "tolerance"), PROFILES, ids=[case[0] for case in PROFILES])
+def test_metadata_that_pillow_refuses_costs_no_photograph(tmp_path, name, content, expected, tolerance):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises((ValueError, OSError, SyntaxError, zlib.error)), Image.open(path) as image:
+        image.load()
+    assert np.array_equal(images.read_image(path), expected)
+    assert images.image_size(path) == (24, 40)
 
 
 def test_not_regular_files(tmp_path, alarm):
@@ -245,6 +256,42 @@ def test_find_images_follows_a_linked_folder_once(tmp_path):
     for name in ("first", "second"):
         (tmp_path / "data" / name).symlink_to(tmp_path / "elsewhere")
     assert images.find_images([tmp_path / "data"]) == [tmp_path / "data/first/x.png"]
+
+
+def test_every_promised_suffix_is_found_and_the_rest_is_counted(tmp_path, caplog):
+    for number, suffix in enumerate((*images.SUFFIXES, ".HEIC", ".heic", ".txt", "")):
+        (tmp_path / f"f{number}{suffix}").touch()
+    assert len(images.find_images([tmp_path])) == len(images.SUFFIXES)
+    assert {".jfif", ".jpe", ".avif", ".gif", ".tif"} <= set(images.SUFFIXES)
+    (warning,) = caplog.messages
+    assert "left out 2 .heic, 1 .txt, 1 without a suffix" in warning and str(tmp_path) in warning
+    caplog.clear()
+    for path in tmp_path.iterdir():
+        if path.suffix not in (".heic", ".HEIC"):
+            path.unlink()
+    with pytest.raises(DataError, match=r"no images found, but 2 \.heic"):
+        images.find_images([tmp_path])
+
+
+def test_the_folder_of_results_is_not_searched(tmp_path):
+    for name in ("a.png", "results/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("results")
+    results = tmp_path / "results"
+    assert images.find_images([tmp_path], apart_from=results) == [tmp_path / "a.png"]
+    assert images.find_images([tmp_path], apart_from=tmp_path / "absent") == [
+        tmp_path / "a.png",
+        tmp_path / "link/b.png",
+    ]
+    assert images.find_images([results], apart_from=results) == [results / "b.png"]
+
+
+def test_texts_of_a_png(tmp_path):
+    images.save_png(BASE, tmp_path / "a.png", {"deepsim": "ü {}"})
+    assert images.png_text(tmp_path / "a.png", "deepsim") == "ü {}"
+    assert images.png_text(tmp_path / "a.png", "other") is None
+    assert np.array_equal(images.read_image(tmp_path / "a.png"), BASE)
 
 
 def test_find_images_finds_nothing(tmp_path):
