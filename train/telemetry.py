@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deepsim.runtime.files import disk_errors, write_atomic
+from deepsim.runtime.files import write_atomic
 from deepsim.runtime.images import save_png
+from deepsim.runtime.os_errors import disk_errors
 
 LOG = "log.jsonl"
 _SHOWN = {

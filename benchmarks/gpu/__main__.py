@@ -38,8 +38,8 @@ from benchmarks.gpu.plan import Plan
 from deepsim.export.sources import random_source
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
-from deepsim.runtime.files import disk_errors
 from deepsim.runtime.networks import CAFFENET, invertible_layers
+from deepsim.runtime.os_errors import disk_errors
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 LARGEST = 1024  # images that the backend cuda computes together
