@@ -17,6 +17,7 @@ FOLDERS = {
     "deepsim.runtime.backends": "runtime/backends",
     "deepsim.runtime.bench": "runtime/bench",
     "deepsim.runtime.cli": "runtime/cli",
+    "deepsim.runtime.features": "runtime/features",
     "deepsim.runtime.report": "runtime/report",
     "deepsim.train": "train",
     "deepsim.export": "export",

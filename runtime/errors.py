@@ -7,9 +7,12 @@ from __future__ import annotations
 
 
 class DeepsimError(Exception):
-    """Base of all deepsim errors; ``exit_code`` is what a command exits with."""
+    """Base of all deepsim errors; ``exit_code`` is what a command exits with. Its message is one line."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(" ".join(message.splitlines()))  # names of files and arrays may hold line breaks
 
 
 class UsageError(DeepsimError):

@@ -327,9 +327,9 @@ def _check(rgb: NDArray[np.uint8], subject: str, rank: int) -> None:
 
 def _walk(folder: Path, apart_from: Path | None, left_out: Counter[str]) -> Iterator[Path]:
     """Yield the images below ``folder``, each real folder once; count the suffixes of what is no image by its name."""
-    seen = set() if apart_from is None or _identity(apart_from) == _identity(folder) else {_identity(apart_from)}
+    seen = set() if apart_from is None or identity_of(apart_from) == identity_of(folder) else {identity_of(apart_from)}
     for name, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        identity = _identity(Path(name))
+        identity = identity_of(Path(name))
         if identity in seen:
             folders.clear()
             continue
@@ -342,11 +342,11 @@ def _walk(folder: Path, apart_from: Path | None, left_out: Counter[str]) -> Iter
                 left_out[Path(entry).suffix.lower() or "without a suffix"] += 1
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def identity_of(path: Path) -> tuple[int, int] | None:
     """Tell a file or folder from all others, by whichever path it is reached; None when there is none."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino
 

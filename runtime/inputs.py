@@ -53,13 +53,13 @@ def check_features(features: Any, shape: tuple[int, ...]) -> NDArray[np.floating
     return array
 
 
-def feature_rows(features: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+def feature_rows(features: NDArray[np.floating[Any]], subject: str = "features") -> NDArray[np.float32]:
     """Return some rows as C-contiguous float32. Raises DataError when one is NaN or infinite (also in float32)."""
     with np.errstate(over="ignore"):
         rows = np.ascontiguousarray(features, dtype=np.float32)
     if not np.isfinite(rows).all():
         found = "NaN" if np.isnan(rows).any() else "infinite values"
-        raise DataError(f"features: {found}, expected finite float32. Look where they come from.")
+        raise DataError(f"{subject}: {found}, expected finite float32. Look where they come from.")
     return rows
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.dataset import compute_ahead, numbered, read_batches
 from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, handle_of, sources_of, view_of
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
 from deepsim.runtime.images import Photo, prepare_batch
@@ -32,12 +32,17 @@ from deepsim.runtime.inputs import (
 )
 from deepsim.runtime.native_inverter import NativeInverter
 from deepsim.runtime.pixels import CROP, Pixels
-from deepsim.runtime.prefetch import map_ahead, prefetch
+from deepsim.runtime.prefetch import map_ahead
 
 
 def available_backends() -> dict[str, str | None]:
     """Map every backend's name to None when it is usable here, else to the reason in one line."""
     return backends.reasons()
+
+
+def _reopen(path: str, backend: str, device: str, max_batch: int, options: dict[str, Any]) -> Inverter:
+    """Open the Inverter that was pickled in another process."""
+    return Inverter(path, backend, device, max_batch, **options)
 
 
 class Inverter:
@@ -66,9 +71,10 @@ class Inverter:
     none is taken to be ready on ``stream``, or, without it, brought to the default stream by its library. Inputs of
     another stream live as long as the result.
 
-    One Inverter may be used from many threads. It must not be used in a process forked after it was made. After any
-    error it is usable as before. Raises, besides what each method names: DataError for unreadable photographs,
-    ShapeError and DtypeError for arrays, OutOfMemory, DeviceError (device, fork, closed).
+    One Inverter may be used from many threads. It must not be used in a process forked after it was made; sent to a
+    process (pickled), it opens the bundle there again. After any error it is usable as before. Raises, besides what
+    each method names: DataError for unreadable photographs, ShapeError and DtypeError for arrays, OutOfMemory,
+    DeviceError (device, fork, closed).
 
     Raises on construction: UsageError; BundleError, BundleCorrupt, BundleUnsafe; DeviceError with the reason when
     the backend or device is not usable here.
@@ -88,8 +94,8 @@ class Inverter:
         parsed = parse_device(device)
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         options = {"half_fc_weights": half_fc_weights, "precision": precision, "stable": stable}
-        given = {name: value for name, value in options.items() if value}
-        created = backends.create(backend, self.bundle, parsed, self.max_batch, **given)
+        self._options = {name: value for name, value in options.items() if value}
+        created = backends.create(backend, self.bundle, parsed, self.max_batch, **self._options)
         self.backend, self.device = created.name, created.device
         self._backend: backends.Backend | None = created
         self._process = os.getpid()
@@ -110,8 +116,8 @@ class Inverter:
         return CROP
 
     @property
-    def _width(self) -> int:
-        """Return how many batches are under way at once: on a GPU one is copied while another is computed."""
+    def batches_at_once(self) -> int:
+        """Return how many batches are best under way at once: on a GPU one is copied while another is computed."""
         return 1 if self.device == "cpu" else 2
 
     @property
@@ -202,18 +208,12 @@ class Inverter:
         return self._stream(iter(paths if lazy else check_photos(paths)), batch)
 
     def _stream(self, photos: Iterator[Photo], batch: int) -> Iterator[Pixels]:
-        prepared = prefetch(prepare_batch(group) for group in iter(lambda: list(islice(photos, batch)), []))
-        images = prefetch(self._reconstruct_all(prepared))
+        results = compute_ahead(read_batches(numbered(photos), batch), self.reconstruct, self.batches_at_once)
         try:
-            yield from images
+            for _, images in results:
+                yield images
         finally:
-            images.close()
-
-    def _reconstruct_all(self, batches: Generator[Pixels, None, None]) -> Iterator[Pixels]:
-        try:
-            yield from map_ahead(self.reconstruct, batches, self._width)
-        finally:
-            batches.close()
+            results.close()
 
     def close(self) -> None:
         """Let go of the backend; later calls raise UsageError. Closing twice is fine."""
@@ -226,6 +226,12 @@ class Inverter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Callable[..., Inverter], tuple[Any, ...]]:
+        """Pickle as a path and options: another process opens the bundle again, on the same backend and device."""
+        self._ready()
+        place = (os.path.abspath(self.bundle.path), self.backend, self.device, self.max_batch)  # noqa: PTH100
+        return _reopen, (*place, self._options)
 
     def __repr__(self) -> str:
         encoder = self.bundle.manifest.encoder.name
@@ -320,11 +326,11 @@ class Inverter:
         def fill(chunk: slice) -> None:
             results[chunk] = function(chunk)
 
-        if len(chunks) == 1 or self._width == 1:
+        if len(chunks) == 1 or self.batches_at_once == 1:
             for chunk in chunks:
                 fill(chunk)
         else:
-            deque(map_ahead(fill, chunks, self._width), maxlen=0)
+            deque(map_ahead(fill, chunks, self.batches_at_once), maxlen=0)
         return results
 
     def _reconstruct_chunk(self, images: Pixels) -> Pixels:

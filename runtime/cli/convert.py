@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
+from deepsim.runtime.cli.bulk import (
+    Bulk,
+    Pictures,
+    bulk_options,
+    check_inputs_stay,
+    identity,
+    make_pictures,
+    over_photographs,
+)
 from deepsim.runtime.cli.options import (
     backend_options,
     bundle_argument,
@@ -20,15 +30,16 @@ from deepsim.runtime.cli.options import (
     output_option,
     overwrite_option,
     photos_argument,
-    png_paths,
 )
-from deepsim.runtime.errors import UsageError
-from deepsim.runtime.features import check_writable, fit_rows, read_features, write_features
-from deepsim.runtime.images import find_images, prepare, save_png
-from deepsim.runtime.inputs import check_keep
+from deepsim.runtime.dataset import Photograph, numbered, path_of, stamp
+from deepsim.runtime.errors import DataError, UsageError
+from deepsim.runtime.features import FeatureFile, Layout, check_writable, layout_of, output_files, read_features
+from deepsim.runtime.file_names import png_paths
+from deepsim.runtime.images import find_images, save_png
+from deepsim.runtime.inputs import check_keep, feature_rows
+from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.partial import PartialFeatures
 from deepsim.runtime.pixels import Pixels
-
-_T = TypeVar("_T")
 
 
 def _examples(*lines: str) -> str:
@@ -39,101 +50,185 @@ def _examples(*lines: str) -> str:
     epilog=_examples(
         "deepsim encode norm2.deepsim photos/ -o features.npy",
         "deepsim encode fc6.deepsim a.jpg b.png -o features.h5 --backend onnxruntime",
+        "deepsim encode fc6.deepsim photos/ -o features.h5 --on-error skip --resume",
     )
 )
 @bundle_argument
 @photos_argument
-@output_option("Features to write: .npy .npz .h5 .mat .csv (.npz, .h5 and .mat keep the photographs' names).")
-@overwrite_option
+@output_option("Features to write: .npy .npz .h5 .mat .csv, with the photographs' names (beside .npy and .csv).")
+@bulk_options
 @backend_options
-def encode(bundle: Path, photos: Sequence[Path], output: Path, overwrite: bool, **where: Any) -> None:
-    """Compute the features of photographs (files or folders), one row each."""
+def encode(bundle: Path, photos: Sequence[Path], output: Path, bulk: Bulk, **where: Any) -> None:
+    """Compute the features of photographs (files or folders), one row each.
+
+    Rows are kept on the disk as they come: a run that stopped goes on with --resume.
+    """
     check_writable(output)
-    check_absent([output], overwrite)
-    paths = find_images(photos)
+    photographs = list(numbered(find_images(photos)))
+    check_inputs_stay(output_files(output), _paths(photographs), bundle)
+    check_absent(output_files(output), bulk.overwrite)
     with open_inverter(bundle, **where) as inverter:
-        parts = [inverter.encode(group) for group in _groups(paths, inverter.max_batch, "encode")]
-    features = np.concatenate(parts)
-    write_features(output, features, [str(path) for path in paths])
+        check_writable(output, (len(photographs), *inverter.feature_shape))
+        done = _encode(inverter, photographs, output, bulk)
+        shape = (done, *inverter.feature_shape)
     footer(
-        f"{output}: features of {len(paths)} photographs, float32 {features.shape}",
+        f"{output}: features of {bulk.outcome(done, 'photographs')}, float32 {shape}",
         f"deepsim decode {bundle} {output} -o images",
     )
+
+
+def _encode(inverter: Inverter, photographs: Sequence[Photograph], output: Path, bulk: Bulk) -> int:
+    """Write the features of photographs; return of how many."""
+    job = dict(zip(("bundle", "backend"), identity(inverter), strict=True))
+    with PartialFeatures.open(output, inverter.feature_shape, job, bulk.resume, bulk.overwrite) as partial:
+        todo = [photograph for photograph in photographs if not partial.has(photograph)]
+        over_photographs(
+            *(inverter, todo, bulk, inverter.encode),
+            lambda batch, features: partial.add(batch.photographs, features),
+        )
+        if bulk.left_out == len(photographs):
+            bulk.outcome(0, "features")  # raises
+        return partial.publish(photographs)
 
 
 @click.command(
     epilog=_examples(
         "deepsim decode fc6.deepsim features.npy -o images",
-        "deepsim decode fc6.deepsim decoded.mat --key features --transpose -o images --full",
+        "deepsim decode fc6.deepsim decoded.mat --key features --axes CN -o images --full",
+        "deepsim decode norm2.deepsim matconvnet.mat --axes HWCN -o images",
     )
 )
 @bundle_argument
 @click.argument("features", type=click.Path(path_type=Path))
-@output_option("Folder for the PNG images.")
+@output_option("Folder for the PNG images, named after the photographs where the file has names.")
 @click.option("--key", help="Which array of a .npz, .h5 or .mat file; needed when it holds several.")
 @click.option(
-    "--transpose", is_flag=True, help="Reverse the array's axes first: photographs last, as MATLAB users store it."
+    "--axes",
+    help="Order of the array's axes: NCHW (PyTorch), NHWC (TensorFlow), HWCN (MatConvNet), WHCN (NCHW as MATLAB sees "
+    "it), CN (codes in columns), N(CWH) (rows that MATLAB flattened). Needed unless there is only one way to read it.",
 )
+@click.option("--transpose", is_flag=True, hidden=True)
 @click.option("--full", is_flag=True, help="Write the generator's whole image, not the central 227x227.")
-@overwrite_option
+@bulk_options
 @backend_options
 def decode(
     bundle: Path,
     features: Path,
     output: Path,
     key: str | None,
+    axes: str | None,
     transpose: bool,
     full: bool,
-    overwrite: bool,
+    bulk: Bulk,
     **where: Any,
 ) -> None:
     """Generate an image from every row of a feature file (.npy .npz .h5 .mat .csv).
 
-    Rows are features of the bundle's layer, as (C, H, W) or flattened in that order.
+    Rows are features of the bundle's layer, as (C, H, W) or flattened in that order, unless --axes names another.
     """
+    if transpose:
+        raise UsageError("--transpose: several orders have the photographs last. Name one: --axes WHCN, HWCN or CN.")
     check_folder(output)
     found = read_features(features, key)
-    values = found.values.T if transpose else found.values
-    names = found.names if found.names and len(found.names) == len(values) else [""] * len(values)
-    targets = png_paths(output, names)
-    check_absent(targets, overwrite)
     with open_inverter(bundle, **where) as inverter:
-        rows = fit_rows(values, inverter.feature_shape, str(features))
-        rows = rows.astype(np.float32) if rows.dtype.kind in "iu" else rows
-        for chunk in _groups(range(len(rows)), inverter.max_batch, "decode"):
-            images = inverter.decode(rows[chunk[0] : chunk[-1] + 1], full=full)
-            _save_all(images, [targets[index] for index in chunk])
-    footer(f"{output}: {len(targets)} images", f"deepsim encode {bundle} {output} -o again.npy")
+        layout = layout_of(found.shape, inverter.feature_shape, str(features), axes)
+        names = _names(found, layout.count)
+        check_inputs_stay(png_paths(output, names), [features], bundle)
+        pictures = Pictures(output, names, bulk)
+        recipe = ("decode", stamp(features), key, layout.groups, full, *identity(inverter))
+        numbers = pictures.to_make(map(str, range(layout.count)), recipe)
+        done = _decode(inverter, found, layout, pictures, numbers, full, bulk)
+    before = layout.count - len(numbers)
+    footer(f"{output}: {bulk.outcome(done, 'images', before)}", f"deepsim encode {bundle} {output} -o again.npy")
+
+
+def _names(found: FeatureFile, count: int) -> list[str]:
+    """Return the names of the photographs, empty ones where the file has none."""
+    if found.names and len(found.names) != count:
+        raise DataError(f"{found.path}: {len(found.names)} names for {count} rows, expected one for each.")
+    return list(found.names or [""] * count)
+
+
+def _decode(
+    inverter: Inverter,
+    found: FeatureFile,
+    layout: Layout,
+    pictures: Pictures,
+    numbers: Sequence[int],
+    full: bool,
+    bulk: Bulk,
+) -> int:
+    """Write the images of these rows; return of how many."""
+    done = 0
+    with tqdm(total=len(numbers), unit="image", disable=None) as bar, bulk.going_on(lambda: done, len(numbers)):
+        for due in _batches(numbers, inverter.max_batch):
+            rows, error = _usable_rows(found, layout, due, bulk)
+            if rows:
+                images = inverter.decode(np.stack(list(rows.values())), full=full)
+                for number, image in zip(rows, images, strict=True):
+                    pictures.save(number, image)
+            done += len(rows)
+            bar.update(len(due))
+            if error is not None:
+                raise error
+    return done
+
+
+def _batches(numbers: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Cut increasing numbers where one is missing and after ``size`` of them, so that a batch is one piece."""
+    cut: list[list[int]] = []
+    for number in numbers:
+        if cut and number == cut[-1][-1] + 1 and len(cut[-1]) < size:
+            cut[-1].append(number)
+        else:
+            cut.append([number])
+    return list(cut)
+
+
+def _usable_rows(
+    found: FeatureFile, layout: Layout, due: Sequence[int], bulk: Bulk
+) -> tuple[dict[int, NDArray[np.float32]], DataError | None]:
+    """Read these rows; return the finite ones, with "stop" those before the first that is not, and its error."""
+    values = found.values if layout.axis is None else found.part(layout.axis, due[0], due[-1] + 1)
+    rows = layout.rows(values)
+    rows = rows.astype(np.float32) if rows.dtype.kind in "iu" else rows
+    usable: dict[int, NDArray[np.float32]] = {}
+    for number, row in zip(due, rows, strict=True):
+        try:
+            usable[number] = feature_rows(row, f"{found.path}, row {number}")
+        except DataError as error:
+            if bulk.on_error == "stop":
+                return usable, error
+            bulk.report(Photograph(number, found.path), error)
+    return usable, None
 
 
 @click.command(
     epilog=_examples(
         "deepsim reconstruct norm2.deepsim photos/ -o images",
         "deepsim reconstruct norm2.deepsim a.jpg b.jpg -o images --side-by-side",
+        "deepsim reconstruct norm2.deepsim photos/ -o images --on-error skip --resume",
     )
 )
 @bundle_argument
 @photos_argument
 @output_option("Folder for the PNG images, one per photograph.")
 @click.option("--side-by-side", is_flag=True, help="Put the photograph, as the encoder saw it, left of its image.")
-@overwrite_option
+@bulk_options
 @backend_options
 def reconstruct(
-    bundle: Path, photos: Sequence[Path], output: Path, side_by_side: bool, overwrite: bool, **where: Any
+    bundle: Path, photos: Sequence[Path], output: Path, side_by_side: bool, bulk: Bulk, **where: Any
 ) -> None:
     """Reconstruct photographs (files or folders) from their features."""
-    paths, targets = _photos_and_targets(photos, output, overwrite)
-    with open_inverter(bundle, **where) as inverter, tqdm(total=len(paths), unit="image", disable=None) as bar:
-        done = 0
-        for images in inverter.stream(paths, inverter.max_batch):
-            group = slice(done, done + len(images))
-            if side_by_side:
-                originals = np.stack([prepare(path) for path in paths[group]])
-                images = np.concatenate([originals, images], axis=2)
-            _save_all(images, targets[group])
-            done += len(images)
-            bar.update(len(images))
-    footer(f"{output}: {len(paths)} images", f"deepsim reencode {bundle} {photos[0]} -o strips")
+    photographs, pictures = _plan(photos, output, bundle, bulk)
+    with open_inverter(bundle, **where) as inverter:
+
+        def function(pixels: Pixels) -> Pixels:
+            images = inverter.reconstruct(pixels)
+            return np.concatenate([pixels, images], axis=2) if side_by_side else images
+
+        words = make_pictures(inverter, photographs, pictures, ("reconstruct", side_by_side), bulk, function)
+    footer(f"{output}: {words}", f"deepsim reencode {bundle} {photos[0]} -o strips")
 
 
 @click.command(
@@ -149,25 +244,25 @@ def reconstruct(
 @click.option(
     "--keep", default="1,2,4,8", show_default=True, help="Iterations to show, increasing, with commas between."
 )
-@overwrite_option
+@bulk_options
 @backend_options
 def reencode(
-    bundle: Path, photos: Sequence[Path], output: Path, iterations: int, keep: str, overwrite: bool, **where: Any
+    bundle: Path, photos: Sequence[Path], output: Path, iterations: int, keep: str, bulk: Bulk, **where: Any
 ) -> None:
     """Reconstruct photographs, then the reconstructions, over and over (paper, Figure 6).
 
     Writes a strip per photograph: the photograph as the encoder saw it, then the kept iterations.
     """
     kept = check_keep(iterations, _numbers(keep))
-    paths, targets = _photos_and_targets(photos, output, overwrite)
+    photographs, pictures = _plan(photos, output, bundle, bulk)
     with open_inverter(bundle, **where) as inverter:
-        pairs = list(zip(paths, targets, strict=True))
-        for group in _groups(pairs, inverter.max_batch, "reencode"):
-            originals = np.stack([prepare(path) for path, _ in group])
-            images = inverter.reencode(originals, iterations, kept)  # (n, len(keep), 227, 227, 3)
-            strips = [_strip([original, *row]) for original, row in zip(originals, images, strict=True)]
-            _save_all(strips, [target for _, target in group])
-    footer(f"{output}: {len(paths)} strips", f"deepsim bench {bundle}")
+
+        def function(pixels: Pixels) -> list[Pixels]:
+            images = inverter.reencode(pixels, iterations, kept)  # (n, len(keep), 227, 227, 3)
+            return [_strip([original, *row]) for original, row in zip(pixels, images, strict=True)]
+
+        words = make_pictures(inverter, photographs, pictures, ("reencode", iterations, kept), bulk, function)
+    footer(f"{output}: {words.replace('images', 'strips')}", f"deepsim bench {bundle}")
 
 
 @click.command(epilog=_examples("deepsim interpolate fc6.deepsim cat.jpg dog.jpg -o strip.png --steps 8"))
@@ -184,27 +279,24 @@ def interpolate(
     """Decode features on the straight line between two photographs' (paper, Figure 7)."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"{output}: expected a name ending in .png. Rename the output.")
+    check_inputs_stay([output], [photo_a, photo_b], bundle)
     check_absent([output], overwrite)
     with open_inverter(bundle, **where) as inverter:
         save_png(_strip(list(inverter.interpolate(photo_a, photo_b, steps))), output)
     footer(f"{output}: {steps} images in a row", f"deepsim reencode {bundle} {photo_a} -o strips")
 
 
-def _photos_and_targets(photos: Sequence[Path], output: Path, overwrite: bool) -> tuple[list[Path], list[Path]]:
+def _plan(photos: Sequence[Path], output: Path, bundle: Path, bulk: Bulk) -> tuple[list[Photograph], Pictures]:
     """List the photographs and where their images go, all checked before any work."""
     check_folder(output)
-    paths = find_images(photos)
-    targets = png_paths(output, [str(path) for path in paths])
-    check_absent(targets, overwrite)
-    return paths, targets
+    photographs = list(numbered(find_images(photos, apart_from=output)))
+    names = [photograph.name for photograph in photographs]
+    check_inputs_stay(png_paths(output, names), _paths(photographs), bundle)
+    return photographs, Pictures(output, names, bulk)
 
 
-def _groups(items: Sequence[_T], size: int, what: str) -> Iterator[Sequence[_T]]:
-    """Cut items into groups of ``size`` under a progress bar."""
-    with tqdm(total=len(items), unit="image", desc=what, disable=None) as bar:
-        for start in range(0, len(items), size):
-            yield items[start : start + size]
-            bar.update(len(items[start : start + size]))
+def _paths(photographs: Sequence[Photograph]) -> list[Path]:
+    return [path_of(photograph) for photograph in photographs]
 
 
 def _numbers(text: str) -> list[int]:
@@ -218,8 +310,3 @@ def _numbers(text: str) -> list[int]:
 
 def _strip(images: Sequence[Pixels]) -> Pixels:
     return np.concatenate(images, axis=1)
-
-
-def _save_all(images: Sequence[Pixels] | Pixels, targets: Sequence[Path]) -> None:
-    for image, target in zip(images, targets, strict=True):
-        save_png(image, target)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ import click
 
 from deepsim.runtime.backends import AUTO_ORDER, BACKENDS
 from deepsim.runtime.errors import UsageError
+from deepsim.runtime.images import identity_of
 from deepsim.runtime.inverter import Inverter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -61,8 +61,11 @@ def open_inverter(bundle: Path, backend: str, device: str, max_batch: int) -> In
     return inverter
 
 
-def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise UsageError, before any work, when an output file exists and ``overwrite`` is not set, or is a folder."""
+def check_absent(paths: Iterable[Path], overwrite: bool, why: str = "", other: str = "choose another output") -> None:
+    """Raise UsageError, before any work, when an output file exists and ``overwrite`` is not set, or is a folder.
+
+    ``why`` says more of what exists, ``other`` what can be done besides replacing it.
+    """
     existing = [path for path in paths if path.exists() or path.is_symlink()]
     for path in existing:
         if path.is_dir():
@@ -70,28 +73,24 @@ def check_absent(paths: Iterable[Path], overwrite: bool) -> None:
     if existing and not overwrite:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise UsageError(
-            f"{existing[0]}{more}: exists already. Choose another output, or pass --overwrite to replace it."
+            f"{existing[0]}{more}: exists already{f', {why}' if why else ''}. "
+            f"{other[0].upper()}{other[1:]}, or pass --overwrite to replace it."
         )
+
+
+def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise UsageError when an output is one of the inputs, whatever links or spellings lead to it."""
+    known = {identity: path for path in inputs if (identity := identity_of(path)) is not None}
+    for output in outputs:
+        identity = identity_of(output)
+        if identity in known:
+            raise UsageError(f"{output}: is the input {known[identity]}, expected another place.")
 
 
 def check_folder(folder: Path) -> None:
     """Raise UsageError when ``folder`` exists and is no folder."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, expected a folder to write images to. Choose another -o.")
-
-
-def png_paths(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Return one path ``folder/STEM.png`` per name, distinct also where stems are equal, and always in ``folder``."""
-    taken: set[str] = set()
-    paths = []
-    for index, name in enumerate(names):
-        stem = re.sub(r"[^\w.-]", "_", Path(name.replace("\0", "_")).stem).strip(".")[:100] or f"{index:06d}"
-        unique, number = stem, 2
-        while unique.lower() in taken:
-            unique, number = f"{stem}_{number}", number + 1
-        taken.add(unique.lower())
-        paths.append(folder / f"{unique}.png")
-    return paths
 
 
 def footer(written: str, following: str) -> None:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -6,6 +8,7 @@ from PIL import Image
 from deepsim.runtime.cli import main
 from deepsim.runtime.features import read_features
 from deepsim.runtime.images import read_image, save_png
+from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
 
 
@@ -52,18 +55,34 @@ def test_decode_without_names_numbers_images(deepsim, bundle_of, tmp_path):
     assert sorted(path.name for path in (tmp_path / "images").iterdir()) == ["000000.png", "000001.png"]
 
 
-def test_decode_flattened_transposed_and_whole_numbers(deepsim, inverter_of, bundle_of, tmp_path):
+def test_decode_flattened_and_whole_numbers(deepsim, inverter_of, bundle_of, tmp_path):
     values = np.random.default_rng(0).integers(0, 3, (2, 4, 14, 14))
-    inverter = inverter_of("tiny-rgb", "cpu")
-    wanted = inverter.decode(values.astype(np.float32))
+    wanted = inverter_of("tiny-rgb", "cpu").decode(values.astype(np.float32))
     (tmp_path / "f.csv").write_text("\n".join(",".join(map(str, row)) for row in values.reshape(2, -1)))
     deepsim("decode", bundle_of("tiny-rgb"), tmp_path / "f.csv", "-o", tmp_path / "flat")
-    np.save(tmp_path / "t.npy", values.T)
-    deepsim("decode", bundle_of("tiny-rgb"), tmp_path / "t.npy", "-o", tmp_path / "turned", "--transpose")
-    for folder in ("flat", "turned"):
-        np.testing.assert_array_equal(read_image(tmp_path / folder / "000001.png"), wanted[1])
-    result = deepsim("decode", bundle_of("tiny-rgb"), tmp_path / "t.npy", "-o", tmp_path / "no", code=3)
-    assert "--transpose" in result.stderr and not (tmp_path / "no").exists()
+    np.testing.assert_array_equal(read_image(tmp_path / "flat/000001.png"), wanted[1])
+
+
+@pytest.mark.parametrize(("axes", "order"), [("HWCN", (2, 3, 1, 0)), ("WHCN", (3, 2, 1, 0)), ("NHWC", (0, 2, 3, 1))])
+def test_decode_axes_that_are_named(deepsim, inverter_of, bundle_of, tmp_path, axes, order):
+    values = np.random.default_rng(0).standard_normal((3, 4, 14, 14)).astype(np.float32)
+    wanted = inverter_of("tiny-rgb", "cpu").decode(values)
+    np.save(tmp_path / "f.npy", values.transpose(order))
+    command = ("decode", bundle_of("tiny-rgb"), tmp_path / "f.npy", "-o", tmp_path / "images", "--max-batch", 2)
+    asked = deepsim(*command, code=3)
+    assert "can be read as" in asked.stderr and axes in asked.stderr and not (tmp_path / "images").exists()
+    deepsim(*command, "--axes", axes)
+    for index in range(3):
+        np.testing.assert_array_equal(read_image(tmp_path / f"images/{index:06d}.png"), wanted[index])
+    assert "Name one: --axes WHCN, HWCN" in deepsim(*command, "--transpose", "--overwrite", code=2).stderr
+    assert "axes 'HWXN'" in deepsim(*command, "--axes", "HWXN", "--overwrite", code=2).stderr
+
+
+def test_decode_one_feature_without_an_axis_of_photographs(deepsim, tiny, bundle_of, tmp_path):
+    value = np.random.default_rng(0).standard_normal(20).astype(np.float32)
+    np.save(tmp_path / "f.npy", value)
+    deepsim("decode", bundle_of("tiny"), tmp_path / "f.npy", "-o", tmp_path / "images", "--axes", "C")
+    np.testing.assert_array_equal(read_image(tmp_path / "images/000000.png"), tiny.decode(value[None])[0])
 
 
 def test_reconstruct_and_side_by_side(deepsim, bundle_of, photos, tmp_path, tiny):
@@ -164,12 +183,180 @@ def test_exit_codes(deepsim, bundle_of, photos, tmp_path, monkeypatch, arguments
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}  # nothing left behind
 
 
-def test_unreadable_photograph_is_named(deepsim, bundle_of, photos, tmp_path):
-    (photos / "p1.png").write_bytes((photos / "p1.png").read_bytes()[:100])
-    for command in ("encode", "reconstruct", "reencode"):
-        output = tmp_path / ("f.npy" if command == "encode" else "out")
-        result = deepsim(command, bundle_of("tiny"), photos, "-o", output, code=3)
-        assert "p1.png: unreadable" in result.stderr
+@pytest.fixture
+def many(photos):
+    """Five photographs, of which the fourth is cut off."""
+    for index, photo in enumerate(photographs(5, seed=1)):
+        save_png(photo, photos / f"p{index}.png")
+    whole = (photos / "p3.png").read_bytes()
+    (photos / "p3.png").write_bytes(whole[:100])
+    return photos, whole
+
+
+COMMANDS = [
+    ("encode", "f.npz", ()),
+    ("encode", "f.npy", ()),
+    ("reconstruct", "out", ("--side-by-side",)),
+    ("reencode", "out", ("--iterations", 2, "--keep", "1,2")),
+]
+
+
+@pytest.mark.parametrize(("command", "output", "options"), COMMANDS)
+def test_what_was_done_before_a_bad_photograph_stays(deepsim, bundle_of, many, tmp_path, command, output, options):
+    photos, whole = many
+    start = (command, bundle_of("tiny"), photos, "-o", tmp_path / output, *options, "--max-batch", 2)
+    stopped = deepsim(*start, code=3).stderr
+    assert "p3.png: unreadable" in stopped and "3 of 5 are done" in stopped and "--resume" in stopped
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*")}
+    assert sorted(path.name for path in kept) == (["p0.png", "p1.png", "p2.png"] if output == "out" else [])
+    assert "--resume" in deepsim(*start, code=2).stderr  # neither replaced nor gone on with unless told
+    (photos / "p3.png").write_bytes(whole)
+    went_on = deepsim(*start, "--resume").stderr
+    assert "5 photographs" in went_on or ("5 " in went_on and "3 of them before" in went_on)
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    again = (command, bundle_of("tiny"), photos, "-o", tmp_path / "again" / output, *options, "--max-batch", 2)
+    deepsim(*again)
+    if output == "out":
+        for path in (tmp_path / "out").iterdir():
+            assert path.read_bytes() == (tmp_path / "again/out" / path.name).read_bytes()
+        assert len(list((tmp_path / "out").iterdir())) == 5
+    else:
+        found, wanted = read_features(tmp_path / output), read_features(tmp_path / "again" / output)
+        np.testing.assert_array_equal(found.values, wanted.values)
+        assert found.names == wanted.names and found.index == (0, 1, 2, 3, 4)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(("command", "output", "options"), COMMANDS)
+def test_bad_photographs_are_left_out(deepsim, bundle_of, many, tmp_path, caplog, command, output, options):
+    photos, _ = many
+    start = (command, bundle_of("tiny"), photos, "-o", tmp_path / output, *options)
+    assert "4 " in (said := deepsim(*start, "--on-error", "skip").stderr) and "1 left out" in said
+    assert any("p3.png: unreadable" in message for message in caplog.messages)
+    if output == "out":
+        assert sorted(path.stem for path in (tmp_path / "out").iterdir()) == ["p0", "p1", "p2", "p4"]
+    else:
+        found = read_features(tmp_path / output)
+        assert found.index == (0, 1, 2, 4) and found.names[3].endswith("p4.png") and len(found.values) == 4
+    for path in photos.iterdir():
+        path.write_bytes(b"no image")
+    command = (command, bundle_of("tiny"), photos, "-o", tmp_path / "none" / output, *options, "--on-error", "skip")
+    assert "all 5 left out" in deepsim(*command, code=3).stderr
+
+
+def test_rows_that_are_not_finite(deepsim, tiny, bundle_of, tmp_path):
+    values = np.random.default_rng(0).standard_normal((5, 20)).astype(np.float32)
+    values[3, 7] = np.nan
+    np.save(tmp_path / "f.npy", values)
+    command = ("decode", bundle_of("tiny"), tmp_path / "f.npy", "-o", tmp_path / "images", "--max-batch", 2)
+    stopped = deepsim(*command, code=3).stderr
+    assert "f.npy, row 3: NaN" in stopped and "3 of 5 are done" in stopped
+    assert sorted(path.stem for path in (tmp_path / "images").iterdir()) == ["000000", "000001", "000002"]
+    skipped = deepsim(*command, "--on-error", "skip", "--resume").stderr
+    assert "4 images, 3 of them before, 1 left out" in skipped
+    np.testing.assert_array_equal(read_image(tmp_path / "images/000004.png"), tiny.decode(values[4:])[0])
+
+
+def test_going_on_with_something_else_is_refused(deepsim, bundle_of, photos, tmp_path):
+    command = ("reconstruct", bundle_of("tiny"), photos, "-o", tmp_path / "out", "--resume")
+    deepsim(*command)
+    assert "3 images, 3 of them before" in deepsim(*command).stderr
+    assert "made from something else" in deepsim(*command, "--side-by-side", code=2).stderr
+    other = ("reconstruct", bundle_of("tiny-rgb"), photos, "-o", tmp_path / "out", "--resume")
+    assert "(and 2 more): exists already, made from something else" in deepsim(*other, code=2).stderr
+    save_png(photographs(1, seed=9)[0], photos / "p1.png")
+    assert "p1.png: exists already, made from" in deepsim(*command, code=2).stderr
+    assert "3 images, 2 of them before" in deepsim(*command, "--overwrite").stderr
+
+    (photos / "p2.png").write_bytes(b"")
+    encode = ("encode", bundle_of("tiny"), photos, "-o", tmp_path / "f.npy")
+    deepsim(*encode, code=3)
+    other = ("encode", bundle_of("tiny-rgb"), photos, "-o", tmp_path / "f.npy", "--resume", "--on-error", "skip")
+    assert "rows of bundle" in deepsim(*other, code=2).stderr
+    deepsim(*other, "--overwrite", code=2)  # asks for both: goes on with another bundle's rows
+    deepsim(*encode, "--overwrite", "--on-error", "skip")
+    assert read_features(tmp_path / "f.npy").index == (0, 1)
+
+
+def test_features_of_a_killed_run_are_not_computed_again(deepsim, bundle_of, photos, tmp_path, monkeypatch):
+    seen = []
+
+    def killed(self, pixels):
+        seen.append(len(pixels))
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return encode(self, pixels)
+
+    encode = Inverter.encode
+    monkeypatch.setattr(Inverter, "encode", killed)
+    command = ("encode", bundle_of("tiny"), photos, "-o", tmp_path / "f.npy", "--max-batch", 1, "--resume")
+    deepsim(*command, code=130)
+    folder = tmp_path / ".f.npy.partial"
+    with (folder / "rows.f32").open("ab") as rows, (folder / "rows.jsonl").open("ab") as lines:
+        rows.write(b"half a row")
+        lines.write(b'["half a li')
+    deepsim(*command)
+    assert seen == [1, 1, 1, 1]
+    monkeypatch.undo()
+    deepsim("encode", bundle_of("tiny"), photos, "-o", tmp_path / "whole.npy", "--max-batch", 1)
+    assert (tmp_path / "f.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "reencode"])
+def test_photographs_are_never_replaced_by_their_images(deepsim, bundle_of, photos, tmp_path, command):
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    (tmp_path / "link").symlink_to(photos)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/p1.png").symlink_to(photos / "p1.png")
+    (tmp_path / "hard").mkdir()
+    (tmp_path / "hard/p1.png").hardlink_to(photos / "p1.png")
+    for output in (photos, tmp_path / "link", photos / ".." / "photos", tmp_path / "out", tmp_path / "hard"):
+        for options in ((), ("--overwrite",), ("--resume",), ("--overwrite", "--resume")):
+            said = deepsim(command, bundle_of("tiny"), photos, "-o", output, *options, code=2).stderr
+            assert "is the input" in said
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
+    strip = ("interpolate", bundle_of("tiny"), photos / "p0.png", photos / "p1.png", "--overwrite", "-o")
+    assert "is the input" in deepsim(*strip, photos / "p1.png", code=2).stderr
+    inside = (command, bundle_of("tiny"), photos, "-o", bundle_of("tiny") / "engines", "--overwrite")
+    assert "in the bundle" in deepsim(*inside, code=2).stderr
+
+
+def test_images_among_the_photographs_are_not_taken_for_some(deepsim, bundle_of, photos, tmp_path):
+    command = ("reconstruct", bundle_of("tiny"), photos, "-o", photos / "out")
+    assert "3 images" in deepsim(*command).stderr
+    assert "3 images, 3 of them before" in deepsim(*command, "--resume").stderr
+
+
+def test_long_names_and_names_that_are_not_utf_8(deepsim, bundle_of, tmp_path):
+    names = [
+        "写" * 80 + ".png",
+        "写" * 80 + "真.png",
+        "a" * 251 + ".png",
+        "é" * 60 + ".png",
+        os.fsdecode(b"caf\xe9.png"),
+    ]
+    for name, photo in zip(names, photographs(len(names)), strict=True):
+        save_png(photo, tmp_path / "photos" / name)
+    for command in ("reconstruct", "reencode"):
+        deepsim(command, bundle_of("tiny"), tmp_path / "photos", "-o", tmp_path / command)
+        made = [path.name for path in (tmp_path / command).iterdir()]
+        assert len(made) == len(names) and max(len(os.fsencode(name)) for name in made) < 143
+        assert "caf_xe9.png" in made and "é" * 60 + ".png" in made and "写" * 40 + ".png" in made
+    for suffix in ("npy", "npz", "csv", "h5", "mat"):
+        output = tmp_path / "features" / f"{'写' * 70}.{suffix}"
+        deepsim("encode", bundle_of("tiny"), tmp_path / "photos", "-o", output)
+        found = read_features(output)
+        assert any(name.endswith(r"caf\xe9.png") for name in found.names)
+        deepsim("decode", bundle_of("tiny"), output, "-o", tmp_path / f"images-{suffix}")
+        assert "写" * 40 + "_2.png" in {path.name for path in (tmp_path / f"images-{suffix}").iterdir()}
+
+
+def test_photographs_of_windows_and_names_with_dots(deepsim, bundle_of, tmp_path):
+    names = ["C:\\photos\\a.JPG", "C:\\photos\\b.jpg", "img.001", "img.002", "v1.2.jfif"]
+    np.savez(tmp_path / "f.npz", features=np.ones((5, 20), np.float32), names=np.array(names))
+    deepsim("decode", bundle_of("tiny"), tmp_path / "f.npz", "-o", tmp_path / "images")
+    written = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert written == ["a.png", "b.png", "img.001.png", "img.002.png", "v1.2.png"]
 
 
 def test_damaged_bundle(deepsim, bundle_of, photos, tmp_path):

@@ -1,0 +1,173 @@
+"""What the commands on many photographs share: outputs checked before any work, bad inputs, and going on later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+from tqdm import tqdm
+
+from deepsim.runtime.cli.options import check_absent, check_apart, overwrite_option
+from deepsim.runtime.dataset import Batch, OnError, Photograph, compute_ahead, path_of, read_batches, stamp
+from deepsim.runtime.errors import DataError, UsageError
+from deepsim.runtime.file_names import png_paths
+from deepsim.runtime.files import sha256
+from deepsim.runtime.images import png_text, save_png
+from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.pixels import Pixels
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_log = logging.getLogger("deepsim")
+_MADE = "deepsim"  # keyword of the text in our PNGs that tells what they were made from
+
+
+@dataclass
+class Bulk:
+    """How a command treats what exists already and what cannot be read; counts what it leaves out."""
+
+    overwrite: bool
+    resume: bool
+    on_error: OnError
+    left_out: int = field(default=0)
+
+    def report(self, photograph: Photograph, error: DataError) -> None:
+        """Name what is left out."""
+        self.left_out += 1
+        _log.warning("left out %s", error)
+
+    def outcome(self, done: int, what: str, before: int = 0) -> str:
+        """Say how many were done, in earlier runs too, and left out. Raises DataError when all were left out."""
+        if done + before == 0 and self.left_out:
+            raise DataError(f"{what}: none made, all {self.left_out} left out (see above), expected usable ones.")
+        kept = f", {before} of them before" if before else ""
+        return f"{done + before} {what}{kept}" + (f", {self.left_out} left out (see above)" if self.left_out else "")
+
+    @contextmanager
+    def going_on(self, count: Callable[[], int], total: int) -> Iterator[None]:
+        """Add to an error about bad input how many are done, and how to go on."""
+        try:
+            yield
+        except DataError as error:
+            if self.on_error == "stop":
+                error.args = (f"{error} {count()} of {total} are done: go on with --resume or --on-error skip.",)
+            raise
+
+
+def bulk_options(command: _F) -> _F:
+    """Add --overwrite, --resume and --on-error; the command gets them as one :class:`Bulk` named ``bulk``."""
+
+    @wraps(command)
+    def with_bulk(overwrite: bool, resume: bool, on_error: OnError, **others: Any) -> Any:
+        return command(bulk=Bulk(overwrite, resume, on_error), **others)
+
+    wrapped = overwrite_option(with_bulk)
+    wrapped = click.option("--resume", is_flag=True, help="Go on where an earlier run stopped; keep what it made.")(
+        wrapped
+    )
+    choice = click.option(
+        *("--on-error", "on_error"),
+        type=click.Choice(["stop", "skip"]),
+        default="stop",
+        show_default=True,
+        help="What to do about an unusable photograph or row; what was done before it stays either way.",
+    )
+    return cast(_F, choice(wrapped))
+
+
+class Pictures:
+    """The images of a command: where they go, what each depends on, and which are there from an earlier run."""
+
+    def __init__(self, output: Path, names: Sequence[str], bulk: Bulk) -> None:
+        """Name an image for every input. Raises UsageError when one exists already and may not."""
+        self.targets = png_paths(output, names)
+        self._names, self._bulk = names, bulk
+        self._made_from: list[str] = []
+        if not bulk.resume:
+            check_absent(self.targets, bulk.overwrite, other="pass --resume to go on")
+
+    def to_make(self, stamps: Iterable[str], recipe: Sequence[object]) -> list[int]:
+        """Return the numbers of the images to make; ``recipe`` and an input's stamp tell what an image depends on.
+
+        Raises UsageError, with ``resume``, when an image is there that was made from anything else.
+        """
+        self._made_from = [
+            sha256(repr((*recipe, name, found)).encode())[:32] for name, found in zip(self._names, stamps, strict=True)
+        ]
+        if not self._bulk.resume:
+            return list(range(len(self.targets)))
+        numbers = [number for number in range(len(self.targets)) if not self._is_made(number)]
+        check_absent([self.targets[number] for number in numbers], self._bulk.overwrite, "made from something else")
+        return numbers
+
+    def save(self, number: int, pixels: Pixels) -> None:
+        """Write an image, uint8 RGB, and in it what it was made from."""
+        save_png(pixels, self.targets[number], {_MADE: self._made_from[number]})
+
+    def _is_made(self, number: int) -> bool:
+        target = self.targets[number]
+        try:
+            return target.is_file() and png_text(target, _MADE) == self._made_from[number]
+        except DataError:
+            return False
+
+
+def over_photographs(
+    inverter: Inverter,
+    photographs: Sequence[Photograph],
+    bulk: Bulk,
+    function: Callable[[Pixels], Any],
+    store: Callable[[Batch, Any], None],
+) -> int:
+    """Apply ``function`` to batches of photographs and ``store`` what it makes, under a progress bar; count them."""
+    done = 0
+    batches = read_batches(photographs, inverter.max_batch, bulk.on_error, bulk.report)
+    with tqdm(total=len(photographs), unit="image", disable=None) as bar:
+        results = compute_ahead(batches, function, inverter.batches_at_once)
+        try:
+            with bulk.going_on(lambda: done, len(photographs)):
+                for batch, result in results:
+                    store(batch, result)
+                    done += len(batch.photographs)
+                    bar.update(len(batch.photographs))
+        finally:
+            results.close()
+    return done
+
+
+def make_pictures(
+    inverter: Inverter,
+    photographs: Sequence[Photograph],
+    pictures: Pictures,
+    recipe: Sequence[object],
+    bulk: Bulk,
+    function: Callable[[Pixels], Sequence[Pixels] | Pixels],
+) -> str:
+    """Make the image of every photograph; return the words for what was done."""
+    numbers = pictures.to_make([stamp(path_of(each)) for each in photographs], (*recipe, *identity(inverter)))
+
+    def store(batch: Batch, images: Sequence[Pixels] | Pixels) -> None:
+        for photograph, image in zip(batch.photographs, images, strict=True):
+            pictures.save(photograph.index, image)
+
+    done = over_photographs(inverter, [photographs[number] for number in numbers], bulk, function, store)
+    return bulk.outcome(done, "images", before=len(photographs) - len(numbers))
+
+
+def identity(inverter: Inverter) -> tuple[str, ...]:
+    """Return what every result depends on besides its input: the bundle's content and what runs it."""
+    return sha256(inverter.bundle.manifest.to_bytes()), inverter.backend
+
+
+def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[Path], bundle: Path) -> None:
+    """Raise UsageError when an output is one of the inputs, by whichever path, or would lie in the bundle."""
+    check_apart(outputs, inputs)
+    for output in outputs:
+        folder = output.parent.resolve()
+        if bundle.is_dir() and bundle.resolve() in (folder, *folder.parents):
+            raise UsageError(f"{output}: in the bundle {bundle}, expected a place outside. Choose another output.")

@@ -1,0 +1,115 @@
+"""Photographs in numbers: read one after the other ahead of the computation, bad ones named, skipped or the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime.errors import DataError
+from deepsim.runtime.features.records import text_of
+from deepsim.runtime.images import Photo, prepare
+from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.prefetch import map_ahead, prefetch
+
+OnError: TypeAlias = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One of many photographs: its place from 0, and what to read it from."""
+
+    index: int
+    photo: Photo
+
+    @property
+    def name(self) -> str:
+        """The path as text, empty for an image that has none."""
+        return text_of(os.fspath(self.photo)) if isinstance(self.photo, (str, os.PathLike)) else ""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photographs that are computed together: who they are, and uint8 RGB (n, 227, 227, 3)."""
+
+    photographs: list[Photograph]
+    pixels: Pixels
+
+
+def numbered(photos: Iterable[Photo]) -> Iterator[Photograph]:
+    """Number photographs from 0, as they come."""
+    return (Photograph(index, photo) for index, photo in enumerate(photos))
+
+
+def path_of(photograph: Photograph) -> Path:
+    """Return the path of a photograph that is a file. Raises TypeError for an image that is none."""
+    return Path(photograph.photo)  # type: ignore[arg-type]  # raises for an image
+
+
+def stamp(path: Path) -> str:
+    """Return what tells a file from a changed one: its size and time of change. Raises DataError."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {getattr(error, 'strerror', None) or error}, expected a file.") from error
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+def read_batches(
+    photographs: Iterable[Photograph],
+    size: int,
+    on_error: OnError = "stop",
+    report: Callable[[Photograph, DataError], None] = lambda photograph, error: None,
+) -> Generator[Batch, None, None]:
+    """Read photographs in batches of ``size``, in order; the last one may be smaller.
+
+    One that cannot be read is handed to ``report`` with "skip" and takes no place in a batch; with "stop" the batch of
+    those before it is yielded, then its DataError raised.
+    """
+    met: list[Photograph] = []
+    pixels: list[Pixels] = []
+    for photograph in photographs:
+        try:
+            pixels.append(prepare(photograph.photo))
+            met.append(photograph)
+        except DataError as error:
+            if on_error == "skip":
+                report(photograph, error)
+                continue
+            if met:
+                yield Batch(met, np.stack(pixels))
+            raise
+        if len(met) == size:
+            yield Batch(met, np.stack(pixels))
+            met, pixels = [], []
+    if met:
+        yield Batch(met, np.stack(pixels))
+
+
+def compute_ahead(
+    batches: Generator[Batch, None, None], function: Callable[[Pixels], NDArray[Any]], width: int
+) -> Generator[tuple[Batch, NDArray[Any]], None, None]:
+    """Yield every batch with what ``function`` makes of its pixels, in order.
+
+    Reading, computing (``width`` batches at once) and what the caller does with a result overlap, a few batches ahead
+    at most. Closing the generator stops all.
+    """
+    results = prefetch(_compute(prefetch(batches), function, width))
+    try:
+        yield from results
+    finally:
+        results.close()
+
+
+def _compute(
+    batches: Generator[Batch, None, None], function: Callable[[Pixels], NDArray[Any]], width: int
+) -> Iterator[tuple[Batch, NDArray[Any]]]:
+    try:
+        yield from map_ahead(lambda batch: (batch, function(batch.pixels)), batches, width)
+    finally:
+        batches.close()

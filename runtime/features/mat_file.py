@@ -1,0 +1,137 @@
+"""Features in MATLAB's .mat: versions 5 to 7, 7.3 (which is HDF5) through h5py, 4 through SciPy; sparse matrices too.
+
+Arrays have the axes that MATLAB shows. Version 5 is written, through SciPy, whose variables are below 2 GiB.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime.errors import UsageError, missing_extra
+from deepsim.runtime.features import hdf5_file, mat5
+from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Labels, Rows, choose, text_of
+
+LIMIT = 1 << 31  # bytes of one variable, version 7 and earlier (MATLAB's documentation of MAT-file versions)
+_HDF5_START = b"\x89HDF\r\n\x1a\n"
+
+
+def read(path: Path, key: str | None) -> FeatureFile:
+    """Read a variable; those of version 7.3 when they are asked for."""
+    with path.open("rb") as file:
+        start, four = file.read(520), b"\0"
+    if _HDF5_START in (start[:8], start[512:520]):
+        return _read_73(path, key)
+    if four in start[:4]:  # no text at the beginning: version 4
+        return _read_4(path, key)
+    variables = {variable.name: variable for variable in mat5.list_variables(path)}
+    numbers, others = _sorted({name: variable.kind for name, variable in variables.items()})
+    chosen = variables[choose(path, numbers, key, others)]
+    names, index = variables.get(NAMES), variables.get(INDEX)
+    labels = Labels(
+        mat5.read_texts(path, names) if names and names.kind in ("cell", "char") else (),
+        _index(mat5.read_numbers(path, index) if index and index.kind in mat5.NUMBERS else None),
+    )
+    if chosen.kind not in (*mat5.NUMBERS, "sparse"):
+        raise ValueError(f"{chosen.name} is a {chosen.kind}, no numbers")
+    return _from_array(path, mat5.read_numbers(path, chosen), labels)
+
+
+def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:
+    """Write three variables, the features at once."""
+    variables: dict[str, Any] = {KEY: rows.whole()}
+    if labels.names:
+        variables[NAMES] = np.array([text_of(name) for name in labels.names], dtype=object)
+    if labels.index:
+        variables[INDEX] = np.array(labels.index, np.int64)
+    _scipy_io().savemat(file, variables)
+
+
+def check(path: Path, shape: tuple[int, ...] | None) -> None:
+    """Raise DeviceError when SciPy is not installed, UsageError for features that the format cannot hold."""
+    _scipy_io()
+    size = 4 * math.prod(shape or (0,))
+    if size >= LIMIT:
+        raise UsageError(
+            f"{path}: {size:,} bytes of features, expected less than {LIMIT:,} in .mat. Choose .h5, .npy or .npz."
+        )
+
+
+def _from_array(path: Path, values: Any, labels: Labels) -> FeatureFile:
+    """Return a variable, a sparse one as rows that become dense when they are asked for."""
+    if not hasattr(values, "toarray"):
+        return FeatureFile.of(path, values, labels)
+    by_row, by_column = values.tocsr(), values.tocsc()
+
+    def cut(axis: int, start: int, stop: int) -> NDArray[Any]:
+        dense: NDArray[Any] = (by_column[:, start:stop] if axis else by_row[start:stop]).toarray()
+        return dense
+
+    return FeatureFile(path, values.shape, values.dtype, cut).labelled(labels)
+
+
+def _read_4(path: Path, key: str | None) -> FeatureFile:
+    variables = _scipy_io().loadmat(path)
+    arrays = [name for name in variables if not name.startswith("__")]
+    return _from_array(path, variables[choose(path, arrays, key)], Labels())
+
+
+def _read_73(path: Path, key: str | None) -> FeatureFile:
+    with hdf5_file.open_file(path) as file:
+        h5py = hdf5_file.module()
+        classes = {name: _class_73(item, h5py) for name, item in file.items() if not name.startswith("#")}
+        numbers, others = _sorted(classes)
+        chosen = file[choose(path, numbers, key, others)]
+        labels = Labels(_names_73(file), _index(np.asarray(file[INDEX]) if INDEX in file else None))
+        if isinstance(chosen, h5py.Group):
+            return _from_array(path, _sparse_73(chosen), labels)
+        return hdf5_file.lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse=True).labelled(labels)
+
+
+def _sorted(classes: dict[str, str]) -> tuple[list[str], list[str]]:
+    """Return the names of numeric variables, and of all others, without those that label rows."""
+    own = [name for name in classes if not name.startswith("__") and name not in (NAMES, INDEX)]
+    numbers = [name for name in own if classes[name] in (*mat5.NUMBERS, "sparse")]
+    return numbers, [name for name in own if name not in numbers]
+
+
+def _class_73(item: Any, h5py: Any) -> str:
+    """Return a variable's class in MATLAB; datasets that MATLAB did not write count by their type."""
+    if "MATLAB_sparse" in item.attrs:
+        return "sparse"
+    if isinstance(item, h5py.Group):
+        return "struct"
+    stored = item.attrs.get("MATLAB_class", b"double" if item.dtype.kind in "fiu" else b"cell")
+    return stored.decode() if isinstance(stored, bytes) else str(stored)
+
+
+def _sparse_73(group: Any) -> Any:
+    """Return a sparse matrix of version 7.3: columns compressed, its count of rows an attribute."""
+    ends = np.asarray(group["jc"])
+    values = np.asarray(group["data"]) if "data" in group else np.empty(0)  # absent where all are 0
+    rows = np.asarray(group["ir"]) if "ir" in group else np.empty(0, np.int64)
+    return mat5.sparse_matrix(values, rows, ends, (int(group.attrs["MATLAB_sparse"]), len(ends) - 1))
+
+
+def _names_73(file: Any) -> tuple[str, ...]:
+    """Return the texts of a cell array: references to arrays of UTF-16 units."""
+    if NAMES not in file or file[NAMES].dtype.kind != "O":
+        return ()
+    units = (np.asarray(file[reference]).ravel() for reference in np.asarray(file[NAMES]).ravel(order="F"))
+    return tuple(unit.astype("<u2").tobytes().decode("utf-16-le", "replace") for unit in units)
+
+
+def _index(array: NDArray[Any] | None) -> tuple[int, ...]:
+    return () if array is None else tuple(int(value) for value in array.ravel())
+
+
+def _scipy_io() -> Any:
+    try:
+        import scipy.io.matlab
+    except ImportError as error:
+        raise missing_extra("scipy", "features") from error
+    return scipy.io

@@ -1,0 +1,48 @@
+"""Names of files made from names of photographs: plain, distinct, and short enough for any file system."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepsim.runtime.images import SUFFIXES
+
+LONGEST = 120  # bytes of a stem: encrypted file systems take 143 in all, and a number and a suffix follow
+
+
+def png_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Return one path ``folder/STEM.png`` per name, distinct also where stems are equal, and always in ``folder``.
+
+    The stem is what follows the last ``/`` or, in a Windows path, the last backslash, without an image's suffix; an
+    empty one becomes the name's number. File systems that fold case or compose accents see distinct names too.
+    """
+    taken: set[str] = set()
+    numbers: Counter[str] = Counter()  # how many have had a stem
+    paths = []
+    for index, name in enumerate(names):
+        unique = stem = cut_bytes(_stem(name), LONGEST) or f"{index:06d}"
+        while _folded(unique) in taken:
+            numbers[_folded(stem)] += 1
+            unique = f"{stem}_{numbers[_folded(stem)] + 1}"
+        taken.add(_folded(unique))
+        paths.append(folder / f"{unique}.png")
+    return paths
+
+
+def cut_bytes(text: str, length: int) -> str:
+    """Return as much of a text's beginning as UTF-8 holds in ``length`` bytes, no character cut in two."""
+    return text.encode()[:length].decode(errors="ignore")
+
+
+def _stem(name: str) -> str:
+    last = re.split(r"/|\\(?!x[0-9a-f]{2})", name.rstrip("/\\"))[-1]  # \xNN is a byte of a name that is not UTF-8
+    whole, dot, suffix = last.rpartition(".")
+    plain = whole if dot and f".{suffix}".lower() in SUFFIXES else last
+    return re.sub(r"[^\w.-]", "_", plain).strip(".")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
