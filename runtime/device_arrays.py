@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime import dlpack, native_library
-from deepsim.runtime.errors import DtypeError, ShapeError
+from deepsim.runtime.errors import DeviceError, DtypeError, ShapeError
 
 _LEGACY_STREAM, _THREAD_STREAM = 1, 2  # handles of the default stream, which is 0 too, and of one for each thread
 
@@ -136,6 +136,9 @@ class DeviceArray:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise DeviceError("device array: another process does not see this GPU memory. Send numpy.asarray(it).")
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Inverter:
         parsed = parse_device(device)
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         options = {"half_fc_weights": half_fc_weights, "precision": precision, "stable": stable}
+        self._path = os.path.abspath(self.bundle.path)  # noqa: PTH100  # for other processes, whatever their folder
         self._options = {name: value for name, value in options.items() if value}
         created = backends.create(backend, self.bundle, parsed, self.max_batch, **self._options)
         self.backend, self.device = created.name, created.device
@@ -230,8 +231,7 @@ class Inverter:
     def __reduce__(self) -> tuple[Callable[..., Inverter], tuple[Any, ...]]:
         """Pickle as a path and options: another process opens the bundle again, on the same backend and device."""
         self._ready()
-        place = (os.path.abspath(self.bundle.path), self.backend, self.device, self.max_batch)  # noqa: PTH100
-        return _reopen, (*place, self._options)
+        return _reopen, (self._path, self.backend, self.device, self.max_batch, self._options)
 
     def __repr__(self) -> str:
         encoder = self.bundle.manifest.encoder.name

@@ -1,20 +1,20 @@
 """Threads, forks, closing, running out of memory, leaks."""
 
+import copy
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deepsim.runtime import backends
-from deepsim.runtime.errors import (
-    DataError,
-    OutOfMemory,
-    UsageError,
-)
+from deepsim.runtime.device_arrays import DeviceArray
+from deepsim.runtime.errors import DataError, DeviceError, OutOfMemory, UsageError
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
 from tests.runtime.conftest import UNDER_TEST
@@ -192,3 +192,33 @@ def test_nothing_leaks(bundle_of, backend):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     grown, descriptors = map(int, done.stdout.split())
     assert grown < 1 << 20 and descriptors == 0, done.stderr
+
+
+def _decode_elsewhere(inverter, features):
+    return inverter.backend, inverter.device, inverter.max_batch, inverter.decode(features)
+
+
+def test_an_inverter_sent_to_spawned_workers_opens_there(bundle_of, monkeypatch):
+    monkeypatch.chdir(bundle_of("tiny").parent)
+    with Inverter("tiny.deepsim", "cpu", max_batch=3, half_fc_weights=True) as inverter:
+        monkeypatch.chdir("/")
+        wanted = inverter.decode(FEATURES)
+        for method in ("spawn", "forkserver"):
+            with ProcessPoolExecutor(1, multiprocessing.get_context(method)) as pool:
+                found = pool.submit(_decode_elsewhere, inverter, FEATURES).result()
+            assert found[:3] == ("cpu", "cpu", 3)
+            np.testing.assert_array_equal(found[3], wanted)
+        np.testing.assert_array_equal(copy.deepcopy(inverter).decode(FEATURES), wanted)
+    with pytest.raises(UsageError, match="closed"):
+        pickle.dumps(inverter)
+
+
+def test_every_backend_can_be_sent(inverter):
+    again = pickle.loads(pickle.dumps(inverter))  # noqa: S301  # our own bytes
+    assert (again.backend, again.device, again.max_batch) == (inverter.backend, inverter.device, inverter.max_batch)
+    np.testing.assert_array_equal(again.decode(FEATURES), inverter.decode(FEATURES))
+
+
+def test_a_device_array_cannot_be_sent():
+    with pytest.raises(DeviceError, match="another process"):
+        pickle.dumps(object.__new__(DeviceArray))

@@ -1,0 +1,141 @@
+"""MATLAB's files: versions 4 to 7.3, sparse matrices, names, and what is refused."""
+
+import numpy as np
+import pytest
+
+from deepsim.runtime.errors import DataError, ShapeError, UsageError
+from deepsim.runtime.features import check_writable, fit_rows, read_features
+
+VALUES = np.random.default_rng(0).standard_normal((3, 2, 4, 5)).astype(np.float32)
+NAMES = ("a.jpg", "ü b.png", "c")
+
+
+def test_mat_file_as_matlab_users_write_it(tmp_path):
+    io_module = pytest.importorskip("scipy.io")
+    io_module.savemat(tmp_path / "codes.mat", {"codes": VALUES[:, 0, 0].astype(np.float64).T})
+    found = read_features(tmp_path / "codes.mat")
+    assert found.values.shape == (5, 3) and found.values.dtype == np.float64
+    with pytest.raises(ShapeError, match="--axes CN"):
+        fit_rows(found.values, (5,), "codes.mat")
+
+
+def test_mat_73_has_matlabs_axes(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    pytest.importorskip("scipy")
+    with h5py.File(tmp_path / "f.mat", "w", userblock_size=512) as file:
+        file["codes"] = VALUES[:, 0, 0].T  # MATLAB stores (3, 5) by columns
+    text = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM"
+    data = bytearray((tmp_path / "f.mat").read_bytes())
+    data[:128] = text
+    (tmp_path / "f.mat").write_bytes(data)
+    np.testing.assert_array_equal(read_features(tmp_path / "f.mat").values, VALUES[:, 0, 0])
+
+
+def test_features_too_large_for_the_format_are_refused_before_the_work(tmp_path):
+    pytest.importorskip("scipy")
+    for name in ("f.h5", "f.npz", "f.npy", "f.csv"):
+        if name != "f.h5" or pytest.importorskip("h5py"):
+            check_writable(tmp_path / name, (26_000, 256, 13, 13))
+    with pytest.raises(UsageError, match=r"4,499,456,000 bytes.*\.h5, \.npy or \.npz"):
+        check_writable(tmp_path / "f.mat", (26_000, 256, 13, 13))
+    check_writable(tmp_path / "f.mat", (1000, 256, 13, 13))
+
+
+def test_sparse_matrices(tmp_path):
+    sparse, io_module = pytest.importorskip("scipy.sparse"), pytest.importorskip("scipy.io")
+    codes = np.where(np.random.default_rng(0).random((4, 6)) < 0.4, 1.5, 0).astype(np.float64)
+    for compressed in (False, True):
+        io_module.savemat(
+            tmp_path / "f.mat", {"codes": sparse.csc_matrix(codes), "subject": "S1"}, do_compression=compressed
+        )
+        found = read_features(tmp_path / "f.mat")
+        np.testing.assert_array_equal(found.values, codes)
+        np.testing.assert_array_equal(found.part(0, 1, 3), codes[1:3])
+        np.testing.assert_array_equal(found.part(1, 2, 5), codes[:, 2:5])
+    io_module.savemat(tmp_path / "f.mat", {"codes": sparse.csc_matrix((3, 4))})  # all 0
+    np.testing.assert_array_equal(read_features(tmp_path / "f.mat").values, np.zeros((3, 4)))
+
+
+def write_73(path, fill):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w", userblock_size=512) as file:
+        fill(file)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+
+
+@pytest.mark.parametrize("codes", [[[0, 1.5, 0], [2.5, 0, 0]], [[0, 0, 0], [0, 0, 0]]])
+def test_sparse_matrices_of_version_73(tmp_path, codes):
+    sparse = pytest.importorskip("scipy.sparse")
+    stored = sparse.csc_matrix(np.array(codes))
+
+    def fill(file):
+        group = file.create_group("codes")
+        group.attrs["MATLAB_sparse"], group.attrs["MATLAB_class"] = np.uint64(2), np.bytes_("double")
+        group["jc"] = stored.indptr.astype(np.uint64)
+        if stored.nnz:
+            group["data"], group["ir"] = stored.data, stored.indices.astype(np.uint64)
+
+    write_73(tmp_path / "f.mat", fill)
+    np.testing.assert_array_equal(read_features(tmp_path / "f.mat").values, codes)
+
+
+def test_sparse_matrices_whose_indices_lie_outside(tmp_path):
+    pytest.importorskip("scipy.sparse")
+
+    def fill(file):
+        group = file.create_group("codes")
+        group.attrs["MATLAB_sparse"] = np.uint64(2)
+        group["jc"], group["data"], group["ir"] = np.array([0, 1, 2]), np.ones(2), np.array([0, 1 << 40])
+
+    write_73(tmp_path / "f.mat", fill)
+    with pytest.raises(DataError, match="unreadable"):
+        read_features(tmp_path / "f.mat")
+
+
+def test_names_and_texts_of_version_73(tmp_path):
+    h5py = pytest.importorskip("h5py")
+
+    def fill(file):
+        texts = [
+            file.create_dataset(f"#refs#/{i}", data=np.array([[ord(c)] for c in name], np.uint16))
+            for i, name in enumerate(NAMES)
+        ]
+        file.create_dataset("names", (1, 3), data=[[text.ref for text in texts]], dtype=h5py.ref_dtype)
+        file["names"].attrs["MATLAB_class"] = np.bytes_("cell")
+        file["subject"] = np.array([[83], [49]], np.uint16)
+        file["subject"].attrs["MATLAB_class"] = np.bytes_("char")
+        file["codes"] = VALUES[:, 0, 0].T
+
+    write_73(tmp_path / "f.mat", fill)
+    found = read_features(tmp_path / "f.mat")
+    assert found.names == NAMES
+    np.testing.assert_array_equal(found.values, VALUES[:, 0, 0])
+    with pytest.raises(DataError, match="no array 'elsewhere', it holds codes, subject"):
+        read_features(tmp_path / "f.mat", "elsewhere")
+
+
+@pytest.mark.parametrize("options", [{}, {"do_compression": True}, {"format": "4"}])
+@pytest.mark.parametrize("kind", ["f8", "f4", "u1", "i8", ">f8"])
+def test_numbers_that_scipy_writes(tmp_path, kind, options):
+    io_module = pytest.importorskip("scipy.io")
+    values = np.arange(12).reshape(3, 4).astype(kind)
+    if options.get("format") == "4" and kind == "i8":
+        pytest.skip("version 4 has no such numbers")
+    io_module.savemat(tmp_path / "f.mat", {"codes": values}, **options)
+    found = read_features(tmp_path / "f.mat")
+    np.testing.assert_array_equal(found.values, values)
+    if "format" not in options:
+        assert found.dtype == values.dtype.newbyteorder("<")
+
+
+def test_other_variables_do_not_need_a_key(tmp_path):
+    io_module = pytest.importorskip("scipy.io")
+    others = {"subject": "S1", "labels": np.array(["a", "b"], object), "info": {"day": 1}}
+    io_module.savemat(tmp_path / "f.mat", {"codes": VALUES[:, 0, 0], "names": np.array(NAMES, object), **others})
+    assert read_features(tmp_path / "f.mat").names == NAMES
+    with pytest.raises(DataError, match="char, no numbers"):
+        read_features(tmp_path / "f.mat", "subject")
+    io_module.savemat(tmp_path / "f.mat", {"codes": VALUES[:, 0, 0] * 1j})
+    with pytest.raises(DataError, match="complex"):
+        read_features(tmp_path / "f.mat")
