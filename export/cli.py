@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from deepsim.export.narrator import Narrator
 from deepsim.runtime.cli.exits import Program
+from deepsim.runtime.cli.options import command
 from deepsim.runtime.errors import UsageError, missing_extra
 
 if TYPE_CHECKING:
@@ -178,4 +179,4 @@ def _tell(manifest: Manifest, path: Path, seconds: float) -> None:
             click.echo(f"  {name:24}{figures}")
     for engine in manifest.engines:
         click.echo(f"  {engine['path']}: {engine['built_for']}; {engine['inspected']}")
-    click.echo(f"Next:  deepsim reconstruct {path} PHOTO -o out", err=True)
+    click.echo(f"Next:  {command('deepsim', 'reconstruct', path, 'PHOTO', '-o', 'out')}", err=True)

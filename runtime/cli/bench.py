@@ -25,7 +25,7 @@ from deepsim.runtime.bench.contenders import (
 )
 from deepsim.runtime.bench.memory import measure_memory
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.cli.options import bundle_argument, check_absent, footer, overwrite_option
+from deepsim.runtime.cli.options import bundle_argument, check_absent, command, footer, overwrite_option
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.report.plot_file import check_plot, plot_svg
@@ -109,9 +109,10 @@ def bench(
         write_atomic(plot, plot_svg(result))
     if output is None:
         kept = "kept nowhere" if plot is None else f"kept in {plot} only"
-        footer(f"{bundle}: {len(result['rows'])} rows, {kept}", f"deepsim bench {bundle} -o bench.json")
+        footer(f"{bundle}: {len(result['rows'])} rows, {kept}", command("deepsim", "bench", bundle, "-o", "bench.json"))
     else:
-        footer(f"{output}: {len(result['rows'])} rows", f"deepsim report {bundle} --bench {output} --photos PHOTOS")
+        following = command("deepsim", "report", bundle, "--bench", output, "--photos", "PHOTOS")
+        footer(f"{output}: {len(result['rows'])} rows", following)
 
 
 def _measure(

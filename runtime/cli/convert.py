@@ -24,7 +24,9 @@ from deepsim.runtime.cli.options import (
     backend_options,
     bundle_argument,
     check_absent,
+    check_apart,
     check_folder,
+    command,
     footer,
     open_inverter,
     output_option,
@@ -73,7 +75,7 @@ def encode(bundle: Path, photos: Sequence[Path], output: Path, bulk: Bulk, **whe
         shape = (done, *inverter.feature_shape)
     footer(
         f"{output}: features of {bulk.outcome(done, 'photographs')}, float32 {shape}",
-        f"deepsim decode {bundle} {output} -o images",
+        command("deepsim", "decode", bundle, output, "-o", "images"),
     )
 
 
@@ -139,7 +141,8 @@ def decode(
         numbers = pictures.to_make(map(str, range(layout.count)), recipe)
         done = _decode(inverter, found, layout, pictures, numbers, full, bulk)
     before = layout.count - len(numbers)
-    footer(f"{output}: {bulk.outcome(done, 'images', before)}", f"deepsim encode {bundle} {output} -o again.npy")
+    following = command("deepsim", "encode", bundle, output, "-o", "again.npy")
+    footer(f"{output}: {bulk.outcome(done, 'images', before)}", following)
 
 
 def _names(found: FeatureFile, count: int) -> list[str]:
@@ -228,7 +231,7 @@ def reconstruct(
             return np.concatenate([pixels, images], axis=2) if side_by_side else images
 
         words = make_pictures(inverter, photographs, pictures, ("reconstruct", side_by_side), bulk, function)
-    footer(f"{output}: {words}", f"deepsim reencode {bundle} {photos[0]} -o strips")
+    footer(f"{output}: {words}", command("deepsim", "reencode", bundle, photos[0], "-o", "strips"))
 
 
 @click.command(
@@ -262,7 +265,7 @@ def reencode(
             return [_strip([original, *row]) for original, row in zip(pixels, images, strict=True)]
 
         words = make_pictures(inverter, photographs, pictures, ("reencode", iterations, kept), bulk, function)
-    footer(f"{output}: {words.replace('images', 'strips')}", f"deepsim bench {bundle}")
+    footer(f"{output}: {words.replace('images', 'strips')}", command("deepsim", "bench", bundle))
 
 
 @click.command(epilog=_examples("deepsim interpolate fc6.deepsim cat.jpg dog.jpg -o strip.png --steps 8"))
@@ -283,12 +286,14 @@ def interpolate(
     check_absent([output], overwrite)
     with open_inverter(bundle, **where) as inverter:
         save_png(_strip(list(inverter.interpolate(photo_a, photo_b, steps))), output)
-    footer(f"{output}: {steps} images in a row", f"deepsim reencode {bundle} {photo_a} -o strips")
+    footer(f"{output}: {steps} images in a row", command("deepsim", "reencode", bundle, photo_a, "-o", "strips"))
 
 
 def _plan(photos: Sequence[Path], output: Path, bundle: Path, bulk: Bulk) -> tuple[list[Photograph], Pictures]:
     """List the photographs and where their images go, all checked before any work."""
     check_folder(output)
+    if output.is_dir():
+        check_apart([output], filter(Path.is_dir, photos))
     photographs = list(numbered(find_images(photos, apart_from=output)))
     names = [photograph.name for photograph in photographs]
     check_inputs_stay(png_paths(output, names), _paths(photographs), bundle)

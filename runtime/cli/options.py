@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,6 +92,11 @@ def check_folder(folder: Path) -> None:
     """Raise UsageError when ``folder`` exists and is no folder."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, expected a folder to write images to. Choose another -o.")
+
+
+def command(*words: object) -> str:
+    """Return a command as a shell takes it, whatever its paths are named."""
+    return shlex.join(str(word) for word in words)
 
 
 def footer(written: str, following: str) -> None:

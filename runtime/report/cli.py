@@ -14,6 +14,7 @@ from deepsim.runtime.cli.options import (
     backend_options,
     bundle_argument,
     check_absent,
+    command,
     footer,
     open_inverter,
     overwrite_option,
@@ -80,7 +81,7 @@ def report(
     page = render(content)
     write_atomic(output, page)
     click.echo(json.dumps(content.to_json(), indent=2, allow_nan=False) if as_json else _table(content))
-    footer(f"{output}: {len(page.encode()) / 1e6:.1f} MB", f"open {output} in a browser")
+    footer(f"{output}: {len(page.encode()) / 1e6:.1f} MB", f"open {command(output)} in a browser")
 
 
 def _photographs(folder: Path, limit: int) -> tuple[Any, list[str], int]:

@@ -1,4 +1,5 @@
 import os
+import shlex
 
 import numpy as np
 import pytest
@@ -325,6 +326,12 @@ def test_images_among_the_photographs_are_not_taken_for_some(deepsim, bundle_of,
     command = ("reconstruct", bundle_of("tiny"), photos, "-o", photos / "out")
     assert "3 images" in deepsim(*command).stderr
     assert "3 images, 3 of them before" in deepsim(*command, "--resume").stderr
+
+
+def test_the_next_command_can_be_pasted(deepsim, bundle_of, photos, tmp_path):
+    output = tmp_path / "r**x [1].npy"
+    told = deepsim("encode", bundle_of("tiny"), photos, "-o", output).stderr.split("Next: ")[1]
+    assert shlex.split(told) == ["deepsim", "decode", str(bundle_of("tiny")), str(output), "-o", "images"]
 
 
 def test_long_names_and_names_that_are_not_utf_8(deepsim, bundle_of, tmp_path):
