@@ -133,7 +133,7 @@ def decode(
     check_folder(output)
     found = read_features(features, key)
     with open_inverter(bundle, **where) as inverter:
-        layout = layout_of(found.shape, inverter.feature_shape, str(features), axes)
+        layout = layout_of(found.shape, inverter.feature_shape, str(features), axes or _our_axes(found, inverter))
         names = _names(found, layout.count)
         check_inputs_stay(png_paths(output, names), [features], bundle)
         pictures = Pictures(output, names, bulk)
@@ -143,6 +143,14 @@ def decode(
     before = layout.count - len(numbers)
     following = command("deepsim", "encode", bundle, output, "-o", "again.npy")
     footer(f"{output}: {bulk.outcome(done, 'images', before)}", following)
+
+
+def _our_axes(found: FeatureFile, inverter: Inverter) -> str | None:
+    """Return the order of axes of a file that numbers its photographs, as deepsim's do; None for others."""
+    if not found.index or len(found.index) != found.shape[0]:
+        return None
+    flat = "NC" if len(inverter.feature_shape) == 1 else "N(CHW)"
+    return {2: flat, 4: "NCHW"}.get(len(found.shape))
 
 
 def _names(found: FeatureFile, count: int) -> list[str]:

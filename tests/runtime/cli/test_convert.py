@@ -79,6 +79,18 @@ def test_decode_axes_that_are_named(deepsim, inverter_of, bundle_of, tmp_path, a
     assert "axes 'HWXN'" in deepsim(*command, "--axes", "HWXN", "--overwrite", code=2).stderr
 
 
+@pytest.mark.parametrize("suffix", ["npy", "npz", "csv"])
+def test_as_many_photographs_as_units_are_asked_about_unless_the_file_is_ours(deepsim, bundle_of, tmp_path, suffix):
+    for index, photo in enumerate(photographs(20)):
+        save_png(photo, tmp_path / "photos" / f"{index:02d}.png")
+    features = tmp_path / f"f.{suffix}"
+    deepsim("encode", bundle_of("tiny"), tmp_path / "photos", "-o", features)
+    assert "20 images" in deepsim("decode", bundle_of("tiny"), features, "-o", tmp_path / "images").stderr
+    np.save(tmp_path / "other.npy", read_features(features).values)
+    asked = deepsim("decode", bundle_of("tiny"), tmp_path / "other.npy", "-o", tmp_path / "no", code=3).stderr
+    assert "can be read as NC or CN" in asked
+
+
 def test_decode_one_feature_without_an_axis_of_photographs(deepsim, tiny, bundle_of, tmp_path):
     value = np.random.default_rng(0).standard_normal(20).astype(np.float32)
     np.save(tmp_path / "f.npy", value)
