@@ -24,7 +24,7 @@ from deepsim.export.sources import Source
 from deepsim.export.torch_networks import tensors
 from deepsim.export.verify import Reference, Verification, verify_fp16, verify_fp32
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.files import publish_folder, sha256
+from deepsim.runtime.files import publish_folder, reserved, restore, sha256
 from deepsim.runtime.manifest import FILE_NAME, FileRecord, Manifest
 from deepsim.runtime.pixels import Pixels
 
@@ -59,11 +59,13 @@ def export_bundle(
 
     The folder appears whole, or not at all: when a check fails, the process is killed or the disk is full. Raises
     NumericError when a graph does not agree with PyTorch or an engine has the wrong precision, DeviceError when the
-    engine library is missing or fails, UsageError when ``target`` exists (and is no bundle, with ``overwrite``).
+    engine library is missing or fails, UsageError when ``target`` exists (and is no bundle, with ``overwrite``) or
+    another process exports to it.
     """
+    restore(target)
     if overwrite and target.exists() and not (target / FILE_NAME).is_file():
         raise UsageError(f"{target}: exists and is no bundle, it is not overwritten. Choose another name.")
-    with publish_folder(target, overwrite) as staging:
+    with reserved(target), publish_folder(target, overwrite) as staging:
         return _Export(source, options, staging, target.name.removesuffix(".deepsim"), narrator or Narrator()).run()
 
 

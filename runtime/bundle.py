@@ -17,7 +17,7 @@ from typing import Any
 
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import BundleCorrupt, BundleError, BundleUnsafe, DeepsimError
-from deepsim.runtime.files import sha256
+from deepsim.runtime.files import restore, sha256
 from deepsim.runtime.manifest import FILE_NAME, MAX_BYTES, FileRecord, Manifest
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
 from deepsim.runtime.pixels import CROP, PixelConvention
@@ -44,6 +44,8 @@ class Bundle:
         BundleUnsafe when the manifest names a file outside of the bundle or is built to mislead.
         """
         folder = Path(path)
+        if not folder.is_dir():
+            restore(folder)
         if not folder.is_dir():
             found = "a file" if folder.exists() else "not found"
             raise BundleError(

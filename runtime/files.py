@@ -12,12 +12,12 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.locks import is_abandoned, try_lock
+from deepsim.runtime.locks import is_abandoned, locked, try_lock
 from deepsim.runtime.os_errors import disk_errors
 from deepsim.runtime.processes import ProcessId, stamp, stem
 
@@ -109,6 +109,19 @@ def publish_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             _fsync(descriptor)
             _rename_folder(staging, target)
             sync(target.parent)
+
+
+@contextmanager
+def reserved(path: Path) -> Iterator[None]:
+    """Keep the output file or folder ``path`` to this process, from before the work until it is written.
+
+    The lock is the file ``.NAME.lock`` beside it. Raises UsageError at once while another living process has it.
+    """
+    with disk_errors(path):
+        target = real_target(path)
+        is_shared = not target.is_dir() and _is_special(target)  # /dev/null is everybody's
+    with nullcontext() if is_shared else locked(target.with_name(f"{stem(target.name)}.lock"), str(path)):
+        yield
 
 
 def real_target(path: Path) -> Path:

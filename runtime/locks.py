@@ -14,12 +14,12 @@ import shutil
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.os_errors import disk_errors
-from deepsim.runtime.processes import ProcessId, stamp, stem
+from deepsim.runtime.processes import ProcessId, stamp
 
 _HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _TRIES = 100  # while other processes create and remove the same names
@@ -44,11 +44,6 @@ def locked(path: Path, subject: str) -> Iterator[None]:
         if os.getpid() == process:
             release()
             _remove_empty(missing)
-
-
-def reserved(target: Path, subject: str) -> AbstractContextManager[None]:
-    """Hold the lock of an output file or folder, ``.NAME.lock`` beside it; see :func:`locked`."""
-    return locked(target.parent / f"{stem(target.name)}.lock", subject)
 
 
 def try_lock(descriptor: int) -> bool | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deepsim.runtime.errors import CheckpointError, NumericError
-from deepsim.runtime.files import publish_folder, write_atomic
+from deepsim.runtime.files import ASIDE, publish_folder, restore, write_atomic
 from deepsim.train.models import Models, Player
 from deepsim.train.pausing import Pausing
 from deepsim.train.weights import read_weights, write_weights
@@ -58,7 +58,10 @@ def mark_best(checkpoint: Path) -> None:
 
 def newest_checkpoints(run: Path) -> list[Path]:
     """List the complete checkpoints of a run, newest first."""
-    return sorted((path.parent for path in (run / "checkpoints").glob(f"step-*/{STATE}")), reverse=True)
+    folder = run / "checkpoints"
+    for aside in list(folder.glob(f".step-*.{ASIDE}-*")):
+        restore(folder / aside.name[1:].partition(f".{ASIDE}-")[0])
+    return sorted((path.parent for path in folder.glob(f"step-*/{STATE}")), reverse=True)
 
 
 def load_checkpoint(checkpoint: Path, models: Models) -> dict[str, Any]:

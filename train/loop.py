@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepsim.runtime.errors import NumericError, UsageError
-from deepsim.runtime.files import write_atomic
+from deepsim.runtime.files import real_target, write_atomic
 from deepsim.runtime.images import save_png
+from deepsim.runtime.locks import locked
 from deepsim.runtime.metrics import normalized_error
 from deepsim.train.checkpoints import (
     STATE,
@@ -36,6 +38,7 @@ from deepsim.train.step import train_step
 from deepsim.train.telemetry import Telemetry
 from deepsim.train.weights import write_weights
 
+LOCK = ".lock"  # in the run's folder while it is trained
 PREVIEW = 8  # photographs in a grid and in the validation error
 
 
@@ -65,11 +68,17 @@ class Outcome:
 def train(config: TrainConfig, run: Run) -> Outcome:
     """Train until ``config.steps`` or a signal; always ends with a checkpoint of the last finished step.
 
-    Raises UsageError when the folder holds a run and ``resume`` is "never", CheckpointError for unusable weights,
-    DataError for unusable photographs, NumericError (naming step and batch) when a loss or gradient is not finite.
+    Raises UsageError when the folder holds a run and ``resume`` is "never", or while another process trains in it;
+    CheckpointError for unusable weights, DataError for unusable photographs, NumericError (naming step and batch) when
+    a loss or gradient is not finite.
     """
-    with Signals() as signals:
+    with Signals() as signals, _kept_to_itself(run):
         return _train(config, run, signals)
+
+
+def _kept_to_itself(run: Run) -> AbstractContextManager[None]:
+    """Lock the run's folder against another training; of several processes of one training the main one does."""
+    return locked(real_target(run.folder) / LOCK, str(run.folder)) if run.world.is_main else nullcontext()
 
 
 def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:

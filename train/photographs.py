@@ -11,7 +11,7 @@ import numpy as np
 
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import DataError, missing_extra
-from deepsim.runtime.files import publish_folder
+from deepsim.runtime.files import publish_folder, reserved
 from deepsim.runtime.images import read_image, save_png
 from deepsim.runtime.pixels import Pixels
 
@@ -36,7 +36,7 @@ def write_photographs(folder: str | os.PathLike[str], overwrite: bool = False) -
     """
     train = {path.stem: read_image(path) for path in files(TRAIN)}
     held_out = {path.stem: central_square(read_image(path)) for path in files(HELD_OUT)}
-    with publish_folder(Path(folder), overwrite) as staging:
+    with reserved(Path(folder)), publish_folder(Path(folder), overwrite) as staging:
         for name, photographs in (("train", train), ("held-out", held_out)):
             for stem, rgb in photographs.items():
                 save_png(rgb, staging / name / f"{stem}.png")

@@ -20,7 +20,7 @@ from deepsim.runtime.cli.options import (
     overwrite_option,
 )
 from deepsim.runtime.errors import DataError, UsageError
-from deepsim.runtime.files import write_atomic
+from deepsim.runtime.files import reserved, write_atomic
 from deepsim.runtime.images import find_images
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.report.content import Content
@@ -72,14 +72,14 @@ def report(
     check_absent([output], overwrite)
     run = TrainingRun.open(run_folder) if run_folder else None
     bench = _read_bench(bench_file) if bench_file else None
-    with open_inverter(bundle, backend, device, max_batch) as inverter:
+    with reserved(output), open_inverter(bundle, backend, device, max_batch) as inverter:
         _check_layer(inverter.layer, run, bench)
         figures, pictures = collect(inverter, *_photographs(photos, limit), run.mean_image if run else None)
         bench = _time(inverter, seconds) if bench is None and seconds > 0 else bench
         shown = min(show, len(figures.photos))
         content = Content(inverter.bundle.manifest, inverter.backend, figures, pictures, shown, run, bench)
-    page = render(content)
-    write_atomic(output, page)
+        page = render(content)
+        write_atomic(output, page)
     click.echo(json.dumps(content.to_json(), indent=2, allow_nan=False) if as_json else _table(content))
     footer(f"{output}: {len(page.encode()) / 1e6:.1f} MB", f"open {command(output)} in a browser")
 

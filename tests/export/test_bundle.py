@@ -19,7 +19,7 @@ from deepsim.export.onnx_from_layers import generator_onnx
 from deepsim.export.verify import Reference
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
-from deepsim.runtime.files import sha256
+from deepsim.runtime.files import reserved, sha256
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.pixels import crop
 
@@ -132,7 +132,7 @@ def test_failed_engine_publishes_nothing(tmp_path, tiny_source, monkeypatch):
     monkeypatch.setattr(bundle_module, "choose_target", lambda target: "tensorrt-rtx")
     with pytest.raises(DeviceError, match=": no"):
         export_bundle(tiny_source, tmp_path / "out" / "tiny.deepsim", Options("fp32"))
-    assert list((tmp_path / "out").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_overwrite(tmp_path, tiny_source):
@@ -171,3 +171,10 @@ def test_killed_exports_leave_no_part_of_a_bundle(tmp_path, run_folder, kills):
     assert result["killed"] >= kills // 2, result
     assert result["partial"] == 0
     assert result["left"] == ["tiny.deepsim"]  # the last export ran to its end and swept what the killed ones left
+
+
+def test_a_target_that_another_process_exports_to_is_refused_before_any_work(tmp_path, tiny_source, monkeypatch):
+    monkeypatch.setattr(bundle_module, "_Export", lambda *_: pytest.fail("worked before it looked"))
+    target = tmp_path / "tiny.deepsim"
+    with reserved(target), pytest.raises(UsageError, match=f"^{target}: in use by process"):
+        export_bundle(tiny_source, target, ONNX)

@@ -8,10 +8,11 @@ import subprocess
 import sys
 import time
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 
-from deepsim.runtime import locks
+from deepsim.runtime import files, locks
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.processes import ProcessId, stamp
 
@@ -162,3 +163,16 @@ def test_processes_are_told_apart_by_boot_and_start():
     ended.wait()
     assert ProcessId(me.host, me.boot, me.namespace, ended.pid, 1).is_gone()
     assert ProcessId.of("name") is None
+
+
+def test_an_output_is_reserved_under_any_name_and_through_links(tmp_path):
+    real, link = tmp_path / ("x" * 250), tmp_path / "link"
+    link.symlink_to(real.name)
+    with files.reserved(real):
+        with pytest.raises(UsageError, match=f"^{link}: in use by process {os.getpid()}"), files.reserved(link):
+            pass
+        with files.reserved(tmp_path / ("x" * 249)):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+    with files.reserved(Path("/dev/null")), files.reserved(Path("/dev/null")):
+        pass

@@ -4,7 +4,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from deepsim.train.checkpoints import _remove_old, checkpoint_folder, mark_best
+from deepsim.runtime.files import ASIDE
+from deepsim.runtime.processes import stamp
+from deepsim.train.checkpoints import STATE, _remove_old, checkpoint_folder, mark_best, newest_checkpoints
 
 
 @pytest.mark.parametrize(
@@ -24,3 +26,11 @@ def test_kept(tmp_path, present, best, saved, kept):
     _remove_old(checkpoint_folder(tmp_path, saved))
     left = {int(path.name.removeprefix("step-")) for path in (tmp_path / "checkpoints").glob("step-*")}
     assert left == kept
+
+
+def test_a_checkpoint_moved_aside_by_a_killed_process_is_found(tmp_path):
+    checkpoint = checkpoint_folder(tmp_path, 7)
+    aside = checkpoint.with_name(stamp(checkpoint.name, ASIDE))
+    aside.mkdir(parents=True)
+    (aside / STATE).touch()
+    assert newest_checkpoints(tmp_path) == [checkpoint] and not aside.exists()

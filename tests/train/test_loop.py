@@ -1,5 +1,6 @@
 """The loop: exact resume, logs, pictures, signals, refusals, NaN."""
 
+import dataclasses
 import json
 import math
 import os
@@ -13,8 +14,10 @@ torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import CheckpointError, NumericError, UsageError  # noqa: E402
 from deepsim.runtime.images import read_image  # noqa: E402
+from deepsim.runtime.locks import locked  # noqa: E402
 from deepsim.train import loop, step  # noqa: E402
 from deepsim.train.checkpoints import newest_checkpoints, read_state  # noqa: E402
+from deepsim.train.distributed import World  # noqa: E402
 from deepsim.train.weights import read_weights  # noqa: E402
 from tests.train.runs import TINY, digests, tiny_run, write_photographs  # noqa: E402
 
@@ -200,3 +203,25 @@ def test_learning_reduces_the_error(tmp_path, photos):
     errors = [line["validation_error"] for line in lines(tmp_path) if "validation_error" in line]
     assert errors[-1] < 0.8 * errors[0] or errors[-1] < 0.5
     assert np.isfinite(errors).all()
+
+
+def test_a_folder_in_use_by_another_training_is_refused_before_anything_is_written(tmp_path, photos):
+    link = tmp_path / "link"
+    link.symlink_to("r")
+    with locked(tmp_path / "r" / loop.LOCK, "r"):
+        for folder in (tmp_path / "r", link):
+            with pytest.raises(
+                UsageError, match=rf"^{folder}: in use by process {os.getpid()} on host .*choose another"
+            ):
+                loop.train(TINY, tiny_run(folder, photos))
+        assert [path.name for path in (tmp_path / "r").iterdir()] == [loop.LOCK]
+
+
+def test_of_several_processes_the_main_one_locks(tmp_path, photos):
+    other = dataclasses.replace(tiny_run(tmp_path / "r", photos), world=World(rank=1, size=2))
+    with locked(tmp_path / "r" / loop.LOCK, "r"), loop._kept_to_itself(other):
+        pass
+
+
+def test_a_run_leaves_no_lock(whole):
+    assert not (whole[0] / loop.LOCK).exists()

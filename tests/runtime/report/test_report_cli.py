@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from deepsim.runtime.errors import DataError, UsageError
+from deepsim.runtime.files import reserved
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.report import cli
 from deepsim.runtime.report.figures import choose
@@ -145,3 +146,10 @@ def test_a_real_bundle_end_to_end(tmp_path):
     assert [photo["rmse"] for photo in record["per_photograph"]] == pytest.approx(expected)
     assert {row["what"] for row in record["throughput"]["rows"]} == {"encode", "decode", "reencode"}
     assert "tiny, layer fc6 (20 values)" in page.read_text()
+
+
+def test_a_page_that_another_process_writes_is_refused_before_any_work(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "collect", lambda *_: pytest.fail("worked before it looked"))
+    with reserved(tmp_path / "page.html"):
+        result = invoke()
+    assert isinstance(result.exception, UsageError) and "page.html: in use by process" in str(result.exception)
