@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Mapping
 from importlib import import_module, metadata
 from typing import Any
 
-import click
+_at_once = (
+    threading.current_thread() is threading.main_thread()
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+)
+if _at_once:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports ends the program without a traceback
 
-from deepsim.runtime.cli.exits import Program
-from deepsim.runtime.errors import DeviceError
+import click  # noqa: E402
+
+from deepsim.runtime.cli.exits import Program  # noqa: E402
+from deepsim.runtime.errors import DeviceError  # noqa: E402
+
+if _at_once:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # name -> (module:attribute, short help)
 COMMANDS = {

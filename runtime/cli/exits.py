@@ -1,7 +1,10 @@
 """Errors to exit codes, the same for every command.
 
 0 done, 1 our bug (with a traceback), 2 usage, 3 bad input, 4 environment, 5 a numeric check failed, 130 and 143 ended
-by SIGINT and SIGTERM.
+by SIGINT and SIGTERM, 141 nobody read the results on stdout to their end (as SIGPIPE; ``deepsim doctor | head -1``).
+
+Whatever else the operating system refuses is 4, in one line. A stdout that is closed or full is 4 too. A stderr that is
+closed, full or that nobody reads stops nothing: messages are lost, files and results are not.
 """
 
 from __future__ import annotations
@@ -11,14 +14,17 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from deepsim.runtime.errors import DeepsimError, OutOfMemory
+from deepsim.runtime.cli.streams import STDOUT, Unread, discard, prepare
+from deepsim.runtime.errors import DeepsimError, DeviceError, OutOfMemory
+from deepsim.runtime.os_errors import as_one_line
 
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
 
 
 class Program(click.Command):
@@ -43,22 +49,37 @@ def run(
 ) -> NoReturn:
     """Run a click command as a program and exit; ``args`` (None: sys.argv) and ``extra`` go to ``command.main``.
 
-    A DeepsimError becomes one line on stderr and its ``exit_code``. SIGTERM unwinds the stack, so that no temporary
-    file stays behind.
+    A DeepsimError or OSError becomes one line on stderr and its exit code. SIGTERM unwinds the stack, so that no
+    temporary file stays behind.
     """
+    prepare()
     try:
         with _sigterm_unwinds():
             code = command.main(args, prog_name, standalone_mode=False, **extra)
+            sys.stdout.flush()
+    except Unread:
+        discard(1)
+        sys.exit(UNREAD)
     except DeepsimError as error:
         _fail(str(error), error.exit_code)
     except MemoryError:
         _fail("memory: not enough of it. Use a smaller --max-batch or fewer files.", OutOfMemory.exit_code)
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         _fail("interrupted.", INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
+    except OSError as error:
+        _fail_by_system(error)
     sys.exit(code if isinstance(code, int) else 0)  # click returns the code of Context.exit, as after --help
+
+
+def _fail_by_system(error: OSError) -> NoReturn:
+    if error.filename == STDOUT:
+        discard(1)
+        _fail(f"{STDOUT}: {error.strerror}.", DeviceError.exit_code)
+    failure = as_one_line(error, Path("input or output"))
+    _fail(str(failure), failure.exit_code)
 
 
 @contextmanager

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -59,6 +60,30 @@ def test_other_ends(capsys):
     assert code_of(lambda: None, capsys, "--help")[0] == 0
     code, message = code_of(lambda: None, capsys, "--nonsense")
     assert code == 2 and "--nonsense" in message
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (FileNotFoundError(errno.ENOENT, "", "photo.png"), 4, "photo.png: No such file or directory."),
+        (OSError(errno.EIO, "", b"a\xff"), 4, "a\\udcff: Input/output error."),
+        (OSError(errno.ENAMETOOLONG, "", "x" * 10), 2, "xxxxxxxxxx: File name too long. Choose another path."),
+        (OSError(errno.EMFILE, ""), 4, "input or output: Too many open files."),
+        (OSError("libgpu.so:\ncannot open"), 4, "input or output: libgpu.so: cannot open."),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, code, line):
+    script = (
+        "import errno, sys; sys.path.insert(0, sys.argv[1]); import runtime, click\n"
+        "from deepsim.runtime.cli.exits import run\n"
+        "@click.command()\n"
+        "def fail():\n"
+        f"    raise {type(error).__name__}(*{(*error.args, *([error.filename] if error.filename else []))!r})\n"
+        "run(fail, 'program', [])\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run([sys.executable, "-c", script, CHECKOUT], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (code, f"Error: {line}\n")
 
 
 def test_our_bugs_keep_their_traceback():
