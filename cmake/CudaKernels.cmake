@@ -5,12 +5,20 @@
 set(DEEPSIM_CUDA AUTO CACHE STRING "CUDA kernels: AUTO, ON, OFF or EMULATED")
 set(DEEPSIM_CUDA_ARCHITECTURES "" CACHE STRING "Compute capabilities of the kernels, 75 or more; empty: all that nvcc knows of")
 
+if(NOT DEEPSIM_CUDA MATCHES "^(AUTO|ON|OFF|EMULATED)$")
+  message(FATAL_ERROR "DEEPSIM_CUDA: ${DEEPSIM_CUDA}, expected AUTO, ON, OFF or EMULATED.")
+endif()
+foreach(architecture IN LISTS DEEPSIM_CUDA_ARCHITECTURES)
+  if(NOT architecture MATCHES "^[0-9]+$" OR architecture LESS 75)
+    message(FATAL_ERROR "DEEPSIM_CUDA_ARCHITECTURES: ${architecture}, expected numbers of 75 or more, such as 80;90.")
+  endif()
+endforeach()
 find_program(DEEPSIM_NVCC nvcc)
 if(DEEPSIM_CUDA STREQUAL "ON" AND NOT DEEPSIM_NVCC)
   message(FATAL_ERROR "nvcc: not found, expected a CUDA toolkit. Put it on PATH, or configure with -DDEEPSIM_CUDA=OFF.")
 endif()
 if(DEEPSIM_CUDA STREQUAL "EMULATED")
-  target_compile_definitions(engine_objects PRIVATE DEEPSIM_CUDA_EMULATED
+  target_compile_definitions(deepsim_engine PRIVATE DEEPSIM_CUDA_EMULATED
     DEEPSIM_CUDA_ARCHITECTURES="emulated" DEEPSIM_CUDA_TOOLKIT=13)
 elseif(DEEPSIM_CUDA STREQUAL "OFF" OR NOT DEEPSIM_NVCC)
   message(STATUS "deepsim: CUDA kernels are left out (no nvcc, or DEEPSIM_CUDA=OFF); the backend cuda will say so")
@@ -42,9 +50,9 @@ else()
   set(images ${CMAKE_CURRENT_BINARY_DIR}/cuda)
   file(MAKE_DIRECTORY ${images})
   file(GLOB headers CONFIGURE_DEPENDS ${sources}/*.h)
-  add_custom_target(cuda_kernels)  # what tests look at: an element's machine code for one architecture
+  add_custom_target(deepsim_cuda_kernels)  # what tests look at: an element's machine code for one architecture
   # Compiles `output` by nvcc with these options. What it and ptxas say lies beside it; of that, warnings are shown.
-  function(compile_kernels output element)
+  function(deepsim_compile_kernels output element)
     add_custom_command(
       OUTPUT ${output}
       COMMAND sh -c "\"$@\" >\"$0\" 2>&1 || { cat \"$0\" >&2; exit 1; }; grep warning \"$0\" >&2 || true" ${output}.txt
@@ -53,7 +61,7 @@ else()
       COMMENT "Compiling the CUDA kernels: ${output}"
       VERBATIM)
   endfunction()
-  function(add_cuda_kernels element oldest)
+  function(deepsim_add_cuda_kernels element oldest)
     set(files)
     set(parts)
     foreach(architecture IN LISTS architectures)
@@ -61,16 +69,16 @@ else()
         # 9.0 is one kind of GPU, Hopper, and all of them are 9.0a: that alone has the instructions of shift_gemm_hopper.h.
         string(REGEX REPLACE "^90$" "90a" target ${architecture})
         set(cubin ${images}/${element}-sm_${target}.cubin)
-        compile_kernels(${cubin} ${element} -gencode=arch=compute_${target},code=sm_${target} -Xptxas -v --cubin)
+        deepsim_compile_kernels(${cubin} ${element} -gencode=arch=compute_${target},code=sm_${target} -Xptxas -v --cubin)
         list(APPEND files ${cubin})
         list(APPEND parts "--image3=kind=elf,sm=${target},file=${cubin}")
       endif()
     endforeach()
     # As PTX too: every GPU from 8.0 on can have its machine code made from this one, also those that come after.
     set(ptx ${images}/${element}-compute_80.ptx)
-    compile_kernels(${ptx} ${element} -arch=compute_80 --ptx)
-    add_custom_target(cuda_kernels_${element} DEPENDS ${files} ${ptx})
-    add_dependencies(cuda_kernels cuda_kernels_${element})
+    deepsim_compile_kernels(${ptx} ${element} -arch=compute_80 --ptx)
+    add_custom_target(deepsim_cuda_kernels_${element} DEPENDS ${files} ${ptx})
+    add_dependencies(deepsim_cuda_kernels deepsim_cuda_kernels_${element})
     add_custom_command(
       OUTPUT ${images}/${element}.fatbin
       COMMAND ${DEEPSIM_FATBINARY} --create=${images}/${element}.fatbin -64 ${parts}
@@ -78,9 +86,9 @@ else()
       DEPENDS ${files} ${ptx}
       VERBATIM)
   endfunction()
-  add_cuda_kernels(Half 75)
-  add_cuda_kernels(Brain 80)
-  add_cuda_kernels(Single 75)
+  deepsim_add_cuda_kernels(Half 75)
+  deepsim_add_cuda_kernels(Brain 80)
+  deepsim_add_cuda_kernels(Single 75)
   set(embedded kernels/cuda/embed.S)
   foreach(element Half Brain Single)
     string(TOUPPER ${element} name)
@@ -88,8 +96,8 @@ else()
     set_property(SOURCE ${embedded} APPEND PROPERTY OBJECT_DEPENDS ${image})
     set_property(SOURCE ${embedded} APPEND PROPERTY COMPILE_DEFINITIONS "DEEPSIM_CUDA_${name}=\"${image}\"")
   endforeach()
-  target_sources(engine_objects PRIVATE ${embedded})
+  target_sources(deepsim_engine PRIVATE ${embedded})
   string(REPLACE ";" "," listed "${architectures}")
-  target_compile_definitions(engine_objects PRIVATE DEEPSIM_CUDA_EMBEDDED DEEPSIM_CUDA_ARCHITECTURES="${listed}"
+  target_compile_definitions(deepsim_engine PRIVATE DEEPSIM_CUDA_EMBEDDED DEEPSIM_CUDA_ARCHITECTURES="${listed}"
     DEEPSIM_CUDA_TOOLKIT=${toolkit})
 endif()

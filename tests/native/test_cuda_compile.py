@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(which("nvcc") is None, reason
 def targets():
     """Return (element, architecture) of everything that the build compiles."""
     architectures = re.search(r"foreach\(architecture ((?:\d+ ?)+)\)", CMAKE)[1].split()
-    oldest = dict(re.findall(r"^  add_cuda_kernels\((\w+) (\d+)\)$", CMAKE, re.MULTILINE))
+    oldest = dict(re.findall(r"^  deepsim_add_cuda_kernels\((\w+) (\d+)\)$", CMAKE, re.MULTILINE))
     return [(element, int(a)) for element, least in oldest.items() for a in architectures if int(a) >= int(least)]
 
 
@@ -107,7 +107,7 @@ def built_kernels():
     folder = ROOT / "build/editable"
     with alone_in(folder):
         subprocess.run([cmake(), "-S", ROOT, "-B", folder, "-DDEEPSIM_CUDA=ON"], check=True, capture_output=True)
-        command = [cmake(), "--build", folder, "--target", "cuda_kernels", "--parallel", "2"]
+        command = [cmake(), "--build", folder, "--target", "deepsim_cuda_kernels", "--parallel", "2"]
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "cuda"

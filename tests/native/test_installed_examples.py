@@ -8,6 +8,7 @@ import pytest
 from deepsim.runtime.images import read_image, save_png
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs, write_bundle
+from tests.native.test_installation import BUILD, install
 from tests.native.test_native import ROOT, cmake
 
 
@@ -15,11 +16,9 @@ from tests.native.test_native import ROOT, cmake
 def examples(tmp_path_factory):
     """The folder of the built examples; the library is only in its prefix."""
     folder = tmp_path_factory.mktemp("installed")
-    build, prefix, programs = ROOT / "build/tests-install", folder / "prefix", folder / "examples"
+    prefix, programs = folder / "prefix", folder / "examples"
+    install(prefix=prefix)
     for command in (
-        [cmake(), "-S", ROOT, "-B", build, "-DDEEPSIM_CUDA=OFF"],
-        [cmake(), "--build", build],
-        [cmake(), "--install", build, "--prefix", prefix],
         [cmake(), "-S", ROOT / "examples/cpp", "-B", programs, f"-DCMAKE_PREFIX_PATH={prefix}"],
         [cmake(), "--build", programs],
     ):
@@ -69,7 +68,7 @@ def test_threads_share_an_inverter(examples, tmp_path):
 
 @pytest.mark.slow
 def test_only_the_c_abi_is_visible(examples):
-    library = ROOT / "build/tests-install/libdeepsim.so"
+    library = BUILD / "libdeepsim.so"
     listed = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True).stdout
     names = [line.split()[-1] for line in listed.splitlines()]
     assert "deepsim_open" in names and all(name.startswith("deepsim_") for name in names)
