@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import runtime  # noqa: F401  (makes deepsim.* this checkout)
-from deepsim.kernels.layers import Layer
+from deepsim.kernels.layers import Layer, refuse_kind
 from deepsim.runtime.bench import environment
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import NumericError
@@ -60,7 +60,9 @@ def plain_module(layer: Layer) -> nn.Module:
         return nn.MaxPool2d(layer.kernel, layer.stride, ceil_mode=layer.ceil_mode)
     if layer.kind == "lrn":
         return nn.LocalResponseNorm(5, 1e-4, 0.75, 1.0)
-    return nn.Unflatten(1, layer.shape)
+    if layer.kind == "reshape":
+        return nn.Unflatten(1, layer.shape)
+    raise refuse_kind(layer, "the plain loop")
 
 
 def plain_network(stack: LayerStack) -> nn.Sequential:

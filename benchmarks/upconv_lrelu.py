@@ -28,7 +28,8 @@ from torch.nn import functional
 
 import runtime  # noqa: F401  (makes deepsim.* this checkout)
 from benchmarks.gpu.device import captured, queued_seconds
-from deepsim.kernels.layers import LRELU_SLOPE, Layer, shapes
+from deepsim.kernels.activations import LRELU_SLOPE
+from deepsim.kernels.layers import Layer, shapes
 from deepsim.kernels.upconv_lrelu import stacked, upconv_lrelu
 from deepsim.runtime.bench import environment
 from deepsim.runtime.cli.exits import run

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.kernels.layers import LRELU_SLOPE, LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer, Shape
+from deepsim.kernels.activations import refuse_activation
+from deepsim.kernels.layers import LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer, Shape, refuse_kind
 from deepsim.runtime.errors import CheckpointError, NumericError, UsageError, missing_extra
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
 from deepsim.runtime.pixels import CROP, PixelConvention, crop_offset
@@ -213,8 +214,21 @@ class _Graph:
         self.to(cropped, _UINT8, "image")
 
     def layer(self, layer: Layer, name: str, *, reverse_inputs: bool = False, reverse_outputs: bool = False) -> str:
-        """Append one table row and its activation; return the name of the result."""
+        """Append one table row and its activation; return the name of the result.
+
+        Raises UnknownLayerError for a kind or an activation that has no node.
+        """
         before, self.shape = self.shape, layer.output_shape(self.shape)
+        if layer.has_weights:
+            dtype = _FLOAT if layer.name in self.fp32_layers else self.type
+            name = self.to(name, dtype, f"{layer.name}/in")
+            if layer.kind == "fc" and len(before) > 1:
+                name = self.node("Flatten", [name], f"{layer.name}/flat", dtype, axis=1)
+            return self.activation(layer, self.weighted(layer, name, reverse_inputs, reverse_outputs))
+        return self.activation(layer, self.weightless(layer, name))
+
+    def weightless(self, layer: Layer, name: str) -> str:
+        """Append a layer without weights, without the activation."""
         if layer.kind == "reshape":
             shape = self.constant(f"{layer.name}/shape", np.array([0, *layer.shape], np.int64))  # 0: keep the batch
             return self.node("Reshape", [name, shape], layer.name, self.types[name])
@@ -225,11 +239,7 @@ class _Graph:
         if layer.kind == "lrn":
             constants = {"size": LRN_SIZE, "alpha": LRN_ALPHA, "beta": LRN_BETA, "bias": LRN_K}
             return self.node("LRN", [self.to(name, _FLOAT)], layer.name, _FLOAT, **constants)
-        dtype = _FLOAT if layer.name in self.fp32_layers else self.type
-        name = self.to(name, dtype, f"{layer.name}/in")
-        if layer.kind == "fc" and len(before) > 1:
-            name = self.node("Flatten", [name], f"{layer.name}/flat", dtype, axis=1)
-        return self.activation(layer, self.weighted(layer, name, reverse_inputs, reverse_outputs))
+        raise refuse_kind(layer, "ONNX's builder")
 
     def weighted(self, layer: Layer, name: str, reverse_inputs: bool, reverse_outputs: bool) -> str:
         """Append a layer with weights, in the precision of its input, without the activation."""
@@ -245,17 +255,19 @@ class _Graph:
         return self.node(op, [name, f"{layer.name}.weight", f"{layer.name}.bias"], layer.name, dtype, **attributes)
 
     def activation(self, layer: Layer, name: str) -> str:
-        """Append a layer's activation; 255 tanh(x) is always computed in float32."""
-        label = f"{layer.name}/{layer.activation}"
-        if layer.activation == "relu":
+        """Append a layer's activation; a tanh is always computed in float32."""
+        record, label = layer.activates, f"{layer.name}/{layer.activation}"
+        if record.slope == 1:
+            return name
+        if record.slope == 0:
             return self.node("Relu", [name], label, self.types[name])
-        if layer.activation == "lrelu":
-            return self.node("LeakyRelu", [name], label, self.types[name], alpha=LRELU_SLOPE)
-        if layer.activation == "tanh255":
+        if record.slope is not None:
+            return self.node("LeakyRelu", [name], label, self.types[name], alpha=record.slope)
+        if record.scale is not None:
             name = self.node("Tanh", [self.to(name, _FLOAT)], f"{layer.name}/tanh", _FLOAT)
-            factor = self.constant(f"{layer.name}/255", np.array(255, np.float32), _FLOAT)
+            factor = self.constant(f"{layer.name}/{record.scale:g}", np.array(record.scale, np.float32), _FLOAT)
             return self.node("Mul", [name, factor], label, _FLOAT)
-        return name
+        raise refuse_activation(record, "ONNX's builder")
 
     def finish(self, name: str, inputs: list[_Port], outputs: list[_Port], metadata: Mapping[str, str] | None) -> bytes:
         """Assemble, check in full and serialise the model."""
@@ -276,9 +288,11 @@ class _Graph:
 
 
 def _operator(layer: Layer, weight: NDArray[Any]) -> tuple[str, NDArray[Any], dict[str, Any]]:
-    """Return a weighted layer's ONNX operator with its weight and attributes."""
+    """Return a weighted layer's ONNX operator with its weight and attributes. Raises UnknownLayerError."""
     if layer.kind == "fc":
         return "Gemm", weight, {"transB": 1}
+    if layer.kind not in ("conv", "deconv"):
+        raise refuse_kind(layer, "ONNX's builder")
     padding = layer.padding
     if layer.kind == "deconv" and layer.stride == 1 and layer.groups == 1:
         weight, padding = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], layer.kernel - 1 - layer.padding

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepsim.export.torch_networks import apply_layers, tensors
+from deepsim.kernels.activations import refuse_activation
 from deepsim.kernels.layers import Layer
 from deepsim.runtime.networks import GeneratorSpec
 
@@ -26,7 +27,8 @@ def random_generator_weights(spec: GeneratorSpec, features: NDArray[np.float32],
     """Draw a generator's weights and scale them on ``features`` (N, *spec.input_shape).
 
     Returns float32 arrays by ``<layer>.weight`` and ``<layer>.bias``. Factors are rounded to three digits, so that a
-    seed gives the same weights on every machine (but for a factor that falls on a rounding border).
+    seed gives the same weights on every machine (but for a factor that falls on a rounding border). Raises
+    UnknownLayerError for a kind or an activation that is not known.
     """
     rng = np.random.default_rng(seed)
     weights: Weights = {}
@@ -43,7 +45,12 @@ def _target(layer: Layer, last: bool) -> float:
     """Return the standard deviation that the layer's linear output shall have."""
     if not last:
         return 1.0
-    return math.atanh(IMAGE_STD / 255) if layer.activation == "tanh255" else IMAGE_STD
+    record = layer.activates
+    if record.scale is not None:
+        return math.atanh(IMAGE_STD / record.scale)
+    if record.slope is None:
+        raise refuse_activation(record, "the drawing of random weights")
+    return IMAGE_STD
 
 
 def _draw(layer: Layer, rng: np.random.Generator, target: float, x: torch.Tensor) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from deepsim.kernels.layers import Layer
-from deepsim.kernels.torch_layers import apply_layer
+from deepsim.kernels.torch_layers import activate, apply_layer
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
 from deepsim.runtime.pixels import Pixels
 
@@ -53,10 +54,10 @@ def _as(tensor: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
 
 
 def _apply(layer: Layer, x: torch.Tensor, weight: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor:
-    if layer.activation != "tanh255":
+    if layer.activates.scale is None:
         return apply_layer(layer, x, weight, bias)
-    linear = Layer(**{**vars(layer), "activation": "none"})
-    return 255 * apply_layer(linear, x, weight, bias).float().tanh()
+    linear = replace(layer, activation="none")
+    return activate(apply_layer(linear, x, weight, bias).float(), layer.activation)
 
 
 def encode(

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from deepsim.kernels.activations import Activation, ActivationName, UnknownLayerError, activation
 
 Kind = Literal["fc", "conv", "deconv", "pool", "lrn", "reshape"]
-Activation = Literal["none", "relu", "lrelu", "tanh255"]
+KINDS: dict[str, bool] = {"fc": True, "conv": True, "deconv": True, "pool": False, "lrn": False, "reshape": False}
+"""The kinds of layers, and whether such a layer has a weight and a bias."""
+
 Shape = tuple[int, ...]  # without the batch: (C, H, W) or (C,)
 
-LRELU_SLOPE = 0.3  # Dosovitskiy & Brox 2016, section 4: max(x, 0) + 0.3 min(x, 0)
 LRN_SIZE, LRN_ALPHA, LRN_BETA, LRN_K = 5, 1e-4, 0.75, 1.0  # CaffeNet, both norm layers
 
 
@@ -40,32 +43,49 @@ class Layer:
     stride: int = 1
     padding: int = 0
     groups: int = 1
-    activation: Activation = "none"
+    activation: ActivationName = "none"
     shape: Shape = ()
     ceil_mode: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f"layer {self.name}: kind {self.kind!r}, expected one of {', '.join(get_args(Kind))}.")
-        if self.activation not in get_args(Activation):
-            known = ", ".join(get_args(Activation))
-            raise ValueError(f"layer {self.name}: activation {self.activation!r}, expected one of {known}.")
+        self.check()
+
+    def check(self) -> None:
+        """Raise UnknownLayerError when the kind or the activation is in neither table."""
+        if self.kind not in KINDS:
+            raise UnknownLayerError(f"layer {self.name}: kind {self.kind!r}, expected one of {', '.join(KINDS)}.")
+        try:
+            activation(self.activation)
+        except UnknownLayerError as error:
+            raise UnknownLayerError(f"layer {self.name}: {error}") from error
+
+    @property
+    def activates(self) -> Activation:
+        """Return the record of the layer's activation. Raises UnknownLayerError."""
+        return activation(self.activation)
 
     @property
     def has_weights(self) -> bool:
-        """Tell whether the layer owns a weight and a bias."""
-        return self.kind in ("fc", "conv", "deconv")
+        """Tell whether the layer owns a weight and a bias. Raises UnknownLayerError for an unknown kind."""
+        if self.kind not in KINDS:
+            raise refuse_kind(self, "the table of kinds")
+        return KINDS[self.kind]
 
     @property
     def weight_shape(self) -> Shape:
-        """Return the weight's shape: fc (out, in), conv (out, in/g, k, k), deconv (in, out/g, k, k); no layer: ()."""
+        """Return the weight's shape: fc (out, in), conv (out, in/g, k, k), deconv (in, out/g, k, k); no weight: ().
+
+        Raises UnknownLayerError for an unknown kind.
+        """
+        if not self.has_weights:
+            return ()
         if self.kind == "fc":
             return (self.outputs, self.inputs)
         if self.kind == "conv":
             return (self.outputs, self.inputs // self.groups, self.kernel, self.kernel)
         if self.kind == "deconv":
             return (self.inputs, self.outputs // self.groups, self.kernel, self.kernel)
-        return ()
+        raise refuse_kind(self, "weight_shape")
 
     @property
     def parameters(self) -> int:
@@ -75,7 +95,7 @@ class Layer:
     def output_shape(self, shape: Shape) -> Shape:
         """Return the output's shape for an input of ``shape``, both without the batch.
 
-        Raises ValueError naming the layer when the input does not fit.
+        Raises ValueError naming the layer when the input does not fit, UnknownLayerError for an unknown kind.
         """
         if self.kind == "reshape":
             self._expect(math.prod(shape) == math.prod(self.shape), shape)
@@ -100,6 +120,8 @@ class Layer:
             return math.prod(self.weight_shape) * height * width
         if self.kind == "deconv":
             return math.prod(self.weight_shape) * shape[1] * shape[2]
+        if self.has_weights:
+            raise refuse_kind(self, "macs")
         return 0
 
     def to_json(self) -> dict[str, Any]:
@@ -119,12 +141,19 @@ class Layer:
             return steps // self.stride + 1
         if self.kind == "deconv":
             return (size - 1) * self.stride - 2 * self.padding + self.kernel
-        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+        if self.kind == "conv":
+            return (size + 2 * self.padding - self.kernel) // self.stride + 1
+        raise refuse_kind(self, "output_shape")
 
     def _expect(self, fits: bool, shape: Shape) -> None:
         if not fits:
             wanted = self.shape or self.inputs or "(C, H, W)"
             raise ValueError(f"layer {self.name} ({self.kind}): input of shape {shape}, expected {wanted}.")
+
+
+def refuse_kind(layer: Layer, reader: str) -> UnknownLayerError:
+    """Build the error of a reader, named in words, that does not know a layer's kind."""
+    return UnknownLayerError(f"layer {layer.name}: {reader} does not know kind {layer.kind!r}, expected a known one.")
 
 
 def shapes(layers: tuple[Layer, ...], input_shape: Shape) -> list[Shape]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.kernels.layers import LRELU_SLOPE, LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer
+from deepsim.kernels.activations import LRELU_SLOPE, activation, refuse_activation
+from deepsim.kernels.layers import LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer, refuse_kind
 
 Array = NDArray[np.floating]
 Weights = dict[str, Array]
@@ -46,14 +47,15 @@ def bed_of_nails(x: Array, stride: int) -> Array:
     return spread
 
 
-def upconvolve(x: Array, weight: Array, bias: Array, stride: int = 2, padding: int = 1) -> Array:
+def upconvolve(x: Array, weight: Array, bias: Array, stride: int = 2, padding: int = 1, groups: int = 1) -> Array:
     """Apply the transposed convolution as the paper describes it: bed-of-nails upsampling, then a convolution.
 
-    x (N, in, H, W), weight (in, out, k, k) as in Caffe Deconvolution and ConvTranspose2d; result
+    x (N, in, H, W), weight (in, out/groups, k, k) as in Caffe Deconvolution and ConvTranspose2d; result
     (N, out, (H-1) stride - 2 padding + k, ...). Source: Dosovitskiy & Brox 2016, section 3.
     """
-    flipped = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
-    return convolve(bed_of_nails(x, stride), flipped, bias, padding=weight.shape[-1] - 1 - padding)
+    parts = [part.transpose(1, 0, 2, 3) for part in np.split(weight, groups)]  # (out/groups, in/groups, k, k) each
+    flipped = np.concatenate(parts)[:, :, ::-1, ::-1]  # (out, in/groups, k, k)
+    return convolve(bed_of_nails(x, stride), flipped, bias, padding=weight.shape[-1] - 1 - padding, groups=groups)
 
 
 def upconv_lrelu(x: Array, weight: Array, bias: Array) -> Array:
@@ -81,33 +83,42 @@ def local_response_norm(x: Array) -> Array:
     return x / (LRN_K + LRN_ALPHA / LRN_SIZE * sums) ** LRN_BETA
 
 
-def activate(x: Array, activation: str) -> Array:
-    """Apply a layer's activation by its name in :data:`deepsim.kernels.layers.Activation`."""
-    if activation == "relu":
-        return np.maximum(x, 0)
-    if activation == "lrelu":
-        return leaky_relu(x)
-    if activation == "tanh255":
-        return 255 * np.tanh(x)
-    return x
+def activate(x: Array, name: str) -> Array:
+    """Apply an activation by its name in :data:`deepsim.kernels.activations.ACTIVATIONS`.
+
+    Raises UnknownLayerError for a name or a form that is not known.
+    """
+    record = activation(name)
+    if record.slope is not None:
+        return x if record.slope == 1 else leaky_relu(x, record.slope)
+    if record.scale is not None:
+        return record.scale * np.tanh(x)
+    raise refuse_activation(record, "the numpy reference")
 
 
 def apply_layer(layer: Layer, x: Array, weights: Weights) -> Array:
-    """Run one layer; weights are looked up as ``<layer.name>.weight`` and ``<layer.name>.bias``."""
+    """Run one layer, its activation included; weights are ``<layer.name>.weight`` and ``<layer.name>.bias``.
+
+    Raises UnknownLayerError for a kind or an activation that is not known.
+    """
+    return activate(_linear(layer, x, weights), layer.activation)
+
+
+def _linear(layer: Layer, x: Array, weights: Weights) -> Array:
     if layer.kind == "reshape":
         return x.reshape(len(x), *layer.shape)
     if layer.kind == "pool":
         return max_pool(x, layer.kernel, layer.stride, layer.ceil_mode)
     if layer.kind == "lrn":
         return local_response_norm(x)
+    if layer.kind not in ("fc", "conv", "deconv"):
+        raise refuse_kind(layer, "the numpy reference")
     weight, bias = weights[f"{layer.name}.weight"], weights[f"{layer.name}.bias"]
     if layer.kind == "fc":
-        x = fully_connected(x, weight, bias)
-    elif layer.kind == "conv":
-        x = convolve(x, weight, bias, layer.stride, layer.padding, layer.groups)
-    else:
-        x = upconvolve(x, weight, bias, layer.stride, layer.padding)
-    return activate(x, layer.activation)
+        return fully_connected(x, weight, bias)
+    if layer.kind == "conv":
+        return convolve(x, weight, bias, layer.stride, layer.padding, layer.groups)
+    return upconvolve(x, weight, bias, layer.stride, layer.padding, layer.groups)
 
 
 def apply_layers(layers: tuple[Layer, ...], x: Array, weights: Weights) -> Array:

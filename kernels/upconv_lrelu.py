@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deepsim.kernels.layers import LRELU_SLOPE
+from deepsim.kernels.activations import LRELU_SLOPE
 
 FEW_CHANNELS = 4  # output channels up to which stacked phases are faster on a CPU; measured
 TRITON_DTYPES = (torch.float16, torch.bfloat16)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from deepsim.kernels.layers import Activation, Layer, Shape, shapes
+from deepsim.kernels.activations import ActivationName
+from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.pixels import CAFFE_PIXELS, CROP, IMAGENET_PIXELS, PixelConvention
 
@@ -63,7 +64,7 @@ def _pool(name: str) -> Layer:
     return Layer(name, "pool", kernel=3, stride=2, ceil_mode=True)
 
 
-def _fc(name: str, inputs: int, outputs: int, activation: Activation = "relu") -> Layer:
+def _fc(name: str, inputs: int, outputs: int, activation: ActivationName = "relu") -> Layer:
     return Layer(name, "fc", inputs, outputs, activation=activation)
 
 
@@ -119,7 +120,7 @@ def _lrelu_conv(name: str, inputs: int, outputs: int, kernel: int = 3, stride: i
     return Layer(name, "conv", inputs, outputs, kernel, stride, padding, activation="lrelu")
 
 
-def _upconv(name: str, inputs: int, outputs: int, activation: Activation = "lrelu") -> Layer:
+def _upconv(name: str, inputs: int, outputs: int, activation: ActivationName = "lrelu") -> Layer:
     return Layer(name, "deconv", inputs, outputs, 4, 2, 1, activation=activation)
 
 

@@ -12,7 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deepsim.kernels.layers import LRELU_SLOPE, Layer
+from deepsim.kernels.activations import LRELU_SLOPE, refuse_activation
+from deepsim.kernels.layers import Layer, refuse_kind
 from deepsim.kernels.torch_layers import apply_layer
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
 from deepsim.runtime.pixels import CAFFE_PIXELS, CROP, crop_offset
@@ -134,18 +135,26 @@ def initialise_generator(generator: Generator, generator_rng: torch.Generator) -
     Convolutions and fully connected layers: variance 2 / ((1 + 0.3^2) fan_in). Deconvolutions as in the release:
     fan_in = out k^2 and the variance 2 / fan_in scaled by 1.8 (k4 s2) or 0.9 (k3 s1); read as factors on the variance
     these keep it constant where channels halve with each up-convolution (1.8 * (1 + 0.3^2) / 2 = 0.98). The last
-    layer of a tanh generator starts at a tenth, so that no pixel starts saturated.
+    layer of a tanh generator starts at a tenth, so that no pixel starts saturated. Raises UnknownLayerError.
     """
-    gain = 2 / (1 + LRELU_SLOPE**2)
     for layer in generator.layers:
         if not layer.has_weights:
             continue
         own = generator.weights_of(layer)
-        fan_in = math.prod(layer.weight_shape[1:])
-        variance = gain / fan_in
-        if layer.kind == "deconv":
-            variance = (1.8 if layer.stride == 2 else 0.9) * 2 / fan_in
-        if layer.activation == "tanh255":
-            variance *= 0.1**2
-        nn.init.normal_(own.weight, std=math.sqrt(variance), generator=generator_rng)
+        nn.init.normal_(own.weight, std=math.sqrt(_variance(layer)), generator=generator_rng)
         nn.init.zeros_(own.bias)
+
+
+def _variance(layer: Layer) -> float:
+    """Return the variance of a generator layer's initial weights."""
+    fan_in = math.prod(layer.weight_shape[1:])
+    if layer.kind == "deconv":
+        variance = (1.8 if layer.stride == 2 else 0.9) * 2 / fan_in
+    elif layer.kind in ("fc", "conv"):
+        variance = 2 / (1 + LRELU_SLOPE**2) / fan_in
+    else:
+        raise refuse_kind(layer, "the initialisation of generators")
+    record = layer.activates
+    if record.slope is None and record.scale is None:
+        raise refuse_activation(record, "the initialisation of generators")
+    return variance if record.scale is None else variance * 0.1**2

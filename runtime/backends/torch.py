@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.kernels.activations import UnknownLayerError
 from deepsim.kernels.layers import Layer
 from deepsim.runtime.backends.devices import gpu_ordinal, num_threads
 from deepsim.runtime.bundle import Bundle
@@ -121,6 +122,8 @@ class TorchBackend:
                     return
                 with _GPU_LOCK, torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
                     yield
+        except UnknownLayerError as error:
+            raise BundleError(f"torch: {error}") from error
         except (RuntimeError, torch.OutOfMemoryError) as error:
             text = " ".join(str(error).split()).rstrip(".")[:500]
             if any(word in text.lower() for word in _MEMORY_WORDS):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
-from math import prod
 from typing import Any, NamedTuple
 
 from deepsim.kernels.layers import Layer, Shape, shapes
@@ -69,9 +68,7 @@ def _count(layers: tuple[Layer, ...], shape: Shape) -> Work:
     multiply_adds = weights = 0
     for layer, output in zip(layers, shapes(layers, shape), strict=True):
         if layer.has_weights:
-            size = prod(layer.weight_shape)
-            pixels = shape if layer.kind == "deconv" else output  # each applies the kernel once, for every channel pair
-            multiply_adds += size * prod(pixels[1:])
-            weights += 4 * (size + layer.outputs)
+            multiply_adds += layer.macs(shape)
+            weights += 4 * layer.parameters
         shape = output
     return Work(multiply_adds, weights)

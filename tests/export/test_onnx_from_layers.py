@@ -235,3 +235,18 @@ def test_generator_shapes_agree_with_the_table():
     }
     for layer, shape in zip(spec.layers, shapes(spec.layers, spec.input_shape), strict=True):
         assert found[layer.name] == shape
+
+
+def test_an_activation_follows_layers_without_weights_too():
+    layers = (
+        Layer("conv1", "conv", 3, 8, 11, 8),
+        Layer("pool1", "pool", kernel=3, stride=2, activation="relu"),
+        Layer("norm1", "lrn", activation="lrelu"),
+        Layer("up1", "deconv", 8, 4, 4, 2, 1, 2),
+    )
+    spec = EncoderSpec("tiny", layers, IMAGENET_PIXELS)
+    weights = random_weights(layers)
+    images = np.random.default_rng(1).integers(0, 256, (2, 227, 227, 3), np.uint8)
+    expected = reference.apply_layers(layers, IMAGENET_PIXELS.to_network(images).astype(np.float64), float64(weights))
+    (found,) = session(encoder_onnx(spec, "up1", weights)).run(None, {"image": images})
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())

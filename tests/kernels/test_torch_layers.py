@@ -21,6 +21,11 @@ CASES = [
     (Layer("pool", "pool", kernel=3, stride=2), (2, 8, 6)),
     (Layer("norm", "lrn"), (9, 3, 3)),
     (Layer("reshape", "reshape", shape=(4, 2, 3)), (24,)),
+    (Layer("groups", "deconv", 4, 6, 4, 2, 1, 2, activation="relu"), (4, 3, 5)),
+    (Layer("pool", "pool", kernel=3, stride=2, activation="relu"), (2, 8, 6)),
+    (Layer("norm", "lrn", activation="lrelu"), (9, 3, 3)),
+    (Layer("reshape", "reshape", shape=(4, 2, 3), activation="relu"), (24,)),
+    (Layer("reshape", "reshape", shape=(4, 2, 3), activation="tanh255"), (24,)),
 ]
 
 
@@ -33,6 +38,8 @@ def test_torch_equals_reference(layer, shape):
         weights = {"weight": rng.standard_normal(layer.weight_shape), "bias": rng.standard_normal(layer.outputs)}
     expected = reference.apply_layer(layer, x, {f"{layer.name}.{key}": value for key, value in weights.items()})
     tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
-    found = apply_layer(layer, torch.from_numpy(x.copy()), tensors.get("weight"), tensors.get("bias"))
+    given = torch.from_numpy(x.copy())
+    found = apply_layer(layer, given, tensors.get("weight"), tensors.get("bias"))
+    assert np.array_equal(given.numpy(), x)  # rectifiers work in place, on the layer's own output
     assert found.shape[1:] == layer.output_shape(shape)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-10)

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "error.h"
+#include "footprint.h"
 #include "plan.h"
 #include "random_bundle.h"
 
@@ -114,4 +115,33 @@ TEST_CASE("what a layer says is done or refused") {
   Layer reshape = plain("reshape", Kind::reshape);
   reshape.shape = {32, 1, 1, false};
   CHECK(answer(network({32, 1, 1, true}, {reshape, plain("conv", Kind::conv, 32, 3)}), false) == "planned");
+}
+
+// What fell through became the identity: an activation that only one side knew was left out without a word.
+TEST_CASE("every reader refuses a kind or an activation that it does not know") {
+  const auto refusal = [](const auto& reads) -> std::string {
+    try {
+      reads();
+    } catch (const Failure& failure) {
+      CHECK(failure.kind() == deepsim::runtime::ErrorKind::bundle);
+      return failure.what();
+    }
+    return "read";
+  };
+  const std::vector<float> ones(16 * 16 * 9, 1.0f);
+  const Shape map{16, 8, 8, false};
+  Layer invented = plain("made", static_cast<Kind>(99), 16, 16, 3, 1, 1);
+  const std::string kind = "does not know kind 99 with activation 0, expected known ones.";
+  CHECK(refusal([&] { invented.has_weights(); }) == "layer made: the table of kinds " + kind);
+  CHECK(contains(refusal([&] { invented.weight_shape(); }), kind.c_str()));
+  CHECK(contains(refusal([&] { invented.output_shape(map); }), kind.c_str()));
+  CHECK(contains(refusal([&] { footprint_of(invented, map, map, false, false); }), kind.c_str()));
+  CHECK(contains(refusal([&] { lower_convolution(invented, map, ones.data(), ones.data()); }), kind.c_str()));
+  Layer swish = plain("made", Kind::conv, 16, 16, 3, 1, 1);
+  swish.activation = static_cast<Activation>(99);
+  const std::string activation = "layer made: lowering does not know kind 1 with activation 99, expected known ones.";
+  CHECK(refusal([&] { slope_of(swish); }) == activation);
+  CHECK(refusal([&] { lower_convolution(swish, map, ones.data(), ones.data()); }) == activation);
+  const Network network_of_it = network(map, {swish, plain("image", Kind::conv, 16, 3, 3, 1, 1)});
+  CHECK(answer(network_of_it, false) == activation);
 }

@@ -39,11 +39,17 @@ int exit_code(ErrorKind kind) noexcept {
       return 4;
     case ErrorKind::numeric:
       return 5;
-    case ErrorKind::deepsim:
-      return 1;
-    default:
+    case ErrorKind::data:
+    case ErrorKind::bundle:
+    case ErrorKind::bundle_corrupt:
+    case ErrorKind::bundle_unsafe:
+    case ErrorKind::shape:
+    case ErrorKind::dtype:
       return 3;
+    case ErrorKind::deepsim:
+      break;
   }
+  return 1;
 }
 
 }  // namespace deepsim::runtime::detail

@@ -34,15 +34,26 @@ Matrix lowered(const Layer& layer, bool from_pixels, bool to_pixels) {
 
 Footprint footprint_of(const Layer& layer, const Shape& input, const Shape& stored, bool from_pixels, bool to_pixels) {
   Footprint found{0, std::max(floats_of(input), floats_of(stored))};
-  if (layer.kind == Kind::fc) found.weights = floats_of(input) * floats_of(stored);
-  if (layer.kind != Kind::conv && layer.kind != Kind::deconv) return found;
-  const Matrix matrix = lowered(layer, from_pixels, to_pixels);
-  found.weights = matrix.channels * matrix.columns * matrix.side * matrix.side / matrix.groups;
-  const double row = matrix.channels * (stored.width + matrix.side - 1);
-  const bool strides = from_pixels || (layer.stride > 1 && !is_upconvolution(layer));
-  const double rows = strides ? stored.height + matrix.side - 1 : matrix.side;
-  found.activations = std::max(found.activations, row * rows);
-  return found;
+  switch (layer.kind) {
+    case Kind::pool:
+    case Kind::lrn:
+    case Kind::reshape:
+      return found;
+    case Kind::fc:
+      found.weights = floats_of(input) * floats_of(stored);
+      return found;
+    case Kind::conv:
+    case Kind::deconv: {
+      const Matrix matrix = lowered(layer, from_pixels, to_pixels);
+      found.weights = matrix.channels * matrix.columns * matrix.side * matrix.side / matrix.groups;
+      const double row = matrix.channels * (stored.width + matrix.side - 1);
+      const bool strides = from_pixels || (layer.stride > 1 && !is_upconvolution(layer));
+      const double rows = strides ? stored.height + matrix.side - 1 : matrix.side;
+      found.activations = std::max(found.activations, row * rows);
+      return found;
+    }
+  }
+  unknown(layer, "the count of memory");
 }
 
 }  // namespace deepsim::runtime::detail

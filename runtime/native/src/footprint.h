@@ -12,6 +12,7 @@ struct Footprint {
 };
 
 // `stored` is the shape in which the output is kept: the next layer's where that reshapes a fully connected one.
+// Raises BundleError for a kind that it does not know.
 Footprint footprint_of(const Layer& layer, const Shape& input, const Shape& stored, bool from_pixels, bool to_pixels);
 
 }  // namespace deepsim::runtime::detail

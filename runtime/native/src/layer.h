@@ -1,4 +1,6 @@
-// The layer table of a manifest: the records of kernels/layers.py, with the same meaning of every field.
+// The layer table of a manifest: the records of kernels/layers.py, with the same meaning of every field. A switch over a kind
+// or an activation names every one of them and has no default, so that a new one does not compile until each reader knows it;
+// `unknown` follows it, for values that no enumerator has.
 #pragma once
 
 #include <array>
@@ -30,7 +32,7 @@ struct Layer {
   Shape shape{};  // of reshape
   bool ceil_mode = false;
 
-  bool has_weights() const { return kind == Kind::fc || kind == Kind::conv || kind == Kind::deconv; }
+  bool has_weights() const;
   // fc (out, in); conv (out, in / groups, k, k); deconv (in, out / groups, k, k); else empty
   std::vector<std::int64_t> weight_shape() const;
   // Raises BundleUnsafe naming the layer when an input of this shape does not fit, or nothing would be left.
@@ -39,6 +41,9 @@ struct Layer {
  private:
   std::int64_t extent(std::int64_t size) const;
 };
+
+// Raises BundleError: whoever reads the layer, such as "lowering", does not know its kind or its activation.
+[[noreturn]] void unknown(const Layer& layer, const char* reader);
 
 // (pixel - mean) * scale in the network's channel order, pixels 0-255.
 struct PixelConvention {

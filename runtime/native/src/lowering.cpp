@@ -14,14 +14,41 @@ using kernels::Store;
 
 namespace {
 
+// Whether a layer that becomes a convolution is a deconvolution. Raises BundleError for one that becomes none.
+bool is_deconvolution(const Layer& layer) {
+  switch (layer.kind) {
+    case Kind::conv:
+      return false;
+    case Kind::deconv:
+      return true;
+    case Kind::fc:
+    case Kind::pool:
+    case Kind::lrn:
+    case Kind::reshape:
+      break;
+  }
+  unknown(layer, "lowering to a convolution");
+}
+
+bool is_tanh(const Layer& layer) {
+  switch (layer.activation) {
+    case Activation::tanh255:
+      return true;
+    case Activation::none:
+    case Activation::relu:
+    case Activation::lrelu:
+      return false;
+  }
+  unknown(layer, "lowering to pixels");
+}
+
 // weight[out][in / groups][k][k] of a convolution, or of a stride-1 deconvolution seen as one (kernel rotated).
 class Kernel {
  public:
-  Kernel(const Layer& layer, const float* weight) : layer_(layer), weight_(weight) {}
+  Kernel(const Layer& layer, const float* weight) : layer_(layer), weight_(weight), rotates_(is_deconvolution(layer)) {}
   float operator()(int out, int in, int r, int s) const {
     const int k = layer_.kernel;
-    if (layer_.kind == Kind::deconv) return at(in, out, layer_.outputs, k - 1 - r, k - 1 - s);
-    return at(out, in, layer_.inputs / layer_.groups, r, s);
+    return rotates_ ? at(in, out, layer_.outputs, k - 1 - r, k - 1 - s) : at(out, in, layer_.inputs / layer_.groups, r, s);
   }
 
  private:
@@ -31,6 +58,7 @@ class Kernel {
   }
   const Layer& layer_;
   const float* weight_;
+  bool rotates_;
 };
 
 void set_windows(Convolution* layer, int height, int width) {
@@ -74,7 +102,7 @@ void for_each_pair(const Layer& layer, int groups, const Visit& visit) {
 }
 
 int convolution_pad(const Layer& layer) {
-  return layer.kind == Kind::deconv ? layer.kernel - 1 - layer.padding : layer.padding;
+  return is_deconvolution(layer) ? layer.kernel - 1 - layer.padding : layer.padding;
 }
 
 void fill_upconvolution(const Layer& layer, const float* weight, bool image, DenseWeights* weights) {
@@ -94,7 +122,7 @@ kernels::Pixels pixels_of(const Layer& layer, const PixelConvention& convention,
   std::copy(convention.mean.begin(), convention.mean.end(), pixels.mean);
   std::copy(convention.scale.begin(), convention.scale.end(), pixels.scale);
   pixels.bgr = convention.bgr;
-  pixels.tanh255 = layer.activation == Activation::tanh255;
+  pixels.tanh255 = is_tanh(layer);
   pixels.sign = sign;
   pixels.height = output.height;
   pixels.width = output.width;
@@ -146,9 +174,11 @@ float slope_of(const Layer& layer) {
       return 0.0f;
     case Activation::lrelu:
       return 0.3f;
-    default:
+    case Activation::none:
+    case Activation::tanh255:
       return 1.0f;
   }
+  unknown(layer, "lowering");
 }
 
 bool is_upconvolution(const Layer& layer) {

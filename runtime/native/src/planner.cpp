@@ -40,6 +40,7 @@ class Planner {
     Shape shape = network_.input;
     for (const Layer& layer : network_.layers) {
       if (!layer.has_weights() && layer.activation != Activation::none) refuse(layer, "activation");
+      slope_of(layer);  // raises for an activation that is not known
       const bool first = &layer == &network_.layers.front(), last = &layer == &network_.layers.back();
       const Shape output = layer.output_shape(shape);
       const bool reshapes = layer.kind == Kind::fc && !last && (&layer)[1].kind == Kind::reshape;
@@ -98,7 +99,7 @@ class Planner {
         shape_ = layer.shape;
         return 0;
     }
-    return 0;
+    unknown(layer, "the planner");
   }
 
   void add_first(const Layer& layer) {
