@@ -45,6 +45,20 @@ MAX_PIXELS = 89_478_485  # as Pillow's own warning: 256 MiB of RGB; a larger hea
 
 _log = logging.getLogger("deepsim")
 _ORIENTATION, _BITS, _PHOTOMETRIC = 0x0112, 0x0102, 0x0106  # tags of EXIF and TIFF
+# Where, and how in lower case, files begin that are met in folders of images and not read.
+_NOT_READ = (
+    (4, b"ftyphei", "HEIC; convert it, as with heif-convert"),
+    (4, b"ftypmif1", "HEIF; convert it, as with heif-convert"),
+    (0, b"ii*\0", "a TIFF of a kind that Pillow does not read"),
+    (0, b"mm\0*", "a TIFF of a kind that Pillow does not read"),
+    (4, b"jp  ", "JPEG 2000"),
+    (0, b"<!doctype", "a web page"),
+    (0, b"<html", "a web page"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"<?xml", "XML, such as an SVG drawing"),
+    (0, b"%pdf", "a PDF document"),
+    (0, b"version https://", "a pointer of Git LFS, whose file was not fetched"),
+)
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # colour profiles and texts: no pixel depends on them here
 _UPRIGHT = {
@@ -216,11 +230,22 @@ def _on_file(path: str | os.PathLike[str], function: Callable[[Image.Image], _T]
         with Path(path).open("rb") as file:
             try:
                 return _on_image(path, file, function)
+            except UnidentifiedImageError:
+                file.seek(0)
+                _name_cause(file.read(16))
+                raise
             except _DAMAGE:
                 bare = _without_metadata(file)
                 if bare is None:
                     raise
             return _on_image(path, bare, function)
+
+
+def _name_cause(start: bytes) -> None:
+    """Raise ValueError that says what a file is which begins so, where it is one that people take for an image."""
+    for place, mark, what in _NOT_READ:
+        if start[place:].lower().startswith(mark):
+            raise ValueError(what)
 
 
 def _on_image(path: str | os.PathLike[str], file: BinaryIO, function: Callable[[Image.Image], _T]) -> _T:

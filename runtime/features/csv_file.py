@@ -1,7 +1,7 @@
 """Features in .csv: a line of numbers per photograph, as NumPy, Excel (any language), MATLAB and R write them.
 
-Separators are commas, semicolons or tabs; decimals a point, or a comma where it does not separate; a first column may
-hold names. A header line is refused, as one of numbers could be taken for a photograph.
+Separators are commas, semicolons, tabs or spaces; decimals a point, or a comma where it does not separate; a first
+column may hold names. A header line is refused, as one of numbers could be taken for a photograph.
 """
 
 from __future__ import annotations
@@ -30,19 +30,22 @@ def read(path: Path, key: str | None) -> FeatureFile:
     """Read all lines as float32."""
     no_key(path, key)
     text = decode_text(path)
-    if not text.strip():
+    if text.lower().startswith("sep="):  # a line for Excel, which names the separator
+        text = text.partition("\n")[2]
+    first = next((line for line in text.splitlines() if line.strip()), None)
+    if first is None:
         raise DataError(f"{path}: empty, expected a line of numbers per photograph. Write it again.")
-    first = next(line for line in text.splitlines() if line.strip())
-    separator = next((mark for mark in ";\t" if mark in first), ",")
-    named = _has_names(first, separator)
-    names = tuple(cells[0] for cells in csv.reader(io.StringIO(text), delimiter=separator) if cells) if named else ()
-    if separator != "," and "," in text:
-        if "." in text and not named:
-            raise DataError(f"{path}: numbers with both ',' and '.', expected one decimal mark.")
-        text = text.replace(",", ".")
-    columns = range(int(named), len(_cells(first, separator)))
+    separator = next((mark for mark in ";\t, " if mark in first.strip()), ",")
+    names = _names(text, separator) if _has_names(first, separator) else ()
+    numbers = _with_points(path, text, separator, bool(names))
     values = np.loadtxt(
-        *(io.StringIO(text), np.float32), delimiter=separator, ndmin=2, comments=None, quotechar='"', usecols=columns
+        io.StringIO(numbers),
+        np.float32,
+        delimiter=separator.strip(" ") or None,
+        ndmin=2,
+        comments=None,
+        quotechar='"',
+        usecols=range(1, len(_cells(first, separator))) if names else None,
     )
     if len(values) > 1 and values.shape[1] > 1 and (values[0] == np.arange(values.shape[1])).all():
         raise DataError(f"{path}: line 1 counts 0, 1, 2 ..., like a header of column numbers. Remove it.")
@@ -86,8 +89,25 @@ def _has_names(first: str, separator: str) -> bool:
     return False
 
 
+def _names(text: str, separator: str) -> tuple[str, ...]:
+    """Return the first column. Raises ValueError where lines have different numbers of cells."""
+    lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator) if line]
+    if len({len(line) for line in lines}) > 1:
+        raise ValueError("lines of different lengths")
+    return tuple(line[0] for line in lines)
+
+
+def _with_points(path: Path, text: str, separator: str, named: bool) -> str:
+    """Return the text with decimal points, where commas are no separators. Raises DataError where it has both."""
+    if separator not in ";\t" or "," not in text:
+        return text
+    if "." in text and not named:  # names have points
+        raise DataError(f"{path}: numbers with both ',' and '.', expected one decimal mark.")
+    return text.replace(",", ".")
+
+
 def _cells(line: str, separator: str) -> list[str]:
-    return next(csv.reader([line], delimiter=separator))
+    return line.split() if separator == " " else next(csv.reader([line], delimiter=separator))
 
 
 def _is_number(cell: str, separator: str) -> bool:

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.errors import ShapeError, UsageError
@@ -37,9 +36,14 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How the axes of an array hold N features of ``shape``: ``groups`` has the letters of each of its axes."""
+    """How the axes of an array hold N features of ``shape``.
+
+    ``groups`` has the letters of each axis of the array, ``extents`` what C, H and W are (H and W of features without
+    extent are 1, where the array has such axes).
+    """
 
     groups: tuple[str, ...]
+    extents: tuple[int, ...]
     shape: tuple[int, ...]
     count: int
 
@@ -50,40 +54,38 @@ class Layout:
 
     def rows(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return an array in this order, of any count of photographs, as (n, *shape)."""
-        sizes = dict(zip(_LETTERS, self.shape, strict=False))
+        sizes = _sizes(self.extents)
         letters = "".join(self.groups)
-        extents = [sizes.get(letter, -1) for letter in letters]  # -1: N
-        split = values.reshape(extents)
-        order = [letters.index(letter) for letter in ("N" * ("N" in letters)) + _LETTERS[: len(self.shape)]]
-        found: NDArray[Any] = split.transpose(order)
-        return found if "N" in letters else found[None]
+        split = values.reshape([sizes.get(letter, -1) for letter in letters])  # -1: N
+        order = [letters.index(letter) for letter in ("N" * ("N" in letters)) + _LETTERS[: len(self.extents)]]
+        found: NDArray[Any] = split.transpose(order).reshape(-1, *self.shape)
+        return found
 
 
 def layout_of(found: tuple[int, ...], shape: tuple[int, ...], subject: str, axes: str | None = None) -> Layout:
     """Find how an array of shape ``found`` holds features of ``shape``, (C,) or (C, H, W).
 
-    Without ``axes`` it must be (N, *shape) or flattened rows of it, and of no other known order too. MATLAB drops
-    trailing axes of extent 1: these are added where ``axes`` names them. Raises UsageError when ``axes`` is no order,
-    ShapeError when the array does not fit it, or fits several orders, naming them.
+    Without ``axes`` it must be (N, *shape) or flattened rows of it, and of no other known order too; orders that differ
+    in axes of extent 1 alone are one. Features (C,) may have axes H and W of extent 1. MATLAB drops trailing axes of
+    extent 1: these are added where ``axes`` names them. Raises UsageError when ``axes`` is no order, ShapeError when
+    the array does not fit it, or fits several orders, naming them.
 
     >>> layout_of((13, 13, 256, 40), (256, 13, 13), "codes.mat", "HWCN").count
     40
     """
+    spatial = bool(set(axes.upper()) & {"H", "W"}) if axes is not None else len(found) > 2
+    extents = (*shape, 1, 1) if len(shape) == 1 and spatial else shape
     if axes is not None:
-        layout = _fit(_groups(axes, len(shape)), found, shape)
+        layout = _fit(_groups(axes, len(extents)), found, extents, shape)
         if layout is None:
-            expected = _shown(_groups(axes, len(shape)), shape)
+            expected = _shown(_groups(axes, len(extents)), extents)
             raise ShapeError(f"{subject}: features of shape {found}, expected {axes} of {expected}.")
         return layout
-    fitting = {
-        order: layout
-        for order in _KNOWN[len(shape)]
-        if (layout := _fit(_groups(order, len(shape)), found, shape)) is not None and len(layout.groups) == len(found)
-    }
+    fitting = _fitting(found, extents, shape)
     expected = f"(N, {', '.join(map(str, shape))})"
     if not fitting:
         raise ShapeError(f"{subject}: features of shape {found}, expected {expected}. Use the layer of this bundle.")
-    usual = [order for order in fitting if order in _KNOWN[len(shape)][:2]]
+    usual = [order for order in fitting if order in _KNOWN[len(extents)][:2]]
     if len(fitting) > 1 or not usual:
         raise ShapeError(
             f"{subject}: features of shape {found} can be read as {' or '.join(fitting)}, expected {expected}. "
@@ -92,9 +94,21 @@ def layout_of(found: tuple[int, ...], shape: tuple[int, ...], subject: str, axes
     return fitting[usual[0]]
 
 
-def check_axes(axes: str, rank: int) -> None:
-    """Raise UsageError unless ``axes`` is an order of the axes of features of this rank."""
-    _groups(axes, rank)
+def _fitting(found: tuple[int, ...], extents: tuple[int, ...], shape: tuple[int, ...]) -> dict[str, Layout]:
+    """Return the known orders that an array can be read in, of those that read it alike the first."""
+    readings: dict[tuple[str, ...], tuple[str, Layout]] = {}
+    for order in _KNOWN[len(extents)]:
+        layout = _fit(_groups(order, len(extents)), found, extents, shape)
+        if layout is not None and len(layout.groups) == len(found):
+            readings.setdefault(_reading(layout), (order, layout))
+    return dict(readings.values())
+
+
+def _reading(layout: Layout) -> tuple[str, ...]:
+    """Return the letters of each axis without those of extent 1, which have no order."""
+    sizes = _sizes(layout.extents)
+    kept = ("".join(letter for letter in group if sizes.get(letter) != 1) for group in layout.groups)
+    return tuple(group for group in kept if group)
 
 
 def _groups(axes: str, rank: int) -> tuple[str, ...]:
@@ -110,19 +124,25 @@ def _groups(axes: str, rank: int) -> tuple[str, ...]:
     return groups
 
 
-def _fit(groups: Sequence[str], found: tuple[int, ...], shape: tuple[int, ...]) -> Layout | None:
+def _fit(
+    groups: Sequence[str], found: tuple[int, ...], extents: tuple[int, ...], shape: tuple[int, ...]
+) -> Layout | None:
     """Return the layout when an array of shape ``found`` fits the order, trailing axes of extent 1 being optional."""
-    sizes = dict(zip(_LETTERS, shape, strict=False))
+    sizes = _sizes(extents)
     padded = (*found, *[1] * (len(groups) - len(found)))
     if len(padded) != len(groups):
         return None
     for group, extent in zip(groups, padded, strict=True):
         if group != "N" and extent != math.prod(sizes[letter] for letter in group):
             return None
-    return Layout(tuple(groups), shape, padded[groups.index("N")] if "N" in groups else 1)
+    return Layout(tuple(groups), extents, shape, padded[groups.index("N")] if "N" in groups else 1)
 
 
-def _shown(groups: Sequence[str], shape: tuple[int, ...]) -> str:
-    sizes = dict(zip(_LETTERS, shape, strict=False))
-    extents = ["N" if group == "N" else str(np.prod([sizes[letter] for letter in group])) for group in groups]
-    return f"({', '.join(extents)})"
+def _sizes(extents: tuple[int, ...]) -> dict[str, int]:
+    return dict(zip(_LETTERS, extents, strict=False))
+
+
+def _shown(groups: Sequence[str], extents: tuple[int, ...]) -> str:
+    sizes = _sizes(extents)
+    found = ["N" if group == "N" else str(math.prod(sizes[letter] for letter in group)) for group in groups]
+    return f"({', '.join(found)})"

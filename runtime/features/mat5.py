@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.runtime.features.sparse import sparse_matrix
+
 _HEAD, _TAG = 128, 8  # bytes of a file's header, and of the tag (type, size) before an element's data
 _MATRIX, _COMPRESSED, _UTF8, _UTF16, _UTF32 = 14, 15, 16, 17, 18
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
@@ -167,19 +169,6 @@ def _values(element: tuple[int, memoryview], order: str) -> NDArray[Any]:
 def _sparse(extents: tuple[int, ...], parts: Iterator[tuple[int, memoryview]], variable: Variable) -> Any:
     rows, ends, values = (_values(part, variable.order) for _, part in zip(range(3), parts, strict=False))
     return sparse_matrix(values, rows, ends, (extents[0], extents[1]))
-
-
-def sparse_matrix(values: NDArray[Any], rows: NDArray[Any], ends: NDArray[Any], shape: tuple[int, int]) -> Any:
-    """Return a matrix compressed by columns, every index checked. Raises ValueError."""
-    from scipy import sparse
-
-    ends = ends.astype(np.int64)
-    if len(ends) != shape[1] + 1 or not 0 <= ends[-1] <= min(len(rows), len(values)):
-        raise ValueError(f"a sparse matrix of shape {shape} with {len(ends)} ends of columns")
-    entries = values[: ends[-1]], rows[: ends[-1]].astype(np.int64), ends
-    matrix = sparse.csc_matrix(entries, shape=shape)
-    matrix.check_format(full_check=True)  # else an index outside of the matrix writes outside of memory
-    return matrix
 
 
 def _rows_of_text(extents: tuple[int, ...], element: tuple[int, memoryview], order: str) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepsim.runtime.errors import UsageError, missing_extra
 from deepsim.runtime.features import hdf5_file, mat5
 from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Labels, Rows, choose, text_of
+from deepsim.runtime.features.sparse import from_matrix, sparse_matrix
 
 LIMIT = 1 << 31  # bytes of one variable, version 7 and earlier (MATLAB's documentation of MAT-file versions)
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
@@ -62,16 +63,7 @@ def check(path: Path, shape: tuple[int, ...] | None) -> None:
 
 
 def _from_array(path: Path, values: Any, labels: Labels) -> FeatureFile:
-    """Return a variable, a sparse one as rows that become dense when they are asked for."""
-    if not hasattr(values, "toarray"):
-        return FeatureFile.of(path, values, labels)
-    by_row, by_column = values.tocsr(), values.tocsc()
-
-    def cut(axis: int, start: int, stop: int) -> NDArray[Any]:
-        dense: NDArray[Any] = (by_column[:, start:stop] if axis else by_row[start:stop]).toarray()
-        return dense
-
-    return FeatureFile(path, values.shape, values.dtype, cut).labelled(labels)
+    return (from_matrix if hasattr(values, "toarray") else FeatureFile.of)(path, values, labels)
 
 
 def _read_4(path: Path, key: str | None) -> FeatureFile:
@@ -114,7 +106,7 @@ def _sparse_73(group: Any) -> Any:
     ends = np.asarray(group["jc"])
     values = np.asarray(group["data"]) if "data" in group else np.empty(0)  # absent where all are 0
     rows = np.asarray(group["ir"]) if "ir" in group else np.empty(0, np.int64)
-    return mat5.sparse_matrix(values, rows, ends, (int(group.attrs["MATLAB_sparse"]), len(ends) - 1))
+    return sparse_matrix(values, rows, ends, (int(group.attrs["MATLAB_sparse"]), len(ends) - 1))
 
 
 def _names_73(file: Any) -> tuple[str, ...]:

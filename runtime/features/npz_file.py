@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.features import npy_file
 from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Labels, Rows, choose, text_of
+from deepsim.runtime.features.sparse import from_matrix, sparse_matrix
 
+_SPARSE = {"data", "indices", "indptr", "format", "shape"}  # what scipy.sparse.save_npz writes
 _LOCAL_HEADER = 30  # bytes before a member's name; its last two fields are the lengths of name and extra field
 
 
@@ -24,6 +26,8 @@ def read(path: Path, key: str | None) -> FeatureFile:
         raise DataError(f"{path}: no archive, expected arrays as numpy.savez writes them. A single array is .npy.")
     with zipfile.ZipFile(path) as archive:
         members = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+        if set(members) >= _SPARSE and key is None:
+            return from_matrix(path, _sparse(archive))
         labels = Labels(*(_labels(archive, members, name) for name in (NAMES, INDEX)))
         chosen = choose(path, [name for name in members if name not in (NAMES, INDEX)], key)
         return _array(path, archive, f"{chosen}.npy").labelled(labels)
@@ -61,6 +65,20 @@ def _array(path: Path, archive: zipfile.ZipFile, name: str) -> FeatureFile:
         lengths = struct.unpack("<HH", file.read(_LOCAL_HEADER)[-4:])
         begin = record.header_offset + _LOCAL_HEADER + sum(lengths)
         return npy_file.lazy(path, file, begin, begin + record.file_size)
+
+
+def _sparse(archive: zipfile.ZipFile) -> Any:
+    """Return what scipy.sparse.save_npz wrote as a matrix compressed by columns. Raises ValueError."""
+    parts = {}
+    for name in _SPARSE:
+        with archive.open(f"{name}.npy") as member:
+            parts[name] = npy.read_array(member, allow_pickle=False)
+    kind, (rows, columns) = bytes(parts["format"].item()), parts["shape"].tolist()
+    if kind == b"csc":
+        return sparse_matrix(parts["data"], parts["indices"], parts["indptr"], (rows, columns))
+    if kind == b"csr":  # compressed by rows: the transposed matrix, compressed by columns
+        return sparse_matrix(parts["data"], parts["indices"], parts["indptr"], (columns, rows)).T
+    raise ValueError(f"a sparse matrix of format {kind.decode(errors='replace')}, expected csr or csc")
 
 
 def _labels(archive: zipfile.ZipFile, members: list[str], name: str) -> tuple[Any, ...]:

@@ -18,6 +18,8 @@ TABLE = np.array([[1.5, -2.25, 3e-5], [4, 0.125, 6]], np.float32)
         "1,5;-2,25;3e-5\n4;0,125;6\n",  # Excel where a comma is the decimal mark
         "1.5;-2.25;3e-5\n4;0.125;6",
         "1.5\t-2.25\t3e-5\n4\t0.125\t6\n\n\n",
+        " 1.5  -2.25 3e-5\n4 0.125  6\n",  # numpy.savetxt, MATLAB's save -ascii
+        "sep=;\r\n1,5;-2,25;3e-5\r\n4;0,125;6\r\n",
         '"1.5","-2.25","3e-5"\n"4","0.125","6"\n',  # R
     ],
 )
@@ -43,6 +45,11 @@ def test_a_first_column_of_names(tmp_path):
         (b"1.5;2,5\n3;4\n", "one decimal mark"),
         ("prénom,1\n".encode("latin-1"), "UTF-8"),
         (b"1,2\n3\n", "unreadable"),
+        (b"1,2\n3,4,5\n", "unreadable"),
+        (b"a,1,2\nb,3\n", "different lengths"),
+        (b"a,1,2\nb,3,4,5\n", "different lengths"),
+        (b"# x y\n1 2\n", "a header"),
+        (b"\n \n", "empty"),
         (b"1,2\n3,x\n", "unreadable"),
     ],
 )

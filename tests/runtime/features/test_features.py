@@ -193,6 +193,19 @@ def test_rows_are_written_block_by_block(path, monkeypatch):
     np.testing.assert_array_equal(fit_rows(read_features(path).values, (2, 4, 5), "f"), VALUES)
 
 
+@pytest.mark.parametrize("kind", ["csr", "csc"])
+def test_sparse_matrices_of_scipy(tmp_path, kind):
+    sparse = pytest.importorskip("scipy.sparse")
+    codes = np.where(np.random.default_rng(0).random((4, 6)) < 0.4, 1.5, 0).astype(np.float32)
+    sparse.save_npz(tmp_path / "f.npz", sparse.csr_matrix(codes).asformat(kind))
+    found = read_features(tmp_path / "f.npz")
+    np.testing.assert_array_equal(found.values, codes)
+    np.testing.assert_array_equal(found.part(0, 1, 3), codes[1:3])
+    sparse.save_npz(tmp_path / "f.npz", sparse.coo_matrix(codes))
+    with pytest.raises(DataError):
+        read_features(tmp_path / "f.npz")
+
+
 STRANGE = ("caf\udce9.jpg", "nul\0.png", "写真 📷.png", 'line\nbreak, "quoted".jpg', "\ud800")
 
 

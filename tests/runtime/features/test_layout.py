@@ -64,3 +64,16 @@ def test_trailing_axes_that_matlab_drops():
 def test_an_order_that_is_none(axes):
     with pytest.raises(UsageError, match="expected each of NCHW once"):
         fit_rows(VALUES, (2, 4, 5), "f", axes)
+
+
+def test_features_without_extent_in_arrays_with_four_axes():
+    codes = np.random.default_rng(2).standard_normal((5, 7)).astype(np.float32)
+    np.testing.assert_array_equal(fit_rows(codes[:, :, None, None], (7,), "f"), codes)  # Caffe, PyTorch
+    matconvnet = codes.T[None, None]  # (1, 1, C, N), read alike as HWCN and as WHCN
+    with pytest.raises(ShapeError, match="can be read as HWCN, expected"):
+        fit_rows(matconvnet, (7,), "f")
+    for axes in ("HWCN", "WHCN"):
+        np.testing.assert_array_equal(fit_rows(matconvnet, (7,), "f", axes), codes)
+    np.testing.assert_array_equal(fit_rows(matconvnet[..., 0], (7,), "f", "HWCN"), codes[:1])  # N = 1, dropped
+    with pytest.raises(ShapeError, match="expected NCHW of"):
+        fit_rows(matconvnet, (7,), "f", "NCHW")
