@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
+import io
 import json
+import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from tqdm import tqdm
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.os_errors import disk_errors
+from deepsim.train.event_file import EventFile
 
 LOG = "log.jsonl"
 _SHOWN = {
@@ -37,26 +40,25 @@ class Telemetry:
 
     def __init__(self, run: Path, start_step: int, steps: int, quiet: bool) -> None:
         self.run, self.quiet = run, quiet
-        self._began = time.monotonic() - self._truncate(start_step)
-        self._file = (run / LOG).open("a", encoding="utf-8")
+        with disk_errors(run / LOG):
+            self._began = time.monotonic() - self._truncate(start_step)
+            self._file = (run / LOG).open("ab", buffering=0)
         self._bar = tqdm(total=steps, initial=start_step, unit="step", disable=True if quiet else None, smoothing=0.05)
-        self._tensorboard = _tensorboard(run, start_step)
+        self._events = EventFile(run / "tensorboard", start_step)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line; ``record`` has a step, floats and None for what was not computed."""
         record = {**record, "seconds": round(time.monotonic() - self._began, 3)}
         with disk_errors(self.run / LOG):
-            self._file.write(json.dumps(record, allow_nan=False) + "\n")
-            self._file.flush()
+            _append(self._file, json.dumps(record, allow_nan=False).encode() + b"\n")
         shown = {label: f"{record[name]:.4g}" for name, label in _SHOWN.items() if record.get(name) is not None}
         self._bar.set_postfix(shown, refresh=False)
         if self._bar.disable and not self.quiet:
             figures = "  ".join(f"{label} {value}" for label, value in shown.items())
             print(f"step {record['step']}  {figures}  {record['seconds']:.0f} s", file=sys.stderr, flush=True)
-        if self._tensorboard is not None:
-            for name, value in record.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self._tensorboard.add_scalar(name, value, record["step"])
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and name != "step":
+                self._events.scalar(name, value, record["step"])
 
     def advance(self) -> None:
         """Move the bar by one step."""
@@ -67,15 +69,14 @@ class Telemetry:
         rows = [np.concatenate(list(batch), axis=1) for batch in (photos, images)]
         picture = np.concatenate(rows, axis=0)
         save_png(picture, self.run / "images" / f"step-{step:08d}.png")
-        if self._tensorboard is not None:
-            self._tensorboard.add_image("reconstructions", picture, step, dataformats="HWC")
+        self._events.picture("reconstructions", picture, step)
 
     def close(self) -> None:
-        """Close the log, the bar and TensorBoard's writer."""
-        self._file.close()
+        """Close TensorBoard's events, the bar and the log."""
+        self._events.close()
         self._bar.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        with disk_errors(self.run / LOG):
+            self._file.close()
 
     def _truncate(self, start_step: int) -> float:
         """Keep the lines up to ``start_step``; return the training time they cover, in seconds."""
@@ -98,9 +99,14 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _tensorboard(run: Path, start_step: int) -> Any:
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(run / "tensorboard"), purge_step=start_step or None)
+def _append(file: io.FileIO, line: bytes) -> None:
+    """Append a line whole; on a full disk nothing of it stays."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        written = 0
+        while written < len(line):
+            written += file.write(line[written:])
+    except OSError:
+        with suppress(OSError):
+            file.truncate(end)
+        raise
