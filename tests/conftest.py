@@ -1,6 +1,7 @@
 """Run the tests against this checkout, whatever deepsim is installed (see runtime/checkout.py)."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import runtime  # noqa: F401  (makes deepsim.* importable from the checkout)
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,21 @@ def emulated():
     folder = build("plain", "deepsim", "stand_in_driver")
     emulated = {"DEEPSIM_LIBRARY": str(folder / "libdeepsim.so"), "LD_LIBRARY_PATH": str(folder / "tests/native")}
     return {**os.environ, **emulated, "DEEPSIM_TEST_BACKENDS": "cuda"}
+
+
+@pytest.fixture(scope="session")
+def tracked():
+    """Return the checkout's own files, relative to it: what git knows and what it would not ignore."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=ROOT, capture_output=True, check=True).stdout.split(b"\0")
+    return sorted(name for name in map(os.fsdecode, names) if (ROOT / name).is_file())
+
+
+@pytest.fixture
+def source(tmp_path, tracked):
+    """Return a copy of the checkout's own files: building leaves others beside them."""
+    folder = tmp_path / "source"
+    for name in tracked:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+    return folder
