@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,58 +14,33 @@ import click
 
 from deepsim.runtime.errors import DeviceError, UsageError, missing_extra
 from deepsim.train.config import PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
+from deepsim.train.output import refuse_output_among
 
-_HELP = {
-    "layer": "Layer to invert: norm1, norm2, conv3, conv4, pool5, fc6, fc7, fc8 (alexnet: pool1, pool2, conv3 ...).",
-    "encoder": "Network whose features are inverted: caffenet or alexnet (torchvision's).",
-    "encoder_weights": "Local weights file of the encoder (.safetensors, .pt, .pth). Default: random, from the seed.",
-    "comparator": "Layer at which the feature loss compares images.",
-    "comparator_weights": "Weights file of a comparator that is not the encoder.",
-    "comparator_seed": "Seed of a random comparator that is not the encoder; -1: the encoder itself.",
-    "width": "Width of the generator: 1 is the paper's; 0.5, 0.25 ... are narrower.",
-    "conditional": "Let the discriminator see the inverted feature (as the release does).",
-    "lambda_feat": "Weight of the feature loss (Eq. 2).",
-    "lambda_adv": "Weight of the adversarial loss (Eq. 4); 0 trains without a discriminator.",
-    "lambda_img": "Weight of the image loss (Eq. 5).",
-    "normalisation": "What losses sum to: the paper's sums or the release's sum/(2N) and means.",
-    "stop_discriminator": "Pause D below this loss ratio.",
-    "resume_discriminator": "Resume D above this loss ratio.",
-    "stop_generator": "Pause G above this loss ratio.",
-    "batch": "Photographs per step, over all processes.",
-    "steps": "Steps to train.",
-    "learning_rate": "Adam's learning rate.",
-    "beta1": "Adam's beta1.",
-    "beta2": "Adam's beta2.",
-    "schedule": "Course of the learning rate.",
-    "milestones": "Updates at which 'halve' halves, separated by commas.",
-    "weight_decay": "L2 term in the gradient of D and of the Rconv weights.",
-    "frozen_biases": "Keep the up-convolutional biases at 0 (release).",
-    "mirror": "Flip half of the training crops.",
-    "zoom": "Share of training crops taken at a random scale (0: the paper's rule).",
-    "precision": "Arithmetic of the networks (autocast).",
-    "channels_last": "Keep activations in channels-last memory order.",
-    "compile": "Compile the networks with torch.compile.",
-    "deterministic": "Use deterministic algorithms only, for bit-identical repeats.",
-    "seed": "Seed of weights, data order and dropout.",
-    "log_every": "Steps between log lines.",
-    "image_every": "Steps between image grids.",
-    "checkpoint_every": "Steps between checkpoints.",
-    "validate_every": "Steps between validations.",
-}
+_Command = Callable[..., Any]
 
 
-def _settings(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add one option per field of TrainConfig; what is not given keeps the preset's value."""
-    hints = get_type_hints(TrainConfig)
-    for name in reversed(field_names()):
-        flag, hint = name.replace("_", "-"), hints[name]
-        declaration, kind = f"--{flag}", str if get_origin(hint) is tuple else hint
-        if hint is bool:
-            declaration, kind = f"--{flag}/--no-{flag}", None
-        elif get_origin(hint) is Literal:
-            kind = click.Choice(get_args(hint))
-        command = click.option(declaration, name, type=kind, default=None, help=_HELP[name])(command)
-    return command
+def settings_of(record: type[TrainConfig]) -> Callable[[_Command], _Command]:
+    """Return a decorator that adds one option for each field of a configuration, from its type and metadata.
+
+    What is not given is None, and keeps the preset's value. Raises TypeError for a field without a help text.
+    """
+
+    def add_options(command: _Command) -> _Command:
+        hints = get_type_hints(record)
+        for entry in reversed(fields(record)):
+            if "help" not in entry.metadata:
+                raise TypeError(f"{record.__name__}.{entry.name}: no help text, expected setting(default, help).")
+            flag, hint = entry.name.replace("_", "-"), hints[entry.name]
+            declaration, kind = f"--{flag}", str if get_origin(hint) is tuple else hint
+            if hint is bool:
+                declaration, kind = f"--{flag}/--no-{flag}", None
+            elif get_origin(hint) is Literal:
+                kind = click.Choice(get_args(hint))
+            help_text = entry.metadata["help"]
+            command = click.option(declaration, entry.name, type=kind, default=None, help=help_text)(command)
+        return command
+
+    return add_options
 
 
 @click.command(
@@ -76,6 +49,7 @@ Examples:
   deepsim train --preset demo --data photos/ -o runs/demo
   deepsim train --preset paper --layer pool5 --data imagenet/train --encoder-weights caffenet.safetensors
   deepsim train -o runs/demo --resume auto --steps 2000
+  deepsim train --preset demo --data photos/ --minutes 5
   torchrun --nproc-per-node 8 train/run.py --preset paper --data imagenet/train --precision bf16"""
 )
 @click.option(
@@ -89,17 +63,23 @@ Examples:
     default=0,
     help="With --data: mix in so many procedural images, half of all.",
 )
-@click.option("--validation", multiple=True, help="Folder of photographs for pictures and errors on the way.")
+@click.option(
+    "--validation",
+    multiple=True,
+    help="Folder of photographs for pictures and errors on the way. Default: some of --data, held out from training.",
+)
 @click.option(
     "-o", "--output", "run_folder", type=click.Path(path_type=Path), help="Folder of the run [runs/PRESET-LAYER]."
 )
 @click.option("--resume", default=None, help="'auto' goes on from the newest checkpoint, or name a checkpoint folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=int, default=0, help="CPU threads; 0 leaves PyTorch's choice.")
-@click.option("--workers", type=int, default=0, show_default=True, help="Processes that read photographs.")
+@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads; 0 leaves PyTorch's choice.")
+@click.option(
+    "--workers", type=click.IntRange(0, 1024), default=0, show_default=True, help="Processes that read photographs."
+)
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
-@_settings
+@settings_of(TrainConfig)
 def train(preset: str, config_file: Path | None, run_folder: Path | None, resume: str | None, **options: Any) -> None:
     """Train a generator that turns a layer's features back into images.
 
@@ -110,11 +90,11 @@ def train(preset: str, config_file: Path | None, run_folder: Path | None, resume
             raise missing_extra(module, "train")
     given = {name: value for name in field_names() if (value := options.pop(name)) is not None}
     config, folder = _configuration(preset, config_file, run_folder, resume, given)
-    _run(config, _Request(folder, resume or "never", **options))
+    _run(config, Request(folder, resume or "never", **options))
 
 
 @dataclass(frozen=True)
-class _Request:
+class Request:
     """What was asked for besides the settings: one field per option of that name."""
 
     folder: Path
@@ -139,6 +119,8 @@ def _configuration(
     values = {**(read_config(config_file) if config_file else {}), **given}
     if isinstance(values.get("milestones"), str):
         values["milestones"] = [part for part in values["milestones"].split(",") if part]
+    if values.get("minutes") and "steps" not in values:
+        values["steps"] = 0  # those of the preset would end the run before its time
     config = PRESETS[preset].updated(values)
     folder = run_folder or Path("runs") / f"{preset}-{config.layer}"
     saved = begun_run(resume, folder) / "config.json" if resume else None
@@ -149,13 +131,17 @@ def _configuration(
     return config, folder
 
 
-def _run(config: TrainConfig, asked: _Request) -> None:
+def _run(config: TrainConfig, asked: Request) -> None:
     import torch
 
     from deepsim.train import distributed
-    from deepsim.train.data import FolderSource, training_source
+    from deepsim.train.held_out import Asked, choose_images
     from deepsim.train.loop import Run, train
+    from deepsim.train.narration import narrate, tell
 
+    begun = None if asked.resume == "never" else begun_run(asked.resume, asked.folder)
+    images = choose_images(Asked(asked.data, asked.dead_leaves, asked.validation), config.seed, begun)
+    refuse_output_among(images.folders, images.files, asked.folder)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if asked.threads:
@@ -167,18 +153,20 @@ def _run(config: TrainConfig, asked: _Request) -> None:
     if device == "cuda":
         device = f"cuda:{world.local_rank}"
         torch.cuda.set_device(world.local_rank)
-    source = training_source(asked.data, asked.dead_leaves, config.seed)
-    validation = FolderSource(asked.validation) if asked.validation else source
     quiet = asked.quiet or not world.is_main
     if not quiet:
-        _narrate(config, asked.folder, source.description, device)
-    place = torch.device(device)
+        narrate(config, asked, images, device)
+    run = Run(
+        *(asked.folder, images.training, images.validation, torch.device(device), world, asked.resume, asked.workers),
+        quiet=quiet,
+        record=images.record,
+    )
     try:
-        outcome = train(config, Run(asked.folder, source, validation, place, world, asked.resume, asked.workers, quiet))
+        outcome = train(config, run)
     finally:
         distributed.stop()
     if world.is_main:
-        _tell(outcome.step, outcome.checkpoint, outcome.signal, asked)
+        tell(config, outcome, asked)
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
 
@@ -191,28 +179,3 @@ def _device(name: str, has_cuda: bool) -> str:
     if name != "cpu" and not name.startswith("cuda"):
         raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N. Choose one of these.")
     return name
-
-
-def _narrate(config: TrainConfig, folder: Path, images: str, device: str) -> None:
-    weights = Path(config.encoder_weights).name or f"random weights, seed {config.seed}"
-    lambdas = {"image": config.lambda_img, "feature": config.lambda_feat, "adversarial": config.lambda_adv}
-    terms = [f"{name} {value:g}" for name, value in lambdas.items() if value]
-    click.echo(
-        f"Inverting {config.encoder} {config.layer} ({weights}) on {images}, {device}, batch {config.batch}, "
-        f"{config.steps:,} steps; losses: {', '.join(terms)}. Run folder: {folder}",
-        err=True,
-    )
-
-
-def _tell(step: int, checkpoint: Path, stopped: int | None, asked: _Request) -> None:
-    folder = asked.folder
-    if asked.as_json:
-        click.echo(json.dumps({"step": step, "checkpoint": str(checkpoint), "run": str(folder), "signal": stopped}))
-    if asked.quiet:
-        return
-    if stopped is not None:
-        click.echo(f"Stopped by {signal.Signals(stopped).name} after step {step}, saved {checkpoint}", err=True)
-        click.echo(f"Go on:  deepsim train -o {folder} --resume auto (and the same --data)", err=True)
-    else:
-        click.echo(f"Trained {step:,} steps, saved {checkpoint}", err=True)
-        click.echo(f"Next:   deepsim-export {folder} --engine fp16 -o {folder.name}.deepsim", err=True)

@@ -1,10 +1,11 @@
-"""What a training run is made of: one typed record, its presets, and its reading from YAML or JSON."""
+"""What a training run is made of: one typed record, each field with its help and range; and the presets."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,17 @@ from deepsim.runtime.networks import encoder_spec, generator_spec
 Normalisation = Literal["paper", "release"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "halve", "cosine"]
+_LARGEST = 2**62  # what every reader of a seed or a count takes
+
+
+def setting(
+    default: Any, help: str, *, least: float | None = None, most: float | None = None, below: float | None = None
+) -> Any:
+    """Declare a field of the configuration: its default, its help text, and the range of its number or numbers.
+
+    The command line builds the option from it, and the record checks the range.
+    """
+    return field(default=default, metadata={"help": help, "least": least, "most": most, "below": below})
 
 
 @dataclass(frozen=True)
@@ -29,65 +41,93 @@ class TrainConfig:
     losses sum to (see :mod:`deepsim.train.losses`).
 
     Optimisation: Adam with ``learning_rate``, ``beta1``, ``beta2``; ``schedule`` "halve" halves at each of
-    ``milestones`` counted in a network's own updates, "cosine" falls to 0 at ``steps``; ``weight_decay`` is an L2 term
-    in the gradient, on all of D and on the weights of the generator's Rconv layers; ``frozen_biases`` keeps the biases
-    of the up-convolutional part at 0 as in the release.
+    ``milestones`` counted in a network's own updates, "cosine" falls to 0 at ``steps`` or at the end of ``minutes``,
+    whichever is nearer; ``weight_decay`` is an L2 term in the gradient, on all of D and on the weights of the
+    generator's Rconv layers; ``frozen_biases`` keeps the biases of the up-convolutional part at 0 as in the release.
+
+    Length: ``steps``, or ``minutes`` of training over all resumptions, or both, whichever ends first. One of them may
+    be 0: no such limit.
 
     Data: ``mirror`` flips half of the crops; ``zoom`` is the share of crops taken at a random scale.
     """
 
-    layer: str = "fc6"
-    encoder: str = "caffenet"
-    encoder_weights: str = ""
-    comparator: str = "pool5"
-    comparator_weights: str = ""
-    comparator_seed: int = -1
-    width: float = 1.0
-    conditional: bool = False
-    lambda_feat: float = 0.01
-    lambda_adv: float = 100.0
-    lambda_img: float = 2e-6
-    normalisation: Normalisation = "release"
-    stop_discriminator: float = 0.1
-    resume_discriminator: float = 0.5
-    stop_generator: float = 10.0
-    batch: int = 64
-    steps: int = 500_000
-    learning_rate: float = 2e-4
-    beta1: float = 0.9
-    beta2: float = 0.999
-    schedule: Schedule = "halve"
-    milestones: tuple[int, ...] = (300_000, 500_000, 700_000, 900_000, 1_100_000)
-    weight_decay: float = 0.0
-    frozen_biases: bool = False
-    mirror: bool = True
-    zoom: float = 0.0
-    precision: Precision = "fp32"
-    channels_last: bool = True
-    compile: bool = False
-    deterministic: bool = False
-    seed: int = 0
-    log_every: int = 20
-    image_every: int = 1000
-    checkpoint_every: int = 5000
-    validate_every: int = 1000
+    layer: str = setting(
+        "fc6", "Layer to invert: norm1, norm2, conv3, conv4, pool5, fc6, fc7, fc8 (alexnet: pool1, pool2, conv3 ...)."
+    )
+    encoder: str = setting("caffenet", "Network whose features are inverted: caffenet or alexnet (torchvision's).")
+    encoder_weights: str = setting(
+        "", "Local weights file of the encoder (.safetensors, .pt, .pth). Default: random, from the seed."
+    )
+    comparator: str = setting("pool5", "Layer at which the feature loss compares images.")
+    comparator_weights: str = setting("", "Weights file of a comparator that is not the encoder.")
+    comparator_seed: int = setting(
+        -1, "Seed of a random comparator that is not the encoder; -1: the encoder itself.", least=-1, most=_LARGEST
+    )
+    width: float = setting(1.0, "Width of the generator: 1 is the paper's; 0.5, 0.25 ... are narrower.")
+    conditional: bool = setting(False, "Let the discriminator see the inverted feature (as the release does).")
+    lambda_feat: float = setting(0.01, "Weight of the feature loss (Eq. 2).", least=0)
+    lambda_adv: float = setting(
+        100.0, "Weight of the adversarial loss (Eq. 4); 0 trains without a discriminator.", least=0
+    )
+    lambda_img: float = setting(2e-6, "Weight of the image loss (Eq. 5).", least=0)
+    normalisation: Normalisation = setting(  # noqa: RUF009
+        "release", "What losses sum to: the paper's sums or the release's sum/(2N) and means."
+    )
+    stop_discriminator: float = setting(0.1, "Pause D below this loss ratio.", least=0)
+    resume_discriminator: float = setting(0.5, "Resume D above this loss ratio.", least=0)
+    stop_generator: float = setting(10.0, "Pause G above this loss ratio.", least=0)
+    batch: int = setting(64, "Photographs per step, over all processes.", least=1, most=1 << 20)
+    steps: int = setting(
+        500_000,
+        "Steps to train, at most those with --minutes (where 0, its default, is no limit).",
+        least=0,
+        most=_LARGEST,
+    )
+    minutes: float = setting(
+        0.0, "Train for so many minutes, resumed runs in all; the cosine schedule ends with them.", least=0, most=1e7
+    )
+    learning_rate: float = setting(2e-4, "Adam's learning rate.", least=0)
+    beta1: float = setting(0.9, "Adam's beta1.", least=0, below=1)
+    beta2: float = setting(0.999, "Adam's beta2.", least=0, below=1)
+    schedule: Schedule = setting("halve", "Course of the learning rate.")  # noqa: RUF009
+    milestones: tuple[int, ...] = setting(
+        (300_000, 500_000, 700_000, 900_000, 1_100_000),
+        "Updates at which 'halve' halves, separated by commas.",
+        least=0,
+        most=_LARGEST,
+    )
+    weight_decay: float = setting(0.0, "L2 term in the gradient of D and of the Rconv weights.", least=0)
+    frozen_biases: bool = setting(False, "Keep the up-convolutional biases at 0 (release).")
+    mirror: bool = setting(True, "Flip half of the training crops.")
+    zoom: float = setting(
+        0.0, "Share of training crops taken at a random scale (0: the paper's rule).", least=0, most=1
+    )
+    precision: Precision = setting("fp32", "Arithmetic of the networks (autocast).")  # noqa: RUF009
+    channels_last: bool = setting(True, "Keep activations in channels-last memory order.")
+    compile: bool = setting(False, "Compile generator and discriminator with torch.compile.")
+    deterministic: bool = setting(False, "Use deterministic algorithms only, for bit-identical repeats.")
+    seed: int = setting(0, "Seed of weights, held-out photographs, data order and dropout.", least=0, most=_LARGEST)
+    log_every: int = setting(20, "Steps between log lines.", least=1, most=_LARGEST)
+    image_every: int = setting(1000, "Steps between image grids.", least=1, most=_LARGEST)
+    checkpoint_every: int = setting(5000, "Steps between checkpoints.", least=1, most=_LARGEST)
+    validate_every: int = setting(1000, "Steps between validations.", least=1, most=_LARGEST)
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for entry in fields(self):
+            _check_value(entry.name, getattr(self, entry.name), hints[entry.name], entry.metadata)
         spec = encoder_spec(self.encoder)
         generator_spec(self.layer, spec, self.width)
         spec.up_to(self.comparator)
-        for name in ("batch", "steps", "log_every", "image_every", "checkpoint_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name}: {getattr(self, name)}, expected at least 1. Choose a larger value.")
-        for name in ("lambda_feat", "lambda_adv", "lambda_img", "weight_decay", "learning_rate"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name}: {getattr(self, name)}, expected a finite value >= 0. Choose such a value.")
         if self.lambda_feat == self.lambda_adv == self.lambda_img == 0:
             raise UsageError("lambda_feat, lambda_adv, lambda_img: all 0, expected a loss. Set one above 0.")
-        for name, hint in get_type_hints(TrainConfig).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                known = ", ".join(get_args(hint))
-                raise UsageError(f"{name}: {getattr(self, name)!r}, expected one of {known}. Choose one of these.")
+        if self.steps == 0 and self.minutes == 0:
+            raise UsageError("steps, minutes: both 0, expected an end. Set one above 0.")
+        if self.minutes and self.deterministic:
+            raise UsageError(
+                "minutes, deterministic: both set, but how far the clock lets a run come differs each time. "
+                "Pass --steps with --deterministic."
+            )
 
     def to_json(self) -> str:
         """Return the record as JSON text."""
@@ -98,28 +138,48 @@ class TrainConfig:
 
         Raises UsageError naming an unknown field or a value of the wrong type.
         """
-        hints = get_type_hints(TrainConfig)
+        hints = get_type_hints(type(self))
         unknown = sorted(set(values) - set(hints))
         if unknown:
             raise UsageError(f"{unknown[0]}: no such setting, expected one of {', '.join(hints)}. Check the spelling.")
         return replace(self, **{name: _converted(name, value, hints[name]) for name, value in values.items()})
 
 
+def _check_value(name: str, value: Any, hint: Any, facts: Mapping[str, Any]) -> None:
+    """Raise UsageError for a value that is not among a setting's names or not in its range."""
+    if get_origin(hint) is Literal and value not in get_args(hint):
+        raise UsageError(f"{name}: {value!r}, expected one of {', '.join(get_args(hint))}.")
+    least, most, below = (facts.get(key) for key in ("least", "most", "below"))
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, (str, bool)):
+            continue
+        fits = math.isfinite(number) and (least is None or number >= least)
+        if not fits or (most is not None and number > most) or (below is not None and number >= below):
+            bounds = [("at least", least), ("at most", most), ("below", below)]
+            words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
+            raise UsageError(f"{name}: {number}, expected {' and '.join(words) or 'a finite number'}.")
+
+
 def _converted(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_converted(name, entry, int) for entry in value)
     try:
         if hint is bool and isinstance(value, bool):
             return value
-        if get_origin(hint) is tuple:
-            return tuple(int(entry) for entry in value)
-        if hint in (int, float) and not isinstance(value, bool):
-            return hint(value)
-        if hint is str or get_origin(hint) is Literal:
-            return str(value)
-    except (TypeError, ValueError):
+        if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            return float(value)
+        if hint is int and (isinstance(value, str) or (isinstance(value, (int, float)) and int(value) == value)):
+            if not isinstance(value, bool):
+                return int(value)
+        elif (hint is str or get_origin(hint) is Literal) and isinstance(value, str):
+            return value
+    except (ValueError, OverflowError):
         pass
-    expected = getattr(hint, "__name__", str(hint))
-    raise UsageError(f"{name}: {value!r}, expected {expected}. Correct the value.")
+    expected = "whole numbers" if get_origin(hint) is tuple else _WORDS.get(hint, "text")
+    raise UsageError(f"{name}: {value!r}, expected {expected}.")
 
+
+_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
 
 PRESETS: dict[str, TrainConfig] = {
     # Minutes on two cores: a low layer, where few steps already show a photograph, and half of the paper's width,
@@ -185,16 +245,10 @@ def check_resumable(begun: TrainConfig, config: TrainConfig) -> None:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read settings from a YAML (or JSON) file. Raises UsageError when it is missing or not a mapping."""
-    import yaml
+    """Read settings from a YAML (or JSON) file (see :func:`deepsim.train.config_file.read_mapping`)."""
+    from deepsim.train.config_file import read_mapping  # wants PyYAML
 
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: not readable as YAML ({str(error).splitlines()[0]}). Check the file.") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: not a mapping, expected lines such as 'layer: fc6'. Check the file.")
-    return {str(name): list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return read_mapping(path)
 
 
 def field_names() -> list[str]:

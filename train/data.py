@@ -29,8 +29,6 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra("torch", "train") from error
 
-LEAVES = 10_000  # procedural images where there are no photographs
-
 __all__ = [
     "DeadLeavesSource",
     "FolderSource",
@@ -40,25 +38,10 @@ __all__ = [
     "mean_image",
     "random_region",
     "scan",
-    "training_source",
     "validation_batch",
 ]
 
 _ORDER, _CROP = 1, 2  # name the two families of random generators, so that no two share a seed
-
-
-def training_source(folders: Sequence[str], leaves: int, seed: int) -> Source:
-    """Build the source of a run: photographs from folders, or dead leaves (seeded), or both in equal shares.
-
-    With ``leaves`` > 0 the photographs are repeated until they are at least as many as the leaves. Without folders the
-    source is dead leaves alone. Raises DataError when a folder holds no images.
-    """
-    if not folders:
-        return DeadLeavesSource(leaves or LEAVES, seed)
-    photographs = FolderSource(folders)
-    if not leaves:
-        return photographs
-    return MixedSource([(photographs, -(-leaves // len(photographs))), (DeadLeavesSource(leaves, seed), 1)])
 
 
 def batches(

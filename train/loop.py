@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deepsim.runtime.errors import NumericError, UsageError
-from deepsim.runtime.files import real_target, write_atomic
+from deepsim.runtime.files import real_target, sha256, write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.locks import locked
 from deepsim.runtime.metrics import normalized_error
@@ -28,9 +30,11 @@ from deepsim.train.checkpoints import (
     newest_checkpoints,
     save_checkpoint,
 )
+from deepsim.train.clock import CLOCK, Clock, read_clock, write_clock
 from deepsim.train.config import TrainConfig, begun_run
 from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World
+from deepsim.train.held_out import DATA, PREVIEW, read_record
 from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
 from deepsim.train.networks import central_crop, to_image_space, to_pixels
 from deepsim.train.signals import Signals
@@ -39,12 +43,15 @@ from deepsim.train.telemetry import Telemetry
 from deepsim.train.weights import write_weights
 
 LOCK = ".lock"  # in the run's folder while it is trained
-PREVIEW = 8  # photographs in a grid and in the validation error
+_log = logging.getLogger("deepsim")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run lives and what it trains on. ``resume``: "auto", "never" or a checkpoint folder."""
+    """Where a run lives and what it trains on. ``resume``: "auto", "never" or a checkpoint folder.
+
+    ``record`` is what data.json keeps of the images (see :mod:`deepsim.train.held_out`).
+    """
 
     folder: Path
     source: Source
@@ -54,19 +61,24 @@ class Run:
     resume: str = "never"
     workers: int = 0
     quiet: bool = False
+    record: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the last finished step, its checkpoint, and the signal that stopped it (None: it is done)."""
+    """How a run ended: the last finished step, its checkpoint, and the signal that stopped it (None: it is done).
+
+    ``seconds`` is the time that it trained, over all its resumptions.
+    """
 
     step: int
     checkpoint: Path
     signal: int | None
+    seconds: float = 0.0
 
 
 def train(config: TrainConfig, run: Run) -> Outcome:
-    """Train until ``config.steps`` or a signal; always ends with a checkpoint of the last finished step.
+    """Train for ``config.steps`` or ``config.minutes`` or until a signal; ends with a checkpoint of the last step.
 
     Raises UsageError when the folder holds a run and ``resume`` is "never", or while another process trains in it;
     CheckpointError for unusable weights, DataError for unusable photographs, NumericError (naming step and batch) when
@@ -91,10 +103,12 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     _require_newest(run, start)
     scan(run.source)
     photos = validation_batch(run.validation, min(PREVIEW, len(run.validation))).numpy()
+    best = _best_of_same(photos, saved, best)
     if run.world.is_main:
-        _write_static_files(config, run, models)
+        _write_static_files(config, run, models, photos)
+    clock = Clock(config.minutes, _elapsed(config, saved, run, start))
     telemetry = Telemetry(run.folder, start, config.steps, run.quiet) if run.world.is_main else None
-    progress = _Progress(models, run, telemetry, photos, start, best)
+    progress = _Progress(models, run, telemetry, photos, start, best, clock)
     try:
         return progress.run_to_the_end(signals)
     finally:
@@ -113,19 +127,24 @@ class _Progress:
         photos: NDArray[np.uint8],
         start: int,
         best: float | None,
+        clock: Clock,
     ) -> None:
         self.models, self.run, self.telemetry, self.photos = models, run, telemetry, photos
-        self.step, self.best = start, best
+        self.step, self.best, self.clock = start, best, clock
+        self.ended = False  # by the clock, after a step that nobody knew to be the last
+        self.losses: tuple[dict[str, float | None], float] | None = None  # of the last step, and its seconds
         self._saved = start if (self._checkpoint(start) / STATE).exists() else -1  # loaded from there, or not at all
         self._validated: tuple[int, float | None] = (-1, None)  # the last step that was validated, and its error
 
     def run_to_the_end(self, signals: Signals) -> Outcome:
         """Train step by step; the loop to read first."""
         config, world, device = self.models.config, self.run.world, self.models.device
+        self._foresee_the_end()
         for photos in self._batches():
-            if self.step >= config.steps or world.any(signals.stop is not None, device):
+            if 0 < config.steps <= self.step or world.any(signals.stop is not None or self.clock.is_over, device):
                 break
             began = time.perf_counter()
+            self.models.time_share = self._time_share()
             torch.manual_seed(step_seed(config.seed, self.step, world.rank))  # dropout: a function of the step alone
             try:
                 losses = train_step(self.models, photos.to(device, non_blocking=True))
@@ -134,11 +153,42 @@ class _Progress:
                 where = f"step {self.step}, images {first} to {first + config.batch - 1} of the run"
                 raise NumericError(f"{where}: {error}") from error
             self.step += 1
-            self._report(asdict(losses), time.perf_counter() - began)
+            self.clock.end_step()
+            self.losses = asdict(losses), time.perf_counter() - began
+            self._log(*self.losses)
             if self._due(config.checkpoint_every) or world.any(signals.save, device):
                 signals.save = False
                 self._save()
-        return Outcome(self.step, self._save(), signals.stop)
+            self.clock.begin_step()
+        if config.minutes and self.losses is not None:
+            self._end_by_the_clock(*self.losses)
+        return Outcome(self.step, self._save(), signals.stop, self.clock.seconds)
+
+    def _end_by_the_clock(self, losses: dict[str, float | None], seconds: float) -> None:
+        """Make everything due after the last step, as it is after the last of ``config.steps``."""
+        validated = self._validated[0] == self.step
+        if self.telemetry is None or (validated and self._due(self.models.config.image_every)):
+            return
+        self.ended, self._validated = True, (-1, None)
+        if validated:
+            self._validate()  # for the pictures, the rest is in the log
+        else:
+            self._log(losses, seconds)
+
+    def _foresee_the_end(self) -> None:
+        """Time what a run by the clock ends with, so that it stops early enough; this is not training time."""
+        if self.models.config.minutes and self.run.world.is_main:
+            began = time.perf_counter()
+            reconstruct(self.models, self.photos)
+            self.clock.time_validation(time.perf_counter() - began)
+            self.clock.expect_checkpoint(checkpoint_bytes(self.models))
+        self.clock.start()
+
+    def _time_share(self) -> float:
+        """Return the share of the run's minutes that has passed, the same in all processes."""
+        if not self.models.config.minutes:
+            return 0.0
+        return float(self.run.world.mean(torch.tensor(self.clock.share, device=self.models.device)))
 
     def _batches(self) -> Iterator[Tensor]:
         config, world = self.models.config, self.run.world
@@ -154,11 +204,13 @@ class _Progress:
             workers=self.run.workers,
         )
 
-    def _report(self, losses: dict[str, float | None], seconds: float) -> None:
+    def _log(self, losses: dict[str, float | None], seconds: float) -> None:
+        """Validate and log the last step where that is due."""
         config, pausing = self.models.config, self.models.pausing
         if self.telemetry is None:
             return
-        self.telemetry.advance()
+        if not self.ended:
+            self.telemetry.advance()
         record: dict[str, float | bool | None] = {
             "step": self.step,
             **losses,
@@ -167,6 +219,8 @@ class _Progress:
             "discriminator_trains": pausing.discriminator_trains,
             "generator_trains": pausing.generator_trains,
         }
+        if config.minutes:
+            record["seconds_left"] = round(self.clock.left, 1)
         if self._due(config.validate_every) or self._due(config.image_every):
             record["validation_error"] = self._validate()
         if self._due(config.log_every) or "validation_error" in record:
@@ -182,9 +236,11 @@ class _Progress:
         return self._validated[1]
 
     def _validation_error(self) -> float | None:
+        began = time.perf_counter()
         images = reconstruct(self.models, self.photos)
         if self.telemetry is not None and self._due(self.models.config.image_every):
             self.telemetry.grid(self.step, self.photos, images)
+        self.clock.time_validation(time.perf_counter() - began)
         if len(self.photos) < 2 or (self.photos == self.photos[0]).all():
             return None
         flat = self.photos.reshape(len(self.photos), -1).astype(np.float32)
@@ -195,19 +251,28 @@ class _Progress:
         if not self.run.world.is_main or self._saved == self.step:
             return path
         error = self._validate()
+        began = time.perf_counter()
         is_best = error is not None and (self.best is None or error < self.best)
         self.best = error if is_best else self.best
+        write_clock(self.run.folder, path.name, self.clock.seconds)
         save_checkpoint(path, self.models, self.step, self.best)
         self._saved = self.step
         if is_best:
             mark_best(path)
+        self.clock.time_checkpoint(time.perf_counter() - began)
         return path
 
     def _checkpoint(self, step: int) -> Path:
         return checkpoint_folder(self.run.folder, step)
 
     def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.models.config.steps
+        return self.ended or self.step % every == 0 or self.step == self.models.config.steps
+
+
+def checkpoint_bytes(models: Models) -> int:
+    """Return about how many bytes a checkpoint has: every trained weight and Adam's two moments of it, in float32."""
+    players = [models.generator, *([] if models.discriminator is None else [models.discriminator])]
+    return sum(12 * parameter.numel() for player in players for parameter in player.module.parameters())
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
@@ -234,6 +299,26 @@ def _resume(run: Run, models: Models) -> tuple[int, float | None]:
     return (0, None) if state is None else (state["step"], state["best_error"])
 
 
+def _elapsed(config: TrainConfig, saved: Path | None, run: Run, start: int) -> float:
+    """Return the seconds that a resumed run has trained up to its step ``start``."""
+    if saved is None or start == 0:
+        return 0.0
+    name = checkpoint_folder(saved, start).name if run.resume == "auto" else Path(run.resume).resolve().name
+    seconds = read_clock(saved, name)
+    if seconds is None and config.minutes:
+        _log.warning("%s: has no time for step %d. The %g minutes begin there.", saved / CLOCK, start, config.minutes)
+    return seconds or 0.0
+
+
+def _best_of_same(photos: NDArray[np.uint8], saved: Path | None, best: float | None) -> float | None:
+    """Return the best error so far if it is of the same validation images, else None."""
+    before = None if saved is None else (read_record(saved) or {}).get("validation_sha256")
+    if best is None or before in (None, sha256(photos.tobytes())):
+        return best
+    _log.warning("%s: validated on other images so far. The best checkpoint is sought anew.", saved)
+    return None
+
+
 def _require_newest(run: Run, start: int) -> None:
     """Raise UsageError when a named checkpoint would go on in a folder that holds later ones."""
     later = [
@@ -243,12 +328,13 @@ def _require_newest(run: Run, start: int) -> None:
         raise UsageError(f"{run.folder}: holds {later[0]}, later than {run.resume}. Choose another --output.")
 
 
-def _write_static_files(config: TrainConfig, run: Run, models: Models) -> None:
+def _write_static_files(config: TrainConfig, run: Run, models: Models, photos: NDArray[np.uint8]) -> None:
     """Write what does not change while a run trains: settings, encoder weights, the mean training image."""
     run.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(run.folder / "config.json", config.to_json())
     described = {"training": run.source.description, "validation": run.validation.description}
-    write_atomic(run.folder / "data.json", json.dumps(described, indent=2) + "\n")
+    record = {**described, **run.record, "validation_sha256": sha256(photos.tobytes())}
+    write_atomic(run.folder / DATA, json.dumps(record, indent=2) + "\n")
     write_weights(run.folder / ENCODER, models.encoder.state_dict())
     if models.comparator is not None and models.comparator is not models.encoder:
         write_weights(run.folder / COMPARATOR, models.comparator.state_dict())

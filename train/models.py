@@ -30,13 +30,16 @@ AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Player:
     """One of the two networks that train: the module, its optimiser, and how many updates it has made.
 
-    ``call`` is what a training step runs: the module itself, compiled or wrapped for several processes.
+    ``call`` is what a training step runs: the module itself, compiled or wrapped for several processes. ``judge`` is
+    what another network's step runs to get a gradient through this one: compiled where ``call`` is, but never wrapped,
+    since DistributedDataParallel expects a gradient for every weight after each pass, and there all are frozen.
     """
 
     module: nn.Module
     optimizer: Adam
     scaler: torch.amp.GradScaler
     call: Callable[..., Tensor]
+    judge: Callable[..., Tensor]
     updates: int = 0
 
 
@@ -45,6 +48,7 @@ class Models:
     """All networks of a run on one device. ``discriminator`` and ``comparator`` are None when their lambda is 0.
 
     ``comparator`` is ``encoder`` itself where both share their weights; it then computes both layers in one pass.
+    ``time_share`` is the share 0-1 of the run's minutes that has passed, which the loop sets before each step.
     """
 
     config: TrainConfig
@@ -55,6 +59,7 @@ class Models:
     encoder: Encoder
     comparator: Encoder | None
     pausing: Pausing
+    time_share: float = 0.0
 
     def autocast(self) -> torch.autocast:
         """Return the context that the networks run in."""
@@ -143,4 +148,4 @@ def _player(module: Generator | Discriminator, config: TrainConfig, device: torc
         optimizer = discriminator_optimizer(module, config, fused)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     call = torch.compile(module) if config.compile else module
-    return Player(module, optimizer, scaler, world.wrap(call, device))
+    return Player(module, optimizer, scaler, world.wrap(call, device), call)

@@ -7,6 +7,7 @@ import math
 from torch import nn
 from torch.optim import Adam, Optimizer
 
+from deepsim.runtime.errors import UsageError
 from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator
 from deepsim.train.networks import Generator
@@ -39,13 +40,20 @@ def _adam(groups: list[tuple[list[nn.Parameter], float]], config: TrainConfig, f
     )
 
 
-def learning_rate(config: TrainConfig, updates: int) -> float:
-    """Return the learning rate for a network that has made ``updates`` updates of its own."""
+def learning_rate(config: TrainConfig, updates: int, time_share: float = 0.0) -> float:
+    """Return the learning rate for a network that has made ``updates`` updates of its own.
+
+    ``time_share`` is the share 0-1 of ``config.minutes`` that has passed; a cosine ends with the steps or the minutes,
+    whichever is nearer.
+    """
     if config.schedule == "halve":
         return config.learning_rate * 0.5 ** sum(updates >= milestone for milestone in config.milestones)
     if config.schedule == "cosine":
-        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(updates / config.steps, 1)))
-    return config.learning_rate
+        share = updates / config.steps if config.steps else 0.0
+        return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(max(share, time_share), 1)))
+    if config.schedule == "constant":
+        return config.learning_rate
+    raise UsageError(f"schedule: {config.schedule!r}, expected constant, halve or cosine.")
 
 
 def set_learning_rate(optimizer: Optimizer, value: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -92,6 +92,26 @@ class FolderSource(Source):
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
         super().__init__()
         self.paths = [str(path) for path in find_images(paths)]
+
+    @classmethod
+    def of(cls, paths: Iterable[str]) -> FolderSource:
+        """Build the source of these very files, without looking for them."""
+        source = cls.__new__(cls)
+        Source.__init__(source)
+        source.paths = list(paths)
+        return source
+
+    def without(self, indices: Collection[int]) -> FolderSource:
+        """Return a source of the files at all other indices."""
+        return FolderSource.of(path for index, path in enumerate(self.paths) if index not in indices)
+
+    def readable(self, index: int) -> bool:
+        """Tell whether a file decodes."""
+        try:
+            self.load(index)
+        except DataError:
+            return False
+        return True
 
     def __len__(self) -> int:
         """Return the number of files."""

@@ -89,8 +89,8 @@ def _generator_step(
             found = feature_loss(models.compare(fake), real_features, config.normalisation)
             losses["feature_loss"] = config.lambda_feat, found
         if models.discriminator is not None:
-            judge = models.discriminator.module.requires_grad_(False)
-            logits = judge(fake, features if config.conditional else None)
+            models.discriminator.module.requires_grad_(False)
+            logits = models.discriminator.judge(fake, features if config.conditional else None)
             losses["adversarial_loss"] = config.lambda_adv, adversarial_loss(logits, config.normalisation)
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
     values = {name: loss for name, (_, loss) in losses.items()} | {"generator_loss": total}
@@ -117,7 +117,7 @@ def _update(models: Models, player: Player, loss: Tensor, losses: dict[str, Tens
     # A gradient overflow under fp16 is the scaler's business: it skips the update and lowers its scale.
     _require_finite({**named, **({} if player.scaler.is_enabled() else {"gradient norm": gradient_norm})})
     if trains:
-        set_learning_rate(player.optimizer, learning_rate(models.config, player.updates))
+        set_learning_rate(player.optimizer, learning_rate(models.config, player.updates, models.time_share))
         player.scaler.step(player.optimizer)
         player.scaler.update()
         player.updates += 1

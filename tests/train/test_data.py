@@ -267,15 +267,6 @@ def test_mixed_source_repeats_its_parts(folder):
     assert np.array_equal(mixed.read(12), photographs.read(0))
 
 
-def test_photographs_and_leaves_are_mixed_in_equal_shares(folder):
-    source = data.training_source([str(folder)], 30, SEED)
-    kinds = ["leaves" if source.name(index).startswith("dead leaves") else "photo" for index in range(len(source))]
-    assert (kinds.count("photo"), kinds.count("leaves")) == (36, 30)  # twelve photographs, three times
-    assert source.description == "12 photographs and 30 procedural images (dead leaves)"
-    assert data.training_source([], 0, SEED).description == "10,000 procedural images (dead leaves)"
-    assert data.training_source([str(folder)], 0, SEED).description == "12 photographs"
-
-
 def test_a_bad_file_of_a_mixed_source_is_replaced_inside_its_part(copy, caplog):
     names = sorted(copy.iterdir())
     names[-1].write_bytes(b"")
