@@ -49,7 +49,8 @@ std::string answer(const Network& network, bool encoder, std::size_t spare_bytes
   std::string bytes;
   const std::string prefix = encoder ? "encoder" : "generator";
   const Tensors tensors = ones(network, prefix, &bytes);
-  const PlanOptions options{kernels_named(""), &Process::current().pool(1), false};
+  ThreadPool pool(1);
+  const PlanOptions options{kernels_named(""), &pool, false};
   Packed packed;
   packed.limit.spare_bytes = spare_bytes;
   try {

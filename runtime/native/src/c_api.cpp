@@ -1,10 +1,14 @@
 // The C ABI: checks arguments, runs the engine, and turns exceptions into codes and messages.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "cuda/gpu.h"
@@ -13,6 +17,7 @@
 #include "error.h"
 #include "log.h"
 #include "operation.h"
+#include "thread_count.h"
 
 #ifndef DEEPSIM_VERSION
 #define DEEPSIM_VERSION "unknown"
@@ -22,6 +27,7 @@ using deepsim::runtime::ErrorKind;
 using namespace deepsim::runtime::detail;
 
 struct deepsim_inverter {
+  const pid_t process = getpid();
   Bundle bundle;
   std::unique_ptr<Engine> engine;
   deepsim_inverter(const std::string& path, const EngineOptions& options)
@@ -43,6 +49,13 @@ int report(deepsim_error* error, ErrorKind kind, const char* message) {
   return code;
 }
 
+// The same for words of another library; takes no memory, which may be what is lacking.
+int report(deepsim_error* error, ErrorKind kind, const char* subject, const char* found, const char* advice) {
+  char message[sizeof error->message];
+  std::snprintf(message, sizeof message, "%s: %s. %s", subject, found, advice);
+  return report(error, kind, message);
+}
+
 EngineOptions options_of(const char* device, const char* precision) {
   EngineOptions options;
   if (device != nullptr) options.device = device;
@@ -61,8 +74,10 @@ int guarded(deepsim_error* error, const Body& body) {
     return report(error, failure.kind(), failure.what());
   } catch (const std::bad_alloc&) {
     return report(error, ErrorKind::out_of_memory, "memory: exhausted. Use a smaller max_batch, or free memory.");
+  } catch (const std::system_error& refused) {
+    return report(error, ErrorKind::device, "system", refused.what(), "See the limits of this process.");
   } catch (const std::exception& other) {
-    return report(error, ErrorKind::deepsim, (std::string("deepsim: ") + other.what() + ". Please report it.").c_str());
+    return report(error, ErrorKind::deepsim, "deepsim", other.what(), "Please report it.");
   }
 }
 
@@ -147,12 +162,18 @@ int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inv
     require(inverter, "inverter");
     *inverter = nullptr;
     require(bundle, "bundle");
-    *inverter = new deepsim_inverter(bundle, engine_options(options));
-    log(Level::information, std::string(bundle) + ": loaded, kernels for " + (*inverter)->engine->isa());
+    auto opened = std::make_unique<deepsim_inverter>(bundle, engine_options(options));
+    log(Level::information, std::string(bundle) + ": loaded, kernels for " + opened->engine->isa());
+    *inverter = opened.release();
   });
 }
 
-void deepsim_close(deepsim_inverter* inverter) { delete inverter; }
+void deepsim_close(deepsim_inverter* inverter) {
+  if (inverter == nullptr) return;
+  const bool in_child = inverter->process != getpid();
+  if (in_child && !inverter->engine->may_close_in_child()) (void)inverter->engine.release();
+  delete inverter;
+}
 
 int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deepsim_error* error) {
   return guarded(error, [&] {
@@ -325,14 +346,21 @@ int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, doubl
 }
 
 const char* deepsim_instruction_sets(void) {
-  static const std::string names = [] {
-    std::string listed;
-    for (const auto* table = deepsim::kernels::available_kernels(); *table != nullptr; ++table)
-      listed += (listed.empty() ? "" : ",") + std::string((*table)->name);
+  struct Names {
+    char text[64] = {};
+  };
+  static const Names names = [] {
+    Names listed;
+    for (const auto* table = deepsim::kernels::available_kernels(); *table != nullptr; ++table) {
+      const std::size_t length = std::strlen(listed.text);
+      std::snprintf(listed.text + length, sizeof listed.text - length, "%s%s", length > 0 ? "," : "", (*table)->name);
+    }
     return listed;
   }();
-  return names.c_str();
+  return names.text;
 }
+
+int32_t deepsim_usable_cpus(void) { return usable_cpus(); }
 
 const char* deepsim_cuda_architectures(void) { return cuda::kernel_architectures(); }
 

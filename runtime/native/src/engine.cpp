@@ -9,6 +9,7 @@
 #include "cuda/engine.h"
 #include "error.h"
 #include "plan.h"
+#include "process.h"
 
 namespace deepsim::runtime::detail {
 
@@ -41,15 +42,16 @@ class CpuEngine final : public Engine {
   void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
   void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                 std::uint8_t* rgb_out) override;
-  int threads() const override { return threads_; }
+  int threads() const override { return machine_.pool->threads(); }
   const std::string& isa() const override { return isa_; }
+  const ThreadPool& pool() const { return *machine_.pool; }
 
  private:
   // Run `body` on chunks of at most `chunk_` images, alone on the thread pool.
   void over_chunks(std::int64_t n, const std::function<void(std::int64_t begin, int images)>& body);
 
   pid_t process_;
-  int threads_, chunk_;
+  int chunk_;
   std::string isa_;
   Machine machine_;
   Packed packed_;
@@ -60,22 +62,20 @@ class CpuEngine final : public Engine {
 
 CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
     : process_(getpid()),
-      threads_(thread_count(options.threads)),
       chunk_(std::clamp(options.max_batch, 1, kMaxChunk)) {
   machine_.kernels = kernels_named(options.isa);
   isa_ = machine_.kernels->name;
-  Process& current = Process::current();
-  machine_.pool = &current.pool(threads_);
+  machine_.pool = shared_pool(options.threads);
   const Tensors tensors = bundle.weights();
-  const std::lock_guard<std::mutex> lock(current.calls);
-  const PlanOptions plan{machine_.kernels, machine_.pool, options.half_fc_weights};
+  const std::lock_guard<std::mutex> lock(calls());
+  const PlanOptions plan{machine_.kernels, machine_.pool.get(), options.half_fc_weights};
   packed_.limit.spare_bytes = options.spare_bytes;
   encoder_ = Plan::encoder(bundle.manifest().encoder, tensors, plan, &packed_);
   whole_ = Plan::generator(bundle.manifest().generator, tensors, plan, &packed_);
   crop_ = whole_.cropped(kSide);
   for (Plan* each : {&encoder_, &whole_, &crop_}) each->prepare(chunk_, &machine_);
   machine_.scratch_floats = (machine_.scratch_floats + 15) / 16 * 16;
-  machine_.scratch = Buffer(machine_.scratch_floats * static_cast<std::size_t>(threads_) * sizeof(float));
+  machine_.scratch = Buffer(machine_.scratch_floats * static_cast<std::size_t>(threads()) * sizeof(float));
   feature_floats_ = encoder_.out_bytes() / sizeof(float);
   features_ = Buffer(static_cast<std::size_t>(chunk_) * encoder_.out_bytes());
   images_ = Buffer(static_cast<std::size_t>(chunk_) * kImageBytes);
@@ -83,7 +83,7 @@ CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
 
 void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
   refuse_after_fork(process_);
-  const std::lock_guard<std::mutex> lock(Process::current().calls);
+  const std::lock_guard<std::mutex> lock(calls());
   for (std::int64_t begin = 0; begin < n; begin += chunk_)
     body(begin, static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
 }
@@ -171,7 +171,11 @@ std::string describe_kernels(const EngineOptions& options) {
 
 std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options) {
   const int ordinal = ordinal_of(options.device);
-  if (ordinal < 0) return std::make_unique<CpuEngine>(bundle, options);
+  if (ordinal < 0) {
+    auto engine = std::make_unique<CpuEngine>(bundle, options);
+    log_shortage(engine->pool());
+    return engine;
+  }
   return cuda::make_engine(bundle, options, ordinal);
 }
 

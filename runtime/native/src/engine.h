@@ -56,6 +56,9 @@ class Engine {
   // Which step of the encoder or generator each kernel of a call for n images is of, in order. UsageError on the CPU.
   virtual std::vector<int> steps_of_kernels(bool decoding, std::int64_t n) const;
 
+  // Whether a child of a fork may delete its parent's engine: memory and threads can be left, a GPU cannot.
+  virtual bool may_close_in_child() const { return true; }
+
   virtual int threads() const = 0;             // that a call uses; 0 on a GPU
   virtual const std::string& isa() const = 0;  // "avx512", "sm_90"
 };

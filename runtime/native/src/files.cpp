@@ -33,6 +33,12 @@ class Descriptor {
 };
 
 [[noreturn]] void raise_for(int error, const std::string& path) {
+  if (error == ENOMEM) {
+    throw Failure(ErrorKind::out_of_memory, path + ": does not fit into memory. Free memory, or raise the limit on it.");
+  }
+  if (error == EMFILE || error == ENFILE) {
+    throw Failure(ErrorKind::device, path + ": " + std::strerror(error) + ". Close files, or raise the limit on them.");
+  }
   if (error == ELOOP || error == ENOTDIR || error == ENXIO) {  // what a link, a file as folder, a socket answer
     throw Failure(ErrorKind::bundle_unsafe,
                   path + ": not a regular file reached without links. Do not use this bundle.");

@@ -1,6 +1,7 @@
 #include "log.h"
 
 #include <mutex>
+#include <new>
 
 namespace deepsim::runtime::detail {
 
@@ -16,6 +17,8 @@ void log(Level level, const std::string& message) {
   const std::lock_guard<std::mutex> lock(mutex);
   if (current_sink != nullptr) current_sink(static_cast<int>(level), message.c_str(), current_user);
 }
+
+void reset_log_after_fork() { new (&mutex) std::mutex; }
 
 void set_log(void (*sink)(int, const char*, void*), void* user) {
   const std::lock_guard<std::mutex> lock(mutex);

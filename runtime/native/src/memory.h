@@ -21,6 +21,9 @@ class Buffer {
 
  private:
   struct Free {
+    Free() : mapped(0) {}
+    explicit Free(std::size_t bytes) : mapped(bytes) {}
+    std::size_t mapped;  // bytes; 0: from malloc
     void operator()(void* data) const;
   };
   std::unique_ptr<void, Free> data_;

@@ -14,7 +14,7 @@ namespace deepsim::runtime::detail {
 // What operations run with: the kernels of one instruction set, the threads, and scratch memory for each of them.
 struct Machine {
   const kernels::KernelTable* kernels = nullptr;
-  ThreadPool* pool = nullptr;
+  std::shared_ptr<ThreadPool> pool;
   Buffer scratch;                  // threads * scratch_floats
   std::size_t scratch_floats = 0;  // of one thread
   Buffer panel;  // shared by the threads: the rows of a fully connected layer, tiles transformed by Winograd

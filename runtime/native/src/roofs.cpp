@@ -6,6 +6,7 @@
 #include "engine.h"
 #include "memory.h"
 #include "operation.h"
+#include "process.h"
 
 namespace deepsim::runtime::detail {
 
@@ -37,10 +38,11 @@ std::uint64_t sum_of(const std::uint64_t* values, std::size_t count) {
 
 Roofs measure_roofs(int asked, const std::string& isa) {
   const kernels::KernelTable& table = *kernels_named(isa);
-  const int threads = thread_count(asked);
-  Process& process = Process::current();
-  ThreadPool& pool = process.pool(threads);
-  const std::lock_guard<std::mutex> lock(process.calls);
+  const std::shared_ptr<ThreadPool> shared = shared_pool(asked);
+  ThreadPool& pool = *shared;
+  const int threads = pool.threads();
+  log_shortage(pool);
+  const std::lock_guard<std::mutex> lock(calls());
   constexpr long rounds = 3'000'000;
   std::atomic<float> sink{0};
   const double computing =

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <string_view>
 
 #include "error.h"
 #include "strict_json.h"
@@ -15,9 +17,12 @@ using nlohmann::json;
 constexpr std::uint64_t kMaxHeader = 1 << 20;  // thousands of tensors; parsed, it takes up to fifty times as much
 constexpr std::size_t kMaxDepth = 4;
 constexpr std::uint64_t kMaxElements = std::uint64_t{1} << 40;
-const std::map<std::string, std::uint64_t> kBytes = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"I16", 2}, {"U16", 2},
-                                                     {"F16", 2},  {"BF16", 2}, {"I32", 4}, {"U32", 4}, {"F32", 4},
-                                                     {"I64", 8},  {"U64", 8}, {"F64", 8}};
+struct ElementType {
+  std::string_view name;
+  std::uint64_t bytes;
+};
+constexpr ElementType kTypes[] = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"I16", 2}, {"U16", 2}, {"F16", 2}, {"BF16", 2},
+                                  {"I32", 4},  {"U32", 4}, {"F32", 4}, {"I64", 8}, {"U64", 8}, {"F64", 8}};
 
 [[noreturn]] void invalid(const std::string& source, const std::string& what) {
   throw Failure(ErrorKind::bundle, source + ": not valid safetensors (" + what + "). Export the bundle again.");
@@ -86,10 +91,11 @@ Tensors Tensors::parse(std::shared_ptr<const Bytes> data, const std::string& sou
       elements *= value;
       entry.shape.push_back(static_cast<std::int64_t>(value));
     }
-    const auto bytes = kBytes.find(entry.type);
-    if (bytes == kBytes.end()) invalid(source, name + " has the unknown type " + entry.type);
+    const auto* const type =
+        std::find_if(std::begin(kTypes), std::end(kTypes), [&](const ElementType& each) { return each.name == entry.type; });
+    if (type == std::end(kTypes)) invalid(source, name + " has the unknown type " + entry.type);
     if (entry.end > data_size) invalid(source, name + " ends after the file");  // an empty one is in no place either
-    if (entry.end < entry.begin || entry.end - entry.begin != elements * bytes->second) {
+    if (entry.end < entry.begin || entry.end - entry.begin != elements * type->bytes) {
       invalid(source, name + " has offsets that do not fit its shape");
     }
     if (entry.end > entry.begin && !places.emplace(entry.begin, entry.end).second) invalid(source, "tensors overlap");

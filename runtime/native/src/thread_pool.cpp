@@ -1,20 +1,23 @@
 #include "thread_pool.h"
 
-#include <sched.h>
-#include <unistd.h>
+#include <pthread.h>
+#include <signal.h>
 
 #include <algorithm>
-#include <memory>
-#include <string>
-
-#include "environment.h"
-#include "error.h"
+#include <chrono>
+#include <system_error>
 
 namespace deepsim::runtime::detail {
 
 namespace {
 
-constexpr int kSpins = 16'000;  // about 200 microseconds: longer than the gap between two layers, or two calls in a loop
+// Longer than the gap between two layers, or two calls in a loop; shorter than what a thread of another library, on the
+// same CPU, would notice.
+constexpr std::chrono::microseconds kSpinning{200};
+constexpr int kPausesPerLook = 16;  // at the clock
+
+constexpr std::uint64_t kCall = std::uint64_t{1} << 32;
+constexpr int tasks_of(std::uint64_t open) { return static_cast<int>(open % kCall); }
 
 void pause_briefly() {
 #if defined(__x86_64__)
@@ -24,111 +27,145 @@ void pause_briefly() {
 #endif
 }
 
-int usable_cpus() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+// Look again and again for `time`; whether the condition came true.
+template <class Condition>
+bool spin(std::chrono::microseconds time, const Condition& condition) {
+  const auto end = std::chrono::steady_clock::now() + time;
+  do {
+    for (int pause = 0; pause < kPausesPerLook; ++pause) {
+      if (condition()) return true;
+      pause_briefly();
+    }
+  } while (std::chrono::steady_clock::now() < end);
+  return condition();
 }
+
+// While this lives, threads are started with all signals blocked but those of faults: handlers are the application's, and
+// run in its threads.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF}) sigdelset(&all, fault);
+    blocked_ = pthread_sigmask(SIG_BLOCK, &all, &before_) == 0;
+  }
+  ~SignalsBlocked() {
+    if (blocked_) (void)pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+  }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+  bool blocked_;
+};
 
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int thread = 1; thread < threads; ++thread) workers_.emplace_back([this, thread] { serve(thread); });
+  try {
+    start(threads - 1);
+  } catch (...) {  // memory for one more worker's record
+    stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { stop(); }
+
+void ThreadPool::start(int workers) {
+  const SignalsBlocked signals;
+  workers_.reserve(static_cast<std::size_t>(std::max(workers, 0)));
+  for (int thread = 1; thread <= workers; ++thread) {
+    try {
+      workers_.emplace_back([this, thread] { serve(thread); });
+    } catch (const std::system_error& error) {  // a limit on processes, or on memory, which stacks need
+      shortage_ = "threads: " + std::to_string(thread) + " of " + std::to_string(workers + 1) + " can run (" +
+                  error.code().message() + ")";
+      break;
+    }
+    ++threads_;
+  }
+}
+
+void ThreadPool::stop() {
+  const std::lock_guard<std::mutex> ending(ending_);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     stop_ = true;
-    ++generation_;
   }
   wake_.notify_all();
-  for (std::thread& worker : workers_) worker.join();
+  for (std::thread& worker : workers_)
+    if (worker.joinable()) worker.join();
 }
 
 void ThreadPool::run(int count, const std::function<void(int, int)>& body) {
-  if (workers_.empty() || count <= 1) {
+  if (threads_ == 1 || count <= 1) {
     for (int task = 0; task < count; ++task) body(task, 0);
     return;
   }
   body_ = &body;
   count_ = count;
-  next_.store(0);
-  active_.store(static_cast<int>(workers_.size()));
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    ++generation_;
-  }
-  if (sleeping_.load() > 0) wake_.notify_all();
-  work(0);
-  for (int spins = 0; active_.load() > 0; ++spins) {
-    if (spins < kSpins) {
-      pause_briefly();
-    } else {
-      std::this_thread::yield();
-    }
-  }
+  unfinished_.store(count);
+  open_.store((open_.load() / kCall + 1) * kCall + static_cast<std::uint64_t>(count));  // after this others may begin
+  wake(count - 1);
+  finish(work(0));
+  wait_for_begun_tasks();
 }
 
-void ThreadPool::work(int thread) {
-  for (int task = next_.fetch_add(1); task < count_; task = next_.fetch_add(1)) (*body_)(task, thread);
+void ThreadPool::wake(int count) {
+  const int sleeping = sleeping_.load();
+  if (sleeping == 0) return;
+  { const std::lock_guard<std::mutex> lock(mutex_); }  // who has counted itself as sleeping waits now, or has seen the tasks
+  if (count >= sleeping) return wake_.notify_all();
+  for (int worker = 0; worker < count; ++worker) wake_.notify_one();
 }
 
-bool ThreadPool::wait_for_work(unsigned seen) {
-  for (int spins = 0; spins < kSpins; ++spins) {
-    if (generation_.load() != seen) return !stop_.load();
-    pause_briefly();
+bool ThreadPool::take(int* task) {
+  std::uint64_t open = open_.load();
+  while (tasks_of(open) > 0) {
+    if (!open_.compare_exchange_weak(open, open - 1)) continue;
+    *task = count_ - tasks_of(open);
+    return true;
   }
-  std::unique_lock<std::mutex> lock(mutex_);
-  ++sleeping_;
-  wake_.wait(lock, [&] { return generation_.load() != seen; });
-  --sleeping_;
+  return false;
+}
+
+int ThreadPool::work(int thread) {
+  int done = 0;
+  for (int task = 0; (thread == 0 || !stop_.load(std::memory_order_relaxed)) && take(&task); ++done) (*body_)(task, thread);
+  return done;
+}
+
+void ThreadPool::finish(int tasks) {
+  if (tasks == 0 || unfinished_.fetch_sub(tasks) > tasks || !caller_sleeps_.load()) return;
+  { const std::lock_guard<std::mutex> lock(mutex_); }
+  finished_.notify_one();
+}
+
+void ThreadPool::wait_for_begun_tasks() {
+  const auto finished = [this] { return unfinished_.load() == 0; };
+  if (spin(kSpinning, finished)) return;
+  std::unique_lock<std::mutex> lock(mutex_);  // leave this CPU to the worker that is waited for
+  caller_sleeps_ = true;
+  finished_.wait(lock, finished);
+  caller_sleeps_ = false;
+}
+
+bool ThreadPool::wait_for_work() {
+  const auto ready = [this] { return tasks_of(open_.load()) > 0 || stop_.load(); };
+  if (!spin(kSpinning, ready)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++sleeping_;
+    wake_.wait(lock, ready);
+    --sleeping_;
+  }
   return !stop_.load();
 }
 
 void ThreadPool::serve(int thread) {
-  for (unsigned seen = 0; wait_for_work(seen);) {
-    seen = generation_.load();
-    work(thread);
-    active_.fetch_sub(1);
-  }
-}
-
-Process& Process::current() {
-  static std::atomic<Process*> current{nullptr};  // never deleted: worker threads may outlive static objects
-  Process* known = current.load();
-  if (known != nullptr && known->id_ == getpid()) return *known;
-  auto* fresh = new Process(getpid());
-  if (current.compare_exchange_strong(known, fresh)) return *fresh;
-  delete fresh;
-  return *current.load();
-}
-
-ThreadPool& Process::pool(int threads) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  std::unique_ptr<ThreadPool>& pool = pools_[threads];
-  if (!pool) pool = std::make_unique<ThreadPool>(threads);
-  return *pool;
-}
-
-void refuse_after_fork(pid_t made_in) {
-  if (getpid() == made_in) return;
-  throw Failure(ErrorKind::device,
-                "inverter: made before this process was forked, which no backend survives. Make it after the fork, "
-                "or start processes with the spawn method.");
-}
-
-int thread_count(int asked) {
-  if (asked > 0) return asked;
-  const std::string text = environment("DEEPSIM_NUM_THREADS");
-  if (text.empty()) return usable_cpus();
-  const bool digits = text.size() <= 4 && text.find_first_not_of("0123456789") == std::string::npos;
-  const int count = digits ? std::stoi(text) : 0;
-  if (count < 1 || count > 4096) {
-    throw Failure(ErrorKind::usage, "DEEPSIM_NUM_THREADS: '" + text +
-                                        "', expected a number of threads from 1 to 4096. Correct or unset it.");
-  }
-  return count;
+  while (wait_for_work()) finish(work(thread));
 }
 
 }  // namespace deepsim::runtime::detail

@@ -29,7 +29,8 @@ typedef struct {
 typedef struct {
   uint32_t size;
   int32_t max_batch;       /* images computed together, at most; 0: 64. A CPU takes at most 64, a GPU 1024 */
-  int32_t threads;         /* 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use */
+  int32_t threads;         /* 0: DEEPSIM_NUM_THREADS, else deepsim_usable_cpus, or fewer where a limit on processes or
+                              memory grants no more; a number that was asked for is had or refused */
   int32_t half_fc_weights; /* 1: store fully connected weights as fp16 (arithmetic stays fp32) */
   const char* isa;         /* of the CPU: NULL: the best; or "avx512", "avx2", "baseline" */
   const char* device;      /* NULL: "cpu"; or a GPU: "cuda:0" ... */
@@ -106,6 +107,9 @@ int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int3
 int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
                           deepsim_error* error);
 
+/* The threads that an inverter on the CPU has by default, without DEEPSIM_NUM_THREADS: the CPUs of this process's affinity
+ * mask, or fewer where its control groups have a quota of CPU time (containers). */
+int32_t deepsim_usable_cpus(void);
 /* The instruction sets that can run here, best first, with commas between. */
 const char* deepsim_instruction_sets(void);
 /* The compute capabilities that the CUDA kernels were compiled for, "75,80,90"; newer GPUs compile them when they are

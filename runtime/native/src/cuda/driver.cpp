@@ -2,6 +2,9 @@
 
 #include <dlfcn.h>
 
+#include <cstdio>
+#include <type_traits>
+
 #include "../error.h"
 
 namespace deepsim::runtime::detail::cuda {
@@ -11,27 +14,32 @@ namespace {
 constexpr double kUnknownMemory = 8;  // bytes for each multiprocessor, where the driver tells no clock
 const char* const kAdvice = ". Use backend cpu, or see deepsim doctor.";
 
-// The driver, or why there is none.
+// The driver, or why there is none. It has no destructor: static objects may have an Inverter.
 struct Opened {
   Driver driver;
-  std::string reason;
+  char reason[192] = {};
 
   Opened() {
     void* library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);  // stays open: its threads outlive static objects
     if (library == nullptr) {
-      reason = "no NVIDIA driver (libcuda.so.1 not found)";
+      give("no NVIDIA driver (libcuda.so.1 not found)");
       return;
     }
 #define DEEPSIM_CUDA_FIND(member, name, parameters) find(library, #name, &driver.member);
     DEEPSIM_CUDA_DRIVER(DEEPSIM_CUDA_FIND)
 #undef DEEPSIM_CUDA_FIND
-    if (!reason.empty()) return;
+    if (reason[0] != '\0') return;
 #define DEEPSIM_CUDA_FIND(member, name, parameters) look_for(library, #name, &driver.member);
     DEEPSIM_CUDA_NEWER_DRIVER(DEEPSIM_CUDA_FIND)
 #undef DEEPSIM_CUDA_FIND
     const Result started = driver.init(0);
     const char* const forked = started == kNotInitialized ? ": CUDA was used before this process was forked" : "";
-    if (started != 0) reason = "the NVIDIA driver does not start (cuInit returned " + std::to_string(started) + forked + ")";
+    if (started != 0) give("the NVIDIA driver does not start (cuInit returned %d%s)", static_cast<int>(started), forked);
+  }
+
+  template <class... Values>
+  void give(const char* format, Values... values) {
+    std::snprintf(reason, sizeof reason, format, values...);
   }
 
   template <class Pointer>
@@ -42,7 +50,7 @@ struct Opened {
   template <class Pointer>
   void find(void* library, const char* name, Pointer* member) {
     look_for(library, name, member);
-    if (*member == nullptr && reason.empty()) reason = std::string("the NVIDIA driver is too old (it has no ") + name + ")";
+    if (*member == nullptr && reason[0] == '\0') give("the NVIDIA driver is too old (it has no %s)", name);
   }
 };
 
@@ -94,9 +102,10 @@ int device_count() {
 }  // namespace
 
 const Driver& Driver::get() {
-  static const Opened* const opened = new Opened;  // for good: static objects may have an Inverter
-  if (!opened->reason.empty()) throw Failure(ErrorKind::device, "cuda: " + opened->reason + kAdvice);
-  return opened->driver;
+  static const Opened opened;
+  static_assert(std::is_trivially_destructible_v<Opened>);
+  if (opened.reason[0] != '\0') throw Failure(ErrorKind::device, std::string("cuda: ") + opened.reason + kAdvice);
+  return opened.driver;
 }
 
 void check(Result result, const std::string& what) {

@@ -10,6 +10,7 @@
 
 #include "../../../../kernels/cuda/tile.h"
 #include "../error.h"
+#include "../process.h"
 #include "graphs.h"
 #include "plan.h"
 #include "slots.h"
@@ -43,6 +44,7 @@ class CudaEngine final : public Engine {
   void order_streams(void* first, void* later) override;
   void copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) override;
   std::vector<int> steps_of_kernels(bool decoding, std::int64_t n) const override;
+  bool may_close_in_child() const override { return false; }
   int threads() const override { return 0; }
   const std::string& isa() const override { return isa_; }
 
@@ -93,14 +95,13 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   const Gpu::Current context(*gpu_);
   require_memory(tensors.bytes() / sizeof(float) * bytes_of(gpu_->precision()), "the weights need",
                  "Use another GPU, or free memory.");
-  Process& current = Process::current();
-  ThreadPool& pool = current.pool(thread_count(options.threads));
-  const std::lock_guard<std::mutex> lock(current.calls);
+  const std::shared_ptr<ThreadPool> pool = shared_pool(options.threads);
+  const std::lock_guard<std::mutex> lock(calls());
   WeightLimit limit;
   limit.spare_bytes = options.spare_bytes;
   const Network &encoder = bundle.manifest().encoder, &generator = bundle.manifest().generator;
-  encoder_ = Plan::encoder(gpu_, stream_.get(), encoder, tensors, &limit, &pool);
-  generator_ = Plan::generator(gpu_, stream_.get(), generator, tensors, &limit, &pool);
+  encoder_ = Plan::encoder(gpu_, stream_.get(), encoder, tensors, &limit, pool.get());
+  generator_ = Plan::generator(gpu_, stream_.get(), generator, tensors, &limit, pool.get());
   const auto side = static_cast<std::size_t>(generator.shapes().back().height), images = static_cast<std::size_t>(chunk_);
   feature_bytes_ = static_cast<std::size_t>(generator.input.elements()) * sizeof(float);
   whole_bytes_ = side * side * 3;
