@@ -83,6 +83,17 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
 }
 
 
+_SINK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+@_SINK
+def _log(level: int, message: bytes, user: int | None) -> None:
+    """Pass the library's notes to the logger "deepsim": warnings reach stderr unless the application says otherwise."""
+    import logging
+
+    logging.getLogger("deepsim").log(logging.WARNING if level > 0 else logging.INFO, message.decode(errors="replace"))
+
+
 def reason_unavailable() -> str | None:
     """Tell in one line why the library cannot be loaded; None when it can."""
     try:
@@ -107,6 +118,8 @@ def load() -> ctypes.CDLL:
             raise DeviceError(f"{PATH.name}: has no {name}, expected a library of this version. Install deepsim again.")
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = ctypes.c_int
+    library.deepsim_set_log.argtypes, library.deepsim_set_log.restype = (_SINK, _POINTER), None
+    library.deepsim_set_log(_log, None)
     library.deepsim_close.argtypes, library.deepsim_close.restype = (_POINTER,), None
     library.deepsim_instruction_sets.restype = library.deepsim_cuda_architectures.restype = ctypes.c_char_p
     return library
@@ -123,6 +136,12 @@ def call(name: str, *arguments: Any) -> None:
 def give_back(handle: ctypes.c_void_p, memory: int, stream: int) -> None:
     """Free memory of a GPU; for finalisers, so that a GPU that failed raises nothing (its driver frees all with it)."""
     load().deepsim_free_on_device(handle, memory, stream, None)
+
+
+def usable_cpus() -> int:
+    """Count the CPUs that this process may use: of its affinity mask, and of its control groups' quotas, rounded up."""
+    count: int = load().deepsim_usable_cpus()
+    return count
 
 
 def instruction_sets() -> list[str]:

@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+from deepsim.runtime.errors import DeviceError
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -45,6 +47,16 @@ class _Producer(Generic[_T]):
             self.queue.put(_End(error))
 
 
+def _start(start: Callable[..., _R], *arguments: Any) -> _R:
+    """Call what starts a thread. Raises DeviceError when the system grants none."""
+    try:
+        return start(*arguments)
+    except RuntimeError as error:  # "can't start new thread"
+        raise DeviceError(
+            f"threads: none more can run ({error}), expected one. Raise the limits on processes and memory."
+        ) from error
+
+
 def prefetch(source: Iterator[_T], depth: int = 2) -> Generator[_T, None, None]:
     """Yield the items of ``source`` in order, computed in a background thread up to ``depth`` items ahead.
 
@@ -53,7 +65,7 @@ def prefetch(source: Iterator[_T], depth: int = 2) -> Generator[_T, None, None]:
     """
     producer = _Producer(source, depth)
     thread = threading.Thread(target=producer.run, name="deepsim-prefetch", daemon=True)
-    thread.start()
+    _start(thread.start)
     try:
         while not isinstance(item := producer.queue.get(), _End):
             producer.free.release()
@@ -77,12 +89,13 @@ def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], width: int) -> 
     with ThreadPoolExecutor(width, "deepsim-map") as pool:
         while True:
             try:
-                pending.append(pool.submit(function, next(source)))
+                item = next(source)
             except StopIteration:
                 break
             except Exception as error:
                 failure = error
                 break
+            pending.append(_start(pool.submit, function, item))
             if len(pending) == width:
                 yield pending.popleft().result()
         while pending:

@@ -24,6 +24,8 @@ from deepsim.runtime.cli.streams import STDOUT, Unread, discard, prepare
 from deepsim.runtime.errors import DeepsimError, DeviceError, OutOfMemory
 from deepsim.runtime.os_errors import as_one_line
 
+_MEMORY = "memory: not enough of it"
+_UNMAPPED = ("failed to map segment", "cannot allocate memory", "cannot create shared object descriptor")  # glibc's
 INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
 
 
@@ -63,7 +65,11 @@ def run(
     except DeepsimError as error:
         _fail(str(error), error.exit_code)
     except MemoryError:
-        _fail("memory: not enough of it. Use a smaller --max-batch or fewer files.", OutOfMemory.exit_code)
+        _fail(f"{_MEMORY}. Use a smaller --max-batch or fewer files.", OutOfMemory.exit_code)
+    except ImportError as error:
+        if not any(words in str(error).lower() for words in _UNMAPPED):
+            raise
+        _fail(f"{_MEMORY} ({' '.join(str(error).split())[-200:]}).", OutOfMemory.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted.", INTERRUPTED)
     except click.ClickException as error:
