@@ -169,6 +169,7 @@ def _create_locked(target: Path, create: Callable[[Path], int]) -> tuple[Path, i
         if try_lock(descriptor) is not False and staging.exists():
             return staging, descriptor
         os.close(descriptor)
+        _remove(staging)
 
 
 def _new_file(path: Path) -> int:

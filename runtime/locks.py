@@ -21,7 +21,6 @@ from deepsim.runtime.errors import UsageError
 from deepsim.runtime.os_errors import disk_errors
 from deepsim.runtime.processes import ProcessId, stamp
 
-_HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 _TRIES = 100  # while other processes create and remove the same names
 _descriptors: set[int] = set()  # of the locks that this process holds
 
@@ -49,16 +48,16 @@ def locked(path: Path, subject: str) -> Iterator[None]:
 def try_lock(descriptor: int) -> bool | None:
     """Lock an open file if nobody else has; tell whether that worked, None where the file system has no locks."""
     open_file_lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    attempts: tuple[Callable[[], object], ...] = (
-        lambda: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB),
-        lambda: fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, open_file_lock),
+    attempts: tuple[tuple[Callable[[], object], tuple[int, ...]], ...] = (
+        (lambda: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), (errno.EWOULDBLOCK,)),
+        (lambda: fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, open_file_lock), (errno.EAGAIN, errno.EACCES)),
     )
-    for attempt in attempts:
+    for attempt, held_by_another in attempts:
         try:
             attempt()
             return True
         except OSError as error:
-            if error.errno in _HELD_BY_OTHERS:
+            if error.errno in held_by_another:
                 return False
     return None
 

@@ -42,14 +42,14 @@ class EventFile:
         if self._file is not None:
             from torch.utils.tensorboard.summary import scalar
 
-            self._append(step, summary=scalar(name, value))
+            self._append(step, summary=scalar(name, value))  # type: ignore[no-untyped-call]
 
     def picture(self, name: str, pixels: NDArray[np.uint8], step: int) -> None:
         """Append one picture of a step: uint8 RGB (H, W, 3)."""
         if self._file is not None:
             from torch.utils.tensorboard.summary import image
 
-            self._append(step, summary=image(name, pixels, dataformats="HWC"))
+            self._append(step, summary=image(name, pixels, dataformats="HWC"))  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Close the file; again is allowed."""
@@ -61,15 +61,15 @@ class EventFile:
     def _begin(self, start_step: int) -> None:
         """Write the version, and on resume that TensorBoard should forget what it has from ``start_step`` on."""
         if self._file is not None:
-            from tensorboard.compat.proto.event_pb2 import SessionLog
+            from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
 
             self._append(0, file_version="brain.Event:2")
             if start_step:
                 self._append(start_step, session_log=SessionLog(status=SessionLog.START))
 
     def _append(self, step: int, **content: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
         if self._file is None:
             return
