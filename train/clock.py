@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from deepsim.runtime.errors import CheckpointError
 from deepsim.runtime.files import write_atomic
@@ -20,17 +21,27 @@ _RECENT = 10  # steps, of which the slowest is what the next one may take
 _SLOW_DISK = 50e6  # bytes per second, until a checkpoint has been timed
 
 
+class Elapsed(NamedTuple):
+    """What clock.json keeps for a checkpoint: the seconds of training up to it, and those of a slow step of late."""
+
+    seconds: float = 0.0
+    step: float = 0.0
+
+
+NONE = Elapsed()
+
+
 class Clock:
     """Count the seconds of training from ``elapsed`` on, once started. ``minutes`` is the budget of the run; 0: none.
 
     A run with a budget stops while there is still time for its last validation and checkpoint.
     """
 
-    def __init__(self, minutes: float, elapsed: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, minutes: float, elapsed: Elapsed = NONE, now: Callable[[], float] = time.monotonic) -> None:
         self.budget = 60 * minutes
-        self._now, self._elapsed = now, elapsed
+        self._now, self._elapsed = now, elapsed.seconds
         self.start()
-        self._steps: deque[float] = deque(maxlen=_RECENT)
+        self._steps = deque([elapsed.step], maxlen=_RECENT)
         self._validation = self._checkpoint = 0.0
 
     def start(self) -> None:
@@ -41,6 +52,11 @@ class Clock:
     def seconds(self) -> float:
         """Return the seconds of training so far."""
         return self._now() - self._began
+
+    @property
+    def elapsed(self) -> Elapsed:
+        """Return what to record for a checkpoint of now."""
+        return Elapsed(round(self.seconds, 3), round(max(self._steps), 3))
 
     @property
     def left(self) -> float:
@@ -81,7 +97,7 @@ class Clock:
 
     @property
     def _reserve(self) -> float:
-        return max(self._steps, default=0.0) + self._validation + self._checkpoint
+        return max(self._steps) + self._validation + self._checkpoint
 
 
 def _expected(found: float, before: float) -> float:
@@ -89,25 +105,27 @@ def _expected(found: float, before: float) -> float:
     return max(found, 0.8 * before)
 
 
-def write_clock(run: Path, checkpoint: str, seconds: float) -> None:
-    """Record the seconds up to a checkpoint that is about to be saved; drop those of checkpoints that are gone."""
+def write_clock(run: Path, checkpoint: str, elapsed: Elapsed) -> None:
+    """Record the time up to a checkpoint that is about to be saved; drop those of checkpoints that are gone."""
     path = run / CLOCK
     known = {name: value for name, value in _read(path).items() if (run / "checkpoints" / name).exists()}
-    write_atomic(path, json.dumps({**known, checkpoint: round(seconds, 3)}, indent=2) + "\n")
+    records = {name: value._asdict() for name, value in {**known, checkpoint: elapsed}.items()}
+    write_atomic(path, json.dumps(records, indent=2) + "\n")
 
 
-def read_clock(run: Path, checkpoint: str) -> float | None:
-    """Return the seconds of training up to a checkpoint; None where they were not recorded.
+def read_clock(run: Path, checkpoint: str) -> Elapsed | None:
+    """Return the time of training up to a checkpoint; None where it was not recorded.
 
     Raises CheckpointError when the record is damaged.
     """
     return _read(run / CLOCK).get(checkpoint)
 
 
-def _read(path: Path) -> dict[str, float]:
+def _read(path: Path) -> dict[str, Elapsed]:
     if not path.exists():
         return {}
     try:
-        return {str(name): float(seconds) for name, seconds in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        records = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Elapsed(float(record["seconds"]), float(record["step"])) for name, record in records.items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise CheckpointError(f"{path}: not readable ({error}), expected seconds by checkpoint. Restore it.") from error

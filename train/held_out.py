@@ -71,7 +71,7 @@ class Images:
         return f"{self.validation.description}{', held out' if self.kind == 'held-out' else ''}"
 
 
-def choose_images(asked: Asked, seed: int, begun: Path | None = None) -> Images:
+def choose_images(asked: Asked, seed: int = 0, begun: Path | None = None) -> Images:
     """Build the training and the validation images of a run; ``begun`` is the folder of the run that is resumed.
 
     A resumed run takes the folders of its beginning where none are named, and holds out the photographs that it held

@@ -30,7 +30,7 @@ from deepsim.train.checkpoints import (
     newest_checkpoints,
     save_checkpoint,
 )
-from deepsim.train.clock import CLOCK, Clock, read_clock, write_clock
+from deepsim.train.clock import CLOCK, Clock, Elapsed, read_clock, write_clock
 from deepsim.train.config import TrainConfig, begun_run
 from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World
@@ -254,7 +254,7 @@ class _Progress:
         began = time.perf_counter()
         is_best = error is not None and (self.best is None or error < self.best)
         self.best = error if is_best else self.best
-        write_clock(self.run.folder, path.name, self.clock.seconds)
+        write_clock(self.run.folder, path.name, self.clock.elapsed)
         save_checkpoint(path, self.models, self.step, self.best)
         self._saved = self.step
         if is_best:
@@ -299,15 +299,15 @@ def _resume(run: Run, models: Models) -> tuple[int, float | None]:
     return (0, None) if state is None else (state["step"], state["best_error"])
 
 
-def _elapsed(config: TrainConfig, saved: Path | None, run: Run, start: int) -> float:
-    """Return the seconds that a resumed run has trained up to its step ``start``."""
+def _elapsed(config: TrainConfig, saved: Path | None, run: Run, start: int) -> Elapsed:
+    """Return how long a resumed run has trained up to its step ``start``."""
     if saved is None or start == 0:
-        return 0.0
+        return Elapsed()
     name = checkpoint_folder(saved, start).name if run.resume == "auto" else Path(run.resume).resolve().name
-    seconds = read_clock(saved, name)
-    if seconds is None and config.minutes:
+    elapsed = read_clock(saved, name)
+    if elapsed is None and config.minutes:
         _log.warning("%s: has no time for step %d. The %g minutes begin there.", saved / CLOCK, start, config.minutes)
-    return seconds or 0.0
+    return elapsed or Elapsed()
 
 
 def _best_of_same(photos: NDArray[np.uint8], saved: Path | None, best: float | None) -> float | None:
