@@ -86,12 +86,14 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
 _SINK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
-@_SINK
-def _log(level: int, message: bytes, user: int | None) -> None:
+def _pass_on(level: int, message: bytes, user: int | None) -> None:
     """Pass the library's notes to the logger "deepsim": warnings reach stderr unless the application says otherwise."""
     import logging
 
     logging.getLogger("deepsim").log(logging.WARNING if level > 0 else logging.INFO, message.decode(errors="replace"))
+
+
+_log = _SINK(_pass_on)  # kept alive: the library calls it
 
 
 def reason_unavailable() -> str | None:
