@@ -89,7 +89,7 @@ def main(
     began = time.monotonic()
     with _Bar(_STAGES[engine]) as bar:
         bar.stage("load")
-        loaded = _load(source, is_random, layer, encoder, seed, bar)
+        loaded = _load(source, is_random, layer, encoder, seed, output, bar)
         path = output or Path(f"{loaded.layer}.deepsim")
         manifest = export_bundle(loaded, path, options, overwrite, bar)
     if as_json:
@@ -134,9 +134,15 @@ def _require_packages() -> None:
 
 
 def _load(
-    path: Path | None, is_random: bool, layer: str | None, encoder: str | None, seed: int | None, bar: _Bar
+    path: Path | None,
+    is_random: bool,
+    layer: str | None,
+    encoder: str | None,
+    seed: int | None,
+    output: Path | None,
+    bar: _Bar,
 ) -> Source:
-    from deepsim.export.sources import load_run, newest_run, random_source
+    from deepsim.export.sources import check_output, load_run, newest_run, random_source
 
     if is_random:
         if path is not None:
@@ -151,6 +157,8 @@ def _load(
     if path is None:
         path = newest_run()
         bar.warn(f"Exporting the newest run, {path}")
+    if output is not None:
+        check_output(path, output)
     return load_run(path)
 
 

@@ -54,6 +54,19 @@ def newest_run(folder: Path = Path("runs")) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parent.parent
 
 
+def check_output(path: Path, output: Path) -> None:
+    """Raise UsageError when a bundle at ``output`` would replace the run or checkpoint ``path`` that it is made of.
+
+    Links and other spellings count too.
+    """
+    checkpoints = _checkpoint(path).parent.resolve()
+    target = output.resolve()
+    if target in checkpoints.parents or checkpoints in (target, *target.parents):
+        raise UsageError(
+            f"{output}: holds the checkpoints that are exported, or lies among them. Choose another place."
+        )
+
+
 def load_run(path: Path) -> Source:
     """Load a run folder (its latest checkpoint) or one checkpoint folder of a run.
 

@@ -23,8 +23,7 @@ from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.features import Labels, Rows, write_features
 from deepsim.runtime.features.records import cuts, text_of
 from deepsim.runtime.file_names import LONGEST, cut_bytes
-from deepsim.runtime.files import sha256, write_atomic
-from deepsim.runtime.locks import locked
+from deepsim.runtime.files import reserved, sha256, write_atomic
 from deepsim.runtime.os_errors import disk_errors
 
 _JOB, _ROWS, _LINES = "job.json", "rows.f32", "rows.jsonl"
@@ -59,7 +58,7 @@ class PartialFeatures:
         folder = folder_of(output)
         with disk_errors(folder):
             output.parent.mkdir(parents=True, exist_ok=True)
-            with locked(folder.with_suffix(".lock"), str(output)):
+            with reserved(output):
                 if folder.exists() and not resume:
                     _remove(folder, overwrite)
                 folder.mkdir(exist_ok=True)

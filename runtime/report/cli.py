@@ -14,6 +14,7 @@ from deepsim.runtime.cli.options import (
     backend_options,
     bundle_argument,
     check_absent,
+    check_apart,
     command,
     footer,
     open_inverter,
@@ -69,6 +70,8 @@ def report(
     It shows reconstructions, errors against guesses that need no features, re-encoding, interpolation, training
     curves, throughput and provenance, and needs no network, no other file and no script.
     """
+    files = run_folder.rglob("*") if run_folder else ()
+    check_apart([output], [*files, *filter(None, [bench_file]), *find_images([photos]), *bundle.rglob("*")])
     check_absent([output], overwrite)
     run = TrainingRun.open(run_folder) if run_folder else None
     bench = _read_bench(bench_file) if bench_file else None

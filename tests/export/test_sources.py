@@ -9,7 +9,7 @@ import torch
 
 from deepsim.export.calibration import calibration_images
 from deepsim.export.random_weights import IMAGE_STD, random_generator_weights
-from deepsim.export.sources import load_run, newest_run, random_source
+from deepsim.export.sources import check_output, load_run, newest_run, random_source
 from deepsim.export.torch_networks import decode, tensors
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.networks import generator_spec
@@ -102,3 +102,14 @@ def test_random_generator_has_contrast(layer, width):
     weights = random_generator_weights(spec, features)
     images = decode(spec, tensors(weights), features)
     assert IMAGE_STD * 0.8 < images.std() < IMAGE_STD * 1.25
+
+
+def test_an_output_that_would_replace_what_is_exported(run_folder, tmp_path):
+    (tmp_path / "link").symlink_to(run_folder)
+    checkpoint = run_folder / "checkpoints" / "step-00000020"
+    for output in (run_folder, run_folder.parent, tmp_path / "link", checkpoint, checkpoint / "b", checkpoint.parent):
+        for source in (run_folder, checkpoint):
+            with pytest.raises(UsageError, match="holds the checkpoints that are exported"):
+                check_output(source, output)
+    for output in (run_folder / "norm1.deepsim", run_folder.parent / "b.deepsim"):
+        check_output(run_folder, output)

@@ -65,6 +65,15 @@ def test_refuses_to_overwrite_before_any_work(invoke, tmp_path, monkeypatch):
     assert page.read_text() != "mine"
 
 
+def test_a_page_never_replaces_what_it_reads(invoke, tmp_path):
+    run = write_run(tmp_path / "run")
+    for name in ("photos/a.png", "run/log.jsonl", "run/config.json"):
+        before = (tmp_path / name).read_bytes()
+        result = invoke("--overwrite", "--run", str(run), "-o", str(tmp_path / "photos" / ".." / name))
+        assert result.exit_code != 0 and "is the input" in str(result.exception or result.output)
+        assert (tmp_path / name).read_bytes() == before
+
+
 def test_a_failing_write_leaves_the_old_page(invoke, tmp_path, monkeypatch):
     page = tmp_path / "page.html"
     page.write_text("old")
