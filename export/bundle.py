@@ -20,7 +20,7 @@ from deepsim.export.model_card import model_card
 from deepsim.export.narrator import Narrator
 from deepsim.export.onnx_from_layers import Precision, encoder_onnx, generator_onnx
 from deepsim.export.ranges import WARN_ABOVE, RangeScan, scan_ranges
-from deepsim.export.sources import Source
+from deepsim.export.sources import Source, as_text
 from deepsim.export.torch_networks import tensors
 from deepsim.export.verify import Reference, Verification, verify_fp16, verify_fp32
 from deepsim.runtime.errors import UsageError
@@ -66,7 +66,8 @@ def export_bundle(
     if overwrite and target.exists() and not (target / FILE_NAME).is_file():
         raise UsageError(f"{target}: exists and is no bundle, it is not overwritten. Choose another name.")
     with reserved(target), publish_folder(target, overwrite) as staging:
-        return _Export(source, options, staging, target.name.removesuffix(".deepsim"), narrator or Narrator()).run()
+        name = as_text(target.name).removesuffix(".deepsim")
+        return _Export(source, options, staging, name, narrator or Narrator()).run()
 
 
 class _Export:

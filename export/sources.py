@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from deepsim.kernels.layers import Layer, Shape
 from deepsim.runtime.errors import CheckpointError, UsageError
+from deepsim.runtime.files import restore
 from deepsim.runtime.images import read_image
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec, encoder_spec, generator_spec
 from deepsim.runtime.pixels import CROP, Pixels
@@ -88,7 +90,7 @@ def load_run(path: Path) -> Source:
         _weights(run / "encoder.safetensors", encoder.layers, exact=False),
         _weights(checkpoint / "generator.safetensors", generator.layers, exact=True),
         _photographs(run),
-        {"from": "training run", "run": run.resolve().name, **_training(config, state, checkpoint.name)},
+        {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},
     )
 
 
@@ -115,6 +117,11 @@ def random_source(layer: str, encoder_name: str = "caffenet", seed: int = 0) -> 
         np.zeros((0, CROP, CROP, 3), np.uint8),
         {"from": "random weights", "seed": seed},
     )
+
+
+def as_text(name: str) -> str:
+    """Return a file's name as text that any format can hold: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def check_weights(weights: Mapping[str, Tensor], layers: Iterable[Layer], source: str, exact: bool) -> Weights:
@@ -158,6 +165,8 @@ def _checkpoint(path: Path) -> Path:
             f"{path}: no run or checkpoint, expected checkpoints/latest or state.json. Check the path."
         )
     name = latest.read_text(errors="replace").strip()
+    if name and "/" not in name:
+        restore(latest.parent / name)
     if not name or "/" in name or not (latest.parent / name).is_dir():
         raise CheckpointError(
             f"{latest}: names {name!r}, expected a folder beside it. Name a checkpoint folder itself."
@@ -194,5 +203,7 @@ def _photographs(run: Path) -> Pixels:
 
 def _training(config: dict[str, Any], state: dict[str, Any], checkpoint: str) -> dict[str, Any]:
     """Return what is worth knowing of a training, without folders of the machine that it ran on."""
-    settings = {name: Path(value).name if name.endswith("_weights") else value for name, value in config.items()}
+    settings = {
+        name: as_text(Path(value).name) if name.endswith("_weights") else value for name, value in config.items()
+    }
     return {"checkpoint": checkpoint, "step": state.get("step"), "torch": state.get("torch"), "config": settings}

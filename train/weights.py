@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file, expected weights. Check the path.")
     try:
         if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
+            return _read_safetensors(path)
         if path.suffix in (".pt", ".pth"):
             return _tensors_of(torch.load(path, map_location="cpu", weights_only=True), path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
@@ -37,6 +38,14 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors to a .safetensors file, contiguous, on the CPU, in sorted order; the file is old or new."""
     flat = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     write_atomic(path, safetensors.torch.save(flat))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:  # safetensors opens only names that are UTF-8
+        return dict(safetensors.torch.load(path.read_bytes()))
+    return dict(safetensors.torch.load_file(path))
 
 
 def _tensors_of(content: object, path: Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """A bundle is published whole and verified, or not at all."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,6 +17,7 @@ from deepsim.export import engines
 from deepsim.export.bundle import Options, export_bundle
 from deepsim.export.calibration import calibration_images
 from deepsim.export.onnx_from_layers import generator_onnx
+from deepsim.export.sources import load_run
 from deepsim.export.verify import Reference
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
@@ -178,3 +180,11 @@ def test_a_target_that_another_process_exports_to_is_refused_before_any_work(tmp
     target = tmp_path / "tiny.deepsim"
     with reserved(target), pytest.raises(UsageError, match=f"^{target}: in use by process"):
         export_bundle(tiny_source, target, ONNX)
+
+
+def test_names_that_are_no_text(tmp_path, run_folder):
+    run = run_folder.rename(tmp_path / os.fsdecode(b"run\xff"))
+    target = tmp_path / os.fsdecode(b"a\xff\n.deepsim")
+    manifest = export_bundle(load_run(run), target, ONNX)
+    assert manifest.name == "a\ufffd\n" and manifest.provenance["run"] == "run\ufffd"
+    assert Bundle.open(target).manifest == manifest

@@ -12,7 +12,9 @@ from deepsim.export.random_weights import IMAGE_STD, random_generator_weights
 from deepsim.export.sources import check_output, load_run, newest_run, random_source
 from deepsim.export.torch_networks import decode, tensors
 from deepsim.runtime.errors import CheckpointError, UsageError
+from deepsim.runtime.files import ASIDE
 from deepsim.runtime.networks import generator_spec
+from deepsim.runtime.processes import stamp
 from deepsim.train.weights import read_weights, write_weights
 
 
@@ -113,3 +115,9 @@ def test_an_output_that_would_replace_what_is_exported(run_folder, tmp_path):
                 check_output(source, output)
     for output in (run_folder / "norm1.deepsim", run_folder.parent / "b.deepsim"):
         check_output(run_folder, output)
+
+
+def test_a_checkpoint_moved_aside_by_a_killed_process_is_found(run_folder):
+    checkpoint = run_folder / "checkpoints/step-00000020"
+    checkpoint.rename(checkpoint.with_name(stamp(checkpoint.name, ASIDE)))
+    assert load_run(run_folder).provenance["step"] == 20
