@@ -137,6 +137,17 @@ def real_target(path: Path) -> Path:
     raise UsageError(f"{path}: a loop of symbolic links, expected one that leads to a file or folder.")
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder that no one needs any more: for readers and after a crash it is whole or gone.
+
+    What the system does not let us remove stays.
+    """
+    with suppress(OSError):
+        doomed = path.with_name(stamp(path.name, STAGING))
+        path.rename(doomed)
+        _remove(doomed)
+
+
 def restore(path: Path) -> None:
     """Put a folder back that a killed process had moved aside to replace it; what it had replaced already is removed.
 

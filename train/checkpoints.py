@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from deepsim.runtime.errors import CheckpointError, NumericError
-from deepsim.runtime.files import ASIDE, publish_folder, restore, write_atomic
+from deepsim.runtime.files import ASIDE, publish_folder, remove_folder, restore, write_atomic
 from deepsim.train.models import Models, Player
 from deepsim.train.pausing import Pausing
 from deepsim.train.weights import read_weights, write_weights
@@ -166,4 +165,4 @@ def _remove_old(saved: Path) -> None:
     up_to_now = (path for path in folder.glob("step-*") if path.name <= saved.name)
     for checkpoint in sorted(up_to_now, reverse=True)[KEPT:]:
         if checkpoint.name != best:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+            remove_folder(checkpoint)

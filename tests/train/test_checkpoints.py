@@ -1,5 +1,7 @@
 """Which checkpoints are kept: the last three up to the one just saved, the best, and whatever is later."""
 
+import shutil
+
 import pytest
 
 pytest.importorskip("torch")
@@ -34,3 +36,13 @@ def test_a_checkpoint_moved_aside_by_a_killed_process_is_found(tmp_path):
     aside.mkdir(parents=True)
     (aside / STATE).touch()
     assert newest_checkpoints(tmp_path) == [checkpoint] and not aside.exists()
+
+
+def test_an_old_checkpoint_is_gone_before_its_first_file_is(tmp_path, monkeypatch):
+    for step in range(1, 5):
+        checkpoint_folder(tmp_path, step).mkdir(parents=True)
+        (checkpoint_folder(tmp_path, step) / STATE).touch()
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        _remove_old(checkpoint_folder(tmp_path, 4))
+    assert newest_checkpoints(tmp_path) == [checkpoint_folder(tmp_path, step) for step in (4, 3, 2)]
