@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -112,15 +112,19 @@ def publish_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def reserved(path: Path) -> Iterator[None]:
-    """Keep the output file or folder ``path`` to this process, from before the work until it is written.
+def reserved(*paths: Path) -> Iterator[None]:
+    """Keep output files or folders to this process, from before the work until they are written.
 
-    The lock is the file ``.NAME.lock`` beside it. Raises UsageError at once while another living process has it.
+    The lock of each is the file ``.NAME.lock`` beside it. Raises UsageError at once while another living process has
+    it.
     """
-    with disk_errors(path):
-        target = real_target(path)
-        is_shared = not target.is_dir() and _is_special(target)  # /dev/null is everybody's
-    with nullcontext() if is_shared else locked(target.with_name(f"{stem(target.name)}.lock"), str(path)):
+    with ExitStack() as locks:
+        for path in paths:
+            with disk_errors(path):
+                target = real_target(path)
+                is_shared = not target.is_dir() and _is_special(target)  # /dev/null is everybody's
+            if not is_shared:
+                locks.enter_context(locked(target.with_name(f"{stem(target.name)}.lock"), str(path)))
         yield
 
 
@@ -130,6 +134,9 @@ def real_target(path: Path) -> Path:
     Raises UsageError for a loop.
     """
     target = path
+    with suppress(OSError):
+        if not path.is_dir() and _is_special(path):
+            return path  # /dev/stdout is a link to what no path leads to, such as a pipe
     for _ in range(_MAX_LINKS):
         if not target.is_symlink():
             return target

@@ -27,7 +27,7 @@ from deepsim.runtime.bench.memory import measure_memory
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.options import bundle_argument, check_absent, command, footer, overwrite_option
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
-from deepsim.runtime.files import write_atomic
+from deepsim.runtime.files import reserved, write_atomic
 from deepsim.runtime.report.plot_file import check_plot, plot_svg
 
 # column of the table: key of the row, format
@@ -90,23 +90,27 @@ def bench(
     """
     sizes = _sizes(batches)
     check_plot(plot, output)
-    check_absent([path for path in (output, plot) if path is not None], overwrite)
+    outputs = [path for path in (output, plot) if path is not None]
+    check_absent(outputs, overwrite)
     restrict(instruction_set)
     left_out = unrestricted(instruction_set)
     names = _usable(chosen, parse_device(device), left_out)
-    result = _measure(Bundle.open(bundle), names, device, sizes, seconds, full)
-    if not chosen:
-        result["left_out"] |= {name: f"{name}: {reason}" for name, reason in left_out.items()}
-    if memory:
-        result["memory"] = {
-            name: measure_memory(bundle, name, max(sizes)) for name in tqdm(names, "memory", disable=None)
-        }
-    text = json.dumps(result, indent=2)
-    click.echo(text if as_json else _report(result))  # before the file: minutes of measuring outlive a full disk
-    if output is not None:
-        write_atomic(output, text + "\n")
-    if plot is not None:
-        write_atomic(plot, plot_svg(result))
+    with reserved(*outputs):
+        result = _measure(Bundle.open(bundle), names, device, sizes, seconds, full)
+        if not chosen:
+            result["left_out"] |= {name: f"{name}: {reason}" for name, reason in left_out.items()}
+        if memory:
+            result["memory"] = {
+                name: measure_memory(bundle, name, max(sizes)) for name in tqdm(names, "memory", disable=None)
+            }
+        text = json.dumps(result, indent=2)
+        try:
+            click.echo(text if as_json else _report(result))  # minutes of measuring outlive a full disk
+        finally:  # and a reader of stdout that left
+            if output is not None:
+                write_atomic(output, text + "\n")
+            if plot is not None:
+                write_atomic(plot, plot_svg(result))
     if output is None:
         kept = "kept nowhere" if plot is None else f"kept in {plot} only"
         footer(f"{bundle}: {len(result['rows'])} rows, {kept}", command("deepsim", "bench", bundle, "-o", "bench.json"))

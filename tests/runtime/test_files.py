@@ -3,6 +3,8 @@
 import fcntl
 import os
 import stat
+import subprocess
+import sys
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -197,6 +199,17 @@ def test_devices_and_pipes_are_written_and_not_replaced(tmp_path):
     os.close(reader)
     with pytest.raises(DeviceError, match="/dev/full: No space left on device"):
         files.write_atomic(Path("/dev/full"), "text")
+
+
+def test_standard_output_is_written_as_a_file():
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import runtime; from pathlib import Path\n"
+        "from deepsim.runtime.files import reserved, write_atomic\n"
+        "with reserved(Path('/dev/stdout')): write_atomic(Path('/dev/stdout'), 'text')\n"
+    )
+    checkout = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", script, checkout], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("text", "")
 
 
 def test_a_folder_is_no_file(tmp_path):

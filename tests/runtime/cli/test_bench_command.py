@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from deepsim.runtime.bench import work
 from deepsim.runtime.cli import bench, main
+from deepsim.runtime.files import reserved
 
 
 @pytest.fixture
@@ -46,6 +47,22 @@ def test_plot_draws_what_was_measured(quick, tmp_path):
     both = ("--backend", "onnxruntime", "--batches", "1", "--plot", str(plot), "-o", str(output), "--overwrite")
     assert quick(*both).exit_code == 0 and json.loads(output.read_text())["rows"]
     assert "polyline" not in plot.read_text()  # one batch size: bars
+
+
+def test_what_was_measured_is_kept_when_nobody_reads_it(quick, tmp_path, monkeypatch):
+    def unread(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(bench.click, "echo", unread)
+    quick("--backend", "onnxruntime", "--batches", "1", "-o", str(tmp_path / "b.json"))
+    assert json.loads((tmp_path / "b.json").read_text())["rows"]
+
+
+def test_outputs_are_reserved_before_anything_is_measured(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "_measure", lambda *_: pytest.fail("worked before it looked"))
+    with reserved(tmp_path / "b.svg"):
+        result = quick("--plot", str(tmp_path / "b.svg"))
+    assert result.exit_code == 2 and "b.svg: in use by process" in result.stderr
 
 
 @pytest.mark.parametrize(
