@@ -15,6 +15,7 @@ import shutil
 import sys
 import time
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -33,8 +34,14 @@ ERRORS = (
 TINY = "--preset tiny --width 0.015625 --steps 2 --checkpoint-every 1 --log-every 1 --image-every 1 --validate-every 1"
 COMMANDS = {
     "encode": "encode tiny.deepsim photos -o out/features.npy --overwrite",
+    **{
+        f"encode-{kind}": f"encode tiny.deepsim photos -o out/features.{kind} --overwrite"
+        for kind in ("npz", "h5", "mat", "csv")
+    },
     "decode": "decode tiny.deepsim features.npy -o out/decoded --overwrite",
     "reconstruct": "reconstruct tiny.deepsim photos -o out/images --overwrite",
+    "reencode": "reencode tiny.deepsim photos -o out/strips --overwrite",
+    "interpolate": "interpolate tiny.deepsim photos/0.png photos/1.png -o out/between.png --overwrite",
     "report": "report tiny.deepsim --photos photos -o out/report.html --overwrite --seconds 0",
     "train": f"train {TINY} --data photos -o out/run --quiet --threads 1 --deterministic",
     "resume": "train --data photos -o run --resume auto --steps 3 --quiet --threads 1",
@@ -42,6 +49,7 @@ COMMANDS = {
 }
 TIME_LIMIT = 120  # seconds for one case, which takes one or two
 LEFT = (".staging-", ".old-", ".lock")
+KEPT = ".partial"  # rows to go on with
 FAULTS = ctypes.CDLL(None)
 
 
@@ -55,6 +63,9 @@ def prepare(work, commands):
         save_png(photo, template / f"photos/{index}.png")
     for name in commands:
         LazyGroup.get_command(main, None, COMMANDS[name].split()[0])
+    for kind, module in (("h5", "h5py"), ("mat", "scipy.io")):
+        if f"encode-{kind}" in commands:
+            import_module(module)
     if {"train", "resume", "export"} & set(commands):
         import onnx  # noqa: F401
         import torch
@@ -125,8 +136,8 @@ def digests(folder):
     found = {}
     for path in sorted((folder / "out").rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not any(part in name for part in LEFT):
-            varies = path.suffix in (".html", ".jsonl", ".md", ".json") or path.name in ("latest", "best")
+        if path.is_file() and not any(part in name for part in (*LEFT, KEPT)):
+            varies = path.suffix in (".html", ".jsonl", ".md", ".json", ".mat") or path.name in ("latest", "best")
             found[name] = "" if varies else hashlib.sha256(path.read_bytes()).hexdigest()
     return {name: digest for name, digest in found.items() if "tfevents" not in name}
 
@@ -139,6 +150,14 @@ def case_folder(work, template, reference):
     if reference is not None:
         shutil.copytree(reference / "out", folder / "out")
     return folder
+
+
+def wrongs_of_the_next(folder, name, wanted):
+    """Run a command again, without a fault: list what is wrong with what it writes, or leaves of the run before."""
+    code = wait(start(folder, COMMANDS[name]))
+    found = [] if code == 0 and digests(folder) == wanted else [f"again: {code}, {(folder / 'stderr').read_text()}"]
+    left = [path.name for path in folder.rglob("*") if any(part in path.name for part in (*LEFT, KEPT))]
+    return found + [f"left behind even so: {left}"] * bool(left)
 
 
 def wrongs(folder, code, wanted, overwrites, kind):
@@ -194,7 +213,11 @@ def attack(work, limit, seconds, commands):
         code = wait(start(folder, COMMANDS[name], kind, getattr(errno, error), nth))
         ran += 1
         codes[str(code)] = codes.get(str(code), 0) + 1
-        for wrong in wrongs(folder, code, digests(reference), overwrites, KINDS[kind]):
+        wanted = digests(reference)
+        found_here = wrongs(folder, code, wanted, overwrites, KINDS[kind])
+        if overwrites:
+            found_here += wrongs_of_the_next(folder, name, wanted)
+        for wrong in found_here:
             found.append(f"{name}: {KINDS[kind]} {nth} {error}: {wrong}")
     print(json.dumps({"ran": ran, "codes": codes, "wrong": found}, indent=1))
 
