@@ -21,7 +21,7 @@ from deepsim.runtime.locks import is_abandoned, locked, try_lock
 from deepsim.runtime.os_errors import disk_errors
 from deepsim.runtime.processes import ProcessId, stamp, stem
 
-STAGING, ASIDE = "staging", "old"
+STAGING, ASIDE, SAVED = "staging", "old", "saved"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _MAX_LINKS = 40  # as Linux
 _swept: set[tuple[int, Path]] = set()  # process and folder
@@ -149,10 +149,12 @@ def remove_folder(path: Path) -> None:
 
     What the system does not let us remove stays.
     """
-    with suppress(OSError):
-        doomed = path.with_name(stamp(path.name, STAGING))
+    doomed = path.with_name(stamp(path.name, STAGING))
+    try:
         path.rename(doomed)
-        _remove(doomed)
+    except OSError:
+        doomed = path
+    _remove(doomed)
 
 
 def restore(path: Path) -> None:
@@ -162,9 +164,11 @@ def restore(path: Path) -> None:
     """
     with suppress(OSError, UsageError):
         target = real_target(path)
-        for aside in list(target.parent.iterdir()):
-            if aside.name.startswith(f"{stem(target.name)}.{ASIDE}-") and is_abandoned(aside):
-                _remove(aside) if target.exists() else aside.rename(target)
+        for found in list(target.parent.iterdir()):
+            if found.name.startswith(f"{stem(target.name)}.{ASIDE}-") and is_abandoned(found):
+                _remove(found) if target.exists() else found.rename(target)
+            elif found.name.startswith(f"{stem(target.name)}.{SAVED}-") and is_abandoned(found):
+                _put_back(found, target)
 
 
 @contextmanager
@@ -250,18 +254,57 @@ def _rename_folder(staging: Path, target: Path) -> None:
 def _rename_folder_in_two_steps(staging: Path, target: Path) -> None:
     """Move the old folder aside and the new one in. Killed in between, :func:`restore` puts the old one back."""
     aside = target.with_name(stamp(target.name, ASIDE))
-    descriptor = os.open(target, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        try_lock(descriptor)
-        target.rename(aside)
+    with _held(target):
+        try:
+            target.rename(aside)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _replace_saved(staging, target)
+            return
         try:
             staging.rename(target)
         except BaseException:
             aside.rename(target)
             raise
+    _remove(aside)
+
+
+def _replace_saved(staging: Path, target: Path) -> None:
+    """Copy the old folder, remove it, and move the new one in: a folder of a container's image cannot be renamed.
+
+    Killed in between, :func:`restore` puts the copy back.
+    """
+    copy, saved = (target.with_name(stamp(target.name, kind)) for kind in (STAGING, SAVED))
+    try:
+        shutil.copytree(target, copy, symlinks=True)
+        with _held(copy):
+            copy.rename(saved)
+            try:
+                shutil.rmtree(target)
+                staging.rename(target)
+            except BaseException:
+                _put_back(saved, target)
+                raise
+        _remove(saved)
+    finally:
+        _remove(copy)
+
+
+def _put_back(saved: Path, target: Path) -> None:
+    _remove(target)
+    saved.rename(target)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Lock a folder, under whatever name, so that :func:`restore` in other processes knows that this one is alive."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        try_lock(descriptor)
+        yield
     finally:
         os.close(descriptor)
-    _remove(aside)
 
 
 def _sweep(folder: Path) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 import signal
 from multiprocessing import get_context
 from pathlib import Path
@@ -140,6 +141,63 @@ def test_what_was_replaced_before_the_kill_is_removed(tmp_path):
     (tmp_path / stamp("bundle", files.ASIDE)).mkdir()
     files.restore(tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.fixture
+def no_folder_renames(no_exchange, monkeypatch):
+    """Refuse to rename the folder "bundle", as an overlay refuses for a folder of the image below it."""
+    rename = Path.rename
+
+    def rename_others(path, target):
+        if path.name == "bundle":
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_others)
+
+
+def replace_by_new(folder):
+    with files.publish_folder(folder, overwrite=True) as staging:
+        (staging / "new").write_text("new")
+
+
+def test_a_folder_that_cannot_be_renamed_is_replaced(tmp_path, no_folder_renames):
+    write_old(tmp_path / "bundle")
+    replace_by_new(tmp_path / "bundle")
+    assert contents(tmp_path) == {"bundle/new": "new"}
+    files.remove_folder(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_old(folder):
+    folder.mkdir()
+    for name in ("a", "b"):
+        (folder / name).write_text("old")
+
+
+@pytest.mark.parametrize("kill", ["before the old folder is removed", "while it is removed", "after it"])
+def test_killed_while_a_folder_that_cannot_be_renamed_is_replaced(tmp_path, no_folder_renames, kill):
+    folder = tmp_path / "bundle"
+    write_old(folder)
+
+    def die(path, **_):
+        if kill != "before the old folder is removed":
+            (folder / "a").unlink()
+        if kill == "after it":
+            (folder / "b").unlink()
+            folder.rmdir()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def replace():
+        shutil.rmtree = die
+        replace_by_new(folder)
+
+    process = get_context("fork").Process(target=replace)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    files.restore(folder)
+    assert contents(folder) == {"a": "old", "b": "old"}
 
 
 def test_where_nothing_locks_the_name_tells_who_lives(tmp_path, monkeypatch):
