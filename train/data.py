@@ -7,11 +7,9 @@ so a resumed run continues with the very bytes that an uninterrupted one would h
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +19,11 @@ from deepsim.runtime.errors import DataError, UsageError, missing_extra
 from deepsim.runtime.images import warp
 from deepsim.runtime.pixels import CROP, WARPED, Pixels, crop_offset
 from deepsim.train.sources import DeadLeavesSource, FolderSource, MixedSource, Source, scan
+from deepsim.train.workers import Sample, Skipped, make_batches
 
 try:
     import torch
     from torch import Tensor
-    from torch.utils.data import DataLoader, Dataset, Sampler
 except ModuleNotFoundError as error:
     raise missing_extra("torch", "train") from error
 
@@ -64,7 +62,8 @@ def batches(
     With ``mirror`` half of the samples are flipped left to right. ``zoom`` in 0-1 is the share of samples for which,
     before the warp, a random region of the photograph is taken (see :func:`random_region`); 0 is the paper's rule.
     Unreadable files are skipped by name and replaced by the next readable one of the same source.
-    Raises UsageError for figures out of range; DataError when over 1 % of a source (and over one file) is unreadable.
+    Raises UsageError for figures out of range; DataError when over 1 % of a source (and over one file) is unreadable;
+    DeviceError when a worker cannot be started or dies.
     """
     plan = _Plan(source, seed, mirror, zoom)
     _check_plan(plan, batch, start_step, rank, world_size)
@@ -120,23 +119,8 @@ def random_region(photo: Pixels, rng: np.random.Generator) -> Pixels:
     return photo[top : top + rows, left : left + columns]
 
 
-class _Sample(NamedTuple):
-    epoch: int
-    image: int  # its index in the source
-
-
-class _Loaded(NamedTuple):
-    """One training crop, and what was unreadable on the way: (index of the sample, index in its part, reason)."""
-
-    pixels: Pixels
-    skipped: list[tuple[int, int, str]]
-
-
-_Collated: TypeAlias = "tuple[Tensor, list[tuple[int, int, str]]]"
-
-
 @dataclass(frozen=True)
-class _Plan(Dataset[_Loaded]):
+class _Plan:
     """Makes the training crop of one (epoch, index)."""
 
     source: Source
@@ -144,18 +128,30 @@ class _Plan(Dataset[_Loaded]):
     mirror: bool
     zoom: float
 
-    def __getitem__(self, sample: _Sample) -> _Loaded:
-        rng = np.random.default_rng([_CROP, self.seed, *sample])
+    def fill(self, samples: Sequence[Sample], pixels: Pixels, begin: Callable[[int], None]) -> Skipped:
+        """Make the crops of a batch in ``pixels`` (B, 227, 227, 3); return what was unreadable on the way.
+
+        That is (index of the sample, index in its part, reason). ``begin`` is told of each image before it is read.
+        """
+        skipped: Skipped = []
+        for crop, (epoch, image) in zip(pixels, samples, strict=True):
+            begin(image)
+            skipped += self._make(epoch, image, crop)
+        return skipped
+
+    def _make(self, epoch: int, image: int, crop: Pixels) -> Skipped:
+        rng = np.random.default_rng([_CROP, self.seed, epoch, image])
         zoomed, flipped = rng.uniform() < self.zoom, rng.uniform() < 0.5
         top, left = (int(offset) for offset in rng.integers(WARPED - CROP + 1, size=2))
-        photo, skipped = _readable(self.source, sample.image)
+        photo, skipped = _readable(self.source, image)
         warped = warp(random_region(photo, rng) if zoomed else photo)
         pixels = warped[top : top + CROP, left : left + CROP]
-        return _Loaded(pixels[:, ::-1] if self.mirror and flipped else pixels, skipped)
+        crop[:] = pixels[:, ::-1] if self.mirror and flipped else pixels
+        return skipped
 
 
 @dataclass(frozen=True)
-class _Positions(Sampler[list[_Sample]]):
+class _Positions:
     """Lists the (epoch, index) of every step's samples, without end."""
 
     length: int
@@ -165,12 +161,12 @@ class _Positions(Sampler[list[_Sample]]):
     rank: int
     world_size: int
 
-    def __iter__(self) -> Iterator[list[_Sample]]:
+    def batches(self) -> Iterator[list[Sample]]:
         order = lru_cache(maxsize=2)(self._order)  # a batch may straddle two epochs
         first = (self.start_step * self.world_size + self.rank) * self.batch
         while True:
             places = [divmod(place, self.length) for place in range(first, first + self.batch)]
-            yield [_Sample(epoch, int(order(epoch)[place])) for epoch, place in places]
+            yield [(epoch, int(order(epoch)[place])) for epoch, place in places]
             first += self.batch * self.world_size
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
@@ -178,38 +174,20 @@ class _Positions(Sampler[list[_Sample]]):
 
 
 def _load(plan: _Plan, positions: _Positions, workers: int) -> Iterator[Tensor]:
-    loader: DataLoader[_Collated] = DataLoader(
-        plan,  # type: ignore[arg-type]  # what it yields is what _collate returns
-        batch_sampler=positions,
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_ignore_signals,
-        generator=torch.Generator(),  # else it draws from the global one, and resumed runs would differ
-    )
-    for pixels, skipped in loader:
+    shape = (positions.batch, CROP, CROP, 3)
+    for pixels, skipped in make_batches(plan.fill, positions.batches(), shape, workers, plan.source.name):
         for index, inner, reason in skipped:
             plan.source.locate(index)[0].skip(inner, reason)
-        yield pixels
+        yield torch.from_numpy(pixels)
 
 
-def _collate(loaded: Sequence[_Loaded]) -> _Collated:
-    pixels = torch.from_numpy(np.stack([entry.pixels for entry in loaded]))  # (B, 227, 227, 3)
-    return pixels, [skip for entry in loaded for skip in entry.skipped]
-
-
-def _ignore_signals(worker: int) -> None:
-    """Leave interruption and save-now signals to the training process, which ends its workers itself."""
-    for number in (signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _readable(source: Source, index: int) -> tuple[Pixels, list[tuple[int, int, str]]]:
+def _readable(source: Source, index: int) -> tuple[Pixels, Skipped]:
     """Read an image, or the next readable one of its part; also return what was skipped.
 
     With nothing readable, what is returned as skipped makes :meth:`Source.skip` raise (outside of a worker process).
     """
     part, first = source.locate(index)
-    skipped: list[tuple[int, int, str]] = []
+    skipped: Skipped = []
     for offset in range(len(part)):
         inner = (first + offset) % len(part)
         if inner in part.bad:
