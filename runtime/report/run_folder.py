@@ -37,9 +37,23 @@ class TrainingRun:
     @cached_property
     def data(self) -> str | None:
         """Return what the run trained on, in words; None when it does not say."""
-        path = self.path / "data.json"
-        words = _read_json(path).get("training") if path.exists() else None
+        words = self._images.get("training")
         return words if isinstance(words, str) else None
+
+    @property
+    def validated_on(self) -> str:
+        """Return what the image error is measured on, in words."""
+        known = {
+            "held-out": "held-out images",
+            "given": "images given for validation",
+            "training": "training images, of which none was held out",
+        }
+        return known.get(str(self._images.get("validation_on")), "images that the run does not name")
+
+    @cached_property
+    def _images(self) -> dict[str, Any]:
+        path = self.path / "data.json"
+        return _read_json(path) if path.exists() else {}
 
     @property
     def steps(self) -> int:

@@ -63,7 +63,9 @@ def _summary(run: TrainingRun) -> str:
     seen = f": {run.images_seen:,} training crops, repeats counted" if run.images_seen else ""
     rate = f", {significant(run.images_seen / run.seconds)} per second" if run.images_seen and run.seconds else ""
     source = f" Trained on {run.data}." if run.data else ""
-    return f"{run.steps:,} steps in {duration(run.seconds)}{seen}{rate}.{source}"
+    minutes = run.config.get("minutes")
+    budget = f" (by the clock: {minutes:g} minutes)" if isinstance(minutes, float) and minutes > 0 else ""
+    return f"{run.steps:,} steps in {duration(run.seconds)}{budget}{seen}{rate}.{source}"
 
 
 def _mismatch(content: Content, run: TrainingRun) -> Html | None:
@@ -107,7 +109,7 @@ def _reading(run: TrainingRun) -> Html:
         "band their range. Images per second are those of a step, without reading the photographs."
     )
     if run.series("validation_error"):
-        text += " The image error is normalised, and that of the samples below."
+        text += f" The image error is normalised, and that of the samples below: {run.validated_on}."
     swatches = []
     for stretches, style, network in _paused(run):
         steps = sum(last - first for first, last in stretches)

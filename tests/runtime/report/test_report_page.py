@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -163,6 +164,16 @@ def test_curves_of_another_run_are_named(content):
     )
     manifest = replace(content.manifest, provenance={"run": "run", "step": 20})
     assert "exported at step 20; the log goes to step 40" in text_of(render(replace(content, manifest=manifest)))
+
+
+def test_a_run_says_what_its_error_is_measured_on_and_that_the_clock_ended_it(content):
+    (content.run.path / "data.json").write_text(json.dumps({"training": "9 photographs", "validation_on": "held-out"}))
+    run = replace(content.run, config={**content.run.config, "minutes": 5.0})
+    text = text_of(render(replace(content, run=run)))
+    assert "that of the samples below: held-out images." in text
+    assert "(by the clock: 5 minutes)" in text
+    (content.run.path / "data.json").unlink()
+    assert "by the clock" not in text_of(render(content))
 
 
 def test_random_weights_show_nothing(content):

@@ -64,3 +64,21 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     (run / "log.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(DataError, match="line 2"):
         TrainingRun.open(run)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"validation_on": "held-out"}, "held-out images"),
+        ({"validation_on": "given"}, "images given for validation"),
+        ({"validation_on": "training"}, "training images, of which none was held out"),
+        ({"training": "40 photographs"}, "images that the run does not name"),
+        (None, "images that the run does not name"),
+    ],
+    ids=str,
+)
+def test_what_the_error_is_measured_on(tmp_path, record, words):
+    run = write_run(tmp_path / "run", [{"step": 1, "validation_error": 0.5}])
+    if record is not None:
+        (tmp_path / "run/data.json").write_text(json.dumps(record))
+    assert run.validated_on == words
