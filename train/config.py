@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -176,7 +177,8 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     except (ValueError, OverflowError):
         pass
     expected = "whole numbers" if get_origin(hint) is tuple else _WORDS.get(hint, "text")
-    raise UsageError(f"{name}: {value!r}, expected {expected}.")
+    found = reprlib.repr(value)  # short, also where YAML's references make a value that is endless when written out
+    raise UsageError(f"{name}: {found if len(found) <= 60 else found[:57] + '...'}, expected {expected}.")
 
 
 _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -240,6 +242,11 @@ def check_resumable(begun: TrainConfig, config: TrainConfig) -> None:
         before, now = getattr(begun, name), getattr(config, name)
         if before != now:
             raise UsageError(f"{name}: {now!r}, the run was begun with {before!r}. Leave it, or choose a new --output.")
+    if config.minutes and config.minutes == begun.minutes and config.steps != begun.steps:
+        raise UsageError(
+            f"steps: {config.steps:,}, but the run was begun with {begun.minutes:g} minutes, which end it. "
+            "Pass --minutes too: more of them, or 0 to go by steps alone."
+        )
     if (begun.lambda_adv > 0) != (config.lambda_adv > 0):
         raise UsageError("lambda_adv: a discriminator cannot come or go while a run is resumed. Choose a new --output.")
 

@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deepsim.runtime.errors import NumericError, UsageError
+from deepsim.runtime.errors import NumericError, OutOfMemory, UsageError
 from deepsim.runtime.files import real_target, sha256, write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.locks import locked
@@ -110,10 +110,25 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     telemetry = Telemetry(run.folder, start, config.steps, run.quiet) if run.world.is_main else None
     progress = _Progress(models, run, telemetry, photos, start, best, clock)
     try:
-        return progress.run_to_the_end(signals)
+        with _memory_errors(config):
+            return progress.run_to_the_end(signals)
     finally:
         if telemetry is not None:
             telemetry.close()
+
+
+@contextmanager
+def _memory_errors(config: TrainConfig) -> Iterator[None]:
+    """Turn a lack of memory on the host or the GPU, which PyTorch says in several ways, into OutOfMemory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        text = " ".join(str(error).split())
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "can't allocate memory" not in text:
+            raise
+        raise OutOfMemory(
+            f"batch {config.batch}, width {config.width:g}: not enough memory ({text[:200]}). Use smaller ones."
+        ) from error
 
 
 class _Progress:

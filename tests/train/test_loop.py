@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from deepsim.runtime.errors import CheckpointError, NumericError, UsageError  # noqa: E402
+from deepsim.runtime.errors import CheckpointError, NumericError, OutOfMemory, UsageError  # noqa: E402
 from deepsim.runtime.images import read_image  # noqa: E402
 from deepsim.runtime.locks import locked  # noqa: E402
 from deepsim.train import loop, step  # noqa: E402
@@ -154,6 +154,24 @@ def test_nan_stops_at_once_and_is_never_saved(tmp_path, photos, monkeypatch):
     assert saved[0].name == "step-00000002"
     for tensor in read_weights(saved[0] / "generator.safetensors").values():
         assert tensor.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\nyou tried"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+        MemoryError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_lack_of_memory_is_one_line(tmp_path, photos, monkeypatch, error):
+    def fails(models, batch):
+        raise error
+
+    monkeypatch.setattr(loop, "train_step", fails)
+    with pytest.raises(OutOfMemory, match=r"^batch 2, width 0\.015625: not enough memory .*Use smaller ones\.$"):
+        loop.train(TINY, tiny_run(tmp_path, photos))
 
 
 def test_infinite_gradients_stop_before_the_update(tmp_path, photos, monkeypatch):

@@ -152,6 +152,14 @@ def test_what_is_no_settings_file_is_one_line(tmp_path, data, found):
     assert "\n" not in str(caught.value)
 
 
+def test_a_value_that_repeats_itself_without_end_is_one_short_line(tmp_path):
+    levels = "\n".join(f"  - &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 40))
+    (tmp_path / "c.yaml").write_text(f"layer:\n  - &l0 fc6\n{levels}\n")
+    with pytest.raises(UsageError, match=r"layer: .*expected text") as caught:
+        PRESETS["paper"].updated(read_config(tmp_path / "c.yaml"))
+    assert len(str(caught.value)) < 100
+
+
 def test_a_missing_file_and_a_folder(tmp_path):
     for path in (tmp_path / "none.yaml", tmp_path):
         with pytest.raises(UsageError, match=f"{path}: not readable"):

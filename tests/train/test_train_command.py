@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import UsageError  # noqa: E402
+from deepsim.train import cli  # noqa: E402
 from deepsim.train.config import PRESETS, TrainConfig, check_resumable, read_config  # noqa: E402
 from deepsim.train.weights import read_weights  # noqa: E402
 from tests.train.runs import digests, write_photographs  # noqa: E402
@@ -31,7 +32,9 @@ def test_trains_prints_json_and_resumes_with_its_own_settings(tmp_path):
     assert told.pop("seconds") > 0
     assert told == {"step": 3, "checkpoint": "r/checkpoints/step-00000003", "run": "r", "signal": None}
     assert "deepsim-export r --engine fp16" in first.stderr
-    again = run("-o", "r", "--resume", "auto", "--data", "photos", "--steps", "4", "--json", cwd=tmp_path)
+    assert "Validation: the training images themselves, none is held out." in first.stderr
+    assert "Settings that differ from the paper's: comparator norm1, width 0.015625" in first.stderr
+    again = run("-o", "r", "--resume", "auto", "--steps", "4", "--json", cwd=tmp_path)  # with its own photographs
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["step"] == 4
     assert json.loads((tmp_path / "r/config.json").read_text())["width"] == 0.015625
@@ -53,11 +56,15 @@ def test_trains_prints_json_and_resumes_with_its_own_settings(tmp_path):
         (["--encoder-weights", "nowhere.safetensors"], 3, "nowhere.safetensors"),
         (["--device", "cuda:9"], 4, "cuda"),
         (["--config", "settings.yaml"], 2, "no such setting"),
+        (["--minutes", "-1"], 2, "minutes: -1"),
+        (["--minutes", "1", "--deterministic"], 2, "minutes, deterministic"),
+        (["--data", ".", "-o", "r"], 2, "r: lies in"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
 def test_wrong_input_is_one_line_and_a_defined_exit_code(tmp_path, arguments, code, words):
     (tmp_path / "settings.yaml").write_text("lamda_img: 1\n")
+    write_photographs(tmp_path, 2)
     found = run("--preset", "tiny", "-o", "r", *arguments, cwd=tmp_path)
     assert found.returncode == code, found.stderr
     assert words in found.stderr.splitlines()[-1]
@@ -117,6 +124,21 @@ def test_a_resumed_run_keeps_what_decides_its_networks():
     for change in ({"layer": "norm1"}, {"seed": 3}, {"lambda_adv": 1.0}):
         with pytest.raises(UsageError, match=r"Leave it|new --output"):
             check_resumable(begun, begun.updated(change))
+
+
+def test_a_run_by_the_clock_goes_on_with_more_minutes_or_without():
+    begun = PRESETS["demo"].updated({"minutes": 5, "steps": 0})
+    for change in ({"minutes": 9}, {"minutes": 9, "steps": 3000}, {"minutes": 0, "steps": 3000}, {}):
+        check_resumable(begun, begun.updated(change))
+    with pytest.raises(UsageError, match=r"steps: 3,000, but the run was begun with 5 minutes.*Pass --minutes too"):
+        check_resumable(begun, begun.updated({"steps": 3000}))
+
+
+def test_minutes_take_the_steps_of_the_preset_away(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, expected in (({"minutes": 5.0}, (5, 0)), ({"minutes": 5.0, "steps": 70}, (5, 70)), ({}, (0, 1000))):
+        config, _ = cli._configuration("demo", None, None, None, given)
+        assert (config.minutes, config.steps) == expected
 
 
 def test_paper_preset_is_the_papers():

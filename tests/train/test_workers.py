@@ -109,6 +109,12 @@ def test_processes_that_do_not_start_are_one_line(monkeypatch, started):
         next(stream(Numbered(8), workers=3))
 
 
+def test_no_memory_to_share_is_one_line(monkeypatch):
+    monkeypatch.setattr(workers_module.mmap, "mmap", lambda *given: raises(OSError(12, "Cannot allocate memory")))
+    with pytest.raises(DeviceError, match=r"--workers 2: process 1 does not start \(Cannot allocate memory\)"):
+        next(stream(Numbered(8)))
+
+
 def test_more_workers_than_processors_are_told(caplog):
     many = len(os.sched_getaffinity(0)) + 1
     iterator = stream(Numbered(8), workers=many)
