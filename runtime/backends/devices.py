@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 
+from deepsim.runtime import native_library
 from deepsim.runtime.errors import UsageError
 
 _NOT_INITIALIZED = 3
@@ -52,6 +53,20 @@ def num_threads() -> int | None:
             f"{THREADS_VARIABLE}: {text!r}, expected a number of threads from 1 to 4096. Correct or unset it."
         )
     return int(text)
+
+
+def library_threads() -> int | None:
+    """Return how many threads PyTorch, ONNX Runtime and OpenVINO get; None leaves the choice to them.
+
+    They count the CPUs of the affinity mask. Where control groups (containers) have a smaller quota of CPU time, that
+    many threads are stopped while they wait for each other: then it is the quota, rounded up, as in libdeepsim. Raises
+    as :func:`num_threads`.
+    """
+    asked = num_threads()
+    if asked is not None or native_library.reason_unavailable() is not None:
+        return asked
+    usable = native_library.usable_cpus()
+    return usable if usable < len(os.sched_getaffinity(0)) else None
 
 
 def find_gpus() -> Gpus:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.runtime.backends.devices import find_gpus, gpu_ordinal, num_threads
+from deepsim.runtime.backends.devices import find_gpus, gpu_ordinal, library_threads
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory, missing_extra
 from deepsim.runtime.manifest import tensors
@@ -138,7 +138,7 @@ class OnnxRuntimeBackend:
         data = self.graph(bundle, name)
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = num_threads() or 0  # 0: ONNX Runtime's own choice
+        options.intra_op_num_threads = library_threads() or 0  # 0: ONNX Runtime's own choice
         provider: Any = _CPU
         if self.device != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepsim.kernels.activations import UnknownLayerError
 from deepsim.kernels.layers import Layer
-from deepsim.runtime.backends.devices import gpu_ordinal, num_threads
+from deepsim.runtime.backends.devices import gpu_ordinal, library_threads
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory, missing_extra
 from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
@@ -66,7 +66,7 @@ class TorchBackend:
             from safetensors.torch import load
         except ImportError as error:
             raise missing_extra("torch and safetensors", "train") from error
-        threads = num_threads()
+        threads = library_threads()
         if threads is not None:
             torch.set_num_threads(threads)
         self._torch = torch

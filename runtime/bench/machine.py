@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from deepsim.runtime.backends.devices import find_gpus, num_threads
+from deepsim.runtime.backends.devices import find_gpus, library_threads
 
 PACKAGES = (
     *("deepsim", "numpy", "pillow", "click", "tqdm", "onnxruntime", "onnxruntime-gpu", "openvino", "torch"),
@@ -26,7 +26,7 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
-        "threads": num_threads() or "default",
+        "threads": library_threads() or "default",
         "gpus": list(gpus.names),
         "cuda_driver": gpus.cuda,
     }

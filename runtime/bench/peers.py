@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.backends.cpu import INSTRUCTION_SET_VARIABLE
-from deepsim.runtime.backends.devices import num_threads
+from deepsim.runtime.backends.devices import library_threads
 from deepsim.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from deepsim.runtime.backends.torch import TorchBackend, to_network
 from deepsim.runtime.bench.rewrite import without_transposed_convolutions
@@ -76,7 +76,7 @@ class OpenVino:
         port = model.inputs[0]
         model.reshape({port: [batch, *(size.get_length() for size in list(port.partial_shape)[1:])]})
         options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": "1", "PERFORMANCE_HINT": "LATENCY"}
-        threads = num_threads()
+        threads = library_threads()
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = str(threads)
         return self._core.compile_model(model, "CPU", options).create_infer_request()

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from deepsim.runtime import native_library
-from deepsim.runtime.backends.devices import find_gpus, num_threads
+from deepsim.runtime.backends.devices import find_gpus, library_threads
 from deepsim.runtime.bench import cpu_name, versions
 from deepsim.runtime.errors import DeepsimError
 from deepsim.runtime.inverter import available_backends
@@ -30,7 +30,7 @@ def diagnose() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
-        "threads": num_threads() or "default",
+        "threads": library_threads() or "default",
         "instruction_sets": _of_library(native_library.instruction_sets),
         "cuda_architectures": _of_library(native_library.cuda_architectures),
         "gpu": asdict(gpus),

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 
+from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.prefetch import map_ahead, prefetch
 
 
@@ -104,3 +105,23 @@ def test_closing_a_map_waits_for_what_is_under_way():
     assert next(items) == 0
     items.close()
     assert started.is_set() and done == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "begin", [lambda: prefetch(iter([1, 2])), lambda: map_ahead(str, [1, 2], 2)], ids=["prefetch", "map_ahead"]
+)
+def test_threads_that_the_system_refuses_are_a_typed_error(monkeypatch, begin):
+    def refuse(*arguments, **options):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(DeviceError, match=r"^threads: none more can run \(can't start new thread\), expected one"):
+        list(begin())
+
+
+def test_an_error_of_the_function_is_not_taken_for_a_refused_thread():
+    def fail(item):
+        raise RuntimeError("of its own")
+
+    with pytest.raises(RuntimeError, match="of its own"):
+        list(map_ahead(fail, [1], 1))

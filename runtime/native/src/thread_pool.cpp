@@ -14,7 +14,10 @@ namespace {
 // Longer than the gap between two layers, or two calls in a loop; shorter than what a thread of another library, on the
 // same CPU, would notice.
 constexpr std::chrono::microseconds kSpinning{200};
-constexpr int kPausesPerLook = 16;  // at the clock
+// Some slices of the system's scheduler: a worker that shares its CPU with another library's spinning thread is back by
+// then, and sleeping and being woken would take the caller longer.
+constexpr std::chrono::microseconds kYielding{5000};
+constexpr int kLooksPerClock = 16;
 
 constexpr std::uint64_t kCall = std::uint64_t{1} << 32;
 constexpr int tasks_of(std::uint64_t open) { return static_cast<int>(open % kCall); }
@@ -27,14 +30,14 @@ void pause_briefly() {
 #endif
 }
 
-// Look again and again for `time`; whether the condition came true.
-template <class Condition>
-bool spin(std::chrono::microseconds time, const Condition& condition) {
+// Look again and again for `time`, with `rest` between; whether the condition came true.
+template <class Condition, class Rest>
+bool spin(std::chrono::microseconds time, const Condition& condition, const Rest& rest) {
   const auto end = std::chrono::steady_clock::now() + time;
   do {
-    for (int pause = 0; pause < kPausesPerLook; ++pause) {
+    for (int look = 0; look < kLooksPerClock; ++look) {
       if (condition()) return true;
-      pause_briefly();
+      rest();
     }
   } while (std::chrono::steady_clock::now() < end);
   return condition();
@@ -146,8 +149,8 @@ void ThreadPool::finish(int tasks) {
 
 void ThreadPool::wait_for_begun_tasks() {
   const auto finished = [this] { return unfinished_.load() == 0; };
-  if (spin(kSpinning, finished)) return;
-  std::unique_lock<std::mutex> lock(mutex_);  // leave this CPU to the worker that is waited for
+  if (spin(kSpinning, finished, pause_briefly) || spin(kYielding, finished, std::this_thread::yield)) return;
+  std::unique_lock<std::mutex> lock(mutex_);
   caller_sleeps_ = true;
   finished_.wait(lock, finished);
   caller_sleeps_ = false;
@@ -155,7 +158,7 @@ void ThreadPool::wait_for_begun_tasks() {
 
 bool ThreadPool::wait_for_work() {
   const auto ready = [this] { return tasks_of(open_.load()) > 0 || stop_.load(); };
-  if (!spin(kSpinning, ready)) {
+  if (!spin(kSpinning, ready, pause_briefly)) {
     std::unique_lock<std::mutex> lock(mutex_);
     ++sleeping_;
     wake_.wait(lock, ready);

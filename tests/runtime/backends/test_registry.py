@@ -111,6 +111,16 @@ def test_number_of_threads_is_checked(monkeypatch, text):
     assert devices.num_threads() is None
 
 
+@pytest.mark.parametrize(("usable", "threads"), [(1, 1), (2, 2), (3, None)])
+def test_other_libraries_get_no_more_threads_than_a_quota_has_cpus(monkeypatch, usable, threads):
+    monkeypatch.delenv("DEEPSIM_NUM_THREADS", raising=False)
+    monkeypatch.setattr(devices.os, "sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr(devices.native_library, "usable_cpus", lambda: usable)
+    assert devices.library_threads() == threads
+    monkeypatch.setenv("DEEPSIM_NUM_THREADS", "5")
+    assert devices.library_threads() == 5
+
+
 def test_importing_and_listing_loads_no_heavy_package():
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import runtime; from deepsim.runtime import Inverter\n"

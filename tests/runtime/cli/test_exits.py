@@ -117,3 +117,29 @@ def test_signals_unwind(number, code):
         os.kill(process.pid, number)
         assert process.stdout.read() == "cleaned up\n"
         assert process.wait(20) == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("numpy: read this first.\nOriginal error was: lib.so: failed to map segment from shared object\n"),
+    ],
+    ids=["malloc", "system call", "import"],
+)
+def test_too_little_memory_is_one_line_and_4(capsys, error):
+    def fail():
+        raise error
+
+    code, text = code_of(fail, capsys)
+    assert code == 4 and text.startswith("Error: memory: not enough of it") and text.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ImportError("no such name")])
+def test_other_errors_of_the_system_and_of_imports_stay_ours(capsys, error):
+    def fail():
+        raise error
+
+    with pytest.raises(type(error)):
+        run(click.command()(fail), "program", [])
