@@ -79,8 +79,8 @@ def compare(
     rows = []
     for what in WHATS:
         for batch in batches:
-            calls = _calls(contenders, what, batch, full)
-            agreement = _verify(calls, tolerances or {}, refuse or _raise)
+            calls = bind_calls(contenders, what, batch, full)
+            agreement = verify(calls, tolerances or {}, refuse or refuse_by_raising)
             agreeing = {name: calls[name] for name in agreement}
             rounds = _time(agreeing, seconds, progress or (lambda name: None), f"{what} x {batch}")
             images = batch * (ITERATIONS if what == "reencode" else 1)
@@ -96,7 +96,7 @@ def photographs(count: int) -> Pixels:
     return np.ascontiguousarray(coarse.repeat(29, axis=1).repeat(29, axis=2)[:, :CROP, :CROP])
 
 
-def _calls(
+def bind_calls(
     contenders: Mapping[str, Contender], what: str, batch: int, full: bool
 ) -> dict[str, Callable[[], NDArray[Any]]]:
     """Bind what is timed to its input, the same for all: photographs, or the first contender's features of them."""
@@ -113,11 +113,12 @@ def _calls(
     return {name: partial(call, contender) for name, contender in contenders.items()}
 
 
-def _raise(name: str, error: NumericError) -> None:
+def refuse_by_raising(name: str, error: NumericError) -> None:
+    """Raise what is wrong with the contender ``name``."""
     raise error
 
 
-def _verify(
+def verify(
     calls: Mapping[str, Callable[[], NDArray[Any]]], tolerances: Mapping[str, Tolerance], refuse: Refuse
 ) -> dict[str, dict[str, float]]:
     """Return how far each contender is from the first, of those near enough; tell ``refuse`` of the others."""
@@ -155,14 +156,17 @@ def _time(
         for name, call in calls.items():
             progress(f"{label} {name}".rstrip())
             call()
-            rounds[name].append(_one_round(call, seconds / ROUNDS))
+            rounds[name].append(time_calls(call, seconds / ROUNDS))
     return rounds
 
 
-def _one_round(call: Callable[[], object], seconds: float) -> list[float]:
+def time_calls(call: Callable[[], object], seconds: float, before: Callable[[], object] | None = None) -> list[float]:
+    """Return the latency in seconds of the calls within ``seconds``, one at least; ``before`` is called before each."""
     latencies: list[float] = []
     end = time.perf_counter() + seconds
     while not latencies or time.perf_counter() < end:
+        if before is not None:
+            before()
         start = time.perf_counter()
         call()
         latencies.append(time.perf_counter() - start)

@@ -12,7 +12,7 @@ import click
 from tqdm import tqdm
 
 from deepsim.runtime.backends.devices import parse_device
-from deepsim.runtime.bench import ROUNDS, WHATS, compare, environment, work
+from deepsim.runtime.bench import ROUNDS, WHATS, Contender, compare, environment, interleave, work
 from deepsim.runtime.bench.contenders import (
     INSTRUCTION_SETS,
     NAMES,
@@ -44,6 +44,16 @@ _COLUMNS = {
     "memory roof": ("memory_share", "{:.0%}"),
 }
 
+_INTERLEAVED_COLUMNS = {
+    "what": ("what", "{}"),
+    "batch": ("batch", "{}"),
+    "contender": ("backend", "{}"),
+    "alone ms": ("alone_ms", "{:.2f}"),
+    "between ms": ("between_ms", "{:.2f}"),
+    "speed": ("ratio", "{:.2f}x"),
+    "calls of": ("between", "{}"),
+}
+
 
 @click.command(
     epilog="\b\nExamples:\n  deepsim bench fc6.deepsim\n  deepsim bench fc6.deepsim --batches 1,16 --memory -o b.json"
@@ -61,6 +71,7 @@ _COLUMNS = {
     show_default=True,
     help="Most that any contender may use; who cannot be told is left out.",
 )
+@click.option("--interleaved", is_flag=True, help="Also ours between calls of each other one, beside ours alone.")
 @click.option("--memory", is_flag=True, help="Also peak memory and load time, each contender in its own process.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write too, with versions and CPU.")
@@ -74,6 +85,7 @@ def bench(
     seconds: float,
     full: bool,
     instruction_set: str,
+    interleaved: bool,
     memory: bool,
     as_json: bool,
     output: Path | None,
@@ -96,7 +108,7 @@ def bench(
     left_out = unrestricted(instruction_set)
     names = _usable(chosen, parse_device(device), left_out)
     with reserved(*outputs):
-        result = _measure(Bundle.open(bundle), names, device, sizes, seconds, full)
+        result = _measure(Bundle.open(bundle), names, device, sizes, seconds, full, interleaved)
         if not chosen:
             result["left_out"] |= {name: f"{name}: {reason}" for name, reason in left_out.items()}
         if memory:
@@ -120,14 +132,15 @@ def bench(
 
 
 def _measure(
-    bundle: Bundle, names: list[str], device: str, sizes: list[int], seconds: float, full: bool
+    bundle: Bundle, names: list[str], device: str, sizes: list[int], seconds: float, full: bool, interleaved: bool
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         contenders = {name: open_contender(name, bundle, device, max(sizes)) for name in names}
         for contender in contenders.values():
             if hasattr(contender, "close"):
                 stack.callback(contender.close)
-        total = ROUNDS * len(WHATS) * len(sizes) * len(names)
+        own, others = _apart(contenders) if interleaved else ({}, {})
+        total = len(WHATS) * len(sizes) * (ROUNDS * len(names) + len(own) * len(others))
         with tqdm(total=total, desc="bench", disable=None) as bar:
 
             def progress(label: str) -> None:
@@ -144,6 +157,9 @@ def _measure(
             before = work.measure_roofs()
             rows = compare(contenders, sizes, seconds, progress, tolerances(), full, refuse)
             after = work.measure_roofs()
+            between = (
+                interleave(own, others, sizes, seconds, progress, tolerances(), full, refuse) if interleaved else []
+            )
         where = {name: getattr(contender, "device", "cpu") for name, contender in contenders.items()}
     roofs = max(before, after) if before and after else None
     counted = work.work_of(bundle.manifest)
@@ -157,9 +173,21 @@ def _measure(
         "roofs": roofs._asdict() if roofs else None,
         "work": {what: each._asdict() for what, each in counted.items()},
         "rows": rows,
+        "interleaved": between,
         "left_out": left_out,
         "environment": environment(),
     }
+
+
+def _apart(contenders: Mapping[str, Contender]) -> tuple[dict[str, Contender], dict[str, Contender]]:
+    """Divide contenders into ours and others. Raises UsageError when one of the two is missing."""
+    own = {name: contender for name, contender in contenders.items() if name in OWN}
+    others = {name: contender for name, contender in contenders.items() if name not in OWN}
+    if not own or not others:
+        raise UsageError(
+            f"--interleaved: only {', '.join(contenders)}, expected one of ours ({', '.join(OWN)}) and another."
+        )
+    return own, others
 
 
 def _usable(chosen: tuple[str, ...], device: str, unwanted: Mapping[str, str]) -> list[str]:
@@ -184,7 +212,14 @@ def _sizes(text: str) -> list[int]:
 
 
 def _report(result: dict[str, Any]) -> str:
-    lines = [_table(result["rows"])]
+    lines = [_table(result["rows"], _COLUMNS)]
+    if result["interleaved"]:
+        lines += [
+            "",
+            "between calls of another, in one process",
+            _table(result["interleaved"], _INTERLEAVED_COLUMNS),
+            "",
+        ]
     roofs = result["roofs"]
     if roofs:
         lines.append(f"roofs: {roofs['multiply_adds']:.0f}e9 multiply-adds/s, {roofs['bytes']:.0f}e9 bytes/s")
@@ -195,10 +230,10 @@ def _report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _table(rows: list[dict[str, Any]]) -> str:
+def _table(rows: list[dict[str, Any]], columns: Mapping[str, tuple[str, str]]) -> str:
     """Lay rows out as a table, with a blank line between what is compared."""
-    cells = [tuple(_COLUMNS), *(tuple(_cell(row[key], form) for key, form in _COLUMNS.values()) for row in rows)]
-    widths = [max(len(line[index]) for line in cells) for index in range(len(_COLUMNS))]
+    cells = [tuple(columns), *(tuple(_cell(row[key], form) for key, form in columns.values()) for row in rows)]
+    widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     lines = []
     for index, line in enumerate(cells):
         if index > 0 and line[:2] != cells[index - 1][:2]:

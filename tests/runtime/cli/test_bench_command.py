@@ -37,6 +37,23 @@ def test_table_json_and_file(quick, tmp_path):
     assert quick(*common, "-o", str(tmp_path / "b.json")).exit_code == 2
 
 
+def test_ours_between_calls_of_another(quick, tmp_path):
+    output = tmp_path / "b.json"
+    both = ("--backend", "cpu", "--backend", "onnxruntime", "--batches", "1")
+    result = quick(*both, "--interleaved", "-o", str(output))
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    title = lines.index("between calls of another, in one process")
+    assert " ".join(lines[title + 1].split()) == "what batch contender alone ms between ms speed calls of"
+    rows = json.loads(output.read_text())["interleaved"]
+    assert [(row["what"], row["backend"], row["between"]) for row in rows] == [
+        (what, "cpu", "onnxruntime") for what in ("encode", "decode", "reencode")
+    ]
+    assert json.loads(quick(*both, "--json").stdout)["interleaved"] == []
+    alone = quick("--backend", "cpu", "--interleaved")
+    assert alone.exit_code == 2 and "--interleaved: only cpu, expected one of ours" in alone.stderr
+
+
 def test_plot_draws_what_was_measured(quick, tmp_path):
     plot, output = tmp_path / "folder" / "b.svg", tmp_path / "b.json"
     result = quick("--backend", "cpu", "--backend", "onnxruntime", "--batches", "1,2", "--plot", str(plot))
