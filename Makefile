@@ -67,9 +67,10 @@ check: .venv/dev.stamp types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-# mypy cannot follow an editable install's import hook; a tree of links serves it.
+# mypy cannot follow a package whose parts lie elsewhere; a tree of links serves it.
 types: .venv/dev.stamp
 	mkdir -p build/typing/deepsim
+	ln -sfn ../../../python/deepsim/__init__.py build/typing/deepsim/__init__.py
 	for folder in kernels runtime train export; do ln -sfn ../../../$$folder build/typing/deepsim/$$folder; done
 	$(BIN)/mypy -p deepsim -p benchmarks.gpu
 
@@ -102,5 +103,5 @@ wheel: | $(BIN)/python
 	rm -r build/wheel/built
 
 clean:
-	rm -rf .venv build $(DEMO) *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build $(DEMO) *.egg-info python/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-"""Map the four top-level folders into the ``deepsim`` namespace (see CONTRIBUTING.md, "Import names"), and build the
+"""Map the four top-level folders into the package ``deepsim`` (see CONTRIBUTING.md, "Import names"), and build the
 native library with CMake into ``deepsim.runtime``."""
 
 import os
@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import setuptools
@@ -23,6 +24,7 @@ from setuptools.command.build_ext import build_ext  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent
 FOLDERS = {
+    "deepsim": "python/deepsim",
     "deepsim.kernels": "kernels",
     "deepsim.runtime": "runtime",
     "deepsim.runtime.backends": "runtime/backends",
@@ -33,6 +35,8 @@ FOLDERS = {
     "deepsim.train": "train",
     "deepsim.export": "export",
 }
+# An editable installation puts python/ on sys.path, where deepsim/__init__.py leads to the folders.
+EDITABLE = "editable_wheel" in sys.argv
 LIBRARY = "deepsim.runtime.native.lib.libdeepsim"  # in a folder where Python looks for no modules
 
 # What CMake, make or the compiler say -> what is wrong, in one line. The first that is found counts.
@@ -61,8 +65,10 @@ class BuildLibrary(build_ext):
 
     def copy_extensions_to_source(self) -> None:
         """Put the library into the checkout, for an editable installation."""
-        Path(FOLDERS["deepsim.runtime"], "native", "lib").mkdir(exist_ok=True)
-        super().copy_extensions_to_source()
+        folder = ROOT / "runtime/native/lib"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(Path(self.build_lib, self.get_ext_filename(LIBRARY)), folder / "new")
+        (folder / "new").replace(folder / "libdeepsim.so")  # a process may have the old one mapped
 
     def build_extension(self, ext: Extension) -> None:
         """Configure, compile, and copy the library to where the package is assembled."""
@@ -153,8 +159,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 setup(
-    packages=list(FOLDERS),
-    package_dir=FOLDERS,
+    packages=["deepsim"] if EDITABLE else list(FOLDERS),
+    package_dir={"": "python"} if EDITABLE else FOLDERS,
     ext_modules=[Extension(LIBRARY, sources=[])],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": LibraryWheel},
 )

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "runtime":  # imported as a checkout's folder: be deepsim.runtime instead, so that classes exist once
-    _namespace = types.ModuleType("deepsim")
-    _namespace.__path__ = [str(Path(__file__).resolve().parent.parent)]
-    sys.modules.setdefault("deepsim", _namespace)
-    importlib.import_module("deepsim.runtime.checkout").alias("runtime")
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))  # a spawned process reads it too
+    importlib.import_module("deepsim.runtime.checkout").alias("runtime", __file__)
+elif getattr(sys.modules["deepsim"], "__file__", None) is None:  # a folder of that name, such as a clone
+    importlib.import_module("deepsim.runtime.checkout").warn_of_installation(__file__)
 
 if TYPE_CHECKING:
     from deepsim.runtime.inverter import Inverter, available_backends

@@ -1,12 +1,15 @@
 """What can run a bundle: one module per backend, all with the same functions, and the registry that names them.
 
 A backend module has ``reason_unavailable(device)`` and ``create(bundle, device, max_batch)`` and imports its packages
-inside these only. ``"auto"`` takes the first usable of :data:`AUTO_ORDER`.
+inside these only. ``"auto"`` takes the first usable of :data:`AUTO_ORDER`, and says on the logger "deepsim" which it
+left out.
 """
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -17,6 +20,8 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
 from deepsim.runtime.pixels import Pixels
 
+_log = logging.getLogger("deepsim")
+
 AUTO_ORDER = ("cpu", "cuda", "onnxruntime", "torch")
 _MODULES = {name: f"deepsim.runtime.backends.{name}" for name in AUTO_ORDER}
 _ENGINES = "not in this version: its engines are built by deepsim-export and run with NVIDIA's own tools"
@@ -24,6 +29,7 @@ _PLANNED = {
     "tensorrt": _ENGINES,
     "tensorrt-rtx": _ENGINES,
 }
+_FOLDER = Path(__file__).resolve().parents[2]  # where deepsim was imported from
 BACKENDS = tuple(sorted((*_MODULES, *_PLANNED)))
 
 
@@ -96,13 +102,26 @@ def create(name: str, bundle: Bundle, device: str, max_batch: int, **options: bo
 
 def _first_usable(device: str) -> str:
     found: dict[str, str] = {}
-    for name in AUTO_ORDER:  # one by one: what comes after a usable one, such as a GPU's driver, is not started
+    for name in _order(device):  # one by one: what comes after a usable one, such as a GPU's driver, is not started
         reason = _reason(name, device)
         if reason is None:
+            if found:
+                _log.warning("backend auto: takes %s and leaves out %s; deepsim is %s.", name, _listed(found), _FOLDER)
             return name
         found[name] = reason
-    listed = "; ".join(f"{name}: {reason}" for name, reason in found.items())
-    raise DeviceError(f"backend auto on device {device}: none is usable ({listed}). Install one, see deepsim doctor.")
+    raise DeviceError(
+        f"backend auto on device {device}: none is usable ({_listed(found)}). Install one, see deepsim doctor."
+    )
+
+
+def _order(device: str) -> list[str]:
+    """Return what can be meant on a device: there is no choice to speak of between backends for a CPU and for a GPU."""
+    other = {"cpu": "cuda", "auto": None}.get(device, "cpu")
+    return [name for name in AUTO_ORDER if name != other]
+
+
+def _listed(reasons: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
 
 
 def _reason(name: str, device: str) -> str | None:

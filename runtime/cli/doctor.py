@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -23,11 +24,12 @@ PACKAGES = (
 
 
 def diagnose() -> dict[str, Any]:
-    """Collect versions, CPU, GPUs and their kernels, backends (None: usable, else the reason) and warnings."""
+    """Collect versions, deepsim's folder, CPU, GPUs, their kernels, backends (None: usable, else why not), warnings."""
     installed, gpus = versions(PACKAGES), find_gpus()
     return {
         "versions": installed,
         "python": platform.python_version(),
+        "folder": str(Path(native_library.__file__).resolve().parents[1]),
         "platform": platform.platform(),
         "cpu": cpu_name(),
         "threads": library_threads() or "default",
@@ -49,6 +51,7 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     click.echo(f"python {found['python']}, {found['platform']}")
+    click.echo(f"deepsim is imported from {found['folder']}")
     click.echo(f"cpu    {found['cpu']}, threads: {found['threads']}")
     click.echo(f"       libdeepsim has, best first: {', '.join(found['instruction_sets']) or 'not built'}")
     click.echo(f"gpu    {_gpu_line(found['gpu'])}")

@@ -1,6 +1,8 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +10,9 @@ from deepsim.runtime import backends
 from deepsim.runtime.backends import devices
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
-from tests.bundles import write_files
+from tests.bundles import write_bundle, write_files
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_reasons_name_every_backend_once():
@@ -130,3 +134,47 @@ def test_importing_and_listing_loads_no_heavy_package():
     checkout = str(Path(__file__).parents[3])
     done = subprocess.run([sys.executable, "-c", code, checkout], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.fixture
+def unusable(monkeypatch):
+    """Return a function that makes backends unusable; the others become usable, and are not created."""
+    monkeypatch.setattr(backends, "_module", lambda name: SimpleNamespace(create=lambda *rest: name))
+
+    def make(**reasons):
+        monkeypatch.setattr(backends, "_reason", lambda name, device: reasons.get(name))
+
+    return make
+
+
+def test_auto_says_what_it_leaves_out_and_why(unusable, caplog):
+    unusable(cpu="libdeepsim.so: not built", cuda="no driver")
+    assert backends.create("auto", None, "auto", 4) == "onnxruntime"
+    assert caplog.messages == [
+        "backend auto: takes onnxruntime and leaves out cpu: libdeepsim.so: not built; cuda: no driver; "
+        f"deepsim is {ROOT}."
+    ]
+    assert caplog.records[0].name == "deepsim"
+
+
+@pytest.mark.parametrize(("device", "first"), [("auto", "cpu"), ("cpu", "cpu"), ("cuda:0", "cuda")])
+def test_auto_is_silent_when_it_takes_its_first_choice(unusable, caplog, device, first):
+    unusable()
+    assert backends.create("auto", None, device, 4) == first
+    assert caplog.messages == []
+
+
+def test_a_named_backend_is_taken_in_silence(unusable, caplog):
+    unusable(cpu="not built")
+    assert backends.create("torch", None, "auto", 4) == "torch"
+    assert caplog.messages == []
+
+
+def test_what_auto_leaves_out_is_one_line_on_stderr(tmp_path):
+    code = "import runtime; print(runtime.Inverter('tiny.deepsim', device='cpu').backend)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "DEEPSIM_LIBRARY": str(tmp_path / "libdeepsim.so")}
+    write_bundle(tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "onnxruntime\n", done.stderr
+    assert done.stderr.startswith("backend auto: takes onnxruntime and leaves out cpu: libdeepsim.so: not built")
+    assert done.stderr.count("\n") == 1

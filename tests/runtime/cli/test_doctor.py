@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 from click.testing import CliRunner
 
@@ -14,6 +15,7 @@ def test_text_and_json_say_the_same(monkeypatch):
     assert found["gpu"] == {"names": ["a GPU"], "cuda": "13.1", "reason": None}
     assert found["backends"]["tensorrt"].startswith("not in this version") and found["versions"]["click"]
     text = CliRunner().invoke(main, ["doctor"]).stdout
+    assert f"deepsim is imported from {Path(__file__).resolve().parents[3]}\n" in text
     assert "a GPU (driver for CUDA 13.1)" in text and found["versions"]["numpy"] in text and found["cpu"] in text
     assert all(name in text and (reason or "usable") in text for name, reason in found["backends"].items())
 
