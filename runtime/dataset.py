@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from deepsim.runtime.images import Photo, prepare
 from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.prefetch import map_ahead, prefetch
 
+_R = TypeVar("_R")
+_log = logging.getLogger("deepsim")
 OnError: TypeAlias = Literal["stop", "skip"]
 
 
@@ -41,6 +44,27 @@ class Batch:
     pixels: Pixels
 
 
+class Images(np.ndarray[Any, Any]):
+    """The images of a batch, uint8 RGB (n, 227, 227, 3): an array that knows which photographs they belong to.
+
+    ``names`` are their paths ("" where there is none), ``index`` their places from 0 among all that were given, and
+    ``features`` float32 (n, ...), where they were asked for. Arrays made from it know none of these.
+    """
+
+    names: tuple[str, ...] = ()
+    index: tuple[int, ...] = ()
+    features: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, pixels: Pixels, photographs: list[Photograph], features: NDArray[np.float32] | None) -> Images:
+        """Return the same pixels, labelled."""
+        images = pixels.view(cls)
+        images.names = tuple(photograph.name for photograph in photographs)
+        images.index = tuple(photograph.index for photograph in photographs)
+        images.features = features
+        return images
+
+
 def numbered(photos: Iterable[Photo]) -> Iterator[Photograph]:
     """Number photographs from 0, as they come."""
     return (Photograph(index, photo) for index, photo in enumerate(photos))
@@ -60,11 +84,16 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
+def name_left_out(photograph: Photograph, error: DataError) -> None:
+    """Warn that a photograph is left out, and why."""
+    _log.warning("left out %s", error)
+
+
 def read_batches(
     photographs: Iterable[Photograph],
     size: int,
     on_error: OnError = "stop",
-    report: Callable[[Photograph, DataError], None] = lambda photograph, error: None,
+    report: Callable[[Photograph, DataError], None] = name_left_out,
 ) -> Generator[Batch, None, None]:
     """Read photographs in batches of ``size``, in order; the last one may be smaller.
 
@@ -92,8 +121,8 @@ def read_batches(
 
 
 def compute_ahead(
-    batches: Generator[Batch, None, None], function: Callable[[Pixels], NDArray[Any]], width: int
-) -> Generator[tuple[Batch, NDArray[Any]], None, None]:
+    batches: Generator[Batch, None, None], function: Callable[[Pixels], _R], width: int
+) -> Generator[tuple[Batch, _R], None, None]:
     """Yield every batch with what ``function`` makes of its pixels, in order.
 
     Reading, computing (``width`` batches at once) and what the caller does with a result overlap, a few batches ahead
@@ -107,8 +136,8 @@ def compute_ahead(
 
 
 def _compute(
-    batches: Generator[Batch, None, None], function: Callable[[Pixels], NDArray[Any]], width: int
-) -> Iterator[tuple[Batch, NDArray[Any]]]:
+    batches: Generator[Batch, None, None], function: Callable[[Pixels], _R], width: int
+) -> Iterator[tuple[Batch, _R]]:
     try:
         yield from map_ahead(lambda batch: (batch, function(batch.pixels)), batches, width)
     finally:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.dataset import compute_ahead, numbered, read_batches
+from deepsim.runtime.dataset import Batch, Images, OnError, compute_ahead, numbered, read_batches
 from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, handle_of, sources_of, view_of
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
 from deepsim.runtime.images import Photo, prepare_batch
@@ -196,23 +196,39 @@ class Inverter:
         weights = weights.reshape(-1, *[1] * start.ndim)
         return self.decode((1 - weights) * start + weights * end)
 
-    def stream(self, paths: Iterable[Photo], batch: int = 64) -> Iterator[Pixels]:
+    def stream(
+        self, paths: Iterable[Photo], batch: int = 64, on_error: OnError = "stop", features: bool = False
+    ) -> Iterator[Images]:
         """Reconstruct any number of photographs, ``batch`` at a time: yields uint8 RGB (batch, 227, 227, 3) in order.
 
-        Photographs are read in one background thread and computed in others, a few batches ahead at most, so that
-        reading, computing and what the caller does with a batch overlap; with a GPU two batches are under way, so that
-        one is copied while the other is computed. Closing the generator stops all.
+        What is yielded is an array with ``names`` and ``index``, and with ``features`` those that the images were made
+        from too (see :class:`deepsim.runtime.dataset.Images`). Photographs are read in one background thread and
+        computed in others, a few batches ahead at most, so that reading, computing and what the caller does with a
+        batch overlap; with a GPU two batches are under way, so that one is copied while the other is computed. Closing
+        the generator stops all.
+
+        An unusable photograph raises DataError, after the batches before it; with ``on_error="skip"`` a warning names
+        it, and ``index`` has a gap.
         """
         whole_number("batch", batch, 1)
+        if on_error not in get_args(OnError):
+            raise UsageError(f"on_error: {on_error!r}, expected stop or skip.")
         self._ready()
         lazy = isinstance(paths, Iterable) and not isinstance(paths, (str, bytes, os.PathLike, np.ndarray))
-        return self._stream(iter(paths if lazy else check_photos(paths)), batch)
+        photographs = numbered(paths if lazy else check_photos(paths))
+        return self._stream(read_batches(photographs, batch, on_error), features)
 
-    def _stream(self, photos: Iterator[Photo], batch: int) -> Iterator[Pixels]:
-        results = compute_ahead(read_batches(numbered(photos), batch), self.reconstruct, self.batches_at_once)
+    def _stream(self, batches: Generator[Batch, None, None], features: bool) -> Iterator[Images]:
+        def compute(pixels: Pixels) -> tuple[Pixels, NDArray[np.float32] | None]:
+            if not features:
+                return self.reconstruct(pixels), None
+            encoded = self.encode(pixels)
+            return self.decode(encoded), encoded
+
+        results = compute_ahead(batches, compute, self.batches_at_once)
         try:
-            for _, images in results:
-                yield images
+            for batch, (images, encoded) in results:
+                yield Images.of(images, batch.photographs, encoded)
         finally:
             results.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,16 @@ import click
 from tqdm import tqdm
 
 from deepsim.runtime.cli.options import check_absent, check_apart, overwrite_option
-from deepsim.runtime.dataset import Batch, OnError, Photograph, compute_ahead, path_of, read_batches, stamp
+from deepsim.runtime.dataset import (
+    Batch,
+    OnError,
+    Photograph,
+    compute_ahead,
+    name_left_out,
+    path_of,
+    read_batches,
+    stamp,
+)
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.file_names import png_paths
 from deepsim.runtime.files import sha256
@@ -23,7 +31,6 @@ from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.pixels import Pixels
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_log = logging.getLogger("deepsim")
 _MADE = "deepsim"  # keyword of the text in our PNGs that tells what they were made from
 
 
@@ -39,7 +46,7 @@ class Bulk:
     def report(self, photograph: Photograph, error: DataError) -> None:
         """Name what is left out."""
         self.left_out += 1
-        _log.warning("left out %s", error)
+        name_left_out(photograph, error)
 
     def outcome(self, done: int, what: str, before: int = 0) -> str:
         """Say how many were done, in earlier runs too, and left out. Raises DataError when all were left out."""

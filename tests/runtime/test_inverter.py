@@ -244,6 +244,24 @@ def test_stream_yields_batches_in_order(tiny, tmp_path):
     np.testing.assert_array_equal(np.concatenate(batches), np.concatenate(wanted))
 
 
+def test_stream_names_its_photographs_and_skips_bad_ones(tiny, tmp_path, caplog):
+    photos = photographs(4)
+    for index, photo in enumerate(photos):
+        save_png(photo, tmp_path / f"{index}.png")
+    (tmp_path / "1.png").write_bytes(b"no image")
+    paths = [tmp_path / f"{index}.png" for index in range(4)]
+    batches = list(tiny.stream([*paths, photos[1]], batch=2, on_error="skip", features=True))
+    assert [each.index for each in batches] == [(0, 2), (3, 4)]
+    assert batches[0].names == (str(paths[0]), str(paths[2])) and batches[1].names == (str(paths[3]), "")
+    assert "1.png: not an image" in caplog.text
+    features = np.concatenate([each.features for each in batches])
+    np.testing.assert_array_equal(features, tiny.encode(photos[[0, 2, 3, 1]]))
+    np.testing.assert_array_equal(np.concatenate(batches), tiny.reconstruct(photos[[0, 2, 3, 1]]))
+    assert batches[0][1:].names == () and next(tiny.stream(paths, batch=1)).features is None
+    with pytest.raises(UsageError, match="on_error"):
+        tiny.stream(paths, on_error="ignore")
+
+
 def test_stream_raises_after_the_batches_before(tiny, tmp_path):
     save_png(photographs(1)[0], tmp_path / "good.png")
     stream = tiny.stream([tmp_path / "good.png", tmp_path / "missing.png"], batch=1)
