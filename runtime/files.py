@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.locks import is_abandoned, locked, try_lock
+from deepsim.runtime.locks import is_abandoned, locked, taken_over, try_lock
 from deepsim.runtime.os_errors import disk_errors
 from deepsim.runtime.processes import ProcessId, stamp, stem
 
@@ -167,8 +167,10 @@ def restore(path: Path) -> None:
         for found in list(target.parent.iterdir()):
             if found.name.startswith(f"{stem(target.name)}.{ASIDE}-") and is_abandoned(found):
                 _remove(found) if target.exists() else found.rename(target)
-            elif found.name.startswith(f"{stem(target.name)}.{SAVED}-") and is_abandoned(found):
-                _put_back(found, target)
+            elif found.name.startswith(f"{stem(target.name)}.{SAVED}-"):
+                with taken_over(found) as is_abandoned_copy:
+                    if is_abandoned_copy:
+                        _put_back(found, target)
 
 
 @contextmanager

@@ -67,18 +67,35 @@ def is_abandoned(path: Path) -> bool:
 
     Where the file system has no locks, the name decides.
     """
+    with taken_over(path) as taken:
+        return taken
+
+
+@contextmanager
+def taken_over(path: Path) -> Iterator[bool]:
+    """Lock what :func:`is_abandoned` for the block, so that no other process takes it too; yield whether it was."""
     owner = ProcessId.of(path.name)
     if owner is None:
-        return False
+        yield False
+        return
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return False
+        yield False
+        return
     try:
         free = try_lock(descriptor)
+        yield (owner.is_gone() if free is None else free) and _is_still(path, descriptor)
     finally:
         os.close(descriptor)
-    return owner.is_gone() if free is None else free
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Tell whether an open file has this name: another process may have moved or removed it before it was locked."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except OSError:
+        return False
 
 
 def _acquire(path: Path, subject: str) -> Callable[[], None]:
@@ -93,7 +110,7 @@ def _acquire(path: Path, subject: str) -> Callable[[], None]:
                     raise _in_use(subject, os.read(descriptor, 300).decode("utf-8", "replace"))
                 if is_mine is None:
                     return _acquire_folder(path, subject)
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                if _is_still(path, descriptor):
                     return _hold(path, os.dup(descriptor))
             finally:
                 os.close(descriptor)

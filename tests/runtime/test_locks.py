@@ -176,3 +176,27 @@ def test_an_output_is_reserved_under_any_name_and_through_links(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
     with files.reserved(Path("/dev/null")), files.reserved(Path("/dev/null")):
         pass
+
+
+def test_what_is_abandoned_is_taken_over_by_one(tmp_path):
+    left, other = (tmp_path / stamp(name, "saved") for name in ("left", "other"))
+    left.mkdir()
+    with locks.taken_over(left) as taken, locks.taken_over(left) as again:
+        assert taken and not again
+        left.rename(other)
+        with locks.taken_over(left) as gone, locks.taken_over(tmp_path) as of_no_process:
+            assert not gone and not of_no_process
+    assert locks.is_abandoned(other)
+
+
+def test_what_moved_away_before_it_was_locked_is_not_taken_over(tmp_path, monkeypatch):
+    left = tmp_path / stamp("left", "saved")
+    left.mkdir()
+    try_lock = locks.try_lock
+
+    def move_and_lock(descriptor):
+        left.rename(tmp_path / "restored")
+        return try_lock(descriptor)
+
+    monkeypatch.setattr(locks, "try_lock", move_and_lock)
+    assert not locks.is_abandoned(left)
