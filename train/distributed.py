@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+
+from deepsim.runtime.errors import DeviceError
+
+# What Gloo and NCCL say when a process at the other end is gone.
+_LOST = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited", "Connection refused")
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,19 @@ def start(device: str) -> World:
         return World()
     distributed.init_process_group("nccl" if device == "cuda" else "gloo")
     return World(distributed.get_rank(), distributed.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextmanager
+def lost_peers(world: World) -> Iterator[None]:
+    """Turn the error of a process that another one has left into a DeviceError in one line: the other tells why."""
+    try:
+        yield
+    except RuntimeError as error:
+        if world.size == 1 or not any(words in str(error) for words in _LOST):
+            raise
+        raise DeviceError(
+            f"process {world.rank + 1} of {world.size}: another process of this training has ended; it says why."
+        ) from error
 
 
 def stop() -> None:

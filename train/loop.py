@@ -33,7 +33,7 @@ from deepsim.train.checkpoints import (
 from deepsim.train.clock import CLOCK, Clock, Elapsed, read_clock, write_clock
 from deepsim.train.config import TrainConfig, begun_run
 from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
-from deepsim.train.distributed import World
+from deepsim.train.distributed import World, lost_peers
 from deepsim.train.held_out import DATA, PREVIEW, read_record
 from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
 from deepsim.train.networks import central_crop, to_image_space, to_pixels
@@ -84,7 +84,7 @@ def train(config: TrainConfig, run: Run) -> Outcome:
     CheckpointError for unusable weights, DataError for unusable photographs, NumericError (naming step and batch) when
     a loss or gradient is not finite.
     """
-    with Signals() as signals, _kept_to_itself(run):
+    with Signals() as signals, _kept_to_itself(run), lost_peers(run.world):
         return _train(config, run, signals)
 
 
