@@ -26,6 +26,7 @@ COMMANDS = (
     "reconstruct",
     "reencode",
     "interpolate",
+    "info",
     "bench",
     "report",
     "doctor",

@@ -1,0 +1,113 @@
+"""The command ``deepsim info``: what a bundle holds, who can run it here, how it was checked, where it comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from deepsim.kernels.layers import macs, parameters
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.cli.options import bundle_argument
+from deepsim.runtime.inverter import available_backends
+from deepsim.runtime.manifest import SCHEMA, tensors
+from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
+from deepsim.runtime.pixels import CROP, WARPED
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """Collect what is known of a bundle, without reading its weights: plain JSON values."""
+    manifest = bundle.manifest
+    return {
+        "bundle": str(bundle.path),
+        "name": manifest.name,
+        "schema": SCHEMA,
+        "layer": manifest.generator.layer,
+        "encoder": {"name": manifest.encoder.name, **_network(manifest.encoder)},
+        "generator": _network(manifest.generator),
+        "geometry": {"warped": WARPED, "crop": CROP, "generated": manifest.generator.output_size},
+        "tensors": tensors(manifest.generator),
+        "files": {name: vars(record) for name, record in manifest.files.items()},
+        "engines": list(manifest.engines),
+        "backends": available_backends(),
+        "verification": manifest.verification,
+        "provenance": manifest.provenance,
+    }
+
+
+@click.command(epilog="\b\nExamples:\n  deepsim info fc6.deepsim\n  deepsim info fc6.deepsim --check --json")
+@bundle_argument
+@click.option("--check", is_flag=True, help="Read every file and compare it with its SHA-256.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(bundle: Path, check: bool, as_json: bool) -> None:
+    """Show what a bundle holds: networks, files, who can run it here, how it was verified and where it comes from."""
+    opened = Bundle.open(bundle)
+    if check:
+        for name in opened.manifest.files:
+            opened.read(name)
+    found = {**describe(opened), "files_checked": check}
+    click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
+
+
+def _network(spec: EncoderSpec | GeneratorSpec) -> dict[str, Any]:
+    return {
+        "input_shape": list(spec.input_shape),
+        "layers": [layer.name for layer in spec.layers],
+        "parameters": parameters(spec.layers),
+        "multiply_adds": macs(spec.layers, spec.input_shape),
+        "pixels": spec.pixels.to_json(),
+    }
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    shape = " x ".join(map(str, found["tensors"]["features"]["shape"][1:]))
+    geometry, encoder = found["geometry"], found["encoder"]
+    yield f"{found['bundle']}: inverts {encoder['name']} {found['layer']}, features {shape} (schema {found['schema']})"
+    yield f"photographs  warped to {geometry['warped']}, central {geometry['crop']} pixels into the encoder"
+    yield f"images       {geometry['generated']} pixels, of which the central {geometry['crop']} were trained"
+    for name in ("encoder", "generator"):
+        network = found[name]
+        pixels = network["pixels"]
+        yield (
+            f"{name:12} {len(network['layers'])} layers, {network['parameters'] / 1e6:.1f} M parameters, "
+            f"{network['multiply_adds'] / 1e6:.0f} M multiply-adds; {pixels['order']} minus "
+            f"{', '.join(f'{mean:g}' for mean in pixels['mean'])}"
+        )
+    yield from _files(found)
+    yield "\nruns here"
+    yield from (f"  {name:13} {reason or 'usable'}" for name, reason in found["backends"].items())
+    yield "\nverified when it was exported"
+    yield from (f"  {name:24} {_figures(check)}" for name, check in found["verification"].items())
+    yield "\nprovenance"
+    yield from (f"  {name:24} {value}" for name, value in _flat(found["provenance"]))
+
+
+def _files(found: Mapping[str, Any]) -> Iterator[str]:
+    total = sum(record["size"] for record in found["files"].values())
+    checked = "all as the manifest says" if found["files_checked"] else "not read; --check compares their SHA-256"
+    yield f"\nfiles        {len(found['files'])}, {total / 1e6:.1f} MB, {checked}"
+    for name, record in found["files"].items():
+        yield f"  {name:44}{record['size'] / 1e6:9.2f} MB  {record['sha256'][:12]}"
+    for engine in found["engines"]:
+        yield f"  {engine['path']}: {engine['built_for']}; {engine['inspected']}"
+
+
+def _figures(check: Mapping[str, Any]) -> str:
+    figures = check.get("figures", check)
+    return ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in figures.items() if _is_number(value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the entries of nested records, with dots between their names."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

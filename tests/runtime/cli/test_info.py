@@ -1,0 +1,41 @@
+import json
+import shutil
+
+from click.testing import CliRunner
+
+from deepsim.runtime.cli import main
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, ["info", *map(str, arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def test_what_a_bundle_holds(bundle_of):
+    lines = run(bundle_of("norm2")).stdout
+    assert "inverts caffenet norm2, features 256 x 13 x 13" in lines
+    assert "warped to 256, central 227 pixels" in lines and "240 pixels, of which the central 227" in lines
+    assert "encoder      6 layers, 0.3 M parameters" in lines
+    assert "weights.safetensors" in lines and "encoder.onnx" in lines and "--check" in lines
+    assert "  cpu           usable" in lines and "tensorrt " in lines
+
+
+def test_json_has_it_all(bundle_of):
+    found = json.loads(run(bundle_of("tiny"), "--json").stdout)
+    assert (found["layer"], found["encoder"]["name"], found["files_checked"]) == ("fc6", "tiny", False)
+    assert found["encoder"]["parameters"] == 8 * (3 * 121 + 1) + 6 * (8 * 25 + 1) + 20 * (6 * 196 + 1)
+    assert found["tensors"]["image_full"]["shape"] == ["N", 256, 256, 3]
+    assert found["files"]["encoder.onnx"]["size"] == (bundle_of("tiny") / "encoder.onnx").stat().st_size
+    assert found["backends"]["cpu"] is None and found["backends"]["tensorrt"]
+
+
+def test_check_reads_every_file(bundle_of, tmp_path):
+    copy = shutil.copytree(bundle_of("tiny"), tmp_path / "copy.deepsim")
+    assert "all as the manifest says" in run(copy, "--check").stdout
+    data = bytearray((copy / "generator.onnx").read_bytes())
+    data[50] ^= 1
+    (copy / "generator.onnx").write_bytes(data)
+    run(copy)  # only the manifest is read
+    assert "generator.onnx: its SHA-256" in run(copy, "--check", code=3).stderr
+    assert "not found" in run(tmp_path / "none", code=3).stderr
