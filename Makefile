@@ -1,4 +1,4 @@
-# The front door: make demo, make test, make check, make types, make bench, make fuzz, make clean.
+# The front door; make help lists its targets.
 # Everything is installed into .venv; PYTHON chooses the interpreter that it is made from (3.11 or newer).
 
 PYTHON ?= python3
@@ -16,12 +16,13 @@ FUZZ_MEMORY_manifest := -rss_limit_mb=512 -malloc_limit_mb=64
 FUZZ_MEMORY_safetensors := $(FUZZ_MEMORY_manifest)
 FUZZ_MEMORY_bundle := -rss_limit_mb=2048
 
-.PHONY: demo test check types bench bench-gpu fuzz wheel clean help
+.PHONY: demo test test-all check types bench bench-gpu fuzz wheel clean help
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    train on photographs, export with an FP16 engine, reconstruct, re-encode, report (about 10 minutes)"
-	@echo "make test    install everything and run all tests"
+	@echo "make demo    train on photographs for five minutes, export with an FP16 engine, reconstruct, re-encode, report"
+	@echo "make test    install everything and run the tests, without the long proofs"
+	@echo "make test-all  all tests: also emulated GPUs, sanitizers, kills, builds in environments of their own"
 	@echo "make check   formatter, linter, types"
 	@echo "make bench   benchmarks: training step, runtime throughput"
 	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
@@ -44,7 +45,7 @@ $(BIN)/python:
 demo: .venv/demo.stamp
 	@$(BIN)/python -m deepsim.train.photographs $(DEMO)/photographs
 	$(BIN)/deepsim train --preset demo --data $(DEMO)/photographs/train --dead-leaves 400 \
-		--validation $(HELD_OUT) -o $(DEMO)/run --resume auto
+		--validation $(HELD_OUT) -o $(DEMO)/run --resume auto --minutes 5
 	$(BIN)/deepsim-export $(DEMO)/run --engine fp16 -o $(BUNDLE) --overwrite
 	$(BIN)/deepsim reconstruct $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reconstructed --side-by-side --overwrite
 	$(BIN)/deepsim reencode $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reencoded --overwrite
@@ -57,10 +58,13 @@ demo: .venv/demo.stamp
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/deepsim reconstruct $(BUNDLE) YOUR-PHOTO.jpg -o mine --side-by-side"
-	@echo "  $(BIN)/deepsim train -o $(DEMO)/run --resume auto --steps 3000 --data $(DEMO)/photographs/train --dead-leaves 400   (longer, sharper)"
+	@echo "  $(BIN)/deepsim train -o $(DEMO)/run --resume auto --minutes 15 --data $(DEMO)/photographs/train --dead-leaves 400   (longer, sharper)"
 	@echo "  $(BIN)/deepsim train --preset pool5 --data YOUR-PHOTOS   (a higher layer; wants a GPU)"
 
 test: .venv/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-all: .venv/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/dev.stamp types
