@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deepsim.runtime.errors import DeepsimError, DeviceError, UsageError
+from deepsim.runtime.errors import DeepsimError, DeviceError, OutOfMemory, UsageError
 from deepsim.runtime.processes import ProcessId
 
 # These say that the path itself makes no sense here; all others that the machine cannot do it now.
@@ -38,6 +38,8 @@ def as_one_line(error: OSError, path: Path) -> DeepsimError:
     reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split()) or type(error).__name__
     if error.errno in _WRONG_PATHS:
         return UsageError(f"{subject}: {reason}. Choose another path.")
+    if error.errno == errno.ENOMEM:
+        return OutOfMemory(f"{subject}: {reason}.")
     if error.errno in _FULL:
         return DeviceError(f"{subject}: {reason}{_free(subject)}. Free some space or choose another folder.")
     return DeviceError(f"{subject}: {reason}.")

@@ -9,6 +9,7 @@ closed, full or that nobody reads stops nothing: messages are lost, files and re
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import threading
@@ -84,6 +85,8 @@ def _fail_by_system(error: OSError) -> NoReturn:
     if error.filename == STDOUT:
         discard(1)
         _fail(f"{STDOUT}: {error.strerror}.", DeviceError.exit_code)
+    if error.errno == errno.ENOMEM:
+        _fail(f"{_MEMORY}. Use a smaller --max-batch or fewer files.", OutOfMemory.exit_code)
     failure = as_one_line(error, Path("input or output"))
     _fail(str(failure), failure.exit_code)
 

@@ -136,10 +136,9 @@ def test_too_little_memory_is_one_line_and_4(capsys, error):
     assert code == 4 and text.startswith("Error: memory: not enough of it") and text.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ImportError("no such name")])
-def test_other_errors_of_the_system_and_of_imports_stay_ours(capsys, error):
+def test_other_errors_of_imports_stay_ours():
     def fail():
-        raise error
+        raise ImportError("no such name")
 
-    with pytest.raises(type(error)):
+    with pytest.raises(ImportError):
         run(click.command()(fail), "program", [])
