@@ -79,25 +79,32 @@ def choose_images(asked: Asked, seed: int = 0, begun: Path | None = None) -> Ima
     CheckpointError for a damaged data.json.
     """
     saved = read_record(begun) if begun is not None else None
-    if saved is not None:
-        asked = _as_begun(asked, saved)
-    old = saved is not None and "held_out" not in saved
-    on_training = old or (saved is not None and saved.get("validation_on") == "training")
-    if old and not asked.validation:
+    if saved is None:
+        return _choose(_absolute(asked), seed, None)
+    images = _choose(_absolute(_as_begun(asked, saved)), seed, saved)
+    if images.kind == "training" and "held_out" not in saved:
         _log.warning(
             "%s: begun before photographs were held out. Without --validation its error stays on training images.",
             begun,
         )
-    asked = Asked(_absolute(asked.data), asked.leaves, _absolute(asked.validation))
+    _tell_of_change(images, saved)
+    return images
+
+
+def _choose(asked: Asked, seed: int, saved: dict[str, Any] | None) -> Images:
+    """Build the images; ``saved`` is what a resumed run recorded: {} where it began before anything was."""
+    old = saved is not None and "held_out" not in saved
+    on_training = old or (saved is not None and saved.get("validation_on") == "training")
     given = FolderSource(asked.validation) if asked.validation else None
     if not asked.data:
-        return _leaves_alone(asked, seed, given, on_training)
+        return _leaves_alone(asked, seed, given, on_training, [] if saved is None else saved.get("held_out", []))
     photographs = FolderSource(asked.data)
-    if saved is not None and not old:
+    if saved is not None and saved.get("held_out"):
         held = _found_again(photographs, asked.data, saved)
-        _tell_of_change(len(photographs), saved)
+    elif given is not None or old or (saved is not None and saved.get("data")):
+        held = []  # none, or what could have been was trained on already
     else:
-        held = [] if given is not None or old else draw(photographs, seed)
+        held = draw(photographs, seed)
     return _split(asked, seed, photographs, held, given, old)
 
 
@@ -131,9 +138,10 @@ def read_record(run: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{path}: not readable ({error}), expected a run's images. Restore the file.") from error
 
 
-def _absolute(paths: Iterable[str]) -> tuple[str, ...]:
-    """Spell paths so that a run can be resumed from another folder."""
-    return tuple(str(Path(path).absolute()) for path in paths)
+def _absolute(asked: Asked) -> Asked:
+    """Spell folders so that a run can be resumed from another one."""
+    data, validation = (tuple(str(Path(path).absolute()) for path in paths) for paths in (asked.data, asked.validation))
+    return Asked(data, asked.leaves, validation)
 
 
 def _as_begun(asked: Asked, saved: dict[str, Any]) -> Asked:
@@ -146,14 +154,16 @@ def _as_begun(asked: Asked, saved: dict[str, Any]) -> Asked:
     )
 
 
-def _leaves_alone(asked: Asked, seed: int, given: Source | None, on_training: bool) -> Images:
-    """Train on dead leaves; those of another seed are held out at no cost."""
+def _leaves_alone(
+    asked: Asked, seed: int, given: Source | None, on_training: bool, held: list[dict[str, str]]
+) -> Images:
+    """Train on dead leaves; those of another seed are held out at no cost. ``held`` stays recorded."""
     training = DeadLeavesSource(asked.leaves or LEAVES, seed)
     if given is not None:
-        return _images(asked, training, given, "given", [])
+        return _images(asked, training, given, "given", held)
     if on_training:
-        return _images(asked, training, training, "training", [])
-    return _images(asked, training, DeadLeavesSource(PREVIEW, seed + 1), "held-out", [])
+        return _images(asked, training, training, "training", held)
+    return _images(asked, training, DeadLeavesSource(PREVIEW, seed + 1), "held-out", held)
 
 
 def _split(
@@ -170,21 +180,19 @@ def _split(
     training = _with_leaves(rest, asked.leaves, seed)
     record = [{"name": _name(path, asked.data), "sha256": sha256(Path(path))} for path in paths]
     if given is not None:
-        images = _images(asked, training, given, "given", record)
-    elif not paths:
-        images = _images(asked, training, training, "training", record)
-    else:
-        images = _images(asked, training, FolderSource.of(paths), "held-out", record)
-    images.record["photographs"] = len(photographs)
-    return images
+        return _images(asked, training, given, "given", record)
+    if not paths:
+        return _images(asked, training, training, "training", record)
+    return _images(asked, training, FolderSource.of(paths), "held-out", record)
 
 
-def _tell_of_change(found: int, saved: dict[str, Any]) -> None:
-    before = saved.get("photographs", found)
-    if found != before:
+def _tell_of_change(images: Images, saved: dict[str, Any]) -> None:
+    """Say so when a resumed run trains on other images than before."""
+    before, now = saved.get("training"), images.training.description
+    if before not in (None, now):
         _log.warning(
-            "--data: %d photographs, %d when the run began. Those held out stay so; the order of the others changes.",
-            *(found, before),
+            "training images: %s; when the run began: %s. Those held out stay so, the order of the others changes.",
+            *(now, before),
         )
 
 

@@ -144,7 +144,7 @@ def test_a_resumed_run_holds_out_the_same_ones(photos, tmp_path, monkeypatch, ca
     more = choose_images(Asked(), 0, tmp_path / "r")
     assert held_numbers(more) == held_numbers(begun)
     assert 99 in numbers(more.training)
-    assert "41 photographs, 40 when the run began" in caplog.text
+    assert "training images: 33 photographs; when the run began: 32 photographs." in caplog.text
     loop.train(TINY.updated({"steps": 3}), run_of(tmp_path / "r", more, "auto"))
     assert json.loads((tmp_path / "r/data.json").read_text())["held_out"] == begun.record["held_out"]
 
@@ -173,6 +173,19 @@ def test_a_run_from_before_says_that_its_error_is_on_training_images(photos, tmp
     (tmp_path / "r/data.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"data\.json: not readable"):
         choose_images(Asked((str(photos),)), 0, tmp_path / "r")
+
+
+def test_a_run_that_began_on_leaves_holds_photographs_out_when_they_come(photos, tmp_path, caplog):
+    leaves = choose_images(Asked(leaves=20), 0)
+    loop.train(TINY.updated({"steps": 1}), run_of(tmp_path / "r", leaves))
+    mixed = choose_images(Asked((str(photos),), 20), 0, tmp_path / "r")
+    assert (mixed.kind, len(held_numbers(mixed))) == ("held-out", 8)
+    assert "when the run began: 20 procedural images" in caplog.text
+    (tmp_path / "r/data.json").write_text(json.dumps(mixed.record))
+    back = choose_images(Asked(leaves=20), 0, tmp_path / "r")
+    assert held_numbers(back) == held_numbers(mixed)  # so that a third part still leaves them out
+    again = choose_images(Asked(), 0, tmp_path / "r")
+    assert len(again.training) == len(mixed.training)
 
 
 def test_other_validation_images_begin_the_best_anew(photos, tmp_path, caplog):
