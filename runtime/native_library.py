@@ -86,14 +86,14 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
 _SINK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
-def _pass_on(level: int, message: bytes, user: int | None) -> None:
+def _log(level: int, message: bytes, user: int | None) -> None:
     """Pass the library's notes to the logger "deepsim": warnings reach stderr unless the application says otherwise."""
     import logging
 
     logging.getLogger("deepsim").log(logging.WARNING if level > 0 else logging.INFO, message.decode(errors="replace"))
 
 
-_log = _SINK(_pass_on)  # kept alive: the library calls it
+_LOG = _SINK(_log)  # for as long as the library may call it
 
 
 def reason_unavailable() -> str | None:
@@ -121,7 +121,7 @@ def load() -> ctypes.CDLL:
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = ctypes.c_int
     library.deepsim_set_log.argtypes, library.deepsim_set_log.restype = (_SINK, _POINTER), None
-    library.deepsim_set_log(_log, None)
+    library.deepsim_set_log(_LOG, None)
     library.deepsim_close.argtypes, library.deepsim_close.restype = (_POINTER,), None
     library.deepsim_instruction_sets.restype = library.deepsim_cuda_architectures.restype = ctypes.c_char_p
     return library

@@ -51,10 +51,10 @@ def bundle(tmp_path_factory):
     return write_bundle(tmp_path_factory.mktemp("bundle"))
 
 
-def run(bundle, script):
+def run(bundle, script, timeout=100):
     """Run a script after START in a process of its own; return what it printed. It ends well, and says nothing else."""
     start = START.format(root=str(Path(__file__).parents[2]), bundle=str(bundle))
-    done = subprocess.run([sys.executable, "-c", start + script], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", start + script], capture_output=True, text=True, timeout=timeout)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()
 
