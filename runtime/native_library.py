@@ -83,6 +83,10 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
 }
 
 
+_PLAIN = (  # functions that report no error
+    *("deepsim_close", "deepsim_set_log", "deepsim_usable_cpus", "deepsim_instruction_sets"),
+    "deepsim_cuda_architectures",
+)
 _SINK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
@@ -115,9 +119,10 @@ def load() -> ctypes.CDLL:
         raise DeviceError(
             f"{PATH.name}: {found}, expected the native library. Install deepsim again with a C++17 compiler."
         ) from error
-    for name, arguments in _PROTOTYPES.items():
+    for name in (*_PROTOTYPES, *_PLAIN):
         if not hasattr(library, name):
             raise DeviceError(f"{PATH.name}: has no {name}, expected a library of this version. Install deepsim again.")
+    for name, arguments in _PROTOTYPES.items():
         getattr(library, name).argtypes = arguments
         getattr(library, name).restype = ctypes.c_int
     library.deepsim_set_log.argtypes, library.deepsim_set_log.restype = (_SINK, _POINTER), None

@@ -1,5 +1,6 @@
 // The engine against float64 twins, for every instruction set of this machine, and what it promises under load.
 #include <doctest/doctest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -191,6 +192,21 @@ TEST_CASE("a forked child gets an error, may load its own, and the parent goes o
   CHECK(after == before);
 }
 #endif
+
+TEST_CASE("no descriptor for a file of the bundle is an error of the environment, not of the bundle") {
+  const RandomBundle bundle(false);
+  CHECK(kind_of(bundle.path()) == "");
+  rlimit before{};
+  REQUIRE(getrlimit(RLIMIT_NOFILE, &before) == 0);
+  const int next = dup(0);
+  close(next);
+  const rlimit none{static_cast<rlim_t>(next), before.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &none) == 0);
+  const std::string found = kind_of(bundle.path());
+  REQUIRE(setrlimit(RLIMIT_NOFILE, &before) == 0);
+  CHECK(found == "DeviceError");
+  CHECK(kind_of(bundle.path()) == "");
+}
 
 TEST_CASE("bad calls give a typed error and leave the inverter usable") {
   const RandomBundle bundle(false);

@@ -52,7 +52,9 @@ typedef struct {
 } deepsim_info;
 
 int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter, deepsim_error* error);
-void deepsim_close(deepsim_inverter* inverter); /* NULL is fine */
+/* NULL is fine. The last inverter that is closed ends the library's threads, as does unloading the library. A process that
+ * was forked after an inverter was opened may close it too. */
+void deepsim_close(deepsim_inverter* inverter);
 int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deepsim_error* error);
 
 /* Whether inverters can be opened on a device with a precision (of deepsim_options): 0, or the error that says why not. */
