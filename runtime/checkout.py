@@ -1,10 +1,11 @@
-"""Let a bare checkout's folders be imported by their short names as the same modules as ``deepsim.*``, and say so where
-another deepsim than the one expected was imported."""
+"""Let a bare checkout's folders be imported by their short names as the same modules as ``deepsim.*``, say so where
+another deepsim than the one expected was imported, and hand this one on to new processes."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -61,6 +62,14 @@ def warn_of_installation(file: str) -> None:
         Path(file).resolve().parent.parent,
         installed,
     )
+
+
+def process_environment() -> dict[str, str]:
+    """Return the environment in which a new Python process, started with -P, imports the deepsim of this one."""
+    folder = Path(__file__).resolve().parents[1]
+    leading = folder / "python" if (folder / "python/deepsim").is_dir() else folder.parent
+    given = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(leading), *([given] if given else [])])}
 
 
 def _root(module: ModuleType) -> Path:

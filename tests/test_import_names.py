@@ -116,6 +116,15 @@ def test_every_part_of_an_installation_imports(installation, home):
     assert run(python, "-c", code, cwd=home) == (str(expected.resolve() / "kernels/layers.py"), "")
 
 
+def test_a_new_process_imports_what_its_parent_did(installation, home):
+    python, expected = installation
+    code = "import subprocess, sys; from deepsim.runtime.checkout import process_environment; "
+    code += f"subprocess.run([sys.executable, '-P', '-c', {SHOW!r}], env=process_environment())"
+    assert run(python, "-c", code, cwd=home) == (str(expected.resolve()), "")
+    short = f"import runtime; {code}"  # by its short name, the clone is meant
+    assert run(python, "-c", short, cwd=home / "deepsim") == (str((home / "deepsim").resolve()), "")
+
+
 def test_a_checkout_is_used_without_an_installation(tmp_path):
     checkout = copy_parts(tmp_path / "checkout")
     python, _ = environment(tmp_path / "venv")

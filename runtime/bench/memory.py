@@ -13,6 +13,7 @@ from typing import Any
 from deepsim.runtime.bench.contenders import open_contender
 from deepsim.runtime.bench.timing import photographs
 from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.checkout import process_environment
 from deepsim.runtime.errors import DeviceError
 
 CALLS = 3  # of decode, before the peak is read
@@ -24,8 +25,8 @@ def measure_memory(bundle: Path, name: str, batch: int) -> dict[str, Any]:
     The time is from before the contender's libraries are imported until the first image; the peak is of the whole
     process, from its start. Raises DeviceError with the last line that the process wrote when it fails.
     """
-    command = [sys.executable, "-m", "deepsim.runtime.bench.memory", str(bundle), name, str(batch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-m", "deepsim.runtime.bench.memory", str(bundle), name, str(batch)]
+    done = subprocess.run(command, env=process_environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise DeviceError(f"{name}: no memory measured ({last}). Choose the others with --backend.")
