@@ -28,6 +28,7 @@ _SHOWN = {
     "adversarial_loss": "adversarial",
     "discriminator_loss": "D",
     "validation_error": "error",
+    "seconds_left": "seconds left",
 }
 
 
