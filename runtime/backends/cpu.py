@@ -22,8 +22,11 @@ def reason_unavailable(device: str = "auto") -> str | None:
 def create(bundle: Bundle, device: str, max_batch: int, half_fc_weights: bool = False) -> CpuBackend:
     """Load a bundle; ``half_fc_weights`` stores the fully connected weights as fp16 (arithmetic stays fp32).
 
-    DEEPSIM_INSTRUCTION_SET (avx512, avx2, baseline) restricts the kernels; DEEPSIM_NUM_THREADS sets the threads.
-    Raises BundleError and its kinds for the bundle, DeviceError for an instruction set that this CPU lacks.
+    DEEPSIM_INSTRUCTION_SET (avx512, avx2, baseline) restricts the kernels; DEEPSIM_NUM_THREADS sets the threads, by
+    default one for each CPU of the affinity mask and of the control groups' quota. Where the system grants fewer, a
+    warning of the logger "deepsim" says so.
+    Raises BundleError and its kinds for the bundle, DeviceError for an instruction set that this CPU lacks and for
+    threads that DEEPSIM_NUM_THREADS asks for and the system refuses, OutOfMemory.
     """
     return CpuBackend(bundle, max_batch, half_fc_weights)
 

@@ -99,6 +99,9 @@ def bench(
     host memory; images per second are the median of five alternating rounds. Roofs are measured in the same run: the
     FMA roof's share counts direct convolution of whole images, so fewer multiplications can exceed 100 %; the memory
     roof's counts reading fp32 weights once for each call.
+
+    With --interleaved each of ours is also timed right after calls of each other one, whose threads may still spin on
+    the CPUs; "speed" is relative to ours alone in the same rounds.
     """
     sizes = _sizes(batches)
     check_plot(plot, output)
