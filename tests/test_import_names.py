@@ -114,6 +114,7 @@ def test_every_part_of_an_installation_imports(installation, home):
     code = "import deepsim.train.cli, deepsim.export.cli, deepsim.runtime.cli, deepsim.kernels.layers as last; "
     code += "print(last.__file__)"
     assert run(python, "-c", code, cwd=home) == (str(expected.resolve() / "kernels/layers.py"), "")
+    assert (expected / "runtime/native/lib/libdeepsim.so").exists() == (expected != home / "deepsim")
 
 
 def test_a_new_process_imports_what_its_parent_did(installation, home):

@@ -80,7 +80,6 @@ def test_another_project_takes_it_in_with_the_cuda_kernels(tmp_path):
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "told"),
     [
