@@ -110,7 +110,8 @@ def _first_usable(device: str) -> str:
             return name
         found[name] = reason
     raise DeviceError(
-        f"backend auto on device {device}: none is usable ({_listed(found)}). Install one, see deepsim doctor."
+        f"backend auto on device {device}: none is usable ({_listed(found)}); deepsim is {_FOLDER}. "
+        "Install one, see deepsim doctor."
     )
 
 

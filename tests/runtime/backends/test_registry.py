@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,8 @@ def test_nothing_usable_lists_every_reason(monkeypatch, tmp_path):
         monkeypatch.setattr(
             backends._module(name), "reason_unavailable", lambda device="auto", name=name: f"no {name}!"
         )
-    with pytest.raises(DeviceError, match=r"onnxruntime: no onnxruntime!; torch: no torch!"):
+    told = f"onnxruntime: no onnxruntime!; torch: no torch!); deepsim is {ROOT}."
+    with pytest.raises(DeviceError, match=re.escape(told)):
         backends.create("auto", bundle, "auto", 4)
     with pytest.raises(DeviceError, match="backend torch on device cpu: no torch!"):
         backends.create("torch", bundle, "cpu", 4)
