@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
+from deepsim.runtime.backends.devices import library_threads
 from deepsim.runtime.errors import DeviceError, UsageError, missing_extra
 from deepsim.train.config import PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
 from deepsim.train.output import refuse_output_among
@@ -73,7 +74,9 @@ Examples:
 )
 @click.option("--resume", default=None, help="'auto' goes on from the newest checkpoint, or name a checkpoint folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads; 0 leaves PyTorch's choice.")
+@click.option(
+    "--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads; 0: PyTorch's choice, or a CPU quota."
+)
 @click.option(
     "--workers", type=click.IntRange(0, 1024), default=0, show_default=True, help="Processes that read photographs."
 )
@@ -144,8 +147,9 @@ def _run(config: TrainConfig, asked: Request) -> None:
     refuse_output_among(images.folders, images.files, asked.folder)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
+    threads = asked.threads or library_threads()
+    if threads:
+        torch.set_num_threads(min(threads, asked.threads or torch.get_num_threads()))
     device = _device(asked.device, torch.cuda.is_available())
     world = distributed.start(device.split(":")[0])
     if config.batch % world.size:

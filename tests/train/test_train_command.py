@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
@@ -146,3 +147,14 @@ def test_paper_preset_is_the_papers():
     assert (paper.lambda_feat, paper.lambda_adv, paper.lambda_img) == (0.01, 100, 2e-6)
     assert (paper.layer, paper.comparator, paper.batch, paper.steps) == ("fc6", "pool5", 64, 500_000)
     assert (paper.learning_rate, paper.beta1, paper.beta2, paper.zoom) == (2e-4, 0.9, 0.999, 0.0)
+
+
+@pytest.mark.parametrize(("quota", "options", "wanted"), [(1, (), 1), (None, (), 3), (1, ("--threads", "2"), 2)])
+def test_a_quota_of_cpu_time_is_honoured(tmp_path, monkeypatch, quota, options, wanted):
+    chosen = [3]
+    monkeypatch.setattr("deepsim.train.cli.library_threads", lambda: quota)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[-1])
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    result = CliRunner().invoke(cli.train, [*TINY, "--steps", "1", *options, "-o", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    assert chosen[-1] == wanted
