@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from queue import SimpleQueue
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from deepsim.runtime.errors import DeviceError
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+_log = logging.getLogger("deepsim")
 
 
 class _End:
@@ -47,25 +50,27 @@ class _Producer(Generic[_T]):
             self.queue.put(_End(error))
 
 
-def _start(start: Callable[..., _R], *arguments: Any) -> _R:
-    """Call what starts a thread. Raises DeviceError when the system grants none."""
-    try:
-        return start(*arguments)
-    except RuntimeError as error:  # "can't start new thread"
-        raise DeviceError(
-            f"threads: none more can run ({error}), expected one. Raise the limits on processes and memory."
-        ) from error
+@cache
+def _tell(reason: str) -> None:
+    """Warn, once for each reason, that what should run in a thread of its own does not."""
+    _log.warning("threads: none more can run (%s); what would run at once runs one after the other.", reason)
 
 
 def prefetch(source: Iterator[_T], depth: int = 2) -> Generator[_T, None, None]:
     """Yield the items of ``source`` in order, computed in a background thread up to ``depth`` items ahead.
 
     What ``source`` raises is raised here, after the items before it. Closing this generator early stops and joins the
-    thread, which closes ``source``; an item that is being computed is waited for.
+    thread, which closes ``source``; an item that is being computed is waited for. Where the system grants no thread,
+    a warning says so and items are computed when they are asked for.
     """
     producer = _Producer(source, depth)
     thread = threading.Thread(target=producer.run, name="deepsim-prefetch", daemon=True)
-    _start(thread.start)
+    try:
+        thread.start()
+    except RuntimeError as error:  # "can't start new thread"
+        _tell(str(error))
+        yield from source
+        return
     try:
         while not isinstance(item := producer.queue.get(), _End):
             producer.free.release()
@@ -82,8 +87,11 @@ def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], width: int) -> 
     """Yield ``function(item)`` in the order of the items, ``width`` of them under way at once in threads of their own.
 
     What ``function`` or ``items`` raises is raised here, after the results before it. Closing this generator early
-    waits for what is under way.
+    waits for what is under way. With a width of 1 there is no thread. Raises DeviceError when the system grants none.
     """
+    if width == 1:
+        yield from map(function, items)
+        return
     source, failure = iter(items), None
     pending: deque[Future[_R]] = deque()
     with ThreadPoolExecutor(width, "deepsim-map") as pool:
@@ -95,10 +103,19 @@ def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], width: int) -> 
             except Exception as error:
                 failure = error
                 break
-            pending.append(_start(pool.submit, function, item))
+            pending.append(_submit(pool, function, item))
             if len(pending) == width:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     if failure is not None:
         raise failure
+
+
+def _submit(pool: ThreadPoolExecutor, function: Callable[[_T], _R], item: _T) -> Future[_R]:
+    try:
+        return pool.submit(function, item)
+    except RuntimeError as error:  # "can't start new thread"
+        raise DeviceError(
+            f"threads: none more can run ({error}), expected one. Raise the limits on processes and memory."
+        ) from error

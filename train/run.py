@@ -9,7 +9,6 @@ if __name__ == "__main__":
     _here = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _here]  # train/ is no import root
     sys.path.insert(0, str(_here.parent / "python"))  # deepsim is this checkout
-    from deepsim.runtime.cli.exits import run
-    from deepsim.train.cli import train
+    from deepsim.runtime.cli import run_alone
 
-    run(train, "train/run.py")
+    run_alone("train", "train/run.py")

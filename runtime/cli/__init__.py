@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from importlib import import_module, metadata
-from typing import Any
+from typing import Any, NoReturn
 
 _at_once = (
     threading.current_thread() is threading.main_thread()
@@ -17,7 +17,7 @@ if _at_once:
 
 import click  # noqa: E402
 
-from deepsim.runtime.cli.exits import Program  # noqa: E402
+from deepsim.runtime.cli.exits import Program, run  # noqa: E402
 from deepsim.runtime.cli.threads import few_threads  # noqa: E402
 from deepsim.runtime.errors import DeviceError  # noqa: E402
 
@@ -90,3 +90,22 @@ def version() -> str:
 @click.version_option(version(), prog_name="deepsim")
 def main() -> None:
     """Turn a network's features back into images."""
+
+
+class _Alone(click.Command):
+    """A subcommand as a program of its own, imported within what turns errors into exit codes."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        command = main.get_command(click.Context(self), str(self.name))
+        assert command is not None, f"{self.name} is in COMMANDS"
+        return command.main(*args, **options)
+
+
+def run_alone(name: str, program: str) -> NoReturn:
+    """Run the subcommand ``name`` as ``program`` with the process's arguments, and exit."""
+    run(_Alone(name), program)
+
+
+def export() -> NoReturn:
+    """Run ``deepsim-export``, the same as ``deepsim export``."""
+    run_alone("export", "deepsim-export")

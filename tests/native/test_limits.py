@@ -71,12 +71,12 @@ def test_without_more_threads_commands_use_fewer_or_say_so(inputs, few_threads, 
     cpus = len(os.sched_getaffinity(0))
     for threads in (0, 1, 3):
         code, lines = run(command, inputs, LD_PRELOAD=str(few_threads), FEW_THREADS=str(threads))
-        assert code in (0, 4), lines
-        errors = [line for line in lines if line.startswith("Error: threads: none more can run")]
+        assert code == 0, lines
         notes = [line for line in lines if line.startswith(f"threads: {threads + 1} of {cpus} can run (")]
-        assert len(errors) == (code == 4) and len(notes) <= 1 and len(errors + notes) == len(lines), lines
-        assert code == 0 or command == "reconstruct", lines  # which reads, computes and writes at once
+        alone = [line for line in lines if line.startswith("threads: none more can run (")]
+        assert len(notes) <= 1 and len(alone) <= 1 and len(notes + alone) == len(lines), lines
         assert notes or cpus <= threads + 1 or command == "doctor", lines
+        assert alone or threads > 1 or command in ("decode", "doctor"), lines  # which do not read ahead
 
 
 def test_a_number_of_threads_that_was_asked_for_is_had_or_refused(inputs, few_threads):
@@ -84,7 +84,7 @@ def test_a_number_of_threads_that_was_asked_for_is_had_or_refused(inputs, few_th
     code, lines = run("encode", inputs, FEW_THREADS="1", **environment)
     assert code == 4 and len(lines) == 1, lines
     assert lines[0].startswith("Error: threads: 2 of 3 can run (Resource temporarily unavailable), expected as many")
-    assert run("encode", inputs, FEW_THREADS="2", **environment) == (0, [])
+    assert run("encode", inputs, FEW_THREADS="4", **environment) == (0, [])  # two more read ahead
 
 
 @pytest.mark.parametrize("command", COMMANDS)

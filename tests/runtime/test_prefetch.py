@@ -2,6 +2,7 @@ import threading
 
 import pytest
 
+from deepsim.runtime import prefetch as prefetch_module
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.prefetch import map_ahead, prefetch
 
@@ -107,16 +108,29 @@ def test_closing_a_map_waits_for_what_is_under_way():
     assert started.is_set() and done == [0, 1]
 
 
-@pytest.mark.parametrize(
-    "begin", [lambda: prefetch(iter([1, 2])), lambda: map_ahead(str, [1, 2], 2)], ids=["prefetch", "map_ahead"]
-)
-def test_threads_that_the_system_refuses_are_a_typed_error(monkeypatch, begin):
+def test_where_the_system_refuses_threads_items_are_computed_in_turn_or_a_typed_error_says_so(monkeypatch, caplog):
     def refuse(*arguments, **options):
         raise RuntimeError("can't start new thread")
 
+    closed = []
+
+    def source():
+        try:
+            yield from (1, 2, 3)
+        finally:
+            closed.append(True)
+
     monkeypatch.setattr(threading.Thread, "start", refuse)
+    prefetch_module._tell.cache_clear()
+    assert list(prefetch(source())) == list(prefetch(source())) == [1, 2, 3] and len(closed) == 2
+    assert caplog.text.count("none more can run (can't start new thread); what would run at once") == 1
+    items = prefetch(source())
+    next(items)
+    items.close()
+    assert len(closed) == 3
+    assert list(map_ahead(str, [1, 2], 1)) == ["1", "2"]
     with pytest.raises(DeviceError, match=r"^threads: none more can run \(can't start new thread\), expected one"):
-        list(begin())
+        list(map_ahead(str, [1, 2], 2))
 
 
 def test_an_error_of_the_function_is_not_taken_for_a_refused_thread():
