@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deepsim.runtime import errors
-from deepsim.runtime.errors import DeepsimError, DeviceError
+from deepsim.runtime.errors import DeepsimError, DeviceError, OutOfMemory
+from deepsim.runtime.os_errors import lacks_memory
 
 # DEEPSIM_LIBRARY names another build of the library, such as one under development.
 PATH = Path(os.environ.get("DEEPSIM_LIBRARY") or Path(__file__).parent / "native" / "lib" / "libdeepsim.so")
@@ -101,9 +102,11 @@ _LOG = _SINK(_log)  # for as long as the library may call it
 
 
 def reason_unavailable() -> str | None:
-    """Tell in one line why the library cannot be loaded; None when it can."""
+    """Tell in one line why the library cannot be loaded; None when it can. Raises OutOfMemory."""
     try:
         load()
+    except OutOfMemory:  # no reason to take another backend
+        raise
     except DeviceError as error:
         return str(error)
     return None
@@ -111,10 +114,12 @@ def reason_unavailable() -> str | None:
 
 @cache
 def load() -> ctypes.CDLL:
-    """Load the library of this installation. Raises DeviceError when it is missing or does not load."""
+    """Load the library of this installation. Raises DeviceError when it is missing or does not load, OutOfMemory."""
     try:
         library = ctypes.CDLL(os.fspath(PATH))
     except OSError as error:
+        if lacks_memory(error):
+            raise OutOfMemory(f"{PATH.name}: not enough memory to load it ({' '.join(str(error).split())}).") from error
         found = "not built" if not PATH.exists() else " ".join(str(error).split())
         raise DeviceError(
             f"{PATH.name}: {found}, expected the native library. Install deepsim again with a C++17 compiler."

@@ -15,6 +15,12 @@ from deepsim.runtime.processes import ProcessId
 # These say that the path itself makes no sense here; all others that the machine cannot do it now.
 _WRONG_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_UNMAPPED = ("failed to map segment", "cannot allocate memory", "cannot create shared object descriptor")  # glibc's
+
+
+def lacks_memory(error: ImportError | OSError) -> bool:
+    """Tell whether a library could not be loaded for lack of memory."""
+    return any(words in str(error).lower() for words in _UNMAPPED)
 
 
 @contextmanager

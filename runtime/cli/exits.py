@@ -23,10 +23,9 @@ import click
 
 from deepsim.runtime.cli.streams import STDOUT, Unread, discard, prepare
 from deepsim.runtime.errors import DeepsimError, DeviceError, OutOfMemory
-from deepsim.runtime.os_errors import as_one_line
+from deepsim.runtime.os_errors import as_one_line, lacks_memory
 
 _MEMORY = "memory: not enough of it"
-_UNMAPPED = ("failed to map segment", "cannot allocate memory", "cannot create shared object descriptor")  # glibc's
 INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
 
 
@@ -68,7 +67,7 @@ def run(
     except MemoryError:
         _fail(f"{_MEMORY}. Use a smaller --max-batch or fewer files.", OutOfMemory.exit_code)
     except ImportError as error:
-        if not any(words in str(error).lower() for words in _UNMAPPED):
+        if not lacks_memory(error):
             raise
         _fail(f"{_MEMORY} ({' '.join(str(error).split())[-200:]}).", OutOfMemory.exit_code)
     except (click.Abort, KeyboardInterrupt):

@@ -93,7 +93,9 @@ def test_without_more_memory_commands_end_with_one_line(inputs, command):
     found = {}
     for mebibytes in (*range(100, 200, 11), 260, 1000):
         code, lines = run(command, inputs, memory=mebibytes << 20, DEEPSIM_NUM_THREADS="2")
-        assert (code, len(lines)) in ((0, 0), (4, 1)), (mebibytes, lines)
-        assert all(line.startswith("Error: ") for line in lines)
+        errors = [line for line in lines if line.startswith("Error: ")]
+        notes = [line for line in lines if line.startswith("threads: ")]  # their stacks need memory too
+        assert (code, len(errors)) in ((0, 0), (4, 1)), (mebibytes, lines)
+        assert len(errors + notes) == len(lines) and len(notes) <= 2, (mebibytes, lines)
         found[mebibytes] = code
     assert found[100] == 4 and found[1000] == 0, found

@@ -8,6 +8,7 @@
 
 #include "cuda/engine.h"
 #include "error.h"
+#include "openmp.h"
 #include "plan.h"
 #include "process.h"
 
@@ -84,6 +85,7 @@ CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
 void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
   refuse_after_fork(process_);
   const std::lock_guard<std::mutex> lock(calls());
+  if (n > 0 && threads() > 1) rest_openmp_threads();
   for (std::int64_t begin = 0; begin < n; begin += chunk_)
     body(begin, static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
 }
