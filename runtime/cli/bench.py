@@ -25,6 +25,7 @@ from deepsim.runtime.bench.contenders import (
 )
 from deepsim.runtime.bench.memory import measure_memory
 from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.cli.bulk import check_inputs_stay
 from deepsim.runtime.cli.options import bundle_argument, check_absent, command, footer, overwrite_option
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 from deepsim.runtime.files import reserved, write_atomic
@@ -106,6 +107,7 @@ def bench(
     sizes = _sizes(batches)
     check_plot(plot, output)
     outputs = [path for path in (output, plot) if path is not None]
+    check_inputs_stay(outputs, (), bundle)
     check_absent(outputs, overwrite)
     restrict(instruction_set)
     left_out = unrestricted(instruction_set)

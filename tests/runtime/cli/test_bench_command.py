@@ -37,6 +37,15 @@ def test_table_json_and_file(quick, tmp_path):
     assert quick(*common, "-o", str(tmp_path / "b.json")).exit_code == 2
 
 
+def test_a_file_of_the_bundle_is_never_replaced(quick, bundle_of):
+    manifest = bundle_of("tiny") / "manifest.json"
+    before = manifest.read_bytes()
+    for options in ((), ("--overwrite",)):
+        result = quick(*options, "-o", str(manifest))
+        assert result.exit_code == 2 and "in the bundle" in result.stderr
+    assert manifest.read_bytes() == before
+
+
 def test_ours_between_calls_of_another(quick, tmp_path):
     output = tmp_path / "b.json"
     both = ("--backend", "cpu", "--backend", "onnxruntime", "--batches", "1")
