@@ -84,6 +84,14 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
+def stamp_of(photograph: Photograph) -> str:
+    """Return the stamp of a photograph's file; "" where it has none, of which reading it will tell."""
+    try:
+        return stamp(path_of(photograph))
+    except DataError:
+        return ""
+
+
 def name_left_out(photograph: Photograph, error: DataError) -> None:
     """Warn that a photograph is left out, and why."""
     _log.warning("left out %s", error)

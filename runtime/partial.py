@@ -1,8 +1,8 @@
 """Features on their way to a file: rows that are on the disk as they come, so that a stopped run can go on.
 
 Beside ``features.npy`` lies ``.features.npy.partial/`` until all rows are there: ``job.json`` says what computes them,
-``rows.f32`` holds them one after the other, ``rows.jsonl`` has a line for each: the photograph's name and its stamp
-(size and time of change). A row counts once its line is whole.
+``rows.f32`` holds them one after the other, ``rows.jsonl`` has a line for each: the photograph's path and its stamp
+(size and time of change) before it was read. A row counts once its line is whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.runtime.dataset import Photograph, path_of, stamp
+from deepsim.runtime.dataset import Photograph, path_of, stamp_of
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.features import Labels, Rows, write_features
 from deepsim.runtime.features.records import cuts, text_of
@@ -35,7 +35,8 @@ class PartialFeatures:
     def __init__(self, output: Path, folder: Path, shape: tuple[int, ...]) -> None:
         self.output, self.folder, self.shape = output, folder, shape
         self._row_bytes = 4 * int(np.prod(shape))
-        self._places: dict[tuple[str, str], int] = {}  # (name, stamp) -> row
+        self._places: dict[tuple[str, str], int] = {}  # (path, stamp) -> row
+        self._keys: dict[int, tuple[str, str]] = {}  # of photographs, by their index, as they were when first met
         self._rows = self._append(_ROWS)
         self._lines = self._append(_LINES)
         self._recover()
@@ -70,7 +71,7 @@ class PartialFeatures:
                     partial._close()
 
     def has(self, photograph: Photograph) -> bool:
-        """Tell whether a photograph has its row, and is the same file still."""
+        """Tell whether a photograph has its row, and is the same file still. Ask before it is read."""
         return self._key(photograph) in self._places
 
     def add(self, photographs: Sequence[Photograph], features: NDArray[np.float32]) -> None:
@@ -112,7 +113,10 @@ class PartialFeatures:
         return Rows((len(places), *self.shape), blocks)
 
     def _key(self, photograph: Photograph) -> tuple[str, str]:
-        return photograph.name, stamp(path_of(photograph))
+        """Return what tells a photograph's file from all others, and from itself after a change."""
+        if photograph.index not in self._keys:
+            self._keys[photograph.index] = (str(path_of(photograph)), stamp_of(photograph))
+        return self._keys[photograph.index]
 
     def _append(self, name: str) -> BinaryIO:
         return (self.folder / name).open("ab")

@@ -15,7 +15,7 @@ import click
 from deepsim.runtime.backends.devices import library_threads
 from deepsim.runtime.errors import DeviceError, UsageError, missing_extra
 from deepsim.train.config import PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
-from deepsim.train.output import refuse_output_among
+from deepsim.train.output import refuse_output_among, refuse_output_over
 
 _Command = Callable[..., Any]
 
@@ -93,7 +93,7 @@ def train(preset: str, config_file: Path | None, run_folder: Path | None, resume
             raise missing_extra(module, "train")
     given = {name: value for name in field_names() if (value := options.pop(name)) is not None}
     config, folder = _configuration(preset, config_file, run_folder, resume, given)
-    _run(config, Request(folder, resume or "never", **options))
+    _run(config, Request(folder, resume or "never", str(config_file or ""), **options))
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class Request:
 
     folder: Path
     resume: str
+    config: str
     data: tuple[str, ...]
     dead_leaves: int
     validation: tuple[str, ...]
@@ -145,6 +146,8 @@ def _run(config: TrainConfig, asked: Request) -> None:
     begun = None if asked.resume == "never" else begun_run(asked.resume, asked.folder)
     images = choose_images(Asked(asked.data, asked.dead_leaves, asked.validation), config.seed, begun)
     refuse_output_among(images.folders, images.files, asked.folder)
+    given = (config.encoder_weights, config.comparator_weights, asked.config)
+    refuse_output_over(given, images.folders, asked.folder)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = asked.threads or library_threads()

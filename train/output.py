@@ -8,6 +8,8 @@ from pathlib import Path
 
 from deepsim.runtime.errors import UsageError
 
+WRITTEN = ("config.json", "data.json", "clock.json", "log.jsonl", "encoder.safetensors", "comparator.safetensors")
+
 
 def refuse_output_among(folders: Iterable[str], files: Iterable[str], output: Path) -> None:
     """Raise UsageError when a run's folder is, or lies in, a folder that photographs are looked for in.
@@ -22,6 +24,24 @@ def refuse_output_among(folders: Iterable[str], files: Iterable[str], output: Pa
                 f"{output}: lies in {folder}, where photographs are looked for and those of the run would be found. "
                 "Pass another --output."
             )
+
+
+def refuse_output_over(inputs: Iterable[str | Path], folders: Iterable[str], output: Path) -> None:
+    """Raise UsageError when a file of a run would replace an input file, or a folder of photographs lies in the run's.
+
+    ``inputs`` are weights and settings that the run reads, by whichever path or link.
+    """
+    written = {_identity(output / name): name for name in WRITTEN} if output.exists() else {}
+    written.pop(None, None)
+    for path in filter(None, map(str, inputs)):
+        if _identity(path) in written:
+            raise UsageError(
+                f"{path}: would be replaced by {output / written[_identity(path)]}. Pass another --output."
+            )
+    own = _identity(output)
+    for folder in folders:
+        if own is not None and own in _with_parents(Path(folder)):
+            raise UsageError(f"{folder}: lies in {output}, which the run writes into. Pass another --output.")
 
 
 def _looked_through(folders: list[str], files: Iterable[str]) -> list[str]:

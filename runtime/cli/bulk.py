@@ -19,9 +19,8 @@ from deepsim.runtime.dataset import (
     Photograph,
     compute_ahead,
     name_left_out,
-    path_of,
     read_batches,
-    stamp,
+    stamp_of,
 )
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.file_names import png_paths
@@ -57,7 +56,7 @@ class Bulk:
 
     @contextmanager
     def going_on(self, count: Callable[[], int], total: int) -> Iterator[None]:
-        """Add to an error about bad input how many are done, and how to go on."""
+        """Add to an error about bad input how many of ``total`` are done, and how to go on."""
         try:
             yield
         except DataError as error:
@@ -130,14 +129,18 @@ def over_photographs(
     bulk: Bulk,
     function: Callable[[Pixels], Any],
     store: Callable[[Batch, Any], None],
+    before: int = 0,
 ) -> int:
-    """Apply ``function`` to batches of photographs and ``store`` what it makes, under a progress bar; count them."""
+    """Apply ``function`` to batches of photographs and ``store`` what it makes, under a progress bar; count them.
+
+    ``before`` were done by earlier runs.
+    """
     done = 0
     batches = read_batches(photographs, inverter.max_batch, bulk.on_error, bulk.report)
     with tqdm(total=len(photographs), unit="image", disable=None) as bar:
         results = compute_ahead(batches, function, inverter.batches_at_once)
         try:
-            with bulk.going_on(lambda: done, len(photographs)):
+            with bulk.going_on(lambda: before + done, before + len(photographs)):
                 for batch, result in results:
                     store(batch, result)
                     done += len(batch.photographs)
@@ -156,14 +159,15 @@ def make_pictures(
     function: Callable[[Pixels], Sequence[Pixels] | Pixels],
 ) -> str:
     """Make the image of every photograph; return the words for what was done."""
-    numbers = pictures.to_make([stamp(path_of(each)) for each in photographs], (*recipe, *identity(inverter)))
+    numbers = pictures.to_make([stamp_of(each) for each in photographs], (*recipe, *identity(inverter)))
 
     def store(batch: Batch, images: Sequence[Pixels] | Pixels) -> None:
         for photograph, image in zip(batch.photographs, images, strict=True):
             pictures.save(photograph.index, image)
 
-    done = over_photographs(inverter, [photographs[number] for number in numbers], bulk, function, store)
-    return bulk.outcome(done, "images", before=len(photographs) - len(numbers))
+    before, todo = len(photographs) - len(numbers), [photographs[number] for number in numbers]
+    done = over_photographs(inverter, todo, bulk, function, store, before)
+    return bulk.outcome(done, "images", before)
 
 
 def identity(inverter: Inverter) -> tuple[str, ...]:
@@ -173,8 +177,8 @@ def identity(inverter: Inverter) -> tuple[str, ...]:
 
 def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[Path], bundle: Path) -> None:
     """Raise UsageError when an output is one of the inputs, by whichever path, or would lie in the bundle."""
-    check_apart(outputs, inputs)
+    outputs = list(outputs)
+    check_apart(outputs, [*inputs, *bundle.rglob("*")])
     for output in outputs:
-        folder = output.parent.resolve()
-        if bundle.is_dir() and bundle.resolve() in (folder, *folder.parents):
+        if bundle.is_dir() and bundle.resolve() in output.resolve().parents:  # by whichever links
             raise UsageError(f"{output}: in the bundle {bundle}, expected a place outside. Choose another output.")

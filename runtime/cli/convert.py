@@ -87,6 +87,7 @@ def _encode(inverter: Inverter, photographs: Sequence[Photograph], output: Path,
         over_photographs(
             *(inverter, todo, bulk, inverter.encode),
             lambda batch, features: partial.add(batch.photographs, features),
+            before=len(photographs) - len(todo),
         )
         if bulk.left_out == len(photographs):
             bulk.outcome(0, "features")  # raises
@@ -135,7 +136,7 @@ def decode(
     with open_inverter(bundle, **where) as inverter:
         layout = layout_of(found.shape, inverter.feature_shape, str(features), axes or _our_axes(found, inverter))
         names = _names(found, layout.count)
-        check_inputs_stay(png_paths(output, names), [features], bundle)
+        check_inputs_stay(png_paths(output, names), output_files(features), bundle)
         pictures = Pictures(output, names, bulk)
         recipe = ("decode", stamp(features), key, layout.groups, full, *identity(inverter))
         numbers = pictures.to_make(map(str, range(layout.count)), recipe)
@@ -170,8 +171,11 @@ def _decode(
     bulk: Bulk,
 ) -> int:
     """Write the images of these rows; return of how many."""
-    done = 0
-    with tqdm(total=len(numbers), unit="image", disable=None) as bar, bulk.going_on(lambda: done, len(numbers)):
+    done, before = 0, layout.count - len(numbers)
+    with (
+        tqdm(total=len(numbers), unit="image", disable=None) as bar,
+        bulk.going_on(lambda: before + done, layout.count),
+    ):
         for due in _batches(numbers, inverter.max_batch):
             rows, error = _usable_rows(found, layout, due, bulk)
             if rows:
@@ -200,7 +204,8 @@ def _usable_rows(
     found: FeatureFile, layout: Layout, due: Sequence[int], bulk: Bulk
 ) -> tuple[dict[int, NDArray[np.float32]], DataError | None]:
     """Read these rows; return the finite ones, with "stop" those before the first that is not, and its error."""
-    values = found.values if layout.axis is None else found.part(layout.axis, due[0], due[-1] + 1)
+    one = layout.axis is None or layout.axis >= len(found.shape)  # an axis of one photograph, which was dropped
+    values = found.values if one else found.part(layout.axis or 0, due[0], due[-1] + 1)
     rows = layout.rows(values)
     rows = rows.astype(np.float32) if rows.dtype.kind in "iu" else rows
     usable: dict[int, NDArray[np.float32]] = {}

@@ -90,11 +90,11 @@ def read_features(path: str | os.PathLike[str], key: str | None = None) -> Featu
         if not stat.S_ISREG(file.stat().st_mode):
             raise DataError(f"{file}: not a regular file, expected features. Choose another path.")
         found = _format(suffix).read(file, key)
+        labels = names_file.read(file) if suffix in _WITHOUT_NAMES else None
     if found.dtype.kind not in "fiu":
         raise DtypeError(f"{file}: {found.dtype}, expected real numbers. Choose another array with --key.")
     if len(found.shape) < 1:
         raise ShapeError(f"{file}: a single number, expected features. Choose another array with --key.")
-    labels = names_file.read(file) if suffix in _WITHOUT_NAMES else None
     return found if labels is None else found.labelled(labels)
 
 
@@ -133,10 +133,14 @@ def write_features(
     rows = values if isinstance(values, Rows) else Rows.of(values)
     check_writable(file, rows.shape)
     known = labels or Labels()
-    if known.names and _suffix(file) in _WITHOUT_NAMES:
-        names_file.write(file, known)  # first: features that are there have their names
+    beside = _suffix(file) in _WITHOUT_NAMES
     with replacing(file) as staging:
         _format(_suffix(file)).write(staging, rows, known)
+        staging.flush()
+        if beside:  # names of other features must not be taken for these ones', whenever this process ends
+            names_file.beside(file).unlink(missing_ok=True)
+    if beside and known.names:
+        names_file.write(file, known)
 
 
 def _suffix(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -30,12 +31,14 @@ def read(path: Path, key: str | None) -> FeatureFile:
     """Read all lines as float32."""
     no_key(path, key)
     text = decode_text(path)
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # as old Macs end lines
     if text.lower().startswith("sep="):  # a line for Excel, which names the separator
         text = text.partition("\n")[2]
     first = next((line for line in text.splitlines() if line.strip()), None)
     if first is None:
         raise DataError(f"{path}: empty, expected a line of numbers per photograph. Write it again.")
-    separator = next((mark for mark in ";\t, " if mark in first.strip()), ",")
+    separator = _separator(first)
     names = _names(text, separator) if _has_names(first, separator) else ()
     numbers = _with_points(path, text, separator, bool(names))
     values = np.loadtxt(
@@ -74,6 +77,14 @@ def decode_text(path: Path) -> str:
         ) from error
 
 
+def _separator(first: str) -> str:
+    """Return what stands between the cells of a line; with spaces between, a comma in each number is its point."""
+    by_spaces = first.split()
+    if len(by_spaces) > 1 and all(re.fullmatch(r"[-+]?\d*,\d+(e[-+]?\d+)?", cell, re.I) for cell in by_spaces):
+        return " "
+    return next((mark for mark in ";\t, " if mark in first.strip()), ",")
+
+
 def _has_names(first: str, separator: str) -> bool:
     """Tell whether the first cell is text and all others are numbers. Raises ValueError for a header line."""
     numeric = [_is_number(cell, separator) for cell in _cells(first, separator)]
@@ -99,7 +110,7 @@ def _names(text: str, separator: str) -> tuple[str, ...]:
 
 def _with_points(path: Path, text: str, separator: str, named: bool) -> str:
     """Return the text with decimal points, where commas are no separators. Raises DataError where it has both."""
-    if separator not in ";\t" or "," not in text:
+    if separator == "," or "," not in text:
         return text
     if "." in text and not named:  # names have points
         raise DataError(f"{path}: numbers with both ',' and '.', expected one decimal mark.")
@@ -112,7 +123,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 def _is_number(cell: str, separator: str) -> bool:
     try:
-        float(cell.replace(",", ".") if separator != "," else cell)
+        float(cell if separator == "," else cell.replace(",", "."))
     except ValueError:
         return False
     return True

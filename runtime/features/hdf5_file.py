@@ -21,6 +21,8 @@ def read(path: Path, key: str | None) -> FeatureFile:
         numbers = [name for name, item in datasets.items() if item.dtype.kind in "fiu" and name not in (NAMES, INDEX)]
         others = [name for name in datasets if name not in (*numbers, NAMES, INDEX)]
         chosen = datasets[choose(path, numbers, key, others)]
+        if chosen.shape is None:
+            raise ValueError(f"{chosen.name} holds nothing")
         labels = Labels(_names(datasets), _index(datasets))
         return lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse=False).labelled(labels)
 

@@ -32,7 +32,7 @@ _CLASSES = {
     **dict(enumerate(NUMBERS, start=6)),
     **{16: "function", 17: "opaque"},
 }
-_COMPLEX = 0x0800  # flag
+_COMPLEX, _LOGICAL = 0x0800, 0x0200  # flags
 _MAX_DIMENSIONS = 32
 
 
@@ -75,7 +75,7 @@ def read_numbers(path: Path, variable: Variable) -> Any:
     if flags & _COMPLEX:
         raise ValueError(f"{variable.name} is complex")
     if variable.kind == "sparse":
-        return _sparse(extents, parts, variable)
+        return _sparse(extents, parts, variable, bool(flags & _LOGICAL))
     values = _values(next(parts), variable.order).astype(NUMBERS[variable.kind], copy=False)
     if values.size != math.prod(extents):
         raise ValueError(f"{variable.name} has {values.size:,} values, its shape {extents} says otherwise")
@@ -150,6 +150,8 @@ def _matrix(body: memoryview, order: str) -> tuple[int, tuple[int, ...], str, It
     parts = _elements(body, order)
     try:
         flags = int(_values(next(parts), order)[0])
+        if _CLASSES.get(flags & 0xFF) == "opaque":  # such as a string: no extents
+            return flags, (0, 0), bytes(next(parts)[1]).decode("latin-1"), parts
         extents = tuple(int(extent) for extent in _values(next(parts), order))
         name = bytes(next(parts)[1]).decode("latin-1")
     except StopIteration as error:
@@ -166,8 +168,14 @@ def _values(element: tuple[int, memoryview], order: str) -> NDArray[Any]:
     return np.frombuffer(data, order + _STORED[kind])
 
 
-def _sparse(extents: tuple[int, ...], parts: Iterator[tuple[int, memoryview]], variable: Variable) -> Any:
-    rows, ends, values = (_values(part, variable.order) for _, part in zip(range(3), parts, strict=False))
+def _sparse(
+    extents: tuple[int, ...], parts: Iterator[tuple[int, memoryview]], variable: Variable, logical: bool
+) -> Any:
+    indices, ends_of_columns, (kind, entries) = next(parts), next(parts), next(parts)
+    rows, ends = _values(indices, variable.order), _values(ends_of_columns, variable.order)
+    if logical and len(entries) == ends[-1]:  # MATLAB calls these bytes doubles
+        kind = 2
+    values = _values((kind, entries), variable.order)
     return sparse_matrix(values, rows, ends, (extents[0], extents[1]))
 
 

@@ -67,7 +67,11 @@ def _from_array(path: Path, values: Any, labels: Labels) -> FeatureFile:
 
 
 def _read_4(path: Path, key: str | None) -> FeatureFile:
-    variables = _scipy_io().loadmat(path)
+    io = _scipy_io()
+    try:
+        variables = io.loadmat(path)
+    except io.matlab.MatReadError as error:
+        raise ValueError(str(error)) from error
     arrays = [name for name in variables if not name.startswith("__")]
     return _from_array(path, variables[choose(path, arrays, key)], Labels())
 
@@ -86,8 +90,8 @@ def _read_73(path: Path, key: str | None) -> FeatureFile:
 
 def _sorted(classes: dict[str, str]) -> tuple[list[str], list[str]]:
     """Return the names of numeric variables, and of all others, without those that label rows."""
-    own = [name for name in classes if not name.startswith("__") and name not in (NAMES, INDEX)]
-    numbers = [name for name in own if classes[name] in (*mat5.NUMBERS, "sparse")]
+    own = [name for name in classes if name and not name.startswith("__") and name not in (NAMES, INDEX)]
+    numbers = [name for name in own if classes[name] in (*mat5.NUMBERS, "sparse", "logical")]
     return numbers, [name for name in own if name not in numbers]
 
 
@@ -97,6 +101,8 @@ def _class_73(item: Any, h5py: Any) -> str:
         return "sparse"
     if isinstance(item, h5py.Group):
         return "struct"
+    if "MATLAB_empty" in item.attrs:
+        return "empty"
     stored = item.attrs.get("MATLAB_class", b"double" if item.dtype.kind in "fiu" else b"cell")
     return stored.decode() if isinstance(stored, bytes) else str(stored)
 
@@ -113,7 +119,8 @@ def _names_73(file: Any) -> tuple[str, ...]:
     """Return the texts of a cell array: references to arrays of UTF-16 units."""
     if NAMES not in file or file[NAMES].dtype.kind != "O":
         return ()
-    units = (np.asarray(file[reference]).ravel() for reference in np.asarray(file[NAMES]).ravel(order="F"))
+    texts = [file[reference] for reference in np.asarray(file[NAMES]).ravel(order="F")]
+    units = (np.empty(0) if "MATLAB_empty" in text.attrs else np.asarray(text).ravel() for text in texts)
     return tuple(unit.astype("<u2").tobytes().decode("utf-16-le", "replace") for unit in units)
 
 

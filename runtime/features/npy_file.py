@@ -28,6 +28,8 @@ def lazy(path: Path, file: BinaryIO, begin: int, end: int) -> FeatureFile:
     file.seek(begin)
     shape, fortran, dtype = _header(file)
     offset, row = file.tell(), int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    if any(extent < 0 for extent in shape):
+        raise ValueError(f"shape {shape}")
     if dtype.hasobject:
         raise ValueError("an array of Python objects, which are never unpickled")
     if offset + (shape[0] if shape else 1) * row > end:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,7 @@ BLOCK_BYTES = 16 << 20
 _DAMAGE = (
     *(OSError, ValueError, TypeError, LookupError, ArithmeticError, EOFError, RuntimeError, SyntaxError),
     *(struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError, AttributeError),
+    *(csv.Error, tokenize.TokenError),
 )
 
 

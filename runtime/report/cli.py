@@ -10,11 +10,11 @@ import click
 from tqdm import tqdm
 
 from deepsim.runtime.bench import ROUNDS, WHATS, environment, measure
+from deepsim.runtime.cli.bulk import check_inputs_stay
 from deepsim.runtime.cli.options import (
     backend_options,
     bundle_argument,
     check_absent,
-    check_apart,
     command,
     footer,
     open_inverter,
@@ -71,7 +71,7 @@ def report(
     curves, throughput and provenance, and needs no network, no other file and no script.
     """
     files = run_folder.rglob("*") if run_folder else ()
-    check_apart([output], [*files, *filter(None, [bench_file]), *find_images([photos]), *bundle.rglob("*")])
+    check_inputs_stay([output], [*files, *filter(None, [bench_file]), *find_images([photos])], bundle)
     check_absent([output], overwrite)
     run = TrainingRun.open(run_folder) if run_folder else None
     bench = _read_bench(bench_file) if bench_file else None

@@ -6,7 +6,7 @@ pytest.importorskip("torch")
 
 from deepsim.runtime.errors import UsageError
 from deepsim.train.held_out import Asked, choose_images
-from deepsim.train.output import refuse_output_among
+from deepsim.train.output import refuse_output_among, refuse_output_over
 from tests.train.runs import write_photographs
 
 
@@ -60,3 +60,21 @@ def test_validation_counts_too(photos, tmp_path):
     images = choose_images(Asked(("photos",), validation=("val",)))
     with pytest.raises(UsageError, match="lies in"):
         refuse_output_among(images.folders, images.files, tmp_path / "val/run")
+
+
+def test_files_that_a_run_reads_are_never_replaced_by_its_own(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("encoder.safetensors", "config.json"):
+        (run / name).write_text("mine")
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(run / name)
+        for given in (run / name, tmp_path / "link"):
+            with pytest.raises(UsageError, match="would be replaced by"):
+                refuse_output_over(["", given], [], run)
+    (tmp_path / "other.safetensors").write_text("mine")
+    refuse_output_over([tmp_path / "other.safetensors", ""], [str(tmp_path)], run)
+    (run / "images").mkdir()
+    for folder in (run / "images", run):
+        with pytest.raises(UsageError, match="which the run writes into"):
+            refuse_output_over([], [str(folder)], run)

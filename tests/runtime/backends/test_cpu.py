@@ -75,10 +75,13 @@ def test_memory_does_not_grow_with_calls(bundle_of):
 
     for _ in range(200):
         inverter.decode(features)
-    before = resident()
-    for _ in range(10_000):
-        inverter.decode(features)
-    assert resident() - before < 1 << 20
+    growth = []
+    for _ in range(5):  # a leak grows in each; other libraries of this process may still settle in the first
+        before = resident()
+        for _ in range(2_000):
+            inverter.decode(features)
+        growth.append(resident() - before)
+    assert sorted(growth)[2] < 1 << 18, growth
 
 
 def test_c_abi_checks_what_python_does_not_pass_on(bundle_of):

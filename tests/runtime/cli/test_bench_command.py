@@ -37,12 +37,15 @@ def test_table_json_and_file(quick, tmp_path):
     assert quick(*common, "-o", str(tmp_path / "b.json")).exit_code == 2
 
 
-def test_a_file_of_the_bundle_is_never_replaced(quick, bundle_of):
+def test_a_file_of_the_bundle_is_never_replaced(quick, bundle_of, tmp_path):
     manifest = bundle_of("tiny") / "manifest.json"
     before = manifest.read_bytes()
     for options in ((), ("--overwrite",)):
         result = quick(*options, "-o", str(manifest))
-        assert result.exit_code == 2 and "in the bundle" in result.stderr
+        assert result.exit_code == 2 and "is the input" in result.stderr
+    assert "in the bundle" in quick("-o", str(bundle_of("tiny") / "b.json")).stderr
+    (tmp_path / "b.json").symlink_to(manifest)
+    assert quick("--overwrite", "-o", str(tmp_path / "b.json")).exit_code == 2
     assert manifest.read_bytes() == before
 
 
