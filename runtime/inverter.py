@@ -92,6 +92,8 @@ class Inverter:
     ) -> None:
         self.max_batch = whole_number("max_batch", max_batch, 1, 1 << 16)
         parsed = parse_device(device)
+        if not isinstance(bundle, (str, os.PathLike, Bundle)):
+            raise UsageError(f"bundle: {type(bundle).__name__}, expected the path of a bundle folder.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
         options = {"half_fc_weights": half_fc_weights, "precision": precision, "stable": stable}
         self._path = os.path.abspath(self.bundle.path)  # noqa: PTH100  # for other processes, whatever their folder

@@ -13,6 +13,7 @@ import errno
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,7 @@ def run(
     temporary file stays behind.
     """
     prepare()
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image is told in our own line
     try:
         with _sigterm_unwinds():
             code = command.main(args, prog_name, standalone_mode=False, **extra)

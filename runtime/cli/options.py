@@ -16,14 +16,25 @@ from deepsim.runtime.inverter import Inverter
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-bundle_argument = click.argument("bundle", type=click.Path(path_type=Path))
-photos_argument = click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+class GivenPath(click.Path):
+    """A path that is not empty: an empty one, as of a variable that is not set, would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises click's usage error for an empty one."""
+        if value == "":
+            self.fail("an empty path, expected a file or folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+bundle_argument = click.argument("bundle", type=GivenPath(path_type=Path))
+photos_argument = click.argument("photos", nargs=-1, required=True, type=GivenPath(path_type=Path))
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace output files that exist already.")
 
 
 def output_option(what: str) -> Callable[[_F], _F]:
     """Build the required option -o/--output for ``what`` is written."""
-    return click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help=what)
+    return click.option("-o", "--output", required=True, type=GivenPath(path_type=Path), help=what)
 
 
 def backend_options(command: _F) -> _F:

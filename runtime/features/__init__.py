@@ -133,14 +133,18 @@ def write_features(
     rows = values if isinstance(values, Rows) else Rows.of(values)
     check_writable(file, rows.shape)
     known = labels or Labels()
-    beside = _suffix(file) in _WITHOUT_NAMES
-    with replacing(file) as staging:
-        _format(_suffix(file)).write(staging, rows, known)
+    writer, beside = _format(_suffix(file)), names_file.beside(file)
+    if _suffix(file) not in _WITHOUT_NAMES or not known.names:
+        with replacing(file) as staging:
+            writer.write(staging, rows, known)
+        if _suffix(file) in _WITHOUT_NAMES:
+            beside.unlink(missing_ok=True)  # names of what was replaced
+        return
+    with replacing(beside) as names, replacing(file) as staging:  # both are whole before either gets its name
+        writer.write(staging, rows, known)
         staging.flush()
-        if beside:  # names of other features must not be taken for these ones', whenever this process ends
-            names_file.beside(file).unlink(missing_ok=True)
-    if beside and known.names:
-        names_file.write(file, known)
+        names.write(names_file.content(known, names_file.fingerprint(staging)))
+        names.flush()
 
 
 def _suffix(path: Path) -> str:

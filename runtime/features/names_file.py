@@ -1,6 +1,7 @@
 """The file of names beside features whose format has no place for them: ``features.npy.names.csv``.
 
-Its lines are ``index,name``, in the order of the rows, after a line that says so.
+Its lines are ``index,name``, in the order of the rows, after a line that says so and has a fingerprint of the features,
+so that names are never taken for those of other features. A file without a fingerprint is believed.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
+from typing import BinaryIO
 
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.features.csv_file import decode_text
 from deepsim.runtime.features.records import INDEX, Labels, read_errors, text_of
-from deepsim.runtime.files import write_atomic
+from deepsim.runtime.files import sha256
 
 _HEADER = [INDEX, "name"]
+_END_BYTES = 1 << 20
 
 
 def beside(features: Path) -> Path:
@@ -22,25 +25,41 @@ def beside(features: Path) -> Path:
     return features.with_name(f"{features.name}.names.csv")
 
 
-def write(features: Path, labels: Labels) -> None:
-    """Write the names and indices of a feature file's rows, atomically."""
+def fingerprint(features: BinaryIO) -> str:
+    """Return what tells a feature file from others: a hash of its size, its first and its last MiB."""
+    size = features.seek(0, io.SEEK_END)
+    features.seek(0)
+    begin = features.read(_END_BYTES)
+    features.seek(max(0, size - _END_BYTES))
+    end = features.read(_END_BYTES)
+    features.seek(0, io.SEEK_END)
+    return f"of {sha256(b'%d' % size + begin + end)[:32]}"
+
+
+def content(labels: Labels, of: str) -> bytes:
+    """Return a file's content: the names and indices of rows, and the fingerprint of their features."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # names may hold line breaks
-    writer.writerow(_HEADER)
-    index = labels.index or range(len(labels.names))
-    writer.writerows(zip(index, map(text_of, labels.names), strict=True))
-    write_atomic(beside(features), text.getvalue())
+    writer.writerow([*_HEADER, of])
+    writer.writerows(zip(labels.index or range(len(labels.names)), map(text_of, labels.names), strict=True))
+    return text.getvalue().encode()
 
 
 def read(features: Path) -> Labels | None:
-    """Return the names and indices of a feature file's rows; None without a file of them. Raises DataError."""
+    """Return the names and indices of a feature file's rows; None without a file of them.
+
+    Raises DataError when it is damaged or belongs to other features.
+    """
     path = beside(features)
     if not path.is_file():
         return None
     with read_errors(path):
         lines = [line for line in csv.reader(io.StringIO(decode_text(path))) if line]
-    if not lines or lines[0] != _HEADER or any(len(line) != 2 or not _is_index(line[0]) for line in lines[1:]):
+    if not lines or lines[0][:2] != _HEADER or any(len(line) != 2 or not _is_index(line[0]) for line in lines[1:]):
         raise DataError(f"{path}: expected lines 'index,name' after such a line. Remove it, or encode again.")
+    with features.open("rb") as file:
+        if len(lines[0]) > 2 and lines[0][2] != fingerprint(file):
+            raise DataError(f"{path}: names of other features than {features.name}. Remove it, or encode again.")
     return Labels(tuple(name for _, name in lines[1:]), tuple(int(index) for index, _ in lines[1:]))
 
 

@@ -321,6 +321,12 @@ def test_damaged_file_never_reaches_a_backend(bundle_of, tmp_path, backend, monk
         Inverter(copy, backend, "cpu")
 
 
+@pytest.mark.parametrize("bundle", [None, b"tiny.deepsim", 3])
+def test_what_is_no_path_is_refused(bundle):
+    with pytest.raises(UsageError, match=r"bundle: .*, expected the path"):
+        Inverter(bundle)
+
+
 def test_available_backends_gives_reasons():
     found = available_backends()
     assert list(found) == ["cpu", "cuda", "onnxruntime", "tensorrt", "tensorrt-rtx", "torch"]

@@ -217,6 +217,13 @@ def test_files_whose_escaped_names_are_equal_have_rows_of_their_own(deepsim, bun
     assert np.abs(found[0] - found[1]).max() > 0.01
 
 
+def test_an_empty_path_is_not_the_current_folder(deepsim, bundle_of, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    assert "empty path" in deepsim("encode", bundle_of("tiny"), "", "-o", tmp_path / "f.npy", code=2).stderr
+    assert "empty path" in deepsim("reconstruct", bundle_of("tiny"), "p0.png", "-o", "", code=2).stderr
+    assert "empty path" in deepsim("info", "", code=2).stderr
+
+
 def test_a_photograph_that_is_no_longer_there_is_left_out(deepsim, bundle_of, photos, tmp_path):
     (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
     for command, output in (("encode", "f.npy"), ("reconstruct", "o")):

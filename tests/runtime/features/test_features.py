@@ -248,10 +248,15 @@ def test_features_never_have_the_names_of_others(tmp_path, monkeypatch, suffix):
         patch.setattr(f"deepsim.runtime.features.{suffix}_file.write", fail)
         write_features(path, VALUES[:2], Labels(("x", "y"), (0, 1)))
     assert read_features(path).names == NAMES  # the old ones of the old features
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr("deepsim.runtime.features.names_file.write", fail)
+    with monkeypatch.context() as patch, pytest.raises(DeepsimError):
+        patch.setattr("deepsim.runtime.features.names_file.content", fail)
         write_features(path, VALUES[:2], Labels(("x", "y"), (0, 1)))
-    assert read_features(path).names is None  # the new ones have none rather than others'
+    assert read_features(path).names == NAMES and len(read_features(path).values) == 3
+    old = path.read_bytes()
+    write_features(path, VALUES[::-1], Labels(("x", "y", "z"), (0, 1, 2)))
+    path.write_bytes(old)  # as if the process had been killed between the two renames
+    with pytest.raises(DataError, match="names of other features than"):
+        read_features(path)
     write_features(path, VALUES)
     assert read_features(path).names is None
 
