@@ -75,7 +75,7 @@ def path_of(photograph: Photograph) -> Path:
     return Path(photograph.photo)  # type: ignore[arg-type]  # raises for an image
 
 
-def stamp(path: Path) -> str:
+def file_version(path: Path) -> str:
     """Return what tells a file from a changed one: its size and time of change. Raises DataError."""
     try:
         status = path.stat()
@@ -84,10 +84,10 @@ def stamp(path: Path) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def stamp_of(photograph: Photograph) -> str:
-    """Return the stamp of a photograph's file; "" where it has none, of which reading it will tell."""
+def version_of(photograph: Photograph) -> str:
+    """Return the version of a photograph's file; "" where it has none, of which reading it will tell."""
     try:
-        return stamp(path_of(photograph))
+        return file_version(path_of(photograph))
     except DataError:
         return ""
 

@@ -38,6 +38,15 @@ def sha256(data: bytes | Path) -> str:
     return digest.hexdigest()
 
 
+def identity_of(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Tell a file or folder from all others, by whichever path it is reached; None when there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116  # any kind of path
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def sync(path: Path) -> None:
     """Force a file's or folder's content to the disk, as far as its file system can.
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from deepsim.runtime.errors import DataError, DtypeError, OutOfMemory, ShapeError
-from deepsim.runtime.files import write_atomic
+from deepsim.runtime.files import identity_of, write_atomic
 from deepsim.runtime.pixels import CROP, WARPED, Pixels, crop, crop_offset
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
@@ -230,19 +230,19 @@ def _on_file(path: str | os.PathLike[str], function: Callable[[Image.Image], _T]
         with Path(path).open("rb") as file:
             try:
                 return _on_image(path, file, function)
-            except UnidentifiedImageError:
-                file.seek(0)
-                _name_cause(file.read(16))
-                raise
-            except _DAMAGE:
+            except _DAMAGE as error:
                 bare = _without_metadata(file)
+                if isinstance(error, UnidentifiedImageError) and bare is None:
+                    _name_cause(file)
                 if bare is None:
                     raise
             return _on_image(path, bare, function)
 
 
-def _name_cause(start: bytes) -> None:
-    """Raise ValueError that says what a file is which begins so, where it is one that people take for an image."""
+def _name_cause(file: BinaryIO) -> None:
+    """Raise ValueError that says what a file is, where it is one that people take for an image."""
+    file.seek(0)
+    start = file.read(16)
     for place, mark, what in _NOT_READ:
         if start[place:].lower().startswith(mark):
             raise ValueError(what)
@@ -365,15 +365,6 @@ def _walk(folder: Path, apart_from: Path | None, left_out: Counter[str]) -> Iter
                 yield Path(name, entry)
             else:
                 left_out[Path(entry).suffix.lower() or "without a suffix"] += 1
-
-
-def identity_of(path: Path) -> tuple[int, int] | None:
-    """Tell a file or folder from all others, by whichever path it is reached; None when there is none."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _raise(error: OSError) -> None:

@@ -1,8 +1,8 @@
 """Features on their way to a file: rows that are on the disk as they come, so that a stopped run can go on.
 
 Beside ``features.npy`` lies ``.features.npy.partial/`` until all rows are there: ``job.json`` says what computes them,
-``rows.f32`` holds them one after the other, ``rows.jsonl`` has a line for each: the photograph's path and its stamp
-(size and time of change) before it was read. A row counts once its line is whole.
+``rows.f32`` holds them one after the other, ``rows.jsonl`` has a line for each: the photograph's path and its
+version (size and time of change) before it was read. A row counts once its line is whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.runtime.dataset import Photograph, path_of, stamp_of
+from deepsim.runtime.dataset import Photograph, path_of, version_of
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.features import Labels, Rows, write_features
 from deepsim.runtime.features.records import cuts, text_of
@@ -35,15 +35,11 @@ class PartialFeatures:
     def __init__(self, output: Path, folder: Path, shape: tuple[int, ...]) -> None:
         self.output, self.folder, self.shape = output, folder, shape
         self._row_bytes = 4 * int(np.prod(shape))
-        self._places: dict[tuple[str, str], int] = {}  # (path, stamp) -> row
+        self._places: dict[tuple[str, str], int] = {}  # (path, version) -> row
         self._keys: dict[int, tuple[str, str]] = {}  # of photographs, by their index, as they were when first met
         self._rows = self._append(_ROWS)
         self._lines = self._append(_LINES)
         self._recover()
-
-    def __len__(self) -> int:
-        """Return how many photographs have their row."""
-        return len(self._places)
 
     @classmethod
     @contextmanager
@@ -115,7 +111,7 @@ class PartialFeatures:
     def _key(self, photograph: Photograph) -> tuple[str, str]:
         """Return what tells a photograph's file from all others, and from itself after a change."""
         if photograph.index not in self._keys:
-            self._keys[photograph.index] = (str(path_of(photograph)), stamp_of(photograph))
+            self._keys[photograph.index] = (str(path_of(photograph)), version_of(photograph))
         return self._keys[photograph.index]
 
     def _append(self, name: str) -> BinaryIO:

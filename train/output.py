@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from deepsim.runtime.errors import UsageError
+from deepsim.runtime.files import identity_of
 
 WRITTEN = ("config.json", "data.json", "clock.json", "log.jsonl", "encoder.safetensors", "comparator.safetensors")
 
@@ -19,7 +20,7 @@ def refuse_output_among(folders: Iterable[str], files: Iterable[str], output: Pa
     """
     outer = _with_parents(output)
     for folder in _looked_through(list(folders), files):
-        if _identity(folder) in outer:
+        if identity_of(folder) in outer:
             raise UsageError(
                 f"{output}: lies in {folder}, where photographs are looked for and those of the run would be found. "
                 "Pass another --output."
@@ -31,14 +32,13 @@ def refuse_output_over(inputs: Iterable[str | Path], folders: Iterable[str], out
 
     ``inputs`` are weights and settings that the run reads, by whichever path or link.
     """
-    written = {_identity(output / name): name for name in WRITTEN} if output.exists() else {}
+    written = {identity_of(output / name): name for name in WRITTEN} if output.exists() else {}
     written.pop(None, None)
     for path in filter(None, map(str, inputs)):
-        if _identity(path) in written:
-            raise UsageError(
-                f"{path}: would be replaced by {output / written[_identity(path)]}. Pass another --output."
-            )
-    own = _identity(output)
+        name = written.get(identity_of(path))
+        if name is not None:
+            raise UsageError(f"{path}: would be replaced by {output / name}. Pass another --output.")
+    own = identity_of(output)
     for folder in folders:
         if own is not None and own in _with_parents(Path(folder)):
             raise UsageError(f"{folder}: lies in {output}, which the run writes into. Pass another --output.")
@@ -58,13 +58,5 @@ def _looked_through(folders: list[str], files: Iterable[str]) -> list[str]:
 def _with_parents(path: Path) -> set[tuple[int, int]]:
     """Identify a folder that may not exist yet, as it is spelt and with links resolved, and all folders around it."""
     real = Path(os.path.realpath(path))
-    found = (_identity(parent) for each in (path.absolute(), real) for parent in (each, *each.parents))
+    found = (identity_of(parent) for each in (path.absolute(), real) for parent in (each, *each.parents))
     return {identity for identity in found if identity is not None}
-
-
-def _identity(path: str | Path) -> tuple[int, int] | None:
-    try:
-        file = Path(path).stat()
-    except OSError:
-        return None
-    return file.st_dev, file.st_ino

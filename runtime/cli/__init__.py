@@ -18,7 +18,7 @@ if _at_once:
 import click  # noqa: E402
 
 from deepsim.runtime.cli.exits import Program, run  # noqa: E402
-from deepsim.runtime.cli.threads import few_threads  # noqa: E402
+from deepsim.runtime.cli.imports import lean_imports  # noqa: E402
 from deepsim.runtime.errors import DeviceError  # noqa: E402
 
 if _at_once:
@@ -57,7 +57,7 @@ class LazyGroup(Program, click.Group):
             return None
         module, attribute = self.lazy[name][0].split(":")
         try:
-            with few_threads():
+            with lean_imports():
                 command: click.Command = getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:
             if error.name is None or not module.startswith(error.name):

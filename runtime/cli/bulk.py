@@ -20,13 +20,14 @@ from deepsim.runtime.dataset import (
     compute_ahead,
     name_left_out,
     read_batches,
-    stamp_of,
+    version_of,
 )
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.file_names import png_paths
 from deepsim.runtime.files import sha256
 from deepsim.runtime.images import png_text, save_png
 from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.manifest import FILE_NAME
 from deepsim.runtime.pixels import Pixels
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -89,21 +90,26 @@ def bulk_options(command: _F) -> _F:
 class Pictures:
     """The images of a command: where they go, what each depends on, and which are there from an earlier run."""
 
-    def __init__(self, output: Path, names: Sequence[str], bulk: Bulk) -> None:
-        """Name an image for every input. Raises UsageError when one exists already and may not."""
+    def __init__(self, output: Path, names: Sequence[str], bulk: Bulk, inputs: Iterable[Path], bundle: Path) -> None:
+        """Name an image for every one of ``names``.
+
+        Raises UsageError when one exists already and may not, is one of ``inputs``, or would lie in the bundle.
+        """
         self.targets = png_paths(output, names)
+        check_inputs_stay(self.targets, inputs, bundle)
         self._names, self._bulk = names, bulk
         self._made_from: list[str] = []
         if not bulk.resume:
             check_absent(self.targets, bulk.overwrite, other="pass --resume to go on")
 
-    def to_make(self, stamps: Iterable[str], recipe: Sequence[object]) -> list[int]:
-        """Return the numbers of the images to make; ``recipe`` and an input's stamp tell what an image depends on.
+    def to_make(self, versions: Iterable[str], recipe: Sequence[object]) -> list[int]:
+        """Return the numbers of the images to make; ``recipe`` and an input's version tell what an image depends on.
 
         Raises UsageError, with ``resume``, when an image is there that was made from anything else.
         """
         self._made_from = [
-            sha256(repr((*recipe, name, found)).encode())[:32] for name, found in zip(self._names, stamps, strict=True)
+            sha256(repr((*recipe, name, found)).encode())[:32]
+            for name, found in zip(self._names, versions, strict=True)
         ]
         if not self._bulk.resume:
             return list(range(len(self.targets)))
@@ -159,7 +165,7 @@ def make_pictures(
     function: Callable[[Pixels], Sequence[Pixels] | Pixels],
 ) -> str:
     """Make the image of every photograph; return the words for what was done."""
-    numbers = pictures.to_make([stamp_of(each) for each in photographs], (*recipe, *identity(inverter)))
+    numbers = pictures.to_make([version_of(each) for each in photographs], (*recipe, *identity(inverter)))
 
     def store(batch: Batch, images: Sequence[Pixels] | Pixels) -> None:
         for photograph, image in zip(batch.photographs, images, strict=True):
@@ -178,7 +184,11 @@ def identity(inverter: Inverter) -> tuple[str, ...]:
 def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[Path], bundle: Path) -> None:
     """Raise UsageError when an output is one of the inputs, by whichever path, or would lie in the bundle."""
     outputs = list(outputs)
+    if not (bundle / FILE_NAME).is_file():  # no bundle, which opening it will say; it may be any folder, with anything
+        check_apart(outputs, inputs)
+        return
     check_apart(outputs, [*inputs, *bundle.rglob("*")])
+    folder = bundle.resolve()
     for output in outputs:
-        if bundle.is_dir() and bundle.resolve() in output.resolve().parents:  # by whichever links
+        if folder in output.resolve().parents:  # by whichever links
             raise UsageError(f"{output}: in the bundle {bundle}, expected a place outside. Choose another output.")

@@ -33,10 +33,9 @@ from deepsim.runtime.cli.options import (
     overwrite_option,
     photos_argument,
 )
-from deepsim.runtime.dataset import Photograph, numbered, path_of, stamp
+from deepsim.runtime.dataset import Photograph, file_version, numbered, path_of
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.features import FeatureFile, Layout, check_writable, layout_of, output_files, read_features
-from deepsim.runtime.file_names import png_paths
 from deepsim.runtime.images import find_images, save_png
 from deepsim.runtime.inputs import check_keep, feature_rows
 from deepsim.runtime.inverter import Inverter
@@ -135,10 +134,8 @@ def decode(
     found = read_features(features, key)
     with open_inverter(bundle, **where) as inverter:
         layout = layout_of(found.shape, inverter.feature_shape, str(features), axes or _our_axes(found, inverter))
-        names = _names(found, layout.count)
-        check_inputs_stay(png_paths(output, names), output_files(features), bundle)
-        pictures = Pictures(output, names, bulk)
-        recipe = ("decode", stamp(features), key, layout.groups, full, *identity(inverter))
+        pictures = Pictures(output, _names(found, layout.count), bulk, output_files(features), bundle)
+        recipe = ("decode", file_version(features), key, layout.groups, full, *identity(inverter))
         numbers = pictures.to_make(map(str, range(layout.count)), recipe)
         done = _decode(inverter, found, layout, pictures, numbers, full, bulk)
     before = layout.count - len(numbers)
@@ -309,8 +306,7 @@ def _plan(photos: Sequence[Path], output: Path, bundle: Path, bulk: Bulk) -> tup
         check_apart([output], filter(Path.is_dir, photos))
     photographs = list(numbered(find_images(photos, apart_from=output)))
     names = [photograph.name for photograph in photographs]
-    check_inputs_stay(png_paths(output, names), _paths(photographs), bundle)
-    return photographs, Pictures(output, names, bulk)
+    return photographs, Pictures(output, names, bulk, _paths(photographs), bundle)
 
 
 def _paths(photographs: Sequence[Photograph]) -> list[Path]:

@@ -11,7 +11,7 @@ import click
 
 from deepsim.runtime.backends import AUTO_ORDER, BACKENDS
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.images import identity_of
+from deepsim.runtime.files import identity_of
 from deepsim.runtime.inverter import Inverter
 
 _F = TypeVar("_F", bound=Callable[..., Any])

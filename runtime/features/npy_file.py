@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,7 +15,7 @@ from deepsim.runtime.features.records import FeatureFile, Labels, Rows, no_key
 
 
 def read(path: Path, key: str | None) -> FeatureFile:
-    """Open a file; entries along the first axis are read when asked for, along others at once."""
+    """Open a file; entries along its slowest axis are read when asked for, along others all at once."""
     no_key(path, key)
     with path.open("rb") as file:
         return lazy(path, file, 0, os.fstat(file.fileno()).st_size)
@@ -27,22 +28,32 @@ def lazy(path: Path, file: BinaryIO, begin: int, end: int) -> FeatureFile:
     """
     file.seek(begin)
     shape, fortran, dtype = _header(file)
-    offset, row = file.tell(), int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+    stored = shape[::-1] if fortran else shape  # in row-major order
+    offset, row = file.tell(), int(np.prod(stored[1:], dtype=np.int64)) * dtype.itemsize
     if any(extent < 0 for extent in shape):
         raise ValueError(f"shape {shape}")
     if dtype.hasobject:
         raise ValueError("an array of Python objects, which are never unpickled")
-    if offset + (shape[0] if shape else 1) * row > end:
+    if offset + (stored[0] if stored else 1) * row > end:
         raise ValueError(f"cut off, its header says {shape} of {dtype}")
 
+    def values(start: int, stop: int) -> NDArray[Any]:
+        """Read entries of the slowest axis."""
+        flat: NDArray[Any] = np.fromfile(
+            path, dtype, (stop - start) * (row // dtype.itemsize), offset=offset + start * row
+        )
+        found = flat.reshape(stop - start, *stored[1:])
+        return found.T if fortran else found
+
+    @cache
+    def whole() -> NDArray[Any]:
+        return values(0, stored[0])
+
     def cut(axis: int, start: int, stop: int) -> NDArray[Any]:
-        if axis or (fortran and len(shape) > 1):  # not contiguous in the file
-            flat: NDArray[Any] = np.fromfile(path, dtype, int(np.prod(shape)), offset=offset)
-            whole = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-            part: NDArray[Any] = whole[(slice(None),) * axis + (slice(start, stop),)]
-            return part
-        found = np.fromfile(path, dtype, (stop - start) * (row // dtype.itemsize), offset=offset + start * row)
-        return found.reshape(stop - start, *shape[1:])
+        if axis == (len(shape) - 1 if fortran else 0):
+            return values(start, stop)
+        part: NDArray[Any] = whole()[(slice(None),) * axis + (slice(start, stop),)]
+        return part
 
     return FeatureFile(path, shape, dtype, cut)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from deepsim.runtime.features.records import FeatureFile, Labels
 
 def from_matrix(path: Path, values: Any, labels: Labels | None = None) -> FeatureFile:
     """Return a file whose array is a sparse matrix of SciPy's."""
-    by_row, by_column = values.tocsr(), values.tocsc()
+
+    @cache
+    def compressed(axis: int) -> Any:
+        return values.tocsc() if axis else values.tocsr()
 
     def cut(axis: int, start: int, stop: int) -> NDArray[Any]:
-        dense: NDArray[Any] = (by_column[:, start:stop] if axis else by_row[start:stop]).toarray()
+        dense: NDArray[Any] = compressed(axis)[(slice(None),) * axis + (slice(start, stop),)].toarray()
         return dense
 
     return FeatureFile(path, values.shape, values.dtype, cut).labelled(labels)

@@ -70,14 +70,14 @@ def report(
     It shows reconstructions, errors against guesses that need no features, re-encoding, interpolation, training
     curves, throughput and provenance, and needs no network, no other file and no script.
     """
-    files = run_folder.rglob("*") if run_folder else ()
-    check_inputs_stay([output], [*files, *filter(None, [bench_file]), *find_images([photos])], bundle)
-    check_absent([output], overwrite)
     run = TrainingRun.open(run_folder) if run_folder else None
+    files, found = run_folder.rglob("*") if run_folder else (), find_images([photos])
+    check_inputs_stay([output], [*files, *filter(None, [bench_file]), *found], bundle)
+    check_absent([output], overwrite)
     bench = _read_bench(bench_file) if bench_file else None
     with reserved(output), open_inverter(bundle, backend, device, max_batch) as inverter:
         _check_layer(inverter.layer, run, bench)
-        figures, pictures = collect(inverter, *_photographs(photos, limit), run.mean_image if run else None)
+        figures, pictures = collect(inverter, *_photographs(photos, found, limit), run.mean_image if run else None)
         bench = _time(inverter, seconds) if bench is None and seconds > 0 else bench
         shown = min(show, len(figures.photos))
         content = Content(inverter.bundle.manifest, inverter.backend, figures, pictures, shown, run, bench)
@@ -87,9 +87,8 @@ def report(
     footer(f"{output}: {len(page.encode()) / 1e6:.1f} MB", f"open {command(output)} in a browser")
 
 
-def _photographs(folder: Path, limit: int) -> tuple[Any, list[str], int]:
-    """Return pixels and names of the photographs to measure, and how many the folder has."""
-    found = find_images([folder])
+def _photographs(folder: Path, found: list[Path], limit: int) -> tuple[Any, list[str], int]:
+    """Return pixels and names of the photographs to measure, of those found, and how many these are."""
     paths = choose(found, limit)
     names = [path.relative_to(folder).as_posix() if path != folder else path.name for path in paths]
     return read_photos(paths), names, len(found)

@@ -192,6 +192,7 @@ def profiles():
     behind = behind[:-12] + text + behind[-12:]
     return [
         ("large-profile.png", png(40, 24, 8, 2, rows, profile), BASE, 0),
+        ("damaged-text.png", png(40, 24, 8, 2, rows, chunk(b"tEXt", b"k\0text")[:-1] + b"\0"), BASE, 0),
         ("large-text.png", png(40, 24, 8, 2, rows, text), BASE, 0),
         ("large-text-behind.png", behind, BASE, 0),
         ("profile-and-exif.png", png(40, 24, 8, 2, rows, profile + chunk(b"eXIf", exif(3)[6:])), np.rot90(BASE, 2), 0),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +216,16 @@ def test_files_whose_escaped_names_are_equal_have_rows_of_their_own(deepsim, bun
     deepsim("encode", bundle_of("tiny"), tmp_path / "photos", "-o", tmp_path / "f.npy")
     found = read_features(tmp_path / "f.npy").values
     assert np.abs(found[0] - found[1]).max() > 0.01
+
+
+def test_a_wrong_bundle_is_not_searched_through(deepsim, photos, tmp_path, monkeypatch):
+    searched = []
+    monkeypatch.setattr(Path, "rglob", lambda self, pattern: searched.append(self) or iter(()))
+    (tmp_path / "home").mkdir()
+    for command, output in (("encode", "f.npy"), ("reconstruct", "o"), ("bench", "b.json")):
+        inputs = () if command == "bench" else (photos,)
+        deepsim(command, tmp_path / "home", *inputs, "-o", tmp_path / output, code=3)
+    assert searched == []
 
 
 def test_an_empty_path_is_not_the_current_folder(deepsim, bundle_of, photos, tmp_path, monkeypatch):

@@ -179,6 +179,24 @@ def test_fortran_order_and_old_headers(tmp_path):
     np.testing.assert_array_equal(read_features(tmp_path / "f.npz").values, VALUES)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_array_is_read_once_whatever_its_order(tmp_path, monkeypatch, order):
+    np.save(tmp_path / "f.npy", np.asarray(VALUES, order=order))
+    found, counts, fromfile = read_features(tmp_path / "f.npy"), [], np.fromfile
+
+    def counted(path, dtype, count, **options):
+        counts.append(count)
+        return fromfile(path, dtype, count, **options)
+
+    monkeypatch.setattr(np, "fromfile", counted)
+    for axis in (0, 1, 3):
+        for start in range(VALUES.shape[axis]):
+            part = VALUES[(slice(None),) * axis + (slice(start, start + 1),)]
+            np.testing.assert_array_equal(found.part(axis, start, start + 1), part)
+    slowest = VALUES.shape[0 if order == "C" else 3]
+    assert sum(counts) == 2 * VALUES.size and len(counts) == slowest + 1  # one axis bit by bit, the rest at once
+
+
 def test_rows_are_written_block_by_block(path, monkeypatch):
     monkeypatch.setattr("deepsim.runtime.features.records.BLOCK_BYTES", 2 * VALUES[:1].nbytes)
     met = []

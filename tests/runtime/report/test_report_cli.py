@@ -65,6 +65,12 @@ def test_refuses_to_overwrite_before_any_work(invoke, tmp_path, monkeypatch):
     assert page.read_text() != "mine"
 
 
+def test_what_is_left_out_of_the_photographs_is_said_once(invoke, tmp_path, caplog):
+    (tmp_path / "photos/notes.txt").write_text("no image")
+    assert invoke("--seconds", "0").exit_code == 0
+    assert caplog.text.count("left out 1 .txt") == 1
+
+
 def test_a_page_never_replaces_what_it_reads(invoke, tmp_path):
     run = write_run(tmp_path / "run")
     for name in ("photos/a.png", "run/log.jsonl", "run/config.json"):

@@ -16,7 +16,7 @@ _NEEDED = 80 << 20  # bytes of address space for numpy: OpenBLAS ends the proces
 
 
 @contextmanager
-def few_threads() -> Iterator[None]:
+def lean_imports() -> Iterator[None]:
     """Import modules in this context: numpy starts no thread for each CPU, and progress bars none that watches them.
 
     Under a limit on processes OpenBLAS, which numpy is linked to, ends the process when it gets fewer than it wants.
