@@ -28,8 +28,9 @@ from deepsim.kernels.torch_layers import apply_layer
 from deepsim.runtime import Inverter, native_library
 from deepsim.runtime.backends.cpu import INSTRUCTION_SET_VARIABLE
 from deepsim.runtime.files import sha256
+from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.manifest import FILE_NAME, FileRecord, Manifest
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
+from deepsim.runtime.networks import EncoderSpec
 from deepsim.runtime.pixels import CAFFE_PIXELS, Pixels
 
 LAYERS = ("fc6", "fc7", "fc8", "pool5", "conv4", "conv3", "norm2", "norm1")
@@ -49,7 +50,7 @@ def main() -> None:
 def errors(layer: str, photos: int = 3) -> Iterator[tuple[str, str, float, float]]:
     """Yield (kernels, how weights are stored, encoder's relative error, generator's) for seeded random weights."""
     source = random_source(layer)
-    images = calibration_images(photos, seed=5)
+    images = calibration_images(photos, source.geometry.side, seed=5)
     pixels = source.encoder.pixels.to_network(images)
     linear = linear_layers(source.generator)
     wanted = run(source.encoder.layers, source.encoder_weights, pixels, torch.float64)
@@ -75,7 +76,7 @@ def linear_layers(generator: GeneratorSpec) -> tuple[Layer, ...]:
 
 def chain(source: Source, linear: tuple[Layer, ...]) -> Source:
     """Return a source whose encoder is the whole network of ``source`` and gives the image."""
-    encoder = EncoderSpec("chained", (*source.encoder.layers, *linear), source.encoder.pixels)
+    encoder = EncoderSpec("chained", (*source.encoder.layers, *linear), source.encoder.pixels, source.encoder.framing)
     side = source.generator.output_size
     generator = GeneratorSpec(linear[-1].name, (3, side, side), (PASS_ON,), CAFFE_PIXELS)
     names = {
@@ -94,7 +95,8 @@ def write(path: Path, source: Source) -> Path:
     files = {"weights.safetensors": FileRecord(len(content), sha256(content))}
     path.mkdir()
     (path / "weights.safetensors").write_bytes(content)
-    (path / FILE_NAME).write_bytes(Manifest(path.name, source.encoder, source.generator, files).to_bytes())
+    manifest = Manifest(path.name, source.geometry, source.encoder, source.generator, files)
+    (path / FILE_NAME).write_bytes(manifest.to_bytes())
     return path
 
 

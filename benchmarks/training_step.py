@@ -27,6 +27,7 @@ from deepsim.runtime.bench import environment
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import NumericError
 from deepsim.runtime.files import write_atomic
+from deepsim.runtime.geometry import CAFFE_FRAMING
 from deepsim.train.config import PRESETS, TrainConfig
 from deepsim.train.discriminator import Discriminator
 from deepsim.train.distributed import World
@@ -114,8 +115,9 @@ class PlainLoop:
             features = self.encoder[: self.depth](real)
             target = self.encoder[: self.comparator_depth](real)
         image = self.generator(features)
-        offset = (image.shape[-1] - 227) // 2
-        fake = image[:, :, offset : offset + 227, offset : offset + 227]
+        side = CAFFE_FRAMING.side
+        offset = (image.shape[-1] - side) // 2
+        fake = image[:, :, offset : offset + side, offset : offset + side]
         loss = config.lambda_img * (fake - real).square().sum() / (2 * n)
         compared = self.encoder[: self.comparator_depth](fake)
         loss = loss + config.lambda_feat * (compared - target).square().sum() / (2 * n)
@@ -198,7 +200,7 @@ def main(
     values = {"layer": layer, "comparator": comparator, "batch": batch, "width": width}
     values["lambda_adv"] = 100.0 if adversarial else 0.0
     config = PRESETS["demo"].updated({**values, **_NO_PAUSING, "schedule": "constant", "learning_rate": 1e-4})
-    photos = pink_noise(batch, 227, seed=1)
+    photos = pink_noise(batch, CAFFE_FRAMING.side, seed=1)
     difference = verify(config, photos)
     times = measure(config, photos, repeats)
     medians = {name: statistics.median(values) for name, values in times.items()}

@@ -35,7 +35,7 @@ from deepsim.runtime.bench import environment
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import NumericError
 from deepsim.runtime.files import write_atomic
-from deepsim.runtime.networks import generator_spec
+from deepsim.runtime.generators import generator_spec
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Relative errors against float64, |found - wanted| / |wanted|: of the output, and of the gradients of input, weight and

@@ -38,13 +38,15 @@ _PACKAGES = ("deepsim", "numpy", "torch", "onnx", "onnxruntime")
 class Options:
     """What to export: "onnx" graphs alone, with "fp32" engines, or with half graphs and "fp16" engines.
 
-    ``target`` is an engine's library; engines take batches of 1 to ``max_batch``. TensorRT-RTX builds for ``gpus``:
-    "ampere" and later (SM 80 to 121) or "turing" (SM 75).
+    ``without_encoder`` leaves the encoder and its weights out: the bundle decodes features only. The whole export is
+    verified with the encoder all the same. ``target`` is an engine's library; engines take batches of 1 to
+    ``max_batch``. TensorRT-RTX builds for ``gpus``: "ampere" and later (SM 80 to 121) or "turing" (SM 75).
     """
 
     engine: Engine = "fp16"
     target: Target = "auto"
     max_batch: int = 64
+    without_encoder: bool = False
     gpus: Literal["ampere", "turing"] = "ampere"
 
     def __post_init__(self) -> None:
@@ -77,18 +79,19 @@ class _Export:
         self.source, self.options, self.staging, self.name, self.narrator = source, options, staging, name, narrator
         self.verification: dict[str, Any] = {}
         self.islands: dict[str, frozenset[str]] = dict.fromkeys(NETWORKS, frozenset())
+        self.networks = NETWORKS[1:] if options.without_encoder else NETWORKS
 
     def run(self) -> Manifest:
         """Build, verify and write everything; return the manifest."""
         engine_target = None if self.options.engine == "onnx" else choose_target(self.options.target)
-        images = _calibration(self.source.photographs)
+        images = _calibration(self.source.photographs, self.source.geometry.side)
         if self.options.engine == "fp16":
             self._scan(images)
         reference = Reference(self.source, images[:VERIFIED], self.islands["encoder"], self.islands["generator"])
         self._verified("fp32", reference)
         if self.options.engine == "fp16":
             self._verified("fp16", reference)
-        self._write("weights.safetensors", safetensors.numpy.save(_prefixed(self.source)))
+        self._write("weights.safetensors", safetensors.numpy.save(self._weights()))
         engines = () if engine_target is None else (self._engines(engine_target),)
         self.narrator.stage("write")
         return self._publish(engines, len(images))
@@ -121,8 +124,8 @@ class _Export:
         self.narrator.stage(f"verify {precision}")
         verify: Callable[[Reference, bytes, bytes], Verification] = verify_fp32 if precision == "fp32" else verify_fp16
         self.verification.update(verify(reference, *graphs.values()).to_json())
-        for name, graph in graphs.items():
-            self._write(_graph_file(name, precision), graph)
+        for name in self.networks:
+            self._write(_graph_file(name, precision), graphs[name])
 
     def _graphs(self, precision: Precision) -> dict[str, bytes]:
         source, metadata = self.source, _metadata(self.source, precision)
@@ -137,6 +140,7 @@ class _Export:
             ),
             "generator": generator_onnx(
                 source.generator,
+                source.geometry,
                 source.generator_weights,
                 precision,
                 fp32_layers=self.islands["generator"],
@@ -150,7 +154,7 @@ class _Export:
         folder = f"engines/{target}-{precision}"
         (self.staging / folder).mkdir(parents=True)
         sidecar: dict[str, Any] = {}
-        for network in NETWORKS:
+        for network in self.networks:
             self.narrator.stage(f"{network} engine")
             onnx, plan = self.staging / _graph_file(network, precision), self.staging / folder / f"{network}.plan"
             job = EngineJob(
@@ -162,6 +166,11 @@ class _Export:
         shared = ("target", "precision", "built_for", "tensorrt_version", "compute_capabilities", "gpu", "inspected")
         return {"path": folder, "max_batch": self.options.max_batch, **{key: sidecar[key] for key in shared}}
 
+    def _weights(self) -> dict[str, Any]:
+        """Return the published networks' weights, each name behind its network's."""
+        weights = {"encoder": self.source.encoder_weights, "generator": self.source.generator_weights}
+        return {f"{network}.{name}": value for network in self.networks for name, value in weights[network].items()}
+
     def _write(self, name: str, data: bytes) -> None:
         (self.staging / name).write_bytes(data)
 
@@ -170,7 +179,8 @@ class _Export:
         photographs = min(PHOTOGRAPHS, len(source.photographs))
         self.verification["calibration"] = {"images": images, "photographs": photographs, "compared": VERIFIED}
         provenance = {**source.provenance, "exported": _now(), "versions": _versions()}
-        parts = (source.encoder, source.generator)
+        encoder = None if self.options.without_encoder else source.encoder
+        parts = (source.geometry, encoder, source.generator)
         card = model_card(Manifest(self.name, *parts, {}, engines, self.verification, provenance))
         self._write("README.md", card.encode())
         manifest = Manifest(self.name, *parts, _records(self.staging), engines, self.verification, provenance)
@@ -178,19 +188,14 @@ class _Export:
         return manifest
 
 
-def _calibration(photographs: Pixels) -> Pixels:
-    """Return procedural images and some photographs, a photograph second: uint8 RGB (N, 227, 227, 3)."""
-    procedural, chosen = list(calibration_images(PROCEDURAL)), list(photographs[:PHOTOGRAPHS])
+def _calibration(photographs: Pixels, side: int) -> Pixels:
+    """Return procedural images and some photographs, a photograph second: uint8 RGB (N, side, side, 3)."""
+    procedural, chosen = list(calibration_images(PROCEDURAL, side)), list(photographs[:PHOTOGRAPHS])
     return np.stack([procedural[0], *chosen, *procedural[1:]])
 
 
 def _graph_file(network: str, precision: Precision) -> str:
     return f"{network}.onnx" if precision == "fp32" else f"{network}.{precision}.onnx"
-
-
-def _prefixed(source: Source) -> dict[str, Any]:
-    weights = {"encoder": source.encoder_weights, "generator": source.generator_weights}
-    return {f"{network}.{name}": value for network, own in weights.items() for name, value in own.items()}
 
 
 def _metadata(source: Source, precision: Precision) -> dict[str, str]:

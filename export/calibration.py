@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.runtime.pixels import CROP, Pixels
+from deepsim.runtime.pixels import Pixels
 
 _SHAPES = 6  # flat ellipses and rectangles per image
 
 
-def calibration_images(count: int, seed: int = 0, side: int = CROP) -> Pixels:
+def calibration_images(count: int, side: int, seed: int = 0) -> Pixels:
     """Draw ``count`` images, uint8 RGB (count, side, side, 3); the first n of more images are the same n."""
     return np.stack([_image(np.random.default_rng((seed, index)), side) for index in range(count)])
 

@@ -62,6 +62,7 @@ Examples:
 @click.option("--layer", help="With --random: the layer to invert, such as fc6 or norm2.")
 @click.option("--encoder", default=None, help="With --random: caffenet (default) or alexnet (torchvision's).")
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="With --random: seed of the weights. [0]")
+@click.option("--without-encoder", is_flag=True, help="Leave the encoder out: the bundle decodes features only.")
 @click.option("--json", "as_json", is_flag=True, help="Print files, sizes and figures as JSON on stdout.")
 def main(
     source: Path | None,
@@ -75,6 +76,7 @@ def main(
     layer: str | None,
     encoder: str | None,
     seed: int | None,
+    without_encoder: bool,
     as_json: bool,
 ) -> None:
     """Export a training run as a bundle: ONNX graphs and engines, verified against PyTorch.
@@ -85,7 +87,7 @@ def main(
     _require_packages()
     from deepsim.export.bundle import Options, export_bundle
 
-    options = Options(engine, target, max_batch, gpus)  # type: ignore[arg-type]  # click has checked both
+    options = Options(engine, target, max_batch, without_encoder, gpus)  # type: ignore[arg-type]  # click has checked both
     began = time.monotonic()
     with _Bar(_STAGES[engine]) as bar:
         bar.stage("load")
@@ -166,7 +168,7 @@ def _record(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
     return {
         "bundle": str(path),
         "layer": manifest.generator.layer,
-        "encoder": manifest.encoder.name,
+        "encoder": manifest.encoder_name,
         "files": {name: record.size for name, record in manifest.files.items()},
         "engines": list(manifest.engines),
         "verification": manifest.verification,
@@ -178,7 +180,8 @@ def _record(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
 def _tell(manifest: Manifest, path: Path, seconds: float) -> None:
     """Print what was written and how well it agrees on stdout, the next command on stderr."""
     total = sum(record.size for record in manifest.files.values())
-    click.echo(f"{path}  {manifest.encoder.name} {manifest.generator.layer}, {total / 1e6:.1f} MB, {seconds:.1f} s")
+    of = f"{manifest.encoder_name or 'no encoder,'} {manifest.generator.layer}"
+    click.echo(f"{path}  {of}, {total / 1e6:.1f} MB, {seconds:.1f} s")
     for name, record in manifest.files.items():
         click.echo(f"  {name:44}{record.size / 1e6:9.2f} MB")
     for name, check in manifest.verification.items():
@@ -187,4 +190,5 @@ def _tell(manifest: Manifest, path: Path, seconds: float) -> None:
             click.echo(f"  {name:24}{figures}")
     for engine in manifest.engines:
         click.echo(f"  {engine['path']}: {engine['built_for']}; {engine['inspected']}")
-    click.echo(f"Next:  {command('deepsim', 'reconstruct', path, 'PHOTO', '-o', 'out')}", err=True)
+    verb, given = ("reconstruct", "PHOTO") if manifest.encoder else ("decode", "FEATURES.npy")
+    click.echo(f"Next:  {command('deepsim', verb, path, given, '-o', 'out')}", err=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from deepsim.runtime.manifest import Manifest
-from deepsim.runtime.pixels import CROP, crop_offset
 
 _UNITS = {
     "relative_error": "",
@@ -31,8 +30,14 @@ def model_card(manifest: Manifest) -> str:
 
 
 def _what(manifest: Manifest) -> str:
-    layer, encoder = manifest.generator.layer, manifest.encoder.name
+    layer, encoder = manifest.generator.layer, manifest.encoder_name
     shape = " x ".join(str(extent) for extent in manifest.generator.input_shape)
+    if encoder is None:
+        return (
+            f"# {manifest.name}\n\n"
+            f"Turns {layer} features ({shape}) into images (Dosovitskiy & Brox 2016, arXiv 1602.02644). It holds no "
+            "encoder."
+        )
     return (
         f"# {manifest.name}\n\n"
         f"Inverts {layer} of {encoder}: the encoder turns a photograph into {layer} features ({shape}), the generator "
@@ -41,23 +46,31 @@ def _what(manifest: Manifest) -> str:
 
 
 def _pixels(manifest: Manifest) -> str:
-    side = manifest.generator.output_size
-    offset = crop_offset(side)
-    pixels = manifest.encoder.pixels
+    geometry, encoder = manifest.geometry, manifest.encoder
+    side, full = geometry.side, manifest.generator.output_size
+    inside = ""
+    if encoder is not None:
+        means = ", ".join(f"{mean:g}" for mean in encoder.pixels.mean)
+        inside = (
+            f" A photograph's {geometry.framing} pixels are what {encoder.name} takes; inside, it sees "
+            f"{encoder.pixels.order} minus {means}."
+        )
     return (
-        "## Pixels\n\n"
-        f"Both graphs take and return uint8 RGB, N x H x W x 3. Inside, {manifest.encoder.name} sees {pixels.order} "
-        f"minus {', '.join(f'{mean:g}' for mean in pixels.mean)}. The generator makes {side} x {side} pixels "
-        f"(`image_full`); `image` is its central {CROP} x {CROP} at offset {offset}, the part that training scored."
+        f"## Pixels\n\nImages are uint8 RGB, N x H x W x 3.{inside} The generator makes {full} x {full} pixels "
+        f"(`image_full`); `image` is the {side} x {side} of them from {geometry.offset} on, the part that training "
+        "scored."
     )
 
 
 def _run(manifest: Manifest) -> str:
+    shape, side = ", ".join(map(str, manifest.generator.input_shape)), manifest.geometry.side
+    call = 'inverter.reconstruct(["photo.jpg"])' if manifest.encoder else "inverter.decode(features)"
+    of = "" if manifest.encoder else f" of float32 (1, {shape})"
     return (
         "## Run\n\n```python\n"
         "from deepsim import runtime\n"
         f'inverter = runtime.Inverter("{manifest.name}.deepsim")\n'
-        'images = inverter.reconstruct(["photo.jpg"])  # uint8 RGB (1, 227, 227, 3)\n'
+        f"images = {call}  # uint8 RGB (1, {side}, {side}, 3){of}\n"
         "```"
     )
 

@@ -6,8 +6,9 @@ no auxiliary nodes, and needs neither torch nor onnxscript; the same weights giv
 
 Both graphs speak pixels, uint8 RGB (N, H, W, 3), with a dynamic batch ``N``:
 
-* encoder: ``image`` (N, 227, 227, 3) -> ``features`` float32 (N, C, H, W) or (N, C)
-* generator: ``features`` float32 -> ``image`` uint8 (N, 227, 227, 3), the central crop, and ``image_full`` (N, S, S, 3)
+* encoder: ``image`` (N, side, side, 3) -> ``features`` float32 (N, C, H, W) or (N, C)
+* generator: ``features`` float32 -> ``image`` uint8 (N, side, side, 3), which training scored, and ``image_full``
+  (N, S, S, 3)
 
 The Casts from and to uint8 stand directly at the graphs' borders because TensorRT takes uint8 only there. A network
 in BGR costs nothing: its first (last) layer's weights are stored with their channels reversed, which is exact. A
@@ -32,8 +33,10 @@ from numpy.typing import NDArray
 from deepsim.kernels.activations import refuse_activation
 from deepsim.kernels.layers import LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer, Shape, refuse_kind
 from deepsim.runtime.errors import CheckpointError, NumericError, UsageError, missing_extra
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
-from deepsim.runtime.pixels import CROP, PixelConvention, crop_offset
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import Geometry
+from deepsim.runtime.networks import EncoderSpec
+from deepsim.runtime.pixels import PixelConvention
 
 if TYPE_CHECKING:
     import onnx
@@ -79,6 +82,7 @@ def encoder_onnx(
 
 def generator_onnx(
     spec: GeneratorSpec,
+    geometry: Geometry,
     weights: Weights,
     precision: Precision = "fp32",
     *,
@@ -87,17 +91,17 @@ def generator_onnx(
 ) -> bytes:
     """Build the generator as a serialised ONNX model (interface: see the module).
 
-    Arguments and Raises as in :func:`encoder_onnx`.
+    ``geometry`` says which part of the output is ``image``. Other arguments and Raises as in :func:`encoder_onnx`.
     """
     _check_border(spec.layers[-1], spec.pixels)
     graph = _Graph(weights, precision, fp32_layers)
     name, graph.types["features"], graph.shape = "features", _FLOAT, spec.input_shape
     for entry in spec.layers:
         name = graph.layer(entry, name, reverse_outputs=entry is spec.layers[-1] and spec.pixels.order == "BGR")
-    graph.pixels_out(name, spec.pixels, spec.output_size)
-    side = spec.output_size
+    graph.pixels_out(name, spec.pixels, geometry)
+    side, full = geometry.side, spec.output_size
     inputs: list[_Port] = [("features", _FLOAT, ("N", *spec.input_shape))]
-    outputs: list[_Port] = [("image", _UINT8, ("N", CROP, CROP, 3)), ("image_full", _UINT8, ("N", side, side, 3))]
+    outputs: list[_Port] = [("image", _UINT8, ("N", side, side, 3)), ("image_full", _UINT8, ("N", full, full, 3))]
     return graph.finish(f"{spec.layer}-generator", inputs, outputs, metadata)
 
 
@@ -191,7 +195,7 @@ class _Graph:
             name = self.node("Mul", [name, self.constant("pixels/scale", scale, dtype)], "pixels/scaled", dtype)
         return name
 
-    def pixels_out(self, name: str, pixels: PixelConvention, side: int) -> None:
+    def pixels_out(self, name: str, pixels: PixelConvention, geometry: Geometry) -> None:
         """Turn the last layer's output (N, 3, S, S) in RGB into both uint8 outputs; the work up to NHWC is shared."""
         name = self.to(name, _FLOAT)
         scale = 1 / _in_rgb(pixels, pixels.scale)
@@ -206,8 +210,8 @@ class _Graph:
         )
         name = self.node("Clip", [name, low, high], "pixels/clipped", _FLOAT)
         name = self.node("Transpose", [name], "pixels/nhwc", _FLOAT, perm=[0, 2, 3, 1])
-        offset = crop_offset(side)
-        cut = {"starts": [offset] * 2, "ends": [offset + CROP] * 2, "axes": [1, 2]}
+        offset, end = geometry.offset, geometry.offset + geometry.side
+        cut = {"starts": [offset] * 2, "ends": [end] * 2, "axes": [1, 2]}
         where = [self.constant(f"pixels/crop/{key}", np.array(value, np.int64)) for key, value in cut.items()]
         cropped = self.node("Slice", [name, *where], "pixels/crop", _FLOAT)
         self.to(name, _UINT8, "image_full")

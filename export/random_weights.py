@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from deepsim.export.torch_networks import apply_layers, tensors
 from deepsim.kernels.activations import refuse_activation
 from deepsim.kernels.layers import Layer
-from deepsim.runtime.networks import GeneratorSpec
+from deepsim.runtime.generators import GeneratorSpec
 
 IMAGE_STD = 50.0  # grey levels
 _BIAS = 0.1  # standard deviation, relative to the layer's output

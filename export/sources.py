@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from deepsim.kernels.layers import Layer, Shape
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.files import restore
+from deepsim.runtime.generators import GeneratorSpec, generator_spec
+from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.images import read_image
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec, encoder_spec, generator_spec
-from deepsim.runtime.pixels import CROP, Pixels
+from deepsim.runtime.networks import EncoderSpec, encoder_spec
+from deepsim.runtime.pixels import Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,7 @@ Weights = dict[str, NDArray[np.float32]]
 class Source:
     """An encoder up to the inverted layer and its generator, with weights by release names (float32, checked).
 
-    ``photographs``: uint8 RGB (N, 227, 227, 3) that the run showed itself, N may be 0. ``provenance`` is plain JSON.
+    ``photographs``: uint8 RGB (N, side, side, 3) that the run showed itself, N may be 0. ``provenance`` is plain JSON.
     """
 
     encoder: EncoderSpec
@@ -43,6 +45,11 @@ class Source:
     def layer(self) -> str:
         """Return the name of the inverted layer."""
         return self.generator.layer
+
+    @property
+    def geometry(self) -> Geometry:
+        """Return where photographs and generated images lie to each other: centrally, as training scored them."""
+        return Geometry.central(self.encoder.framing, self.generator.output_size)
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:
@@ -89,7 +96,7 @@ def load_run(path: Path) -> Source:
         generator,
         _weights(run / "encoder.safetensors", encoder.layers, exact=False),
         _weights(checkpoint / "generator.safetensors", generator.layers, exact=True),
-        _photographs(run),
+        _photographs(run, encoder.framing.side),
         {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},
     )
 
@@ -108,13 +115,13 @@ def random_source(layer: str, encoder_name: str = "caffenet", seed: int = 0) -> 
     generator = generator_spec(layer, encoder)
     encoder = replace(encoder, layers=encoder.up_to(layer))
     tensors = random_encoder(encoder, layer, seed).state_dict()
-    features = encode(encoder, layer, tensors, calibration_images(4, seed))
+    features = encode(encoder, layer, tensors, calibration_images(4, encoder.framing.side, seed))
     return Source(
         encoder,
         generator,
         {name: tensor.numpy() for name, tensor in tensors.items()},
         random_generator_weights(generator, features, seed),
-        np.zeros((0, CROP, CROP, 3), np.uint8),
+        np.zeros((0, *encoder.input_shape[1:], 3), np.uint8),
         {"from": "random weights", "seed": seed},
     )
 
@@ -190,15 +197,15 @@ def _weights(path: Path, layers: tuple[Layer, ...], exact: bool) -> Weights:
     return check_weights(read_weights(path), layers, str(path), exact)
 
 
-def _photographs(run: Path) -> Pixels:
+def _photographs(run: Path, side: int) -> Pixels:
     """Cut the photographs out of the run's newest picture grid: its upper row."""
     grids = sorted((run / "images").glob("step-*.png"))
     if not grids:
-        return np.zeros((0, CROP, CROP, 3), np.uint8)
-    row = read_image(grids[-1])[:CROP]
-    if min(row.shape[:2]) < CROP:
-        raise CheckpointError(f"{grids[-1]}: {row.shape[1]}x{row.shape[0]}, expected tiles of {CROP}. Remove the file.")
-    return np.stack(np.split(row[:, : row.shape[1] // CROP * CROP], max(1, row.shape[1] // CROP), axis=1))
+        return np.zeros((0, side, side, 3), np.uint8)
+    row = read_image(grids[-1])[:side]
+    if min(row.shape[:2]) < side:
+        raise CheckpointError(f"{grids[-1]}: {row.shape[1]}x{row.shape[0]}, expected tiles of {side}. Remove the file.")
+    return np.stack(np.split(row[:, : row.shape[1] // side * side], max(1, row.shape[1] // side), axis=1))
 
 
 def _training(config: dict[str, Any], state: dict[str, Any], checkpoint: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from deepsim.kernels.layers import Layer
 from deepsim.kernels.torch_layers import activate, apply_layer
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.networks import EncoderSpec
 from deepsim.runtime.pixels import Pixels
 
 Array = NDArray[Any]
@@ -63,7 +64,7 @@ def _apply(layer: Layer, x: torch.Tensor, weight: torch.Tensor | None, bias: tor
 def encode(
     spec: EncoderSpec, layer: str, weights: Mapping[str, torch.Tensor], images: Pixels, **options: Any
 ) -> NDArray[np.float32]:
-    """Encode uint8 RGB (N, 227, 227, 3) into float32 (N, C, H, W) or (N, C); see :func:`apply_layers`."""
+    """Encode uint8 RGB (N, side, side, 3) into float32 (N, C, H, W) or (N, C); see :func:`apply_layers`."""
     with torch.inference_mode():
         x = torch.from_numpy(spec.pixels.to_network(images))
         features: NDArray[np.float32] = apply_layers(spec.up_to(layer), x, weights, **options).numpy()

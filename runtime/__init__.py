@@ -2,7 +2,7 @@
 
 >>> from deepsim import runtime
 >>> inverter = runtime.Inverter("norm2.deepsim")
->>> images = inverter.reconstruct(["photo.jpg"])  # uint8 RGB (1, 227, 227, 3)
+>>> images = inverter.reconstruct(["photo.jpg"])  # uint8 RGB (1, side, side, 3), such as 227
 
 Nothing here imports torch, onnx or the training code; a backend's packages are imported when it is chosen.
 """

@@ -18,9 +18,10 @@ from typing import Any
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import BundleCorrupt, BundleError, BundleUnsafe, DeepsimError
 from deepsim.runtime.files import restore, sha256
+from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.manifest import FILE_NAME, MAX_BYTES, FileRecord, Manifest
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
-from deepsim.runtime.pixels import CROP, PixelConvention
+from deepsim.runtime.networks import EncoderSpec, GraphEncoder
+from deepsim.runtime.pixels import PixelConvention
 
 MAX_FILE_BYTES = 8 << 30
 MAX_SIDE = 4096  # pixels of a generated image, and the largest extent of a layer
@@ -189,14 +190,31 @@ def _check_networks(manifest: Manifest, source: str) -> None:
     """Refuse layer tables that do not fit together or whose tensors no real network has."""
     encoder, generator = manifest.encoder, manifest.generator
     fits = (
-        _sane_network(encoder)
-        and _sane_network(generator)
-        and encoder.input_shape == (3, CROP, CROP)
-        and shapes(encoder.layers, encoder.input_shape)[-1] == generator.input_shape
+        _sane_network(generator)
         and _is_image(shapes(generator.layers, generator.input_shape)[-1])
+        and manifest.geometry.fits(generator.output_size)
+        and (encoder is None or (_sane_encoder(encoder) and _features_of(encoder) == generator.input_shape))
     )
     if not fits:
-        raise BundleUnsafe(f"{source}: its networks do not fit together, expected 227x227 in and out. Do not use it.")
+        side = manifest.geometry.side
+        raise BundleUnsafe(f"{source}: its networks do not fit together, expected {side}x{side} pixels in and out.")
+
+
+def _sane_encoder(encoder: EncoderSpec | GraphEncoder) -> bool:
+    if isinstance(encoder, EncoderSpec):
+        return _sane_network(encoder)
+    return (
+        isinstance(encoder.name, str)
+        and isinstance(encoder.layer, str)
+        and all(type(extent) is int for extent in encoder.feature_shape)
+        and _sane_pixels(encoder.pixels)
+    )
+
+
+def _features_of(encoder: EncoderSpec | GraphEncoder) -> Shape:
+    if isinstance(encoder, EncoderSpec):
+        return shapes(encoder.layers, encoder.input_shape)[-1]
+    return encoder.feature_shape
 
 
 def _sane_network(spec: EncoderSpec | GeneratorSpec) -> bool:
@@ -220,7 +238,7 @@ def _sane_layer(layer: Layer) -> bool:
 
 
 def _is_image(shape: Shape) -> bool:
-    return len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2] >= CROP
+    return len(shape) == 3 and shape[0] == 3 and shape[1] == shape[2]
 
 
 def _sane_pixels(pixels: PixelConvention) -> bool:

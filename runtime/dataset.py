@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.features.records import text_of
+from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import Photo, prepare
 from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.prefetch import map_ahead, prefetch
@@ -38,14 +39,14 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Batch:
-    """Photographs that are computed together: who they are, and uint8 RGB (n, 227, 227, 3)."""
+    """Photographs that are computed together: who they are, and uint8 RGB (n, side, side, 3)."""
 
     photographs: list[Photograph]
     pixels: Pixels
 
 
 class Images(np.ndarray[Any, Any]):
-    """The images of a batch, uint8 RGB (n, 227, 227, 3): an array that knows which photographs they belong to.
+    """The images of a batch, uint8 RGB (n, side, side, 3): an array that knows which photographs they belong to.
 
     ``names`` are their paths ("" where there is none), ``index`` their places from 0 among all that were given, and
     ``features`` float32 (n, ...), where they were asked for. Arrays made from it know none of these.
@@ -100,6 +101,7 @@ def name_left_out(photograph: Photograph, error: DataError) -> None:
 def read_batches(
     photographs: Iterable[Photograph],
     size: int,
+    framing: Framing,
     on_error: OnError = "stop",
     report: Callable[[Photograph, DataError], None] = name_left_out,
 ) -> Generator[Batch, None, None]:
@@ -112,7 +114,7 @@ def read_batches(
     pixels: list[Pixels] = []
     for photograph in photographs:
         try:
-            pixels.append(prepare(photograph.photo))
+            pixels.append(prepare(photograph.photo, framing))
             met.append(photograph)
         except DataError as error:
             if on_error == "skip":

@@ -1,4 +1,4 @@
-"""Photographs in, uint8 RGB out: read an image file (see :data:`FORMATS`), warp it to 256x256, cut the central 227x227.
+"""Photographs in, uint8 RGB out: read an image file (see :data:`FORMATS`), resize it and cut an encoder's square.
 
 The pixels of every entry point: uint8 RGB, 0-255, (height, width, 3). Embedded colour profiles are not applied.
 """
@@ -23,7 +23,8 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from deepsim.runtime.errors import DataError, DtypeError, OutOfMemory, ShapeError
 from deepsim.runtime.files import identity_of, write_atomic
-from deepsim.runtime.pixels import CROP, WARPED, Pixels, crop, crop_offset
+from deepsim.runtime.geometry import Framing
+from deepsim.runtime.pixels import Pixels
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
 
@@ -113,45 +114,51 @@ def to_rgb(image: Image.Image) -> Pixels:
         return _decode(image)
 
 
-def warp(rgb: Pixels, size: int = WARPED) -> Pixels:
-    """Resize (H, W, 3) to (size, size, 3), bilinear with antialiasing; the aspect ratio is not kept (paper, section 4).
+def resize(rgb: Pixels, framing: Framing) -> Pixels:
+    """Resize (H, W, 3) as a framing says, antialiased: "warp" to (size, size, 3), else the shorter side to size.
 
     Raises DtypeError or ShapeError when ``rgb`` is no uint8 image.
     """
     _check(rgb, "image", rank=3)
-    if rgb.shape[:2] == (size, size):
+    height, width = framing.resized(*rgb.shape[:2])
+    if rgb.shape[:2] == (height, width):
         return np.ascontiguousarray(rgb)
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(image.resize((width, height), Image.Resampling[framing.interpolation.upper()]))
 
 
-def prepare(photo: Photo) -> Pixels:
-    """Bring one photograph to the encoders' uint8 RGB (227, 227, 3).
+def prepare(photo: Photo, framing: Framing) -> Pixels:
+    """Bring one photograph to an encoder's square, uint8 RGB (side, side, 3).
 
-    What is 227x227 already is taken as it is; anything else is warped to 256x256 and cropped centrally (offset 14).
+    What has that size already is taken as it is; anything else is resized and cropped centrally.
     Raises DataError for unusable files, DtypeError or ShapeError for arrays that are no uint8 (H, W, 3).
     """
-    rgb = _rgb(photo)
+    rgb, side = _rgb(photo), framing.side
     _check(rgb, "photo", rank=3)
-    if rgb.shape[:2] == (CROP, CROP):
+    if rgb.shape[:2] == (side, side):
         return np.ascontiguousarray(rgb)
-    start = crop_offset(WARPED)
-    return np.ascontiguousarray(warp(rgb)[start : start + CROP, start : start + CROP])
+    return np.ascontiguousarray(central(resize(rgb, framing), framing))
 
 
-def prepare_batch(photos: Photo | Sequence[Photo]) -> Pixels:
-    """Bring photographs to one uint8 RGB batch (N, 227, 227, 3), each as :func:`prepare` does, in order.
+def central(resized: Pixels, framing: Framing) -> Pixels:
+    """Cut an encoder's square from a resized photograph (H, W, 3), without a copy."""
+    top, left = framing.offsets(*resized.shape[:2])
+    return resized[top : top + framing.side, left : left + framing.side]
+
+
+def prepare_batch(photos: Photo | Sequence[Photo], framing: Framing) -> Pixels:
+    """Bring photographs to one uint8 RGB batch (N, side, side, 3), each as :func:`prepare` does, in order.
 
     ``photos`` is a sequence of paths, Pillow images or arrays, mixed at will, or a uint8 array (N, H, W, 3); a single
     photograph is a batch of one. N = 0 is allowed. Raises as :func:`prepare`.
     """
     if isinstance(photos, np.ndarray):
-        return _prepare_array(photos)
+        return _prepare_array(photos, framing)
     if isinstance(photos, (str, os.PathLike, Image.Image)):
-        return prepare(photos)[None]
-    batch = np.empty((len(photos), CROP, CROP, 3), np.uint8)
+        return prepare(photos, framing)[None]
+    batch = np.empty((len(photos), framing.side, framing.side, 3), np.uint8)
     for index, photo in enumerate(photos):
-        batch[index] = prepare(photo)
+        batch[index] = prepare(photo, framing)
     return batch
 
 
@@ -327,17 +334,15 @@ def _rgb(photo: Photo) -> Pixels:
     raise DtypeError(f"photo: {type(photo).__name__}, expected a path, a Pillow image or an array. Convert it first.")
 
 
-def _prepare_array(photos: NDArray[np.uint8]) -> Pixels:
+def _prepare_array(photos: NDArray[np.uint8], framing: Framing) -> Pixels:
     if photos.ndim == 3:
-        return prepare(photos)[None]
+        return prepare(photos, framing)[None]
     _check(photos, "photos", rank=4)
-    if photos.shape[1:3] == (CROP, CROP):
+    if photos.shape[1:3] == (framing.side, framing.side):
         return np.ascontiguousarray(photos)
-    if photos.shape[1:3] == (WARPED, WARPED):
-        return np.ascontiguousarray(crop(photos))
-    batch = np.empty((len(photos), CROP, CROP, 3), np.uint8)
+    batch = np.empty((len(photos), framing.side, framing.side, 3), np.uint8)
     for index, photo in enumerate(photos):
-        batch[index] = prepare(photo)
+        batch[index] = prepare(photo, framing)
     return batch
 
 

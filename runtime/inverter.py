@@ -6,16 +6,18 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
-from typing import Any, cast, get_args
+from typing import Any, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
+from deepsim.runtime.backends.sessions import EncodeSession, LoopSession, Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.dataset import Batch, Images, OnError, compute_ahead, numbered, read_batches
-from deepsim.runtime.device_arrays import DeviceArray, DeviceView, check_view, handle_of, sources_of, view_of
+from deepsim.runtime.device_arrays import DeviceArray
+from deepsim.runtime.device_calls import DeviceCalls, OnDevice
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
 from deepsim.runtime.images import Photo, prepare_batch
 from deepsim.runtime.inputs import (
@@ -30,8 +32,7 @@ from deepsim.runtime.inputs import (
     is_features,
     whole_number,
 )
-from deepsim.runtime.native_inverter import NativeInverter
-from deepsim.runtime.pixels import CROP, Pixels
+from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.prefetch import map_ahead
 
 
@@ -59,14 +60,19 @@ class Inverter:
     reference without tensor cores; ``stable`` (backend cuda) gives an image the same bits in every batch, at some speed
     for few images.
 
-    Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what is not 227x227 is warped to
-    256x256 and cropped centrally. A lone photograph counts as a batch of one. Tensors of other libraries are read
-    through DLPack when they are in host memory. Images come back as uint8 RGB (N, 227, 227, 3).
+    A bundle's encoder may be a table, which the backend runs; a graph, which ONNX Runtime runs beside it
+    (``encoder_backend``, ``encoder_device``); or missing: then features are decoded and interpolated, and the methods
+    that encode raise UsageError.
+
+    Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what has not ``image_size`` pixels on
+    both sides is resized and cropped as the bundle's ``geometry`` says. A lone photograph counts as a batch of one.
+    Tensors of other libraries are read through DLPack when they are in host memory. Images come back as uint8 RGB
+    (N, side, side, 3), where side is ``image_size``.
 
     Arrays on the backend cuda's GPU (PyTorch, CuPy, pycuda, JAX: ``__cuda_array_interface__`` or DLPack) go in and come
     back as :class:`~deepsim.runtime.device_arrays.DeviceArray` without a copy through the host: photographs uint8
-    (N, 227, 227, 3), features float32, C-contiguous, features not checked for NaN. The work is queued on ``stream``, a
-    CUDA stream's handle (``torch.cuda.current_stream().cuda_stream``), by default the one that the array names, else
+    (N, side, side, 3), features float32, C-contiguous, features not checked for NaN. The work is queued on ``stream``,
+    a CUDA stream's handle (``torch.cuda.current_stream().cuda_stream``), by default the one that the array names, else
     the default stream, and the call returns at once. It waits for an array that names another stream; one that names
     none is taken to be ready on ``stream``, or, without it, brought to the default stream by its library. Inputs of
     another stream live as long as the result.
@@ -98,9 +104,12 @@ class Inverter:
         options = {"half_fc_weights": half_fc_weights, "precision": precision, "stable": stable}
         self._path = os.path.abspath(self.bundle.path)  # noqa: PTH100  # for other processes, whatever their folder
         self._options = {name: value for name, value in options.items() if value}
-        created = backends.create(backend, self.bundle, parsed, self.max_batch, **self._options)
-        self.backend, self.device = created.name, created.device
-        self._backend: backends.Backend | None = created
+        sessions = backends.create(backend, self.bundle, parsed, self.max_batch, **self._options)
+        self.backend, self.device = sessions.decoder.name, sessions.decoder.device
+        self.encoder_backend = None if sessions.encoder is None else sessions.encoder.name
+        self.encoder_device = None if sessions.encoder is None else sessions.encoder.device
+        self.geometry = self.bundle.manifest.geometry
+        self._sessions: Sessions | None = sessions
         self._process = os.getpid()
 
     @property
@@ -115,8 +124,8 @@ class Inverter:
 
     @property
     def image_size(self) -> int:
-        """Return the side of the images in pixels: 227."""
-        return CROP
+        """Return the side in pixels of the encoder's input and of reconstructions, such as 227."""
+        return self.geometry.side
 
     @property
     def batches_at_once(self) -> int:
@@ -125,72 +134,106 @@ class Inverter:
 
     @property
     def full_image_size(self) -> int:
-        """Return the side of the images of ``decode(features, full=True)`` in pixels: 256 or 240."""
+        """Return the side of the images of ``decode(features, full=True)`` in pixels, such as 256."""
         return self.bundle.manifest.generator.output_size
 
-    def encode(self, photos: Photos, stream: int | None = None) -> NDArray[np.float32]:
+    @overload
+    def encode(self, photos: DeviceArray, stream: int | None = None) -> DeviceArray: ...
+    @overload
+    def encode(self, photos: Photos, stream: int | None = None) -> NDArray[np.float32]: ...
+    @overload
+    def encode(self, photos: OnDevice, stream: int | None = None) -> NDArray[np.float32] | DeviceArray: ...
+    def encode(self, photos: Any, stream: int | None = None) -> NDArray[np.float32] | DeviceArray:
         """Compute the layer's features of photographs: float32 (N, *feature_shape)."""
-        made = self._on_device(photos, "photos", stream, NativeInverter.encode_on_device)
+        made = self._device_calls().encode(photos, stream)
         if made is not None:
             return made
-        return self._over_photos(photos, self.feature_shape, np.float32, self._ready().encode)
+        return self._over_photos(photos, self.feature_shape, np.float32, self._encoder().encode)
 
-    def decode(self, features: Features, full: bool = False, stream: int | None = None) -> Pixels:
+    @overload
+    def decode(self, features: DeviceArray, full: bool = False, stream: int | None = None) -> DeviceArray: ...
+    @overload
+    def decode(self, features: Features, full: bool = False, stream: int | None = None) -> Pixels: ...
+    @overload
+    def decode(self, features: OnDevice, full: bool = False, stream: int | None = None) -> Pixels | DeviceArray: ...
+    def decode(self, features: Any, full: bool = False, stream: int | None = None) -> Pixels | DeviceArray:
         """Generate images from features (N, *feature_shape) of any floating-point type, converted to float32.
 
-        Returns the central crop, uint8 RGB (N, 227, 227, 3), with ``full`` the whole (N, S, S, 3), whose outer ring no
-        training loss has seen. Raises DataError when a feature is NaN or infinite.
+        Returns the part that training scored, uint8 RGB (N, side, side, 3), with ``full`` the whole (N, S, S, 3), whose
+        outer ring no training loss has seen. Raises DataError when a feature is NaN or infinite.
         """
-        made = self._on_device(features, "features", stream, NativeInverter.decode_on_device, bool(full))
+        made = self._device_calls().decode(features, bool(full), stream)
         if made is not None:
             return made
-        backend = self._ready()
+        decoder = self._ready().decoder
         array = check_features(features, self.feature_shape)
-        side = self.full_image_size if full else CROP
+        side = self.full_image_size if full else self.image_size
         return self._in_chunks(
-            len(array), (side, side, 3), np.uint8, lambda chunk: backend.decode(feature_rows(array[chunk]), bool(full))
+            len(array), (side, side, 3), np.uint8, lambda chunk: decoder.decode(feature_rows(array[chunk]), bool(full))
         )
 
-    def reconstruct(self, photos: Photos, stream: int | None = None) -> Pixels:
-        """Encode and decode photographs without leaving the device: uint8 RGB (N, 227, 227, 3)."""
-        made = self._on_device(photos, "photos", stream, NativeInverter.reconstruct_on_device)
+    @overload
+    def reconstruct(self, photos: DeviceArray, stream: int | None = None) -> DeviceArray: ...
+    @overload
+    def reconstruct(self, photos: Photos, stream: int | None = None) -> Pixels: ...
+    @overload
+    def reconstruct(self, photos: OnDevice, stream: int | None = None) -> Pixels | DeviceArray: ...
+    def reconstruct(self, photos: Any, stream: int | None = None) -> Pixels | DeviceArray:
+        """Encode and decode photographs, on the device alone where one backend does both: (N, side, side, 3)."""
+        made = self._device_calls().reconstruct(photos, stream)
         if made is not None:
             return made
-        return self._over_photos(photos, (CROP, CROP, 3), np.uint8, self._reconstruct_chunk)
+        loop = self._loop()
+        return self._over_photos(
+            photos, self._image_shape, np.uint8, lambda images: loop.reencode(images, 1, (1,))[:, 0]
+        )
 
+    @overload
     def reencode(
-        self,
-        photos: Photos,
-        iterations: int = 8,
-        keep: Iterable[int] = (1, 2, 4, 8),
-        stream: int | None = None,
-    ) -> Pixels:
+        self, photos: DeviceArray, iterations: int = 8, keep: Iterable[int] = (1, 2, 4, 8), stream: int | None = None
+    ) -> DeviceArray: ...
+    @overload
+    def reencode(
+        self, photos: Photos, iterations: int = 8, keep: Iterable[int] = (1, 2, 4, 8), stream: int | None = None
+    ) -> Pixels: ...
+    @overload
+    def reencode(
+        self, photos: OnDevice, iterations: int = 8, keep: Iterable[int] = (1, 2, 4, 8), stream: int | None = None
+    ) -> Pixels | DeviceArray: ...
+    def reencode(
+        self, photos: Any, iterations: int = 8, keep: Iterable[int] = (1, 2, 4, 8), stream: int | None = None
+    ) -> Pixels | DeviceArray:
         """Reconstruct photographs, then their reconstructions, ``iterations`` times over (paper, Figure 6).
 
         Iteration k equals ``reconstruct`` applied k times to its own uint8 output, exactly. Returns the iterations in
-        ``keep``, counted from 1 and increasing: uint8 RGB (N, len(keep), 227, 227, 3). Raises UsageError when ``keep``
-        does not increase within 1..iterations.
+        ``keep``, counted from 1 and increasing: uint8 RGB (N, len(keep), side, side, 3). Raises UsageError when
+        ``keep`` does not increase within 1..iterations.
         """
         kept = check_keep(iterations, keep)
-        made = self._on_device(photos, "photos", stream, NativeInverter.reencode_on_device, int(iterations), kept)
+        made = self._device_calls().reencode(photos, int(iterations), kept, stream)
         if made is not None:
             return made
-        backend = self._ready()
-        shape = (len(kept), CROP, CROP, 3)
-        return self._over_photos(
-            photos, shape, np.uint8, lambda images: backend.reencode(images, int(iterations), kept)
-        )
+        loop, shape = self._loop(), (len(kept), *self._image_shape)
+        return self._over_photos(photos, shape, np.uint8, lambda images: loop.reencode(images, int(iterations), kept))
 
+    @overload
     def interpolate(
         self, photo_a: Photo | Features, photo_b: Photo | Features, steps: int = 8, stream: int | None = None
-    ) -> Pixels:
+    ) -> Pixels: ...
+    @overload
+    def interpolate(
+        self, photo_a: OnDevice, photo_b: OnDevice, steps: int = 8, stream: int | None = None
+    ) -> Pixels | DeviceArray: ...
+    def interpolate(
+        self, photo_a: Any, photo_b: Any, steps: int = 8, stream: int | None = None
+    ) -> Pixels | DeviceArray:
         """Decode ``steps`` features on the straight line from one photograph's to the other's (paper, Figure 7).
 
-        Both ends are included: uint8 RGB (steps, 227, 227, 3). A floating-point array of shape ``feature_shape`` is
-        taken as a feature itself. Arrays on the GPU are (1, 227, 227, 3) or (1, *feature_shape), both ends there:
+        Both ends are included: uint8 RGB (steps, side, side, 3). A floating-point array of shape ``feature_shape`` is
+        taken as a feature itself. Arrays on the GPU are (1, side, side, 3) or (1, *feature_shape), both ends there:
         UsageError when one is not.
         """
-        made = self._line_on_device(photo_a, photo_b, whole_number("steps", steps, 2, 1 << 20), stream)
+        made = self._device_calls().interpolate(photo_a, photo_b, whole_number("steps", steps, 2, 1 << 20), stream)
         if made is not None:
             return made
         weights = np.linspace(0, 1, int(steps), dtype=np.float32)
@@ -201,7 +244,7 @@ class Inverter:
     def stream(
         self, paths: Iterable[Photo], batch: int = 64, on_error: OnError = "stop", features: bool = False
     ) -> Iterator[Images]:
-        """Reconstruct any number of photographs, ``batch`` at a time: yields uint8 RGB (batch, 227, 227, 3) in order.
+        """Reconstruct any number of photographs, ``batch`` at a time: yields uint8 RGB (batch, side, side, 3) in order.
 
         What is yielded is an array with ``names`` and ``index``, and with ``features`` those that the images were made
         from too (see :class:`deepsim.runtime.dataset.Images`). Photographs are read in one background thread and
@@ -215,10 +258,10 @@ class Inverter:
         whole_number("batch", batch, 1)
         if on_error not in get_args(OnError):
             raise UsageError(f"on_error: {on_error!r}, expected stop or skip.")
-        self._ready()
+        self._encoder()
         lazy = isinstance(paths, Iterable) and not isinstance(paths, (str, bytes, os.PathLike, np.ndarray))
         photographs = numbered(paths if lazy else check_photos(paths))
-        return self._stream(read_batches(photographs, batch, on_error), features)
+        return self._stream(read_batches(photographs, batch, self.geometry.framing, on_error), features)
 
     def _stream(self, batches: Generator[Batch, None, None], features: bool) -> Iterator[Images]:
         def compute(pixels: Pixels) -> tuple[Pixels, NDArray[np.float32] | None]:
@@ -236,7 +279,7 @@ class Inverter:
 
     def close(self) -> None:
         """Let go of the backend; later calls raise UsageError. Closing twice is fine."""
-        self._backend = None  # calls that run in other threads keep theirs until they end
+        self._sessions = None  # calls that run in other threads keep theirs until they end
 
     def __enter__(self) -> Inverter:
         return self
@@ -252,87 +295,56 @@ class Inverter:
         return _reopen, (self._path, self.backend, self.device, self.max_batch, self._options)
 
     def __repr__(self) -> str:
-        encoder = self.bundle.manifest.encoder.name
         return (
-            f"Inverter({str(self.bundle.path)!r}, encoder={encoder!r}, layer={self.layer!r}, backend={self.backend!r}, "
-            f"device={self.device!r}, max_batch={self.max_batch})"
+            f"Inverter({str(self.bundle.path)!r}, encoder={self._described_encoder()}, layer={self.layer!r}, "
+            f"backend={self.backend!r}, device={self.device!r}, max_batch={self.max_batch})"
         )
 
-    def _ready(self) -> backends.Backend:
-        """Return the backend. Raises UsageError when closed, DeviceError in a forked child."""
+    def _described_encoder(self) -> str:
+        """Name the encoder, and what runs it where that is not the backend on its device."""
+        name = repr(self.bundle.manifest.encoder_name)
+        if (self.encoder_backend, self.encoder_device) in ((self.backend, self.device), (None, None)):
+            return name
+        return f"{name} run by {self.encoder_backend} on {self.encoder_device}"
+
+    @property
+    def _image_shape(self) -> tuple[int, int, int]:
+        return (self.image_size, self.image_size, 3)
+
+    def _ready(self) -> Sessions:
+        """Return what runs the bundle. Raises UsageError when closed, DeviceError in a forked child."""
         if os.getpid() != self._process:
             raise DeviceError(
                 "inverter: made before this process was forked, which no backend survives. Make it after the fork, "
                 "or start processes with the spawn method."
             )
-        if self._backend is None:
+        if self._sessions is None:
             raise UsageError("inverter: closed, expected an open one. Make a new Inverter.")
-        return self._backend
+        return self._sessions
 
-    def _on_device(
-        self, value: object, subject: str, stream: int | None, method: Callable[..., DeviceArray], *arguments: Any
-    ) -> NDArray[Any] | None:
-        """Apply a method of the native inverter to an array on the backend's GPU, in the order of ``stream``.
+    def _encoder(self) -> EncodeSession:
+        """Return what encodes. Raises the error that says why nothing does, besides what :meth:`_ready` raises."""
+        sessions = self._ready()
+        if sessions.encoder is None:
+            raise backends.no_encoder(sessions)
+        return sessions.encoder
 
-        None for anything else, and where the backend is on no GPU. Without a stream it is the one that the array is
-        ready on. The DeviceArray that comes back has an array's shape and type; static types call it by the host's.
-        """
-        given = None if stream is None else handle_of(whole_number("stream", stream, 0, 1 << 63))
-        view = self._view(value, subject, given)
-        if view is None:
-            return None
-        shape, dtype = (self.feature_shape, np.float32) if subject == "features" else ((CROP, CROP, 3), np.uint8)
-        check_view(view, subject, shape, dtype)
-        backend, queue = cast(NativeInverter, self._ready()), view.stream if given is None else given
-        backend.order(view.stream, queue)
-        made = method(backend, view, *arguments, queue)
-        made.sources = sources_of(queue, view)
-        return cast("NDArray[Any]", made)
+    def _loop(self) -> LoopSession:
+        """Return what encodes and decodes. Raises as :meth:`_encoder`."""
+        sessions = self._ready()
+        if sessions.loop is None:
+            raise backends.no_encoder(sessions)
+        return sessions.loop
 
-    def _view(self, value: object, subject: str, stream: int | None) -> DeviceView | None:
-        """Return how an array on a GPU lies there, where the backend is on one too; else None."""
-        backend = self._ready()
-        on_gpu = isinstance(backend, NativeInverter) and backend.device != "cpu"
-        return view_of(value, subject, stream) if on_gpu else None
-
-    def _line_on_device(self, photo_a: object, photo_b: object, steps: int, stream: int | None) -> NDArray[Any] | None:
-        """Interpolate between arrays on the backend's GPU; None when neither is there."""
-        given = None if stream is None else handle_of(whole_number("stream", stream, 0, 1 << 63))
-        subjects = ("photo_a", "photo_b")
-        views = [self._view(photo, name, given) for photo, name in zip((photo_a, photo_b), subjects, strict=True)]
-        if views[0] is None and views[1] is None:
-            return None
-        if views[0] is None or views[1] is None:
-            raise UsageError("photo_a, photo_b: one is on the GPU, the other is not. Put both there.")
-        backend, queue = cast(NativeInverter, self._ready()), views[0].stream if given is None else given
-        ends = [
-            self._end_on_device(backend, view, name, queue) for view, name in zip(views, subjects, strict=True) if view
-        ]
-        made = backend.interpolate_on_device(ends[0], ends[1], steps, queue)
-        made.sources = sources_of(queue, *filter(None, views))
-        return cast("NDArray[Any]", made)
-
-    def _end_on_device(self, backend: NativeInverter, view: DeviceView, subject: str, queue: int) -> DeviceView:
-        """Return one end of an interpolation as a feature that is ready on ``queue``; photographs are encoded there."""
-        is_feature = view.dtype == np.float32
-        if is_feature:
-            count = check_view(view, subject, self.feature_shape, np.float32)
-        else:
-            count = check_view(view, subject, (CROP, CROP, 3), np.uint8)
-        if count != 1:
-            raise ShapeError(f"{subject}: {count} on the GPU, expected one. Pass them one by one.")
-        backend.order(view.stream, queue)
-        if is_feature:
-            return view
-        feature = backend.encode_on_device(view, queue)
-        return DeviceView(feature.address, feature.shape, feature.dtype, queue, feature)
+    def _device_calls(self) -> DeviceCalls:
+        return DeviceCalls(self._ready().gpu, self.feature_shape, self.image_size)
 
     def _over_photos(
         self, photos: Photos, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[Pixels], NDArray[Any]]
     ) -> NDArray[Any]:
         """Apply ``function`` to photographs chunk by chunk; its rows have shape ``row``."""
-        checked = check_photos(photos)
-        return self._in_chunks(len(checked), row, dtype, lambda chunk: function(prepare_batch(checked[chunk])))
+        checked, framing = check_photos(photos), self.geometry.framing
+        return self._in_chunks(len(checked), row, dtype, lambda chunk: function(prepare_batch(checked[chunk], framing)))
 
     def _in_chunks(
         self, count: int, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[slice], NDArray[Any]]
@@ -350,10 +362,6 @@ class Inverter:
         else:
             deque(map_ahead(fill, chunks, self.batches_at_once), maxlen=0)
         return results
-
-    def _reconstruct_chunk(self, images: Pixels) -> Pixels:
-        reconstructed: Pixels = self._ready().reencode(images, 1, (1,))[:, 0]
-        return reconstructed
 
     def _feature(self, value: Any) -> NDArray[np.float32]:
         """Return one feature (C, H, W) or (C,), encoded from a photograph or taken as it is."""

@@ -7,20 +7,23 @@ A bundle is published by :mod:`deepsim.export` and read by :mod:`deepsim.runtime
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias
 
 from deepsim.kernels.layers import Layer, shapes
 from deepsim.runtime.errors import BundleCorrupt, BundleError, BundleUnsafe
 from deepsim.runtime.files import sha256
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
-from deepsim.runtime.pixels import CROP, PixelConvention
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
+from deepsim.runtime.networks import EncoderSpec, GraphEncoder
+from deepsim.runtime.pixels import PixelConvention
 
-SCHEMA = 1
+SCHEMA = 2
+READ = (1, 2)  # schema 1 knew CaffeNet's geometry and encoders that are tables, and stated neither
 FILE_NAME = "manifest.json"
 MAX_BYTES = 4 << 20
-_T = TypeVar("_T")
+EncoderRecord: TypeAlias = EncoderSpec | GraphEncoder | None
+EncoderKind: TypeAlias = Literal["table", "graph", "none"]
 
 
 @dataclass(frozen=True)
@@ -35,17 +38,35 @@ class FileRecord:
 class Manifest:
     """Everything a runtime needs to know about a bundle before it opens another of its files.
 
+    ``encoder`` is a table that our engines run, a graph that ONNX Runtime runs, or None: then the bundle decodes only.
+    ``geometry`` says what a photograph becomes for it, and where that square lies in the generator's output; without an
+    encoder it is that of the network which the features come from.
+
     ``files`` maps names relative to the bundle, with ``/`` between folders, to their records; ``engines`` lists one
     record per engine folder (target, precision, path); ``verification`` and ``provenance`` are for people and reports.
     """
 
     name: str
-    encoder: EncoderSpec
+    geometry: Geometry
+    encoder: EncoderRecord
     generator: GeneratorSpec
     files: dict[str, FileRecord]
     engines: tuple[dict[str, Any], ...] = ()
     verification: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA  # of the file that it was read from; what is written is always the newest
+
+    @property
+    def encoder_kind(self) -> EncoderKind:
+        """Return what the encoder is: "table", "graph" or "none"."""
+        if self.encoder is None:
+            return "none"
+        return "table" if isinstance(self.encoder, EncoderSpec) else "graph"
+
+    @property
+    def encoder_name(self) -> str | None:
+        """Return the encoder's name, such as "caffenet"; None without one."""
+        return None if self.encoder is None else self.encoder.name
 
     def to_bytes(self) -> bytes:
         """Return the canonical file content, checksum included."""
@@ -56,9 +77,10 @@ class Manifest:
             "schema": SCHEMA,
             "name": self.name,
             "layer": self.generator.layer,
-            "encoder": _network_to_json(self.encoder, name=self.encoder.name),
-            "generator": _network_to_json(self.generator, layer=self.generator.layer),
-            "tensors": tensors(self.generator),
+            "geometry": self.geometry.to_json(),
+            "encoder": _encoder_to_json(self.encoder),
+            "generator": {"layer": self.generator.layer, **_network_to_json(self.generator)},
+            "tensors": tensors(self.generator, self.geometry),
             "files": {name: vars(record) for name, record in self.files.items()},
             "engines": list(self.engines),
             "verification": self.verification,
@@ -74,47 +96,86 @@ class Manifest:
         """
         record = _read_canonical(data, source)
         try:
+            generator = GeneratorSpec(record["generator"]["layer"], **_network_from_json(record["generator"]))
+            geometry = _geometry_from_json(record, generator)
             return cls(
                 record["name"],
-                _network_from_json(record["encoder"], EncoderSpec, record["encoder"]["name"]),
-                _network_from_json(record["generator"], GeneratorSpec, record["generator"]["layer"]),
+                geometry,
+                _encoder_from_json(record, geometry),
+                generator,
                 {name: FileRecord(**entry) for name, entry in record["files"].items()},
                 tuple(record["engines"]),
                 record["verification"],
                 record["provenance"],
+                record["schema"],
             )
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise BundleError(
-                f"{source}: not a valid manifest ({error!r}), expected schema {SCHEMA}. Export it again."
+                f"{source}: not a valid manifest ({error!r}), expected schema {record['schema']}. Export it again."
             ) from error
 
 
-def tensors(generator: GeneratorSpec) -> dict[str, Any]:
+def tensors(generator: GeneratorSpec, geometry: Geometry) -> dict[str, Any]:
     """Describe the inputs and outputs of the two graphs: shape with "N" for the batch, dtype and range."""
-    side = generator.output_size
     pixels = {"dtype": "uint8", "layout": "NHWC", "channels": "RGB", "range": [0, 255]}
     return {
-        "image": {"shape": ["N", CROP, CROP, 3], **pixels},
-        "image_full": {"shape": ["N", side, side, 3], **pixels},
+        "image": {"shape": ["N", geometry.side, geometry.side, 3], **pixels},
+        "image_full": {"shape": ["N", generator.output_size, generator.output_size, 3], **pixels},
         "features": {"shape": ["N", *generator.input_shape], "dtype": "float32", "layout": "NCHW"},
     }
 
 
-def _network_to_json(spec: EncoderSpec | GeneratorSpec, **names: str) -> dict[str, Any]:
+def _encoder_to_json(encoder: EncoderRecord) -> dict[str, Any] | None:
+    if encoder is None:
+        return None
+    if isinstance(encoder, EncoderSpec):
+        return {"kind": "table", "name": encoder.name, **_network_to_json(encoder)}
     return {
-        **names,
+        "kind": "graph",
+        "name": encoder.name,
+        "layer": encoder.layer,
+        "input_shape": list(encoder.input_shape),
+        "pixels": encoder.pixels.to_json(),
+        "feature_shape": list(encoder.feature_shape),
+    }
+
+
+def _geometry_from_json(record: dict[str, Any], generator: GeneratorSpec) -> Geometry:
+    if record["schema"] == 1:
+        return Geometry.central(CAFFE_FRAMING, generator.output_size)
+    return Geometry.from_json(record["geometry"])
+
+
+def _encoder_from_json(record: dict[str, Any], geometry: Geometry) -> EncoderRecord:
+    """Read the encoder, whose input shape must be the geometry's. Raises ValueError for an unknown kind."""
+    encoder = record["encoder"]
+    if encoder is None and record["schema"] > 1:
+        return None
+    kind, framing = "table" if record["schema"] == 1 else encoder["kind"], geometry.framing
+    if tuple(encoder["input_shape"]) != (3, framing.side, framing.side):
+        raise ValueError(f"encoder takes {encoder['input_shape']}, its geometry gives {framing.side} pixels")
+    if kind == "table":
+        network = _network_from_json(encoder)
+        return EncoderSpec(encoder["name"], network["layers"], network["pixels"], framing)
+    if kind == "graph":
+        pixels, shape = PixelConvention.from_json(encoder["pixels"]), tuple(encoder["feature_shape"])
+        return GraphEncoder(encoder["name"], encoder["layer"], framing, pixels, shape)
+    raise ValueError(f"encoder of kind {kind!r}, expected table or graph")
+
+
+def _network_to_json(spec: EncoderSpec | GeneratorSpec) -> dict[str, Any]:
+    return {
         "input_shape": list(spec.input_shape),
         "pixels": spec.pixels.to_json(),
         "layers": [layer.to_json() for layer in spec.layers],
     }
 
 
-def _network_from_json(record: dict[str, Any], kind: Callable[..., _T], name: str) -> _T:
+def _network_from_json(record: dict[str, Any]) -> dict[str, Any]:
     layers = tuple(Layer.from_json(entry) for entry in record["layers"])
     shape = tuple(record["input_shape"])
     shapes(layers, shape)  # raises where the table does not fit together
-    pixels = PixelConvention.from_json(record["pixels"])
-    return kind(name, layers=layers, pixels=pixels, input_shape=shape)
+    return {"layers": layers, "input_shape": shape, "pixels": PixelConvention.from_json(record["pixels"])}
 
 
 def _canonical(record: dict[str, Any]) -> bytes:
@@ -132,8 +193,8 @@ def _read_canonical(data: bytes, source: str) -> dict[str, Any]:
         raise BundleCorrupt(f"{source}: not JSON ({error}). Copy or export the bundle again.") from error
     if not isinstance(record, dict) or "schema" not in record:
         raise BundleCorrupt(f"{source}: no schema field, expected a bundle manifest. Copy or export it again.")
-    if record["schema"] != SCHEMA:
-        raise BundleError(f"{source}: schema {record['schema']!r}, this version reads {SCHEMA}. Export it again.")
+    if type(record["schema"]) is not int or record["schema"] not in READ:
+        raise BundleError(f"{source}: schema {record['schema']!r}, expected {' or '.join(map(str, READ))}.")
     record.pop("zz_checksum", None)
     if _canonical(record) != data:
         raise BundleCorrupt(f"{source}: its checksum does not match, it was changed. Copy or export the bundle again.")

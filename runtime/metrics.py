@@ -68,7 +68,7 @@ def normalized_error(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any] |
 
     N is the mean distance over all pairs of different rows of ``reference`` (``b`` when None), so that 1.0 is what
     drawing a random other sample would score. ``a`` and ``b`` are (n, ...), ``reference`` is (m, ...), m >= 2, all in
-    one space and unit: pixels of the 227 crop, or features of one layer.
+    one space and unit: pixels of an encoder's square, or features of one layer.
 
     Raises ShapeError on shapes that differ or m < 2, NumericError on NaN, infinity, or reference rows all equal.
     """

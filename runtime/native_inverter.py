@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime import native_library
+from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.device_arrays import DeviceArray, DeviceView
-from deepsim.runtime.pixels import CROP, Pixels
+from deepsim.runtime.pixels import Pixels
 
 
 class NativeInverter:
     """One deepsim_inverter; ``options`` are fields of ``deepsim_options``, text or numbers."""
 
+    name: str
     device = "cpu"
 
     def __init__(self, bundle: Bundle, **options: str | int | None) -> None:
@@ -34,7 +36,12 @@ class NativeInverter:
         self.instruction_set: str = info.isa.decode()
         self.threads: int = info.threads
         self._feature_shape = bundle.manifest.generator.input_shape
-        self._side = bundle.manifest.generator.output_size
+        self._full, self._side = bundle.manifest.generator.output_size, bundle.manifest.geometry.side
+        self._encodes = bundle.manifest.encoder_kind == "table"
+
+    def sessions(self) -> Sessions:
+        """Hand out what the library runs of the bundle: both networks, or only the generator of one without a table."""
+        return Sessions(self, self, self) if self._encodes else Sessions(self)
 
     @property
     def alive(self) -> bool:
@@ -42,14 +49,14 @@ class NativeInverter:
         return self._close.alive
 
     def encode(self, images: Pixels) -> NDArray[np.float32]:
-        """Compute the features of images (see :class:`deepsim.runtime.backends.Backend`)."""
+        """Compute the features of images (see :mod:`deepsim.runtime.backends.sessions`)."""
         features = np.empty((len(images), *self._feature_shape), np.float32)
         native_library.call("deepsim_encode", self.handle, images.ctypes.data, len(images), features.ctypes.data)
         return features
 
     def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
-        """Generate images from features (see :class:`deepsim.runtime.backends.Backend`)."""
-        side = self._side if full else CROP
+        """Generate images from features (see :mod:`deepsim.runtime.backends.sessions`)."""
+        side = self._full if full else self._side
         images = np.empty((len(features), side, side, 3), np.uint8)
         native_library.call(
             "deepsim_decode", self.handle, features.ctypes.data, len(features), int(full), images.ctypes.data
@@ -57,8 +64,8 @@ class NativeInverter:
         return images
 
     def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
-        """Re-encode images (see :class:`deepsim.runtime.backends.Backend`)."""
-        kept = np.empty((len(images), len(keep), CROP, CROP, 3), np.uint8)
+        """Re-encode images (see :mod:`deepsim.runtime.backends.sessions`)."""
+        kept = np.empty((len(images), len(keep), self._side, self._side, 3), np.uint8)
         wanted = (ctypes.c_int32 * len(keep))(*keep)
         native_library.call(
             *("deepsim_reencode", self.handle, images.ctypes.data, len(images)),
@@ -80,7 +87,7 @@ class NativeInverter:
             native_library.call("deepsim_order_streams", self.handle, first, later)
 
     def encode_on_device(self, images: DeviceView, stream: int) -> DeviceArray:
-        """Compute the features of images (n, 227, 227, 3) in memory of the GPU, in the order of ``stream``."""
+        """Compute the features of images (n, side, side, 3) in memory of the GPU, in the order of ``stream``."""
         features = DeviceArray(self, (images.shape[0], *self._feature_shape), np.float32, stream)
         native_library.call(
             *("deepsim_encode_on_device", self.handle, images.address, images.shape[0], features.address, stream)
@@ -89,7 +96,7 @@ class NativeInverter:
 
     def decode_on_device(self, features: DeviceView, full: bool, stream: int) -> DeviceArray:
         """Generate images from features in memory of the GPU, in the order of ``stream``."""
-        side = self._side if full else CROP
+        side = self._full if full else self._side
         images = DeviceArray(self, (features.shape[0], side, side, 3), np.uint8, stream)
         native_library.call(
             *("deepsim_decode_on_device", self.handle, features.address, features.shape[0], int(full)),
@@ -98,14 +105,14 @@ class NativeInverter:
         return images
 
     def reconstruct_on_device(self, images: DeviceView, stream: int) -> DeviceArray:
-        """Reconstruct images in memory of the GPU, in the order of ``stream``: (n, 227, 227, 3)."""
+        """Reconstruct images in memory of the GPU, in the order of ``stream``: (n, side, side, 3)."""
         result = self.reencode_on_device(images, 1, (1,), stream)
-        result.shape = (images.shape[0], CROP, CROP, 3)
+        result.shape = (images.shape[0], self._side, self._side, 3)
         return result
 
     def interpolate_on_device(self, start: DeviceView, end: DeviceView, steps: int, stream: int) -> DeviceArray:
-        """Generate images of ``steps`` features on the line from one to another: (steps, 227, 227, 3)."""
-        images = DeviceArray(self, (steps, CROP, CROP, 3), np.uint8, stream)
+        """Generate images of ``steps`` features on the line from one to another: (steps, side, side, 3)."""
+        images = DeviceArray(self, (steps, self._side, self._side, 3), np.uint8, stream)
         native_library.call(
             *("deepsim_interpolate_on_device", self.handle, start.address, end.address, steps),
             *(images.address, stream),
@@ -115,8 +122,8 @@ class NativeInverter:
     def reencode_on_device(
         self, images: DeviceView, iterations: int, keep: tuple[int, ...], stream: int
     ) -> DeviceArray:
-        """Re-encode images in memory of the GPU, in the order of ``stream``: (n, len(keep), 227, 227, 3)."""
-        kept = DeviceArray(self, (images.shape[0], len(keep), CROP, CROP, 3), np.uint8, stream)
+        """Re-encode images in memory of the GPU, in the order of ``stream``: (n, len(keep), side, side, 3)."""
+        kept = DeviceArray(self, (images.shape[0], len(keep), self._side, self._side, 3), np.uint8, stream)
         wanted = (ctypes.c_int32 * len(keep))(*keep)
         native_library.call(
             *("deepsim_reencode_on_device", self.handle, images.address, images.shape[0], iterations),

@@ -1,4 +1,4 @@
-"""Pixel conventions: what a network means by an image, and the crop between its output and the encoder's input."""
+"""Pixel conventions: what a network means by an image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-
-WARPED = 256  # photographs are warped to this square side, in pixels (paper, section 4)
-CROP = 227  # side of the encoders' input, cut centrally from a warped photograph or a generated image
 
 Pixels = NDArray[np.uint8]
 
@@ -51,14 +48,3 @@ class PixelConvention:
 CAFFE_PIXELS = PixelConvention("BGR", (104.0, 117.0, 123.0))
 # torchvision: RGB in 0-1, ImageNet mean and standard deviation; here in 0-255 units.
 IMAGENET_PIXELS = PixelConvention("RGB", (123.675, 116.28, 103.53), (1 / 58.395, 1 / 57.12, 1 / 57.375))
-
-
-def crop_offset(size: int) -> int:
-    """Return the offset of the central crop of side 227 in a square of side ``size``: 14 for 256, 6 for 240."""
-    return (size - CROP) // 2
-
-
-def crop(images: NDArray[Any]) -> NDArray[Any]:
-    """Cut the central 227x227 pixels from (N, S, S, C), without a copy."""
-    top, left = crop_offset(images.shape[1]), crop_offset(images.shape[2])
-    return images[:, top : top + CROP, left : left + CROP]

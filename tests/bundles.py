@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from deepsim.kernels.layers import Layer
 from deepsim.runtime.files import sha256
+from deepsim.runtime.generators import GeneratorSpec, generator_spec
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.manifest import FileRecord, Manifest
-from deepsim.runtime.networks import CAFFENET, EncoderSpec, GeneratorSpec, generator_spec
+from deepsim.runtime.networks import CAFFENET, EncoderSpec
 from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS
 
 Weights = dict[str, NDArray[np.float32]]
@@ -26,6 +28,7 @@ TINY_ENCODER = EncoderSpec(
         Layer("fc6", "fc", 6 * 14 * 14, 20, activation="relu"),
     ),
     CAFFE_PIXELS,
+    CAFFE_FRAMING,
 )
 TINY_GENERATOR = GeneratorSpec(
     "fc6",
@@ -44,7 +47,7 @@ TINY_GENERATOR = GeneratorSpec(
 )
 # The same in the conventions of the other encoder, with an output of 240 pixels and a tanh.
 TINY_RGB_ENCODER = EncoderSpec(
-    "tiny-rgb", (Layer("conv1", "conv", 3, 4, 11, 16, 2, activation="relu"),), IMAGENET_PIXELS
+    "tiny-rgb", (Layer("conv1", "conv", 3, 4, 11, 16, 2, activation="relu"),), IMAGENET_PIXELS, CAFFE_FRAMING
 )
 TINY_RGB_GENERATOR = GeneratorSpec(
     "conv1",
@@ -59,8 +62,14 @@ TINY_RGB_GENERATOR = GeneratorSpec(
 NETWORKS = {
     "tiny": (TINY_ENCODER, TINY_GENERATOR),
     "tiny-rgb": (TINY_RGB_ENCODER, TINY_RGB_GENERATOR),
-    "norm2": (EncoderSpec("caffenet", CAFFENET.up_to("norm2"), CAFFE_PIXELS), generator_spec("norm2")),
+    "norm2": (EncoderSpec("caffenet", CAFFENET.up_to("norm2"), CAFFE_PIXELS, CAFFE_FRAMING), generator_spec("norm2")),
 }
+
+
+def geometry_of(name: str) -> Geometry:
+    """Return the geometry of a network's bundle."""
+    encoder, generator = NETWORKS[name]
+    return Geometry.central(encoder.framing, generator.output_size)
 
 
 @cache
@@ -95,7 +104,7 @@ def write_bundle(folder: Path, name: str = "tiny") -> Path:
         {
             "weights.safetensors": save(prefixed),
             "encoder.onnx": encoder_onnx(encoder, encoder.layers[-1].name, encoder_weights),
-            "generator.onnx": generator_onnx(generator, generator_weights),
+            "generator.onnx": generator_onnx(generator, geometry_of(name), generator_weights),
             "README.md": b"# A bundle for tests\n",
         },
     )
@@ -105,7 +114,13 @@ def write_files(path: Path, name: str, contents: dict[str, bytes], **changes: ob
     """Write a bundle of these files, whatever they hold; ``changes`` replace fields of the manifest."""
     encoder, generator = NETWORKS[name]
     records = {file: FileRecord(len(data), sha256(data)) for file, data in contents.items()}
-    fields: dict[str, object] = {"name": name, "encoder": encoder, "generator": generator, "files": records}
+    fields: dict[str, object] = {
+        "name": name,
+        "geometry": geometry_of(name),
+        "encoder": encoder,
+        "generator": generator,
+        "files": records,
+    }
     for file, data in contents.items():
         (path / file).parent.mkdir(parents=True, exist_ok=True)
         (path / file).write_bytes(data)

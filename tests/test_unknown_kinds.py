@@ -13,9 +13,10 @@ from deepsim.kernels import reference
 from deepsim.kernels.activations import ACTIVATIONS, Activation, UnknownLayerError
 from deepsim.kernels.layers import KINDS, Layer, macs, shapes
 from deepsim.runtime.errors import BundleError
+from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.manifest import Manifest, _canonical
 from deepsim.runtime.native_library import Options, call
-from deepsim.runtime.networks import CAFFENET, GeneratorSpec
+from deepsim.runtime.networks import CAFFENET
 from tests.bundles import write_bundle
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.networks import encoder_spec, generator_spec
+from deepsim.runtime.generators import generator_spec
+from deepsim.runtime.networks import encoder_spec
 
 Normalisation = Literal["paper", "release"]
 Precision = Literal["fp32", "bf16", "fp16"]

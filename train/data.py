@@ -1,8 +1,9 @@
 """Training and validation images: sources of photographs, and batches that are a pure function of their position.
 
-The rule is the paper's (section 4): a photograph is warped to 256x256; training takes a random 227x227 crop of it,
-validation the central one. Which image, crop and mirror a batch holds depends on (seed, step, rank, world size) alone,
-so a resumed run continues with the very bytes that an uninterrupted one would have seen.
+A photograph is resized as the encoder's framing says (the paper's rule, section 4: warped to 256x256); training takes
+a random square of it (227x227), validation the central one. Which image, square and mirror a batch holds depends on
+(seed, step, rank, world size) alone, so a resumed run continues with the very bytes that an uninterrupted one would
+have seen.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deepsim.runtime.errors import DataError, UsageError, missing_extra
-from deepsim.runtime.images import warp
-from deepsim.runtime.pixels import CROP, WARPED, Pixels, crop_offset
+from deepsim.runtime.geometry import Framing
+from deepsim.runtime.images import central, resize
+from deepsim.runtime.pixels import Pixels
 from deepsim.train.sources import DeadLeavesSource, FolderSource, MixedSource, Source, scan
 from deepsim.train.workers import Sample, Skipped, make_batches
 
@@ -44,6 +46,7 @@ _ORDER, _CROP = 1, 2  # name the two families of random generators, so that no t
 
 def batches(
     source: Source,
+    framing: Framing,
     batch: int,
     seed: int,
     start_step: int,
@@ -53,25 +56,25 @@ def batches(
     world_size: int = 1,
     workers: int = 0,
 ) -> Iterator[Tensor]:
-    """Yield uint8 RGB batches (batch, 227, 227, 3) for step ``start_step``, ``start_step + 1``, ... without end.
+    """Yield uint8 RGB batches (batch, side, side, 3) for step ``start_step``, ``start_step + 1``, ... without end.
 
     Step s takes the samples ``s * batch * world_size`` onwards of an endless sequence of epochs, each a permutation of
     the source by (seed, epoch); rank r takes the r-th ``batch`` of them. Crop, mirror and zoom of a sample come from
     (seed, epoch, index), so neither ``workers`` (processes) nor ``start_step`` changes a byte of any step.
 
     With ``mirror`` half of the samples are flipped left to right. ``zoom`` in 0-1 is the share of samples for which,
-    before the warp, a random region of the photograph is taken (see :func:`random_region`); 0 is the paper's rule.
+    before it is resized, a random region of the photograph is taken (see :func:`random_region`); 0 is the paper's rule.
     Unreadable files are skipped by name and replaced by the next readable one of the same source.
     Raises UsageError for figures out of range; DataError when over 1 % of a source (and over one file) is unreadable;
     DeviceError when a worker cannot be started or dies.
     """
-    plan = _Plan(source, seed, mirror, zoom)
+    plan = _Plan(source, framing, seed, mirror, zoom)
     _check_plan(plan, batch, start_step, rank, world_size)
     return _load(plan, _Positions(len(source), batch, seed, start_step, rank, world_size), workers)
 
 
-def validation_batch(source: Source, count: int) -> Tensor:
-    """Return the central crops of the first ``count`` readable images: uint8 RGB (count, 227, 227, 3).
+def validation_batch(source: Source, count: int, framing: Framing) -> Tensor:
+    """Return the central crops of the first ``count`` readable images: uint8 RGB (count, side, side, 3).
 
     Raises DataError when the source has fewer, or when too many are unreadable.
     """
@@ -79,21 +82,21 @@ def validation_batch(source: Source, count: int) -> Tensor:
     for index in range(len(source)):
         if len(images) == count:
             break
-        images += _central(source, index)
+        images += _central(source, index, framing)
     if len(images) < count:
         raise DataError(f"validation images: {len(images)} readable, expected {count}. Add images or ask for fewer.")
-    return torch.from_numpy(np.stack(images) if images else np.empty((0, CROP, CROP, 3), np.uint8))
+    return torch.from_numpy(np.stack(images) if images else np.empty((0, framing.side, framing.side, 3), np.uint8))
 
 
-def mean_image(source: Source, limit: int = 1000) -> NDArray[np.float32]:
-    """Average the central crops of up to ``limit`` images, evenly spread: float32 RGB (227, 227, 3), 0-255.
+def mean_image(source: Source, framing: Framing, limit: int = 1000) -> NDArray[np.float32]:
+    """Average the central crops of up to ``limit`` images, evenly spread: float32 RGB (side, side, 3), 0-255.
 
     Raises DataError when none is readable, or too many are not.
     """
     count = min(limit, len(source))
-    total, met = np.zeros((CROP, CROP, 3), np.float64), 0
+    total, met = np.zeros((framing.side, framing.side, 3), np.float64), 0
     for number in tqdm(range(count), "mean image", unit="image", disable=None, leave=False, delay=2):
-        for image in _central(source, number * len(source) // count):
+        for image in _central(source, number * len(source) // count, framing):
             total += image
             met += 1
     if met == 0:
@@ -101,14 +104,14 @@ def mean_image(source: Source, limit: int = 1000) -> NDArray[np.float32]:
     return (total / met).astype(np.float32)
 
 
-def random_region(photo: Pixels, rng: np.random.Generator) -> Pixels:
+def random_region(photo: Pixels, rng: np.random.Generator, size: int) -> Pixels:
     """Cut a random rectangle of 0.25 to 1 of the photograph's area, its sides' ratio 3:4 to 4:3, as a view.
 
-    A small photograph gives larger parts, so that no region has fewer pixels than the 256x256 that it is warped to
-    (where the photograph itself has as many): zooming never adds blur. A 256x256 image stays as it is.
+    A small photograph gives larger parts, so that no region has fewer pixels than the ``size`` x ``size`` that it is
+    resized to (where the photograph itself has as many): zooming never adds blur. An image of that size stays as it is.
     """
     height, width = photo.shape[:2]
-    smallest = min(1.0, max(0.25, WARPED**2 / (height * width)))
+    smallest = min(1.0, max(0.25, size**2 / (height * width)))
     area = rng.uniform(smallest, 1) * height * width
     ratio = float(np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3))))
     if smallest == 1.0:
@@ -124,12 +127,13 @@ class _Plan:
     """Makes the training crop of one (epoch, index)."""
 
     source: Source
+    framing: Framing
     seed: int
     mirror: bool
     zoom: float
 
     def fill(self, samples: Sequence[Sample], pixels: Pixels, begin: Callable[[int], None]) -> Skipped:
-        """Make the crops of a batch in ``pixels`` (B, 227, 227, 3); return what was unreadable on the way.
+        """Make the crops of a batch in ``pixels`` (B, side, side, 3); return what was unreadable on the way.
 
         That is (index of the sample, index in its part, reason). ``begin`` is told of each image before it is read.
         """
@@ -142,10 +146,13 @@ class _Plan:
     def _make(self, epoch: int, image: int, crop: Pixels) -> Skipped:
         rng = np.random.default_rng([_CROP, self.seed, epoch, image])
         zoomed, flipped = rng.uniform() < self.zoom, rng.uniform() < 0.5
-        top, left = (int(offset) for offset in rng.integers(WARPED - CROP + 1, size=2))
+        framing, side = self.framing, self.framing.side
+        top, left = (int(offset) for offset in rng.integers(framing.size - side + 1, size=2))
         photo, skipped = _readable(self.source, image)
-        warped = warp(random_region(photo, rng) if zoomed else photo)
-        pixels = warped[top : top + CROP, left : left + CROP]
+        resized = resize(random_region(photo, rng, framing.size) if zoomed else photo, framing)
+        if framing.resize == "shorter":  # the longer side leaves more room
+            top, left = (int(rng.integers(extent - side + 1)) for extent in resized.shape[:2])
+        pixels = resized[top : top + side, left : left + side]
         crop[:] = pixels[:, ::-1] if self.mirror and flipped else pixels
         return skipped
 
@@ -174,7 +181,7 @@ class _Positions:
 
 
 def _load(plan: _Plan, positions: _Positions, workers: int) -> Iterator[Tensor]:
-    shape = (positions.batch, CROP, CROP, 3)
+    shape = (positions.batch, plan.framing.side, plan.framing.side, 3)
     for pixels, skipped in make_batches(plan.fill, positions.batches(), shape, workers, plan.source.name):
         for index, inner, reason in skipped:
             plan.source.locate(index)[0].skip(inner, reason)
@@ -200,12 +207,11 @@ def _readable(source: Source, index: int) -> tuple[Pixels, Skipped]:
     return np.zeros((1, 1, 3), np.uint8), skipped
 
 
-def _central(source: Source, index: int) -> list[Pixels]:
+def _central(source: Source, index: int, framing: Framing) -> list[Pixels]:
     """Return the central crop of an image, or nothing when it is unreadable."""
     part, inner = source.locate(index)
-    start = crop_offset(WARPED)
     try:
-        return [] if inner in part.bad else [part.read(inner)[start : start + CROP, start : start + CROP]]
+        return [] if inner in part.bad else [central(resize(part.photo(inner), framing), framing)]
     except DataError as error:
         part.skip(inner, str(error))
         return []

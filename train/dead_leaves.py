@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from deepsim.runtime.pixels import WARPED, Pixels
+from deepsim.runtime.pixels import Pixels
 
 _Floats: TypeAlias = NDArray[np.float64]
 _Field: TypeAlias = NDArray[np.float32]  # (256, 256)
 
+SIDE = 256  # pixels of a picture
 _SCALE = 2  # outlines are drawn at twice the size and averaged down, against jagged edges
 _VERTICES = 28
 _RADII = (3.5, 140.0)  # pixels
@@ -27,7 +28,7 @@ _MEAN = np.array([0.485, 0.456, 0.406])
 _AXES = np.array([[0.5675, 0.7192, 0.4009], [0.5808, -0.0045, -0.8140], [0.5836, -0.6948, 0.4203]])
 _DEVIATIONS = np.array([0.466, 0.137, 0.067])
 
-_COLUMNS, _ROWS = np.meshgrid(*[np.linspace(-1, 1, WARPED, dtype=np.float32)] * 2)
+_COLUMNS, _ROWS = np.meshgrid(*[np.linspace(-1, 1, SIDE, dtype=np.float32)] * 2)
 
 
 def dead_leaves(seed: int, index: int) -> Pixels:
@@ -46,14 +47,14 @@ def _radii(rng: np.random.Generator) -> _Floats:
     power = rng.uniform(0.6, 1.9)
     low, high = _RADII[0] ** -power, _RADII[1] ** -power
     radii: _Floats = (low - rng.uniform(size=900) * (low - high)) ** (-1 / power)  # its distribution, inverted
-    covered = np.cumsum(2.0 * radii**2) / WARPED**2
+    covered = np.cumsum(2.0 * radii**2) / SIDE**2
     radii = radii[: int(np.searchsorted(covered, _COVERINGS)) + 1]
-    ground = rng.uniform(0.5, 1.2, size=12) * WARPED  # lies below all others
+    ground = rng.uniform(0.5, 1.2, size=12) * SIDE  # lies below all others
     return np.concatenate([ground, radii])
 
 
 def _draw_shapes(outlines: _Floats) -> NDArray[np.int32]:
-    canvas = Image.new("I", (_SCALE * WARPED, _SCALE * WARPED), 0)
+    canvas = Image.new("I", (_SCALE * SIDE, _SCALE * SIDE), 0)
     draw = ImageDraw.Draw(canvas)
     for number, outline in enumerate((outlines * _SCALE).reshape(len(outlines), -1).tolist()):
         draw.polygon(outline, fill=number)
@@ -73,7 +74,7 @@ def _outlines(rng: np.random.Generator, radii: _Floats) -> _Floats:
     x, y = np.cos(angles) * reach, np.sin(angles) * reach * squeeze
     turn = rng.uniform(0, 2 * np.pi, size=(leaves, 1))
     turned = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)], axis=-1)
-    return turned + rng.uniform(-0.15, 1.15, size=(leaves, 1, 2)) * WARPED
+    return turned + rng.uniform(-0.15, 1.15, size=(leaves, 1, 2)) * SIDE
 
 
 def _corners(rng: np.random.Generator, angles: _Floats) -> _Floats:
@@ -111,10 +112,10 @@ def _shading(rng: np.random.Generator, leaves: int, which: NDArray[np.int32]) ->
 
 def _clouds(rng: np.random.Generator) -> _Field:
     """Return (256, 256) noise of unit variance with a spectrum near 1/f: octaves of enlarged white noise."""
-    total: _Field = np.zeros((WARPED, WARPED), np.float32)
+    total: _Field = np.zeros((SIDE, SIDE), np.float32)
     for cells in (4, 8, 16, 32, 64, 128, 256):
         noise = Image.fromarray(rng.standard_normal((cells, cells), np.float32))
-        total += np.asarray(noise.resize((WARPED, WARPED), Image.Resampling.BILINEAR))
+        total += np.asarray(noise.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
     total /= total.std()
     return total
 

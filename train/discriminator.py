@@ -1,4 +1,4 @@
-"""The discriminator: does this 227x227 image come from the data or from the generator?"""
+"""The discriminator: does this image come from the data or from the generator?"""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import math
 import torch
 from torch import Tensor, nn
 
+from deepsim.runtime.errors import UsageError
+
 REAL, FAKE = 0, 1  # labels of the 2-way softmax (release)
 _CONVOLUTIONS = ((32, 7, 4), (64, 5, 1), (128, 3, 2), (256, 3, 1), (256, 3, 2))  # channels, kernel, stride; no padding
 
 
 class Discriminator(nn.Module):
-    """Score images (N, 3, 227, 227), mean-subtracted BGR in 0-255 units, with two logits each: (N, 2), real first.
+    """Score images (N, 3, side, side), mean-subtracted BGR in 0-255 units, with two logits each: (N, 2), real first.
 
-    Dosovitskiy & Brox 2016, section 3 and supplement: five convolutions with ReLU (227 > 56 > 52 > 25 > 23 > 11),
-    global average pooling, dropout 0.5. Unconditional (``feature_size`` None): fc 256, ReLU, dropout, fc 2.
-    Conditional, as in the release: the inverted feature, flattened to (N, feature_size), passes fc 1024 and fc 512
-    with ReLU and joins the 256 pooled values; then dropout, fc 512, ReLU, dropout, fc 2. ``width`` scales all hidden
-    sizes.
+    Dosovitskiy & Brox 2016, section 3 and supplement: five convolutions with ReLU (227 > 56 > 52 > 25 > 23 > 11; other
+    sides pass the same ones), global average pooling, dropout 0.5. Unconditional (``feature_size`` None): fc 256, ReLU,
+    dropout, fc 2. Conditional, as in the release: the inverted feature, flattened to (N, feature_size), passes fc 1024
+    and fc 512 with ReLU and joins the 256 pooled values; then dropout, fc 512, ReLU, dropout, fc 2. ``width`` scales
+    all hidden sizes.
     """
 
     def __init__(self, feature_size: int | None = None, width: float = 1.0) -> None:
@@ -54,6 +56,15 @@ class Discriminator(nn.Module):
             pooled = torch.cat((pooled, self.condition(features)), 1)
         logits: Tensor = self.classify(pooled)
         return logits
+
+
+def check_side(side: int) -> None:
+    """Raise UsageError when images of so many pixels are too small for the convolutions."""
+    least = 1
+    for _, kernel, stride in reversed(_CONVOLUTIONS):
+        least = (least - 1) * stride + kernel
+    if side < least:
+        raise UsageError(f"discriminator: images of {side} pixels, expected {least} or more. Pass --lambda-adv 0.")
 
 
 def initialise_discriminator(discriminator: Discriminator, rng: torch.Generator) -> None:

@@ -36,7 +36,7 @@ from deepsim.train.data import Source, batches, mean_image, scan, validation_bat
 from deepsim.train.distributed import World, lost_peers
 from deepsim.train.held_out import DATA, PREVIEW, read_record
 from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
-from deepsim.train.networks import central_crop, to_image_space, to_pixels
+from deepsim.train.networks import scored, to_image_space, to_pixels
 from deepsim.train.signals import Signals
 from deepsim.train.step import train_step
 from deepsim.train.telemetry import Telemetry
@@ -102,7 +102,7 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     start, best = _resume(run, models)
     _require_newest(run, start)
     scan(run.source)
-    photos = validation_batch(run.validation, min(PREVIEW, len(run.validation))).numpy()
+    photos = validation_batch(run.validation, min(PREVIEW, len(run.validation)), models.geometry.framing).numpy()
     best = _best_of_same(photos, saved, best)
     if run.world.is_main:
         _write_static_files(config, run, models, photos)
@@ -209,6 +209,7 @@ class _Progress:
         config, world = self.models.config, self.run.world
         return batches(
             self.run.source,
+            self.models.geometry.framing,
             config.batch // world.size,
             config.seed,
             self.step,
@@ -297,11 +298,11 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 @torch.no_grad()
 def reconstruct(models: Models, photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Encode and decode uint8 RGB photographs (N, 227, 227, 3) with the networks as they are now."""
+    """Encode and decode uint8 RGB photographs (N, side, side, 3) with the networks as they are now."""
     images = to_image_space(torch.from_numpy(photos).to(models.device))
     features, _ = models.targets(images)
     with models.autocast():
-        decoded = central_crop(models.generator.module(features))
+        decoded = scored(models.generator.module(features), models.geometry)
     pixels: NDArray[np.uint8] = to_pixels(decoded).cpu().numpy()
     return pixels
 
@@ -354,4 +355,7 @@ def _write_static_files(config: TrainConfig, run: Run, models: Models, photos: N
     if models.comparator is not None and models.comparator is not models.encoder:
         write_weights(run.folder / COMPARATOR, models.comparator.state_dict())
     if not (run.folder / "mean_image.png").exists():
-        save_png(np.rint(mean_image(run.source, limit=300)).astype(np.uint8), run.folder / "mean_image.png")
+        save_png(
+            np.rint(mean_image(run.source, models.geometry.framing, limit=300)).astype(np.uint8),
+            run.folder / "mean_image.png",
+        )

@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from deepsim.runtime.networks import encoder_spec, generator_spec
+from deepsim.runtime.generators import generator_spec
+from deepsim.runtime.geometry import Geometry
+from deepsim.runtime.networks import encoder_spec
 from deepsim.train.config import TrainConfig
-from deepsim.train.discriminator import Discriminator, initialise_discriminator
+from deepsim.train.discriminator import Discriminator, check_side, initialise_discriminator
 from deepsim.train.distributed import World
 from deepsim.train.encoders import load_encoder, random_encoder
 from deepsim.train.networks import Encoder, Generator, initialise_generator
@@ -61,6 +63,12 @@ class Models:
     pausing: Pausing
     time_share: float = 0.0
 
+    @property
+    def geometry(self) -> Geometry:
+        """Return where photographs and generated images lie to each other."""
+        spec = cast(Generator, self.generator.module).spec
+        return Geometry.central(self.encoder.framing, spec.output_size)
+
     def autocast(self) -> torch.autocast:
         """Return the context that the networks run in."""
         dtype = AUTOCAST[self.config.precision]
@@ -68,7 +76,7 @@ class Models:
 
     @torch.no_grad()
     def targets(self, real: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the inverted features and the comparator's features of real images (N, 3, 227, 227)."""
+        """Return the inverted features and the comparator's features of real images (N, 3, side, side)."""
         config = self.config
         with self.autocast():
             if self.comparator is self.encoder:
@@ -96,6 +104,7 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
     initialise_generator(generator, torch.Generator().manual_seed(config.seed))
     discriminator = None
     if config.lambda_adv > 0:
+        check_side(encoder.framing.side)
         module = Discriminator(math.prod(spec.input_shape) if config.conditional else None, config.width)
         initialise_discriminator(module, torch.Generator().manual_seed(config.seed + 1))
         discriminator = _player(module, config, device, world)

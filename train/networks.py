@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from deepsim.kernels.activations import LRELU_SLOPE, refuse_activation
 from deepsim.kernels.layers import Layer, refuse_kind
 from deepsim.kernels.torch_layers import apply_layer
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
-from deepsim.runtime.pixels import CAFFE_PIXELS, CROP, crop_offset
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import Framing, Geometry
+from deepsim.runtime.networks import EncoderSpec
+from deepsim.runtime.pixels import CAFFE_PIXELS
 
 
 class LayerWeights(nn.Module):
@@ -59,8 +61,8 @@ class LayerStack(nn.Module):
 class Generator(LayerStack):
     """Turn features into images: (N, *spec.input_shape) -> (N, 3, S, S), mean-subtracted BGR in 0-255 units.
 
-    Architecture: Dosovitskiy & Brox 2016, Table 1 and supplement. The outer ring of the output beyond the central
-    227x227 pixels never receives a loss; see :func:`central_crop`.
+    Architecture: Dosovitskiy & Brox 2016, Table 1 and supplement. The outer ring of the output never
+    receives a loss; see :func:`scored`.
     """
 
     def __init__(self, spec: GeneratorSpec) -> None:
@@ -69,7 +71,7 @@ class Generator(LayerStack):
 
 
 class Encoder(LayerStack):
-    """Compute features of images: (N, 3, 227, 227) mean-subtracted BGR in 0-255 units -> (N, C, H, W) or (N, C).
+    """Compute features of images: (N, 3, side, side) mean-subtracted BGR in 0-255 units -> (N, C, H, W) or (N, C).
 
     The generators' image space is also every encoder's input here; an encoder with another pixel convention
     (torchvision's AlexNet) converts inside. Weights are frozen.
@@ -87,6 +89,11 @@ class Encoder(LayerStack):
         offset = (caffe if spec.pixels.order == "BGR" else caffe.flip(0)) - own
         self.register_buffer("pixel_scale", scale.view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_offset", offset.view(3, 1, 1), persistent=False)
+
+    @property
+    def framing(self) -> Framing:
+        """Return how photographs become this encoder's input."""
+        return self.spec.framing
 
     def features(self, images: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
         """Return the outputs of the named layers from one pass that stops after the last of them."""
@@ -111,10 +118,10 @@ class Encoder(LayerStack):
         return (ordered + self.pixel_offset) * self.pixel_scale
 
 
-def central_crop(images: Tensor) -> Tensor:
-    """Cut the central 227x227 pixels of (N, 3, S, S): offset 14 for S = 256, 6 for 240 (paper, section 4)."""
-    offset = crop_offset(images.shape[-1])
-    return images[..., offset : offset + CROP, offset : offset + CROP]
+def scored(images: Tensor, geometry: Geometry) -> Tensor:
+    """Cut what the losses score out of whole generated images (N, 3, S, S): (N, 3, side, side) (paper, section 4)."""
+    end = geometry.offset + geometry.side
+    return images[..., geometry.offset : end, geometry.offset : end]
 
 
 def to_image_space(photos: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deepsim.runtime.errors import DataError
-from deepsim.runtime.images import find_images, image_size, read_image, warp
+from deepsim.runtime.images import find_images, image_size, read_image
 from deepsim.runtime.pixels import Pixels
 from deepsim.train.dead_leaves import dead_leaves
 
@@ -65,10 +65,6 @@ class Source(ABC):
             self._room -= image.nbytes
             self._cache[index] = image
         return image
-
-    def read(self, index: int) -> Pixels:
-        """Return the image warped to uint8 RGB (256, 256, 3). Raises DataError when its file is unusable."""
-        return warp(self.photo(index))
 
     def skip(self, index: int, reason: str) -> None:
         """Note an image as unreadable, with one warning line the first time.

@@ -18,7 +18,7 @@ from deepsim.train.losses import (
     real_loss,
 )
 from deepsim.train.models import Models, Player
-from deepsim.train.networks import central_crop, to_image_space
+from deepsim.train.networks import scored, to_image_space
 from deepsim.train.optimizers import learning_rate, set_learning_rate
 
 
@@ -34,7 +34,7 @@ class StepLosses:
 
 
 def train_step(models: Models, photos: Tensor) -> StepLosses:
-    """Make one update of every network that is not paused, on uint8 RGB photographs (N, 227, 227, 3).
+    """Make one update of every network that is not paused, on uint8 RGB photographs (N, side, side, 3).
 
     Raises NumericError before any weight changes when a loss or a gradient is not finite.
     """
@@ -43,7 +43,7 @@ def train_step(models: Models, photos: Tensor) -> StepLosses:
         real = real.contiguous(memory_format=torch.channels_last)
     features, real_features = models.targets(real)
     with models.autocast():
-        fake = central_crop(models.generator.call(features))
+        fake = scored(models.generator.call(features), models.geometry)
     judged = _discriminator_step(models, real, fake.detach(), features)
     losses = _generator_step(models, real, fake, features, real_features)
     adversarial = losses.get("adversarial_loss")

@@ -66,7 +66,7 @@ class Telemetry:
         self._bar.update()
 
     def grid(self, step: int, photos: NDArray[np.uint8], images: NDArray[np.uint8]) -> None:
-        """Save photographs (N, 227, 227, 3) above their reconstructions as ``images/step-<step>.png``."""
+        """Save photographs (N, side, side, 3) above their reconstructions as ``images/step-<step>.png``."""
         rows = [np.concatenate(list(batch), axis=1) for batch in (photos, images)]
         picture = np.concatenate(rows, axis=0)
         save_png(picture, self.run / "images" / f"step-{step:08d}.png")

@@ -38,7 +38,8 @@ from benchmarks.gpu.plan import Plan
 from deepsim.export.sources import random_source
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
-from deepsim.runtime.networks import CAFFENET, invertible_layers
+from deepsim.runtime.generators import released_layers
+from deepsim.runtime.networks import CAFFENET
 from deepsim.runtime.os_errors import disk_errors
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
@@ -168,7 +169,7 @@ def sizes_of(text: str) -> tuple[int, ...]:
 
 def layers_of(text: str) -> tuple[str, ...]:
     """Read names of layers that CaffeNet has a generator for. Raises UsageError."""
-    valid = invertible_layers(CAFFENET)
+    valid = released_layers(CAFFENET)
     names = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
     unknown = [name for name in names if name not in valid]
     if unknown:

@@ -24,7 +24,8 @@ from deepsim.export.calibration import calibration_images
 from deepsim.export.sources import Source
 from deepsim.kernels.layers import Layer
 from deepsim.kernels.torch_layers import apply_layer
-from deepsim.runtime.pixels import CROP, Pixels, crop, crop_offset
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
+from deepsim.runtime.pixels import Pixels
 
 DISTINCT = 8  # images of a batch that differ; the others repeat them
 TIMES_TORCH = 2.0  # how large an error may be beside that of PyTorch's fp16
@@ -126,8 +127,8 @@ def contradictions(gpu: Gpu, bundle: Path, batches: Iterable[int], kernels: str 
                 if not _same_bits(results.setdefault(what, result), result):
                     found.append(f"{what} at batch {batch}: part of the output was not written")
         whole = ours.whole_images(features)
-        start = crop_offset(whole.shape[1])
-        middle = whole[:, start : start + CROP, start : start + CROP].contiguous()
+        start = Geometry.central(CAFFE_FRAMING, whole.shape[1]).offset
+        middle = whole[:, start : start + CAFFE_FRAMING.side, start : start + CAFFE_FRAMING.side].contiguous()
         if not _same_bits(middle, results["decode"]):
             found.append(f"decode at batch {batch}: the crop differs from the middle of the whole image")
         if not _same_bits(results["reencode"], results["decode"]):
@@ -225,8 +226,9 @@ def _levels(source: Source, image: Tensor) -> NDArray[np.int16]:
     """Return the central pixels of images that a generator without its last activation gave, as grey levels."""
     last = source.generator.layers[-1].activation
     values = 255 * image.tanh() if last == "tanh255" else image
-    pixels = crop(source.generator.pixels.to_pixels(values.cpu().numpy()))
-    assert pixels.shape[1] == CROP
+    whole = source.generator.pixels.to_pixels(values.cpu().numpy())
+    pixels = Geometry.central(CAFFE_FRAMING, whole.shape[1]).crop(whole)
+    assert pixels.shape[1] == CAFFE_FRAMING.side
     return pixels.astype(np.int16)
 
 

@@ -23,8 +23,9 @@ from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library
 from deepsim.runtime.backends import cuda
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
-from deepsim.runtime.pixels import CROP
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import CAFFE_FRAMING
+from deepsim.runtime.networks import EncoderSpec
 
 WAY_OUT = 16  # channels of the generator that a bundle needs and that nobody runs
 
@@ -49,13 +50,13 @@ class Ours:
         generator = Bundle.open(bundle).manifest.generator
         self._features, self._image = generator.input_shape, shapes(generator.layers, generator.input_shape)[-1]
         with _environment(environment_of(kernels, serial)):
-            self._inverter = cuda.create(Bundle.open(bundle), "cuda:0", max_batch, precision)
+            self._inverter = cuda.CudaBackend(Bundle.open(bundle), "cuda:0", max_batch, cuda.Options(precision))
 
     def output(self, what: str, count: int) -> Tensor:
         """Take memory for what "encode", "decode" or "reencode" gives for ``count`` images."""
         if what == "encode":
             return self._gpu.empty((count, *self._features), torch.float32)
-        return self._gpu.empty((count, CROP, CROP, 3), torch.uint8)
+        return self._gpu.empty((count, CAFFE_FRAMING.side, CAFFE_FRAMING.side, 3), torch.uint8)
 
     def call(self, what: str, argument: Tensor, out: Tensor, iterations: int = 1) -> Call:
         """Return a call that fills ``out``: features of images, images of features, the last of ``iterations``."""
@@ -108,7 +109,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 def write_beginning(path: Path, source: Source, layers: tuple[Layer, ...]) -> Path:
     """Write a bundle whose encoder is ``layers``, the first of encoder and generator in one, from pixels on."""
-    encoder = EncoderSpec("beginning", layers, source.encoder.pixels)
+    encoder = EncoderSpec("beginning", layers, source.encoder.pixels, source.encoder.framing)
     shape = shapes(layers, encoder.input_shape)[-1]
     generator = GeneratorSpec(layers[-1].name, shape, way_out(shape), source.generator.pixels)
     own = {f"{layer.name}.{kind}" for layer in layers for kind in ("weight", "bias")}
@@ -132,8 +133,8 @@ def way_out(shape: Shape) -> tuple[Layer, ...]:
         layers += [Layer("out_fc", "fc", shape[0], 16 * WAY_OUT), Layer("out_4x4", "reshape", shape=(WAY_OUT, 4, 4))]
         shape = (WAY_OUT, 4, 4)
     channels, side = shape[0], shape[1]
-    while 2 * side < CROP:
+    while 2 * side < CAFFE_FRAMING.side:
         layers.append(Layer(f"out_{side}", "deconv", channels, WAY_OUT, 4, 2, 1))
         channels, side = WAY_OUT, 2 * side
     last = Layer("out", "conv", channels, 3, 3, 1, 1)
-    return (*layers, last if side >= CROP else Layer("out", "deconv", channels, 3, 4, 2, 1))
+    return (*layers, last if side >= CAFFE_FRAMING.side else Layer("out", "deconv", channels, 3, 4, 2, 1))

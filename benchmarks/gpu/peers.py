@@ -18,7 +18,8 @@ from deepsim.kernels.layers import Layer
 from deepsim.kernels.torch_layers import apply_layer
 from deepsim.runtime.backends.onnxruntime import vendor_errors
 from deepsim.runtime.errors import DeviceError
-from deepsim.runtime.pixels import CROP, PixelConvention, crop_offset
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
+from deepsim.runtime.pixels import PixelConvention
 
 
 class TorchLayers(nn.Module):
@@ -79,8 +80,8 @@ class TorchForm:
     def _decode(self, features: Tensor) -> Tensor:
         """Return uint8 (n, 227, 227, 3) of fp32 features."""
         image: Tensor = self._generator(features.half())
-        start = crop_offset(image.shape[-1])
-        image = image[:, :, start : start + CROP, start : start + CROP].permute(0, 2, 3, 1)
+        start = Geometry.central(CAFFE_FRAMING, image.shape[-1]).offset
+        image = image[:, :, start : start + CAFFE_FRAMING.side, start : start + CAFFE_FRAMING.side].permute(0, 2, 3, 1)
         rounded = (image.float() / self._out.scale + self._out.mean).round().clamp(0, 255).byte()
         return (rounded.flip(-1) if self._out.reversed else rounded).contiguous()
 
@@ -128,7 +129,7 @@ class OnnxRuntimeForm:
         options = {"cudnn_conv_algo_search": "EXHAUSTIVE", "user_compute_stream": str(gpu.stream)}
         chosen = [(gpu.provider, options if gpu.provider == CUDA_PROVIDER else {})]
         encoder = encoder_onnx(source.encoder, source.layer, source.encoder_weights, "fp16")
-        generator = generator_onnx(source.generator, source.generator_weights, "fp16")
+        generator = generator_onnx(source.generator, source.geometry, source.generator_weights, "fp16")
         with vendor_errors("onnxruntime"):
             self._sessions = {
                 name: onnxruntime.InferenceSession(graph, providers=chosen, enable_fallback=0)
@@ -144,7 +145,7 @@ class OnnxRuntimeForm:
     def call(self, what: str, argument: Tensor, iterations: int = 1) -> Call:
         """Return a call as :meth:`TorchForm.call` does."""
         count = len(argument)
-        images = self._gpu.empty((count, CROP, CROP, 3), torch.uint8)
+        images = self._gpu.empty((count, CAFFE_FRAMING.side, CAFFE_FRAMING.side, 3), torch.uint8)
         features = self._gpu.empty((count, *self._features), torch.float32)
         if what == "encode":
             runs, result = [self._bound("encode", argument, features)], features

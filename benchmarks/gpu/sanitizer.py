@@ -105,7 +105,7 @@ def main() -> None:
     batches = [int(size) for size in sys.argv[2:]]
     inverter = Inverter(sys.argv[1], "cuda", 0, max_batch=max(batches))
     for batch in batches:
-        photos = photographs(batch)
+        photos = photographs(batch, inverter.image_size)
         for _ in range(3):  # as it is, recorded, replayed
             features = inverter.encode(photos)
             for full in (False, True):

@@ -9,7 +9,7 @@ from math import prod
 from deepsim.kernels.layers import Layer, Shape, macs, parameters, shapes
 from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeviceError
-from deepsim.runtime.pixels import CROP, crop_offset
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 
 HALF, SINGLE, BYTE = 2, 4, 1  # bytes of an activation or weight, of a feature, of a pixel's channel
 
@@ -109,8 +109,8 @@ def encoder_steps(layers: Sequence[Layer], input_shape: Shape) -> list[Step]:
 def generator_steps(layers: Sequence[Layer], input_shape: Shape) -> list[Step]:
     """Cut a generator, from fp32 features to uint8 pixels: what the crop needs of every layer, and no more."""
     steps = steps_of(layers, input_shape, SINGLE, BYTE)
-    start = crop_offset(steps[-1].output_shape[-1])
-    pixels = range(start, start + CROP)  # rows and columns alike
+    start = Geometry.central(CAFFE_FRAMING, steps[-1].output_shape[-1]).offset
+    pixels = range(start, start + CAFFE_FRAMING.side)  # rows and columns alike
     for at, step in reversed(list(enumerate(steps))):
         share = _share(pixels, step.output_shape)
         for layer, shape in zip(reversed(step.layers), reversed(_input_shapes(step)), strict=True):

@@ -1,24 +1,23 @@
 """What can run a bundle: one module per backend, all with the same functions, and the registry that names them.
 
-A backend module has ``reason_unavailable(device)`` and ``create(bundle, device, max_batch)`` and imports its packages
-inside these only. ``"auto"`` takes the first usable of :data:`AUTO_ORDER`, and says on the logger "deepsim" which it
+A backend module has ``reason_unavailable(device)``, ``create(bundle, device, max_batch, options)`` and the type
+``Options`` of its options, and imports its packages inside the functions only. It hands out sessions (see
+:mod:`deepsim.runtime.backends.sessions`). An encoder that is a graph is run by ONNX Runtime, whatever the backend.
+``"auto"`` takes the first usable of :data:`AUTO_ORDER`, and says on the logger "deepsim" which it
 left out.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from deepsim.runtime.backends import cpu
+from deepsim.runtime.backends.sessions import Sessions, TwoSessions
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.errors import DeviceError, UsageError
-from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.errors import DeepsimError, DeviceError, UsageError
 
 _log = logging.getLogger("deepsim")
 
@@ -33,42 +32,16 @@ _FOLDER = Path(__file__).resolve().parents[2]  # where deepsim was imported from
 BACKENDS = tuple(sorted((*_MODULES, *_PLANNED)))
 
 
-class Backend(Protocol):
-    """Runs one bundle on one device; safe to call from several threads at once.
-
-    Images are C-contiguous uint8 RGB (n, 227, 227, 3), features C-contiguous finite float32 (n, *feature_shape), with
-    1 <= n <= max_batch: the Inverter checks, converts and chunks. Every method raises DeviceError when the device
-    fails and OutOfMemory when it has too little memory, and stays usable.
-    """
-
-    name: str
-    device: str
-
-    def encode(self, images: Pixels) -> NDArray[np.float32]:
-        """Compute the features of images, float32 (n, *feature_shape)."""
-        ...
-
-    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
-        """Generate images from features: uint8 (n, 227, 227, 3), with ``full`` the whole (n, S, S, 3)."""
-        ...
-
-    def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
-        """Encode and decode ``iterations`` times over; return iterations ``keep``, uint8 (n, len(keep), 227, 227, 3).
-
-        Iteration k is decode(encode(.)) applied k times to its own uint8 output, exactly: images are rounded to uint8
-        between iterations. ``keep`` counts from 1, is strictly increasing and ends at ``iterations`` at most.
-        """
-        ...
-
-
 class BackendModule(Protocol):
-    """The two functions that every module of this package has."""
+    """What every module of this package has."""
+
+    Options: type[Any]
 
     def reason_unavailable(self, device: str = "auto") -> str | None:
         """Tell in one line why the backend cannot run on ``device`` here; None when it can."""
         ...
 
-    def create(self, bundle: Bundle, device: str, max_batch: int, **options: Any) -> Backend:
+    def create(self, bundle: Bundle, device: str, max_batch: int, options: Any) -> Sessions:
         """Load a bundle onto "cpu", "cuda:N" or "auto" (the first GPU that the backend can use, else the CPU)."""
         ...
 
@@ -78,26 +51,62 @@ def reasons(device: str = "auto") -> dict[str, str | None]:
     return {name: _reason(name, device) for name in BACKENDS}
 
 
-def create(name: str, bundle: Bundle, device: str, max_batch: int, **options: bool | str) -> Backend:
+def create(name: str, bundle: Bundle, device: str, max_batch: int, **options: bool | str) -> Sessions:
     """Load a bundle into the named backend, or for "auto" into the first usable one of :data:`AUTO_ORDER`.
 
-    ``options`` are those that the backend's module lists in ``OPTIONS``. Raises UsageError on an unknown name and for
-    an option of another backend, DeviceError with the reason when the backend cannot run here.
+    ``options`` are fields of the ``Options`` of the backend's module. Raises UsageError on an unknown name and for an
+    option of another backend, DeviceError with the reason when the backend cannot run here.
     """
     if name == "auto":
         name = _first_usable(device)
     if name not in BACKENDS:
-        raise UsageError(
-            f"backend {name!r}: unknown, expected auto or one of {', '.join(BACKENDS)}. Choose one of these."
-        )
+        raise UsageError(f"backend {name!r}: unknown, expected auto or one of {', '.join(BACKENDS)}.")
     reason = _reason(name, device)
     if reason is not None:
         raise DeviceError(f"backend {name} on device {device}: {reason}. Choose another, see deepsim doctor.")
-    for option in options:
-        if option not in getattr(_module(name), "OPTIONS", ()):
-            owner = "cpu" if option in cpu.OPTIONS else "cuda"
+    module = _module(name)
+    return _completed(module.create(bundle, device, max_batch, _options(name, module, options)), bundle, max_batch)
+
+
+def _options(name: str, module: BackendModule, given: dict[str, bool | str]) -> Any:
+    """Build a backend's options. Raises UsageError for one that it does not have, naming the backend that has it."""
+    for option in given:
+        if option not in field_names(module.Options):
+            owner = next((other for other in _MODULES if option in field_names(_module(other).Options)), "none")
             raise UsageError(f"{option}: backend {name} has no such option, only {owner} has. Leave it out.")
-    return _module(name).create(bundle, device, max_batch, **options)
+    return module.Options(**given)
+
+
+def field_names(options: type[Any]) -> tuple[str, ...]:
+    """List the fields of an ``Options`` type."""
+    return tuple(entry.name for entry in fields(options))
+
+
+def _completed(sessions: Sessions, bundle: Bundle, max_batch: int) -> Sessions:
+    """Add ONNX Runtime for an encoder that is a graph, or the error that says why nothing encodes here."""
+    kind = bundle.manifest.encoder_kind
+    if sessions.encoder is not None or kind == "table":
+        return sessions
+    if kind == "none":
+        return replace(sessions, missing=UsageError(f"{bundle.path}: has no encoder, so it decodes features only."))
+    from deepsim.runtime.backends import onnxruntime
+
+    device = sessions.decoder.device
+    usable = onnxruntime.reason_unavailable(device) is None
+    reason = None if usable else onnxruntime.reason_unavailable("cpu")
+    if reason is not None:
+        name = bundle.manifest.encoder_name
+        line = f"{bundle.path}: its encoder {name} is a graph, which ONNX Runtime runs: {reason}. It decodes only."
+        return replace(sessions, missing=DeviceError(line))
+    encoder = onnxruntime.OnnxEncoder(bundle, device if usable else "cpu")
+    return replace(sessions, encoder=encoder, loop=TwoSessions(encoder, sessions.decoder))
+
+
+def no_encoder(sessions: Sessions) -> DeepsimError:
+    """Return the error of a call that has to encode where nothing can."""
+    if sessions.missing is None:
+        raise ValueError("sessions: nothing says why there is no encoder. Report this.")
+    return type(sessions.missing)(str(sessions.missing))  # a new one: each is raised with its own traceback
 
 
 def _first_usable(device: str) -> str:

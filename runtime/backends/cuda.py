@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from deepsim.runtime import native_library
 from deepsim.runtime.backends.devices import find_gpus
+from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.native_inverter import NativeInverter
 
 PRECISIONS = ("fp16", "bf16", "fp32")
-OPTIONS = ("precision", "stable")
+
+
+@dataclass(frozen=True)
+class Options:
+    """``precision`` is how activations and weights are stored; with ``stable`` an image has the same bits in any batch.
+
+    "fp16" or, for values beyond 65504, "bf16", with fp32 sums; "fp32" stores and multiplies in fp32, without tensor
+    cores or TF32, as a reference. ``stable`` costs speed for few images.
+    """
+
+    precision: str = PRECISIONS[0]
+    stable: bool = False
 
 
 def reason_unavailable(device: str = "auto") -> str | None:
@@ -29,19 +43,14 @@ def reason_unavailable(device: str = "auto") -> str | None:
     return None
 
 
-def create(
-    bundle: Bundle, device: str, max_batch: int, precision: str = PRECISIONS[0], stable: bool = False
-) -> CudaBackend:
+def create(bundle: Bundle, device: str, max_batch: int, options: Options) -> Sessions:
     """Load a bundle onto a GPU, "auto": the first.
-
-    ``precision`` is how activations and weights are stored: "fp16" or, for values beyond 65504, "bf16"; sums are fp32.
-    "fp32" stores and multiplies in fp32, without tensor cores or TF32, as a reference. With ``stable`` an image's
-    result has the same bits in every batch, which costs speed for few images.
 
     Raises BundleError and its kinds for the bundle, DeviceError for the GPU, OutOfMemory naming need and what is free,
     NumericError for weights that fp16 cannot hold, UsageError for another precision.
     """
-    return CudaBackend(bundle, _named(device), max_batch, precision, stable)
+    backend = CudaBackend(bundle, _named(device), max_batch, options)
+    return replace(backend.sessions(), gpu=backend)
 
 
 class CudaBackend(NativeInverter):
@@ -49,8 +58,9 @@ class CudaBackend(NativeInverter):
 
     name = "cuda"
 
-    def __init__(self, bundle: Bundle, device: str, max_batch: int, precision: str, stable: bool) -> None:
-        super().__init__(bundle, max_batch=max_batch, device=device, precision=precision, stable=int(stable))
+    def __init__(self, bundle: Bundle, device: str, max_batch: int, options: Options) -> None:
+        precision, stable = options.precision, int(options.stable)
+        super().__init__(bundle, max_batch=max_batch, device=device, precision=precision, stable=stable)
         self.device = device
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.backends.devices import find_gpus, gpu_ordinal, library_threads
+from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory, missing_extra
 from deepsim.runtime.manifest import tensors
-from deepsim.runtime.pixels import CROP, Pixels
+from deepsim.runtime.pixels import Pixels
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,6 +31,11 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
 _MEMORY_WORDS = ("allocate memory", "out of memory", "bad_alloc", "bfcarena")
+
+
+@dataclass(frozen=True)
+class Options:
+    """This backend has no options."""
 
 
 def reason_unavailable(device: str = "auto") -> str | None:
@@ -45,50 +52,107 @@ def reason_unavailable(device: str = "auto") -> str | None:
     return None
 
 
-def create(bundle: Bundle, device: str, max_batch: int) -> OnnxRuntimeBackend:
+def create(bundle: Bundle, device: str, max_batch: int, options: Options) -> Sessions:
     """Load a bundle; "auto" takes the first GPU when ONNX Runtime can use one, else the CPU.
 
     Raises BundleError and its kinds for the bundle, DeviceError when the provider for the device does not start.
     """
     if device == "auto":
         device = "cuda:0" if reason_unavailable("cuda:0") is None else "cpu"
-    return OnnxRuntimeBackend(bundle, device, max_batch)
+    backend = OnnxRuntimeBackend(bundle, device, max_batch)
+    return Sessions(backend) if bundle.manifest.encoder is None else Sessions(backend, backend, backend)
 
 
-class OnnxRuntimeBackend:
-    """An ONNX Runtime session for each of a bundle's two graphs, shared by all threads."""
+class OnnxGraphs:
+    """ONNX Runtime on one device, for graphs of a bundle."""
 
     name = "onnxruntime"
 
-    def __init__(self, bundle: Bundle, device: str, max_batch: int) -> None:
+    def __init__(self, bundle: Bundle, device: str) -> None:
         self._onnxruntime = _import()
         self.device = device
+        self._bundle, manifest = bundle, bundle.manifest
+        self._ports = tensors(manifest.generator, manifest.geometry)
+        self._feature_shape = manifest.generator.input_shape
+        self._full, self._side = manifest.generator.output_size, manifest.geometry.side
+
+    def graph(self, name: str) -> bytes:
+        """Return a graph of the bundle as it is run."""
+        return self._bundle.read(name)
+
+    def open(self, name: str, inputs: list[str], outputs: list[str]) -> onnxruntime.InferenceSession:
+        """Load a graph. Raises BundleError where its inputs and outputs are not those that the manifest describes."""
+        data = self.graph(name)
+        options = self._onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = library_threads() or 0  # 0: ONNX Runtime's own choice
+        provider: Any = _CPU
+        if self.device != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            provider = (_CUDA, {"device_id": str(gpu_ordinal(self.device)), **_CUDA_OPTIONS})
+        with vendor_errors(name):
+            session = self._onnxruntime.InferenceSession(data, options, providers=[provider], enable_fallback=0)
+        wanted = _CPU if self.device == "cpu" else _CUDA
+        if session.get_providers()[0] != wanted:
+            raise DeviceError(
+                f"onnxruntime: started with {session.get_providers()[0]}, expected {wanted} for device {self.device}. "
+                "Choose device cpu, or repair the CUDA libraries (deepsim doctor)."
+            )
+        _check_ports(session, name, self._ports, inputs, outputs)
+        return session
+
+    def run(self, session: Any, source: tuple[str, NDArray[Any]], result: tuple[str, NDArray[Any]]) -> None:
+        """Run a session from one host array into another."""
+        name, array = result
+        with vendor_errors(name):
+            binding = session.io_binding()
+            binding.bind_cpu_input(*source)
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            session.run_with_iobinding(binding)
+
+
+class OnnxEncoder(OnnxGraphs):
+    """The encoder of a bundle, whose graph is loaded on construction; shared by all threads."""
+
+    def __init__(self, bundle: Bundle, device: str) -> None:
+        super().__init__(bundle, device)
+        self._encoder = self.open("encoder.onnx", ["image"], ["features"])
+
+    def encode(self, images: Pixels) -> NDArray[np.float32]:
+        """Compute the features of images (see :mod:`deepsim.runtime.backends.sessions`)."""
+        features = np.empty((len(images), *self._feature_shape), np.float32)
+        self.run(self._encoder, ("image", images), ("features", features))
+        return features
+
+
+class OnnxRuntimeBackend(OnnxGraphs):
+    """An ONNX Runtime session for each of a bundle's graphs, shared by all threads."""
+
+    def __init__(self, bundle: Bundle, device: str, max_batch: int) -> None:
+        super().__init__(bundle, device)
         self.max_batch = max_batch
-        described = tensors(bundle.manifest.generator)
-        self._feature_shape = bundle.manifest.generator.input_shape
-        self._side = bundle.manifest.generator.output_size
-        self._encoder = self._session(bundle, "encoder.onnx")
-        self._generator = self._session(bundle, "generator.onnx")
-        _check_ports(self._encoder, "encoder.onnx", described, ["image"], ["features"])
-        _check_ports(self._generator, "generator.onnx", described, ["features"], ["image", "image_full"])
+        self._encoder: Any = None  # where the bundle has none, nothing calls it
+        if bundle.manifest.encoder is not None:
+            self._encoder = self.open("encoder.onnx", ["image"], ["features"])
+        self._generator = self.open("generator.onnx", ["features"], ["image", "image_full"])
         self._idle: list[_Buffers] = []  # of calls to reencode that ended; list.append and list.pop are atomic
 
     def encode(self, images: Pixels) -> NDArray[np.float32]:
-        """Compute the features of images (see :class:`deepsim.runtime.backends.Backend`)."""
+        """Compute the features of images (see :mod:`deepsim.runtime.backends.sessions`)."""
         features = np.empty((len(images), *self._feature_shape), np.float32)
-        self._run(self._encoder, ("image", images), ("features", features))
+        self.run(self._encoder, ("image", images), ("features", features))
         return features
 
     def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
-        """Generate images from features (see :class:`deepsim.runtime.backends.Backend`)."""
-        side = self._side if full else CROP
+        """Generate images from features (see :mod:`deepsim.runtime.backends.sessions`)."""
+        side = self._full if full else self._side
         images = np.empty((len(features), side, side, 3), np.uint8)
-        self._run(self._generator, ("features", features), ("image_full" if full else "image", images))
+        self.run(self._generator, ("features", features), ("image_full" if full else "image", images))
         return images
 
     def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
-        """Re-encode images (see :class:`deepsim.runtime.backends.Backend`)."""
-        kept = np.empty((len(images), len(keep), CROP, CROP, 3), np.uint8)
+        """Re-encode images (see :mod:`deepsim.runtime.backends.sessions`)."""
+        kept = np.empty((len(images), len(keep), self._side, self._side, 3), np.uint8)
         with vendor_errors("re-encoding"), self._buffers() as buffers:
             first, encode, decode = self._bindings(buffers, images)
             for iteration in range(1, iterations + 1):
@@ -112,46 +176,14 @@ class OnnxRuntimeBackend:
         buffers.images.bind(decode.bind_output, "image", n)
         return first, encode, decode
 
-    def _run(self, session: Any, source: tuple[str, NDArray[Any]], result: tuple[str, NDArray[Any]]) -> None:
-        """Run a session from one host array into another."""
-        name, array = result
-        with vendor_errors(name):
-            binding = session.io_binding()
-            binding.bind_cpu_input(*source)
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-            session.run_with_iobinding(binding)
-
     @contextmanager
     def _buffers(self) -> Iterator[_Buffers]:
         try:
             buffers = self._idle.pop()
         except IndexError:
-            buffers = _Buffers(self._onnxruntime, self.device, self.max_batch, self._feature_shape)
+            buffers = _Buffers(self._onnxruntime, self.device, self.max_batch, self._feature_shape, self._side)
         yield buffers
         self._idle.append(buffers)  # not after an error: who knows what still refers to them
-
-    def graph(self, bundle: Bundle, name: str) -> bytes:
-        """Return a graph of the bundle as it is run."""
-        return bundle.read(name)
-
-    def _session(self, bundle: Bundle, name: str) -> onnxruntime.InferenceSession:
-        data = self.graph(bundle, name)
-        options = self._onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = library_threads() or 0  # 0: ONNX Runtime's own choice
-        provider: Any = _CPU
-        if self.device != "cpu":
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-            provider = (_CUDA, {"device_id": str(gpu_ordinal(self.device)), **_CUDA_OPTIONS})
-        with vendor_errors(name):
-            session = self._onnxruntime.InferenceSession(data, options, providers=[provider], enable_fallback=0)
-        wanted = _CPU if self.device == "cpu" else _CUDA
-        if session.get_providers()[0] != wanted:
-            raise DeviceError(
-                f"onnxruntime: started with {session.get_providers()[0]}, expected {wanted} for device {self.device}. "
-                "Choose device cpu, or repair the CUDA libraries (deepsim doctor)."
-            )
-        return session
 
 
 class _Memory:
@@ -182,9 +214,9 @@ class _Memory:
 class _Buffers:
     """What one call to ``reencode`` works in."""
 
-    def __init__(self, onnxruntime: Any, device: str, rows: int, feature_shape: tuple[int, ...]) -> None:
+    def __init__(self, onnxruntime: Any, device: str, rows: int, feature_shape: tuple[int, ...], side: int) -> None:
         self.features = _Memory(onnxruntime, device, (rows, *feature_shape), np.float32)
-        self.images = _Memory(onnxruntime, device, (rows, CROP, CROP, 3), np.uint8)
+        self.images = _Memory(onnxruntime, device, (rows, side, side, 3), np.uint8)
 
 
 def _import() -> Any:

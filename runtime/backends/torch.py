@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from deepsim.kernels.activations import UnknownLayerError
 from deepsim.kernels.layers import Layer
 from deepsim.runtime.backends.devices import gpu_ordinal, library_threads
+from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory, missing_extra
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
-from deepsim.runtime.pixels import CROP, PixelConvention, Pixels, crop_offset
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.networks import EncoderSpec
+from deepsim.runtime.pixels import PixelConvention, Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
 WEIGHTS = "weights.safetensors"
 _GPU_LOCK = threading.Lock()
 _MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Options:
+    """This backend has no options."""
 
 
 def reason_unavailable(device: str = "auto") -> str | None:
@@ -43,7 +51,7 @@ def reason_unavailable(device: str = "auto") -> str | None:
     return None
 
 
-def create(bundle: Bundle, device: str, max_batch: int) -> TorchBackend:
+def create(bundle: Bundle, device: str, max_batch: int, options: Options) -> Sessions:
     """Load a bundle; "auto" takes the first GPU when PyTorch sees one, else the CPU. ``max_batch`` sets nothing here.
 
     Sets PyTorch's number of threads, for the whole process, only when DEEPSIM_NUM_THREADS is set. Raises BundleError
@@ -51,11 +59,12 @@ def create(bundle: Bundle, device: str, max_batch: int) -> TorchBackend:
     """
     if device == "auto":
         device = "cuda:0" if reason_unavailable("cuda:0") is None else "cpu"
-    return TorchBackend(bundle, device)
+    backend = TorchBackend(bundle, device)
+    return Sessions(backend, backend, backend) if bundle.manifest.encoder_kind == "table" else Sessions(backend)
 
 
 class TorchBackend:
-    """Both networks of a bundle in PyTorch, fp32 (on a GPU with TF32 off)."""
+    """The networks of a bundle that are tables in PyTorch, fp32 (on a GPU with TF32 off)."""
 
     name = "torch"
 
@@ -70,28 +79,29 @@ class TorchBackend:
         if threads is not None:
             torch.set_num_threads(threads)
         self._torch = torch
-        self.device = device
+        self.device, self._geometry = device, bundle.manifest.geometry
         try:
             weights = load(bundle.read(WEIGHTS))
         except SafetensorError as error:
             raise BundleError(f"{WEIGHTS}: not safetensors ({error}). Export the bundle again.") from error
         with self._guarded():
-            self._encoder = _Network(bundle.manifest.encoder, weights, "encoder", device)
+            encoder = bundle.manifest.encoder
+            self._table = _Network(encoder, weights, "encoder", device) if isinstance(encoder, EncoderSpec) else None
             self._generator = _Network(bundle.manifest.generator, weights, "generator", device)
 
     def encode(self, images: Pixels) -> NDArray[np.float32]:
-        """Compute the features of images (see :class:`deepsim.runtime.backends.Backend`)."""
+        """Compute the features of images (see :mod:`deepsim.runtime.backends.sessions`)."""
         with self._guarded():
             return _host(self._features(self._torch.tensor(images, device=self.device)))
 
     def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
-        """Generate images from features (see :class:`deepsim.runtime.backends.Backend`)."""
+        """Generate images from features (see :mod:`deepsim.runtime.backends.sessions`)."""
         with self._guarded():
             return _host(self._image(self._torch.tensor(features, device=self.device), full))
 
     def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
-        """Re-encode images (see :class:`deepsim.runtime.backends.Backend`)."""
-        kept = np.empty((len(images), len(keep), CROP, CROP, 3), np.uint8)
+        """Re-encode images (see :mod:`deepsim.runtime.backends.sessions`)."""
+        kept = np.empty((len(images), len(keep), *images.shape[1:]), np.uint8)
         with self._guarded():
             current = self._torch.tensor(images, device=self.device)
             for iteration in range(1, iterations + 1):
@@ -100,14 +110,21 @@ class TorchBackend:
                     kept[:, keep.index(iteration)] = _host(current)
         return kept
 
+    @property
+    def _encoder(self) -> _Network:
+        """Return the encoder. Raises DeviceError where the bundle has no table of it."""
+        if self._table is None:
+            raise DeviceError("torch: the bundle's encoder is no table, expected one.")
+        return self._table
+
     def _features(self, images: Tensor) -> Tensor:
         return self._encoder(to_network(images, self._encoder.pixels).contiguous())
 
     def _image(self, features: Tensor, full: bool) -> Tensor:
         output = self._generator(features)  # (n, 3, S, S)
         if not full:
-            start = crop_offset(output.shape[-1])
-            output = output[:, :, start : start + CROP, start : start + CROP]
+            start, end = self._geometry.offset, self._geometry.offset + self._geometry.side
+            output = output[:, :, start:end, start:end]
         return to_pixels(output, self._generator.pixels)
 
     @contextmanager

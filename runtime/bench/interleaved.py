@@ -12,8 +12,8 @@ from typing import Any
 
 from deepsim.runtime.bench.timing import (
     ROUNDS,
-    WHATS,
     Contender,
+    Inputs,
     Progress,
     Refuse,
     Tolerance,
@@ -27,6 +27,7 @@ from deepsim.runtime.bench.timing import (
 def interleave(
     own: Mapping[str, Contender],
     others: Mapping[str, Contender],
+    inputs: Inputs,
     batches: Sequence[int] = (1,),
     seconds: float = 2.0,
     progress: Progress | None = None,
@@ -36,15 +37,15 @@ def interleave(
 ) -> list[dict[str, Any]]:
     """Time each of ``own`` alone, and between calls of each of ``others``, in alternating rounds.
 
-    Returns rows {"what", "batch", "backend", "between", "alone_ms", "between_ms", "ratio", "repeats"}: medians of the
-    call's time, alone and right after a call of "between". "ratio" is the median, over the rounds, of alone / between:
-    1 where the other's calls cost nothing. Every result is verified first, as by
+    ``inputs`` are those of the bundle. Returns rows {"what", "batch", "backend", "between", "alone_ms", "between_ms",
+    "ratio", "repeats"}: medians of the call's time, alone and right after a call of "between". "ratio" is the median,
+    over the rounds, of alone / between: 1 where the other's calls cost nothing. Every result is verified first, as by
     :func:`~deepsim.runtime.bench.timing.compare`.
     """
     rows = []
-    for what in WHATS:
+    for what in inputs.whats:
         for batch in batches:
-            calls = bind_calls({**own, **others}, what, batch, full)
+            calls = bind_calls({**own, **others}, what, batch, full, inputs)
             agreeing = verify(calls, tolerances or {}, refuse or refuse_by_raising)
             for name in own:
                 for other in (each for each in others if each in agreeing):

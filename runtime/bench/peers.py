@@ -26,9 +26,9 @@ class RewrittenBackend(OnnxRuntimeBackend):
 
     name = "onnxruntime-2x2"
 
-    def graph(self, bundle: Bundle, name: str) -> bytes:
+    def graph(self, name: str) -> bytes:
         """Return a graph of the bundle, rewritten."""
-        return without_transposed_convolutions(super().graph(bundle, name))
+        return without_transposed_convolutions(super().graph(name))
 
 
 class OpenVino:
@@ -53,7 +53,7 @@ class OpenVino:
         return images
 
     def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
-        """Reconstruct again and again, uint8 (N, len(keep), 227, 227, 3)."""
+        """Reconstruct again and again, uint8 (N, len(keep), side, side, 3)."""
         kept = []
         for iteration in range(1, iterations + 1):
             images = self.decode(self.encode(images), False)
@@ -141,7 +141,7 @@ class FrozenBackend(CompiledBackend):
 
     def __init__(self, bundle: Bundle, device: str) -> None:
         super().__init__(bundle, device)
-        self._encoder, self._generator = (_with_buffers(each) for each in (self._encoder, self._generator))
+        self._table, self._generator = (_with_buffers(each) for each in (self._encoder, self._generator))
 
 
 def _with_buffers(network: Any) -> Any:

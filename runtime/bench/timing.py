@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any, NamedTuple, Protocol
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.errors import NumericError
 from deepsim.runtime.inputs import whole_number
-from deepsim.runtime.pixels import CROP, Pixels
+from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.manifest import Manifest
+from deepsim.runtime.pixels import Pixels
 
 WHATS = ("encode", "decode", "reencode")
 ITERATIONS = 1  # of one call to reencode
@@ -26,10 +29,10 @@ class Contender(Protocol):
     """What is timed: an :class:`~deepsim.runtime.inverter.Inverter`, or anything with these three of its methods."""
 
     def encode(self, images: Any, /) -> NDArray[np.float32]:
-        """Compute the features of uint8 RGB (N, 227, 227, 3)."""
+        """Compute the features of uint8 RGB (N, side, side, 3)."""
 
     def decode(self, features: Any, /, *, full: bool) -> Pixels:
-        """Generate images from features, whole ones if ``full``, else the central 227 pixels."""
+        """Generate images from features, whole ones if ``full``, else the part that training scored."""
 
     def reencode(self, images: Any, iterations: int, keep: tuple[int, ...], /) -> Pixels:
         """Reconstruct images again and again."""
@@ -43,8 +46,39 @@ class Tolerance(NamedTuple):
     different: float = 0.01  # and rarely does: the share of values
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a bundle's networks are timed on: photographs of ``side`` pixels, or drawn features of ``feature_shape``.
+
+    ``feature_shape`` is given where the bundle has no encoder; features are drawn from a half-normal distribution then.
+    """
+
+    side: int
+    feature_shape: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Inputs:
+        """Return what fits a bundle."""
+        shape = manifest.generator.input_shape if manifest.encoder is None else None
+        return cls(manifest.geometry.side, shape)
+
+    @property
+    def whats(self) -> tuple[str, ...]:
+        """List what can be timed: all of :data:`WHATS`, or decode alone."""
+        return WHATS if self.feature_shape is None else ("decode",)
+
+    def draw_features(self, count: int) -> NDArray[np.float32] | None:
+        """Draw features, float32 (count, *feature_shape); None where an encoder computes them."""
+        return None if self.feature_shape is None else half_normal((count, *self.feature_shape))
+
+
+def half_normal(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Draw |x|, x standard normal, float32 of ``shape``: features after a ReLU, as far as their work goes."""
+    return np.abs(np.random.default_rng(0).standard_normal(shape, np.float32))
+
+
 def measure(
-    inverter: Contender,
+    inverter: Inverter,
     batches: Sequence[int] = (1, 8),
     seconds: float = 2.0,
     progress: Progress | None = None,
@@ -55,12 +89,13 @@ def measure(
     throughput of five rounds (a re-encoded image counts once per iteration) and percentiles over all calls, from host
     memory to host memory. ``progress`` is told what is timed next.
     """
-    rows = compare({"": inverter}, batches, seconds, progress)
+    rows = compare({"": inverter}, Inputs.of(inverter.bundle.manifest), batches, seconds, progress)
     return [{key: value for key, value in row.items() if key not in ("backend", "agreement")} for row in rows]
 
 
 def compare(
     contenders: Mapping[str, Contender],
+    inputs: Inputs,
     batches: Sequence[int] = (1, 8),
     seconds: float = 2.0,
     progress: Progress | None = None,
@@ -70,6 +105,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Time several contenders on the same bundle, alternating between them; rows as in :func:`measure`, and two keys.
 
+    ``inputs`` are those of the bundle; without an encoder only decode is timed.
     "backend" is the contender's name, "agreement" how far its result is from the first's. ``seconds`` is for each row.
     A contender whose result is further off than ``tolerances`` allow is not timed on that row: ``refuse`` is told its
     name and a NumericError, which it may raise; without ``refuse`` the error is raised.
@@ -77,9 +113,9 @@ def compare(
     for batch in batches:
         whole_number("batch", batch, 1)
     rows = []
-    for what in WHATS:
+    for what in inputs.whats:
         for batch in batches:
-            calls = bind_calls(contenders, what, batch, full)
+            calls = bind_calls(contenders, what, batch, full, inputs)
             agreement = verify(calls, tolerances or {}, refuse or refuse_by_raising)
             agreeing = {name: calls[name] for name in agreement}
             rounds = _time(agreeing, seconds, progress or (lambda name: None), f"{what} x {batch}")
@@ -90,18 +126,25 @@ def compare(
     return rows
 
 
-def photographs(count: int) -> Pixels:
-    """Return smooth random images (count, 227, 227, 3): unlike white noise they excite an encoder as photographs do."""
+def photographs(count: int, side: int) -> Pixels:
+    """Return smooth random images (count, side, side, 3).
+
+    Unlike white noise they excite an encoder as photographs do.
+    """
     coarse = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return np.ascontiguousarray(coarse.repeat(29, axis=1).repeat(29, axis=2)[:, :CROP, :CROP])
+    block = -(-side // 8)  # rounded up
+    return np.ascontiguousarray(coarse.repeat(block, axis=1).repeat(block, axis=2)[:, :side, :side])
 
 
 def bind_calls(
-    contenders: Mapping[str, Contender], what: str, batch: int, full: bool
+    contenders: Mapping[str, Contender], what: str, batch: int, full: bool, inputs: Inputs
 ) -> dict[str, Callable[[], NDArray[Any]]]:
     """Bind what is timed to its input, the same for all: photographs, or the first contender's features of them."""
-    photos = photographs(batch)
-    features = next(iter(contenders.values())).encode(photos) if what == "decode" else None
+    photos = photographs(batch, inputs.side)
+    features = None
+    if what == "decode":
+        drawn = inputs.draw_features(batch)
+        features = next(iter(contenders.values())).encode(photos) if drawn is None else drawn
 
     def call(contender: Contender) -> NDArray[Any]:
         if what == "encode":

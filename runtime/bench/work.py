@@ -10,6 +10,7 @@ from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library
 from deepsim.runtime.backends.cpu import INSTRUCTION_SET_VARIABLE
 from deepsim.runtime.manifest import Manifest
+from deepsim.runtime.networks import EncoderSpec
 
 
 class Work(NamedTuple):
@@ -27,9 +28,11 @@ class Roofs(NamedTuple):
 
 
 def work_of(manifest: Manifest) -> dict[str, Work]:
-    """Count the work of encode, decode (whole images) and reencode."""
-    encode = _count(manifest.encoder.layers, manifest.encoder.input_shape)
+    """Count the work of encode, decode (whole images) and reencode, as far as the networks are tables."""
     decode = _count(manifest.generator.layers, manifest.generator.input_shape)
+    if not isinstance(manifest.encoder, EncoderSpec):
+        return {"decode": decode}
+    encode = _count(manifest.encoder.layers, manifest.encoder.input_shape)
     return {"encode": encode, "decode": decode, "reencode": Work(encode[0] + decode[0], encode[1] + decode[1])}
 
 
@@ -49,6 +52,8 @@ def measure_roofs() -> Roofs | None:
 def rate(rows: list[dict[str, Any]], own: Collection[str], work: Mapping[str, Work], roofs: Roofs | None) -> None:
     """Add to each row "ratio", its rate over the best peer's, and its shares of the roofs; None where there is none.
 
+    A network that is a graph has no share, since nobody counts its work.
+
     "multiply_add_share" is above 1 where an algorithm gets by with fewer multiplications than direct convolution.
     "memory_share" counts weights, read once for each call.
     """
@@ -59,9 +64,11 @@ def rate(rows: list[dict[str, Any]], own: Collection[str], work: Mapping[str, Wo
             if (other["what"], other["batch"]) == (row["what"], row["batch"]) and other["backend"] not in own
         ]
         row["ratio"] = row["images_per_second"] / max(peers) if peers else None
-        done, each = row["images_per_second"], work[row["what"]]
-        row["multiply_add_share"] = done * each.multiply_adds / 1e9 / roofs.multiply_adds if roofs else None
-        row["memory_share"] = done / row["batch"] * each.weight_bytes / 1e9 / roofs.bytes if roofs else None
+        done, each = row["images_per_second"], work.get(row["what"])
+        row["multiply_add_share"] = row["memory_share"] = None
+        if roofs is not None and each is not None:
+            row["multiply_add_share"] = done * each.multiply_adds / 1e9 / roofs.multiply_adds
+            row["memory_share"] = done / row["batch"] * each.weight_bytes / 1e9 / roofs.bytes
 
 
 def _count(layers: tuple[Layer, ...], shape: Shape) -> Work:

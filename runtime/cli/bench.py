@@ -12,7 +12,7 @@ import click
 from tqdm import tqdm
 
 from deepsim.runtime.backends.devices import parse_device
-from deepsim.runtime.bench import ROUNDS, WHATS, Contender, compare, environment, interleave, work
+from deepsim.runtime.bench import ROUNDS, Contender, compare, environment, interleave, work
 from deepsim.runtime.bench.contenders import (
     INSTRUCTION_SETS,
     NAMES,
@@ -24,6 +24,7 @@ from deepsim.runtime.bench.contenders import (
     unusable,
 )
 from deepsim.runtime.bench.memory import measure_memory
+from deepsim.runtime.bench.timing import Inputs
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.bulk import check_inputs_stay
 from deepsim.runtime.cli.options import bundle_argument, check_absent, command, footer, overwrite_option
@@ -64,7 +65,7 @@ _INTERLEAVED_COLUMNS = {
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, or a GPU such as 0 or cuda:0.")
 @click.option("--batches", default="1,8,16,64", show_default=True, help="Batch sizes, with commas between.")
 @click.option("--seconds", type=click.FloatRange(0.01, 3600), default=2.0, show_default=True, help="Time for each row.")
-@click.option("--full", is_flag=True, help="Decode whole images (256 or 240 pixels), not their central 227.")
+@click.option("--full", is_flag=True, help="Decode whole images, not the part that training scored.")
 @click.option(
     *("--instruction-set", "instruction_set"),
     type=click.Choice(INSTRUCTION_SETS),
@@ -145,7 +146,8 @@ def _measure(
             if hasattr(contender, "close"):
                 stack.callback(contender.close)
         own, others = _apart(contenders) if interleaved else ({}, {})
-        total = len(WHATS) * len(sizes) * (ROUNDS * len(names) + len(own) * len(others))
+        inputs = Inputs.of(bundle.manifest)
+        total = len(inputs.whats) * len(sizes) * (ROUNDS * len(names) + len(own) * len(others))
         with tqdm(total=total, desc="bench", disable=None) as bar:
 
             def progress(label: str) -> None:
@@ -160,11 +162,9 @@ def _measure(
                 left_out[name] = str(error)
 
             before = work.measure_roofs()
-            rows = compare(contenders, sizes, seconds, progress, tolerances(), full, refuse)
+            rows = compare(contenders, inputs, sizes, seconds, progress, tolerances(), full, refuse)
             after = work.measure_roofs()
-            between = (
-                interleave(own, others, sizes, seconds, progress, tolerances(), full, refuse) if interleaved else []
-            )
+            between = interleave(own, others, inputs, sizes, seconds, progress, tolerances(), full, refuse)
         where = {name: getattr(contender, "device", "cpu") for name, contender in contenders.items()}
     roofs = max(before, after) if before and after else None
     counted = work.work_of(bundle.manifest)

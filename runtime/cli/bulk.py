@@ -142,7 +142,7 @@ def over_photographs(
     ``before`` were done by earlier runs.
     """
     done = 0
-    batches = read_batches(photographs, inverter.max_batch, bulk.on_error, bulk.report)
+    batches = read_batches(photographs, inverter.max_batch, inverter.geometry.framing, bulk.on_error, bulk.report)
     with tqdm(total=len(photographs), unit="image", disable=None) as bar:
         results = compute_ahead(batches, function, inverter.batches_at_once)
         try:

@@ -110,7 +110,7 @@ def _encode(inverter: Inverter, photographs: Sequence[Photograph], output: Path,
     "it), CN (codes in columns), N(CWH) (rows that MATLAB flattened). Needed unless there is only one way to read it.",
 )
 @click.option("--transpose", is_flag=True, hidden=True)
-@click.option("--full", is_flag=True, help="Write the generator's whole image, not the central 227x227.")
+@click.option("--full", is_flag=True, help="Write the generator's whole image, not the part that training scored.")
 @bulk_options
 @backend_options
 def decode(
@@ -271,7 +271,7 @@ def reencode(
     with open_inverter(bundle, **where) as inverter:
 
         def function(pixels: Pixels) -> list[Pixels]:
-            images = inverter.reencode(pixels, iterations, kept)  # (n, len(keep), 227, 227, 3)
+            images = inverter.reencode(pixels, iterations, kept)  # (n, len(keep), side, side, 3)
             return [_strip([original, *row]) for original, row in zip(pixels, images, strict=True)]
 
         words = make_pictures(inverter, photographs, pictures, ("reencode", iterations, kept), bulk, function)

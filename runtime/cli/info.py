@@ -12,27 +12,29 @@ import click
 from deepsim.kernels.layers import macs, parameters
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.options import bundle_argument
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import Framing
 from deepsim.runtime.inverter import available_backends
-from deepsim.runtime.manifest import SCHEMA, tensors
-from deepsim.runtime.networks import EncoderSpec, GeneratorSpec
-from deepsim.runtime.pixels import CROP, WARPED
+from deepsim.runtime.manifest import EncoderRecord, Manifest, tensors
+from deepsim.runtime.networks import EncoderSpec
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Collect what is known of a bundle, without reading its weights: plain JSON values."""
-    manifest = bundle.manifest
+    manifest, backends = bundle.manifest, available_backends()
     return {
         "bundle": str(bundle.path),
         "name": manifest.name,
-        "schema": SCHEMA,
+        "schema": manifest.schema,
         "layer": manifest.generator.layer,
-        "encoder": {"name": manifest.encoder.name, **_network(manifest.encoder)},
+        "encoder": _encoder(manifest.encoder),
         "generator": _network(manifest.generator),
-        "geometry": {"warped": WARPED, "crop": CROP, "generated": manifest.generator.output_size},
-        "tensors": tensors(manifest.generator),
+        "geometry": {**manifest.geometry.to_json(), "full": manifest.generator.output_size},
+        "tensors": tensors(manifest.generator, manifest.geometry),
         "files": {name: vars(record) for name, record in manifest.files.items()},
         "engines": list(manifest.engines),
-        "backends": available_backends(),
+        "backends": backends,
+        "runs": {"encoder": _encoder_runs_on(manifest, backends), "generator": "the backend"},
         "verification": manifest.verification,
         "provenance": manifest.provenance,
     }
@@ -52,6 +54,30 @@ def info(bundle: Path, check: bool, as_json: bool) -> None:
     click.echo(json.dumps(found, indent=2) if as_json else "\n".join(_lines(found)))
 
 
+def _encoder(encoder: EncoderRecord) -> dict[str, Any] | None:
+    if encoder is None:
+        return None
+    if isinstance(encoder, EncoderSpec):
+        return {"kind": "table", "name": encoder.name, **_network(encoder)}
+    return {
+        "kind": "graph",
+        "name": encoder.name,
+        "input_shape": list(encoder.input_shape),
+        "pixels": encoder.pixels.to_json(),
+        "feature_shape": list(encoder.feature_shape),
+    }
+
+
+def _encoder_runs_on(manifest: Manifest, backends: Mapping[str, str | None]) -> str | None:
+    """Say in words what runs the encoder here; None without one."""
+    if manifest.encoder_kind == "none":
+        return None
+    if manifest.encoder_kind == "table":
+        return "the backend"
+    reason = backends["onnxruntime"]
+    return "onnxruntime" if reason is None else f"nothing here: {reason}"
+
+
 def _network(spec: EncoderSpec | GeneratorSpec) -> dict[str, Any]:
     return {
         "input_shape": list(spec.input_shape),
@@ -65,17 +91,15 @@ def _network(spec: EncoderSpec | GeneratorSpec) -> dict[str, Any]:
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     shape = " x ".join(map(str, found["tensors"]["features"]["shape"][1:]))
     geometry, encoder = found["geometry"], found["encoder"]
-    yield f"{found['bundle']}: inverts {encoder['name']} {found['layer']}, features {shape} (schema {found['schema']})"
-    yield f"photographs  warped to {geometry['warped']}, central {geometry['crop']} pixels into the encoder"
-    yield f"images       {geometry['generated']} pixels, of which the central {geometry['crop']} were trained"
+    of = f"{encoder['name']} {found['layer']}" if encoder else found["layer"]
+    yield f"{found['bundle']}: inverts {of}, features {shape} (schema {found['schema']})"
+    yield f"photographs  {Framing.from_json(geometry['photograph'])} pixels"
+    side, offset = geometry["generated"]["side"], geometry["generated"]["offset"]
+    yield f"images       {geometry['full']} pixels, of which {side}x{side} from {offset} on were trained"
     for name in ("encoder", "generator"):
-        network = found[name]
-        pixels = network["pixels"]
-        yield (
-            f"{name:12} {len(network['layers'])} layers, {network['parameters'] / 1e6:.1f} M parameters, "
-            f"{network['multiply_adds'] / 1e6:.0f} M multiply-adds; {pixels['order']} minus "
-            f"{', '.join(f'{mean:g}' for mean in pixels['mean'])}"
-        )
+        yield f"{name:12} {_network_line(found[name])}"
+    if found["runs"]["encoder"] not in (None, "the backend"):
+        yield f"             the encoder is a graph, run by {found['runs']['encoder']}; the generator by the backend"
     yield from _files(found)
     yield "\nruns here"
     yield from (f"  {name:13} {reason or 'usable'}" for name, reason in found["backends"].items())
@@ -83,6 +107,19 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  {name:24} {_figures(check)}" for name, check in found["verification"].items())
     yield "\nprovenance"
     yield from (f"  {name:24} {value}" for name, value in _flat(found["provenance"]))
+
+
+def _network_line(network: Mapping[str, Any] | None) -> str:
+    if network is None:
+        return "none: this bundle decodes features only"
+    pixels = network["pixels"]
+    means = f"{pixels['order']} minus {', '.join(f'{mean:g}' for mean in pixels['mean'])}"
+    if "layers" not in network:
+        return f"graph {network['name']}; {means}"
+    return (
+        f"{len(network['layers'])} layers, {network['parameters'] / 1e6:.1f} M parameters, "
+        f"{network['multiply_adds'] / 1e6:.0f} M multiply-adds; {means}"
+    )
 
 
 def _files(found: Mapping[str, Any]) -> Iterator[str]:

@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 class ImageError:
     """How far one way of guessing the photographs is from them.
 
-    ``distance`` is the mean over photographs of the Euclidean distance of 227 x 227 x 3 grey levels; ``rmse`` is the
+    ``distance`` is the mean over photographs of the Euclidean distance of side x side x 3 grey levels; ``rmse`` is the
     same per value, in grey levels; ``psnr`` is the mean in decibels, infinite for equal images; ``normalized`` is
     ``distance`` over the mean distance between different photographs, a fraction, None with fewer than two photographs
     or all of them equal; ``margin`` is 1 - (error of the reconstruction) / (this error), a fraction, None for the
@@ -92,7 +92,7 @@ def image_error(name: str, images: Pixels, photos: Pixels, rival: ImageError | N
 def baseline_images(photos: Pixels, training_mean: Pixels | None) -> dict[str, Pixels]:
     """Return every baseline by name: one image (H, W, 3) for all photographs, or one for each (N, H, W, 3).
 
-    ``training_mean`` is the mean of the training crops (227, 227, 3), None where it is not known.
+    ``training_mean`` is the mean of the training crops (side, side, 3), None where it is not known.
     """
     images = {"the mean training image": training_mean} if training_mean is not None else {}
     return {

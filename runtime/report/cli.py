@@ -22,6 +22,7 @@ from deepsim.runtime.cli.options import (
 )
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.files import reserved, write_atomic
+from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import find_images
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.report.content import Content
@@ -77,7 +78,8 @@ def report(
     bench = _read_bench(bench_file) if bench_file else None
     with reserved(output), open_inverter(bundle, backend, device, max_batch) as inverter:
         _check_layer(inverter.layer, run, bench)
-        figures, pictures = collect(inverter, *_photographs(photos, found, limit), run.mean_image if run else None)
+        read = _photographs(photos, found, limit, inverter.geometry.framing)
+        figures, pictures = collect(inverter, *read, run.mean_image if run else None)
         bench = _time(inverter, seconds) if bench is None and seconds > 0 else bench
         shown = min(show, len(figures.photos))
         content = Content(inverter.bundle.manifest, inverter.backend, figures, pictures, shown, run, bench)
@@ -87,11 +89,11 @@ def report(
     footer(f"{output}: {len(page.encode()) / 1e6:.1f} MB", f"open {command(output)} in a browser")
 
 
-def _photographs(folder: Path, found: list[Path], limit: int) -> tuple[Any, list[str], int]:
+def _photographs(folder: Path, found: list[Path], limit: int, framing: Framing) -> tuple[Any, list[str], int]:
     """Return pixels and names of the photographs to measure, of those found, and how many these are."""
     paths = choose(found, limit)
     names = [path.relative_to(folder).as_posix() if path != folder else path.name for path in paths]
-    return read_photos(paths), names, len(found)
+    return read_photos(paths, framing), names, len(found)
 
 
 def _check_layer(layer: str, run: TrainingRun | None, bench: Throughput | None) -> None:

@@ -33,13 +33,12 @@ class Content:
     @property
     def encoder(self) -> str:
         """Return the encoder's name as it is written in a sentence."""
-        return {"caffenet": "CaffeNet", "alexnet": "AlexNet"}.get(
-            self.manifest.encoder.name, self.manifest.encoder.name
-        )
+        name = self.manifest.encoder_name or "no encoder"
+        return {"caffenet": "CaffeNet", "alexnet": "AlexNet", "vgg16": "VGG-16", "vgg19": "VGG-19"}.get(name, name)
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure as plain JSON values."""
-        record = {"name": self.manifest.name, "layer": self.layer, "encoder": self.manifest.encoder.name}
+        record = {"name": self.manifest.name, "layer": self.layer, "encoder": self.manifest.encoder_name}
         measured = {**record, "backend": self.backend, **self.figures.to_json()}
         if self.run:
             measured["training"] = {"steps": self.run.steps, "seconds": self.run.seconds}

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deepsim.runtime.errors import NumericError
+from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import prepare
 from deepsim.runtime.metrics import euclidean_distances, mean_pairwise_distance, normalized_error, psnr, rmse
 from deepsim.runtime.report.baselines import ImageError, baseline_images, image_error
@@ -31,17 +32,17 @@ Pixels = NDArray[np.uint8]
 class Inverts(Protocol):
     """What the report needs of :class:`deepsim.runtime.inverter.Inverter`."""
 
-    def encode(self, photos: Any) -> NDArray[np.float32]:
-        """Return the features (N, ...) of uint8 RGB photographs (N, 227, 227, 3)."""
+    def encode(self, photos: Pixels) -> NDArray[np.float32]:
+        """Return the features (N, ...) of uint8 RGB photographs (N, side, side, 3)."""
 
-    def reconstruct(self, photos: Any) -> Pixels:
-        """Return the photographs' reconstructions, uint8 RGB (N, 227, 227, 3)."""
+    def reconstruct(self, photos: Pixels) -> Pixels:
+        """Return the photographs' reconstructions, uint8 RGB (N, side, side, 3)."""
 
-    def reencode(self, photos: Any, *, iterations: int, keep: Sequence[int]) -> Pixels:
-        """Return the kept iterates, uint8 RGB (N, len(keep), 227, 227, 3)."""
+    def reencode(self, photos: Pixels, *, iterations: int, keep: Sequence[int]) -> Pixels:
+        """Return the kept iterates, uint8 RGB (N, len(keep), side, side, 3)."""
 
-    def interpolate(self, photo_a: Any, photo_b: Any, *, steps: int) -> Pixels:
-        """Return the decoded features between two photographs, uint8 RGB (steps, 227, 227, 3)."""
+    def interpolate(self, photo_a: Pixels, photo_b: Pixels, *, steps: int) -> Pixels:
+        """Return the decoded features between two photographs, uint8 RGB (steps, side, side, 3)."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pixels behind the figures, uint8 RGB; ``iterates`` (n, 8, 227, 227, 3) are those of the first photographs."""
+    """The pixels behind the figures, uint8 RGB; ``iterates`` (n, 8, side, side, 3) are of the first photographs."""
 
     photos: Pixels
     reconstructions: Pixels
@@ -108,16 +109,16 @@ def choose(paths: Sequence[Path], limit: int) -> list[Path]:
     return [paths[index * len(paths) // limit] for index in range(limit)]
 
 
-def read_photos(paths: Sequence[Path]) -> Pixels:
-    """Read photographs as uint8 RGB (N, 227, 227, 3). Raises DataError naming a file that is not usable."""
+def read_photos(paths: Sequence[Path], framing: Framing) -> Pixels:
+    """Read photographs as uint8 RGB (N, side, side, 3). Raises DataError naming a file that is not usable."""
     bar = tqdm(paths, desc="reading", unit="photo", disable=None, leave=False)
-    return np.stack([prepare(path) for path in bar])
+    return np.stack([prepare(path, framing) for path in bar])
 
 
 def collect(
     inverter: Inverts, photos: Pixels, names: Sequence[str], found: int, training_mean: Pixels | None
 ) -> tuple[Figures, Pictures]:
-    """Reconstruct, re-encode and interpolate photographs (N, 227, 227, 3), N >= 1, and measure the results.
+    """Reconstruct, re-encode and interpolate photographs (N, side, side, 3), N >= 1, and measure the results.
 
     ``training_mean`` is the mean training crop where it is known. Raises what the inverter raises.
     """

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from deepsim.runtime.pixels import CROP
 from deepsim.runtime.report.markup import Html, element
 
 MAP_TOP = 128  # absolute error in grey levels at which the colour of an error map stops changing
@@ -34,7 +33,7 @@ def data_uri(rgb: Pixels) -> str:
     Every figure is computed from the pixels themselves, not from this copy.
     """
     image = Image.fromarray(np.ascontiguousarray(rgb))
-    limit = MAX_BYTES * max(1, rgb.shape[1] / CROP)  # wide pictures hold several
+    limit = MAX_BYTES * max(1, rgb.shape[1] / rgb.shape[0])  # wide pictures hold several
     copies = (_jpeg(image, quality) for quality in QUALITIES)
     data = next((copy for copy in copies if len(copy) <= limit), None) or _jpeg(image, QUALITIES[-1])
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -73,7 +73,7 @@ class TrainingRun:
 
     @cached_property
     def mean_image(self) -> NDArray[np.uint8] | None:
-        """Return the mean of the training crops, (227, 227, 3) uint8 RGB; None when the run has none."""
+        """Return the mean of the training crops, (side, side, 3) uint8 RGB; None when the run has none."""
         path = self.path / "mean_image.png"
         return read_image(path) if path.exists() else None
 

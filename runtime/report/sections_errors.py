@@ -140,7 +140,7 @@ def _with_error(content: Content) -> str:
 
 
 def _paper_text(content: Content) -> str:
-    if content.layer in TABLE_2_LAYERS and content.manifest.encoder.name == "caffenet":
+    if content.layer in TABLE_2_LAYERS and content.manifest.encoder_name == "caffenet":
         own = f"The column {_paper_name(content.layer)} inverts the same layer of the same architecture."
     elif content.layer in TABLE_2_LAYERS:
         own = f"None of it is {content.encoder}, the encoder of this bundle."
@@ -154,7 +154,7 @@ def _paper_text(content: Content) -> str:
 
 
 def _column(layer: str, content: Content) -> Html:
-    own = layer == content.layer and content.manifest.encoder.name == "caffenet"
+    own = layer == content.layer and content.manifest.encoder_name == "caffenet"
     return element("span", _paper_name(layer), class_="own" if own else None)
 
 

@@ -8,7 +8,7 @@ from benchmarks.gpu import checks, cutlass, results, summary
 from benchmarks.gpu.steps import generator_steps
 from deepsim.runtime.bench.work import Roofs, Work, rate
 from deepsim.runtime.errors import DeviceError, UsageError
-from deepsim.runtime.networks import generator_spec
+from deepsim.runtime.generators import generator_spec
 
 DAY = datetime.date(2026, 1, 2)
 ROOFS = Roofs(395_000.0, 4_300.0)

@@ -6,7 +6,8 @@ from benchmarks.gpu.timing import by_step
 from deepsim.kernels.layers import Layer, macs
 from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeviceError
-from deepsim.runtime.networks import CAFFENET, generator_spec
+from deepsim.runtime.generators import generator_spec
+from deepsim.runtime.networks import CAFFENET
 
 FC6 = generator_spec("fc6")
 GENERATOR = generator_steps(FC6.layers, FC6.input_shape)

@@ -11,8 +11,9 @@ from deepsim.export.calibration import calibration_images
 from deepsim.export.random_weights import random_generator_weights
 from deepsim.export.sources import Source
 from deepsim.export.torch_networks import encode
+from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.images import save_png
-from deepsim.runtime.networks import CAFFENET, generator_spec
+from deepsim.runtime.networks import CAFFENET
 from deepsim.train.encoders import random_encoder
 from deepsim.train.weights import write_weights
 

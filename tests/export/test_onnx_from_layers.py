@@ -11,7 +11,8 @@ from deepsim.export.onnx_from_layers import encoder_onnx, generator_onnx
 from deepsim.kernels import reference
 from deepsim.kernels.layers import Layer, shapes
 from deepsim.runtime.errors import CheckpointError, NumericError, UsageError
-from deepsim.runtime.networks import ALEXNET, CAFFENET, EncoderSpec, GeneratorSpec, generator_spec
+from deepsim.runtime.generators import GeneratorSpec, generator_spec
+from deepsim.runtime.networks import ALEXNET, CAFFENET, EncoderSpec
 from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS, crop
 
 

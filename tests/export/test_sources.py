@@ -13,7 +13,7 @@ from deepsim.export.sources import check_output, load_run, newest_run, random_so
 from deepsim.export.torch_networks import decode, tensors
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.files import ASIDE
-from deepsim.runtime.networks import generator_spec
+from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.processes import stamp
 from deepsim.train.weights import read_weights, write_weights
 

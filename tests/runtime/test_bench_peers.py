@@ -15,7 +15,8 @@ from deepsim.runtime.bench import contenders, memory, work
 from deepsim.runtime.bench.rewrite import stack_phases, without_transposed_convolutions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError
-from deepsim.runtime.networks import CAFFENET, generator_spec
+from deepsim.runtime.generators import generator_spec
+from deepsim.runtime.networks import CAFFENET
 
 FAST = ("cpu", "cpu-half", "onnxruntime", "onnxruntime-2x2", "openvino", "torch-channels-last")
 COMPILED = ("cpu", "torch-compile", "torch-compile-frozen")

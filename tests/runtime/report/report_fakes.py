@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image
 
+from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.manifest import FileRecord, Manifest
-from deepsim.runtime.networks import CAFFENET, generator_spec
+from deepsim.runtime.networks import CAFFENET
 
 
 class FakeInverter:

@@ -1,0 +1,114 @@
+"""What a backend hands out for a bundle: sessions, each for one direction, which the Inverter puts together.
+
+All are safe to call from several threads at once. Images are C-contiguous uint8 RGB (n, side, side, 3), features
+C-contiguous finite float32 (n, *feature_shape), with 1 <= n <= max_batch: the Inverter checks, converts and chunks.
+Every method raises DeviceError when the device fails and OutOfMemory when it has too little memory, and stays usable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.runtime.device_arrays import DeviceArray, DeviceView
+from deepsim.runtime.errors import DeepsimError
+from deepsim.runtime.pixels import Pixels
+
+
+class Session(Protocol):
+    """Runs a part of a bundle; ``name`` is the backend's, ``device`` "cpu" or "cuda:N"."""
+
+    name: str
+    device: str
+
+
+class EncodeSession(Session, Protocol):
+    """From images to features."""
+
+    def encode(self, images: Pixels) -> NDArray[np.float32]:
+        """Compute the features of images, float32 (n, *feature_shape)."""
+        ...
+
+
+class DecodeSession(Session, Protocol):
+    """From features to images."""
+
+    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
+        """Generate images from features: uint8 (n, side, side, 3), with ``full`` the whole (n, S, S, 3)."""
+        ...
+
+
+class LoopSession(Session, Protocol):
+    """Both directions at once, on one device."""
+
+    def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
+        """Encode and decode ``iterations`` times over; return iterations ``keep``, uint8 (n, len(keep), side, side, 3).
+
+        Iteration k is decode(encode(.)) applied k times to its own uint8 output, exactly: images are rounded to uint8
+        between iterations. ``keep`` counts from 1, is strictly increasing and ends at ``iterations`` at most.
+        """
+        ...
+
+
+class DeviceSession(Session, Protocol):
+    """Everything on arrays in the memory of the session's GPU, in the order of ``stream``; returns at once."""
+
+    def order(self, first: int, later: int) -> None:
+        """Let what the stream ``later`` is given from now on begin after what the stream ``first`` holds now."""
+        ...
+
+    def encode_on_device(self, images: DeviceView, stream: int) -> DeviceArray:
+        """Compute the features of images (n, side, side, 3)."""
+        ...
+
+    def decode_on_device(self, features: DeviceView, full: bool, stream: int) -> DeviceArray:
+        """Generate images from features."""
+        ...
+
+    def reconstruct_on_device(self, images: DeviceView, stream: int) -> DeviceArray:
+        """Reconstruct images: (n, side, side, 3)."""
+        ...
+
+    def reencode_on_device(
+        self, images: DeviceView, iterations: int, keep: tuple[int, ...], stream: int
+    ) -> DeviceArray:
+        """Re-encode images: (n, len(keep), side, side, 3)."""
+        ...
+
+    def interpolate_on_device(self, start: DeviceView, end: DeviceView, steps: int, stream: int) -> DeviceArray:
+        """Generate images of ``steps`` features on the line from one to another: (steps, side, side, 3)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """What runs a bundle. ``encoder`` is None where nothing here can encode; ``missing`` is the error that says why.
+
+    ``loop`` is there where one session runs both networks, ``gpu`` where it takes arrays on a GPU.
+    """
+
+    decoder: DecodeSession
+    encoder: EncodeSession | None = None
+    loop: LoopSession | None = None
+    gpu: DeviceSession | None = None
+    missing: DeepsimError | None = None
+
+
+class TwoSessions:
+    """The loop through an encoder and a decoder that know nothing of each other, by way of the host."""
+
+    def __init__(self, encoder: EncodeSession, decoder: DecodeSession) -> None:
+        self._encoder, self._decoder = encoder, decoder
+        self.name, self.device = decoder.name, decoder.device
+
+    def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
+        """Re-encode images (see :class:`LoopSession`)."""
+        kept = np.empty((len(images), len(keep), *images.shape[1:]), np.uint8)
+        for iteration in range(1, iterations + 1):
+            images = self._decoder.decode(self._encoder.encode(images), full=False)
+            if iteration in keep:
+                kept[:, keep.index(iteration)] = images
+        return kept
