@@ -1,4 +1,4 @@
-"""Training and validation images: sources of photographs, and batches that are a pure function of their position.
+"""Training and validation images: datasets of photographs, and batches that are a pure function of their position.
 
 A photograph is resized as the encoder's framing says (the paper's rule, section 4: warped to 256x256); training takes
 a random square of it (227x227), validation the central one. Which image, square and mirror a batch holds depends on
@@ -20,7 +20,7 @@ from deepsim.runtime.errors import DataError, UsageError, missing_extra
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import central, resize
 from deepsim.runtime.pixels import Pixels
-from deepsim.train.sources import DeadLeavesSource, FolderSource, MixedSource, Source, scan
+from deepsim.train.datasets import Dataset, DeadLeavesDataset, FolderDataset, MixedDataset, scan
 from deepsim.train.workers import Sample, Skipped, make_batches
 
 try:
@@ -30,10 +30,10 @@ except ModuleNotFoundError as error:
     raise missing_extra("torch", "train") from error
 
 __all__ = [
-    "DeadLeavesSource",
-    "FolderSource",
-    "MixedSource",
-    "Source",
+    "Dataset",
+    "DeadLeavesDataset",
+    "FolderDataset",
+    "MixedDataset",
     "batches",
     "mean_image",
     "random_region",
@@ -45,7 +45,7 @@ _ORDER, _CROP = 1, 2  # name the two families of random generators, so that no t
 
 
 def batches(
-    source: Source,
+    dataset: Dataset,
     framing: Framing,
     batch: int,
     seed: int,
@@ -59,44 +59,44 @@ def batches(
     """Yield uint8 RGB batches (batch, side, side, 3) for step ``start_step``, ``start_step + 1``, ... without end.
 
     Step s takes the samples ``s * batch * world_size`` onwards of an endless sequence of epochs, each a permutation of
-    the source by (seed, epoch); rank r takes the r-th ``batch`` of them. Crop, mirror and zoom of a sample come from
+    the dataset by (seed, epoch); rank r takes the r-th ``batch`` of them. Crop, mirror and zoom of a sample come from
     (seed, epoch, index), so neither ``workers`` (processes) nor ``start_step`` changes a byte of any step.
 
     With ``mirror`` half of the samples are flipped left to right. ``zoom`` in 0-1 is the share of samples for which,
     before it is resized, a random region of the photograph is taken (see :func:`random_region`); 0 is the paper's rule.
-    Unreadable files are skipped by name and replaced by the next readable one of the same source.
-    Raises UsageError for figures out of range; DataError when over 1 % of a source (and over one file) is unreadable;
+    Unreadable files are skipped by name and replaced by the next readable one of the same dataset.
+    Raises UsageError for figures out of range; DataError when over 1 % of a dataset (and over one file) is unreadable;
     DeviceError when a worker cannot be started or dies.
     """
-    plan = _Plan(source, framing, seed, mirror, zoom)
+    plan = _Plan(dataset, framing, seed, mirror, zoom)
     _check_plan(plan, batch, start_step, rank, world_size)
-    return _load(plan, _Positions(len(source), batch, seed, start_step, rank, world_size), workers)
+    return _load(plan, _Positions(len(dataset), batch, seed, start_step, rank, world_size), workers)
 
 
-def validation_batch(source: Source, count: int, framing: Framing) -> Tensor:
+def validation_batch(dataset: Dataset, count: int, framing: Framing) -> Tensor:
     """Return the central crops of the first ``count`` readable images: uint8 RGB (count, side, side, 3).
 
-    Raises DataError when the source has fewer, or when too many are unreadable.
+    Raises DataError when the dataset has fewer, or when too many are unreadable.
     """
     images: list[Pixels] = []
-    for index in range(len(source)):
+    for index in range(len(dataset)):
         if len(images) == count:
             break
-        images += _central(source, index, framing)
+        images += _central(dataset, index, framing)
     if len(images) < count:
         raise DataError(f"validation images: {len(images)} readable, expected {count}. Add images or ask for fewer.")
     return torch.from_numpy(np.stack(images) if images else np.empty((0, framing.side, framing.side, 3), np.uint8))
 
 
-def mean_image(source: Source, framing: Framing, limit: int = 1000) -> NDArray[np.float32]:
+def mean_image(dataset: Dataset, framing: Framing, limit: int = 1000) -> NDArray[np.float32]:
     """Average the central crops of up to ``limit`` images, evenly spread: float32 RGB (side, side, 3), 0-255.
 
     Raises DataError when none is readable, or too many are not.
     """
-    count = min(limit, len(source))
+    count = min(limit, len(dataset))
     total, met = np.zeros((framing.side, framing.side, 3), np.float64), 0
     for number in tqdm(range(count), "mean image", unit="image", disable=None, leave=False, delay=2):
-        for image in _central(source, number * len(source) // count, framing):
+        for image in _central(dataset, number * len(dataset) // count, framing):
             total += image
             met += 1
     if met == 0:
@@ -126,7 +126,7 @@ def random_region(photo: Pixels, rng: np.random.Generator, size: int) -> Pixels:
 class _Plan:
     """Makes the training crop of one (epoch, index)."""
 
-    source: Source
+    dataset: Dataset
     framing: Framing
     seed: int
     mirror: bool
@@ -148,7 +148,7 @@ class _Plan:
         zoomed, flipped = rng.uniform() < self.zoom, rng.uniform() < 0.5
         framing, side = self.framing, self.framing.side
         top, left = (int(offset) for offset in rng.integers(framing.size - side + 1, size=2))
-        photo, skipped = _readable(self.source, image)
+        photo, skipped = _readable(self.dataset, image)
         resized = resize(random_region(photo, rng, framing.size) if zoomed else photo, framing)
         if framing.resize == "shorter":  # the longer side leaves more room
             top, left = (int(rng.integers(extent - side + 1)) for extent in resized.shape[:2])
@@ -182,18 +182,18 @@ class _Positions:
 
 def _load(plan: _Plan, positions: _Positions, workers: int) -> Iterator[Tensor]:
     shape = (positions.batch, plan.framing.side, plan.framing.side, 3)
-    for pixels, skipped in make_batches(plan.fill, positions.batches(), shape, workers, plan.source.name):
+    for pixels, skipped in make_batches(plan.fill, positions.batches(), shape, workers, plan.dataset.name):
         for index, inner, reason in skipped:
-            plan.source.locate(index)[0].skip(inner, reason)
+            plan.dataset.locate(index)[0].skip(inner, reason)
         yield torch.from_numpy(pixels)
 
 
-def _readable(source: Source, index: int) -> tuple[Pixels, Skipped]:
+def _readable(dataset: Dataset, index: int) -> tuple[Pixels, Skipped]:
     """Read an image, or the next readable one of its part; also return what was skipped.
 
-    With nothing readable, what is returned as skipped makes :meth:`Source.skip` raise (outside of a worker process).
+    With nothing readable, what is returned as skipped makes :meth:`Dataset.skip` raise (outside of a worker process).
     """
-    part, first = source.locate(index)
+    part, first = dataset.locate(index)
     skipped: Skipped = []
     for offset in range(len(part)):
         inner = (first + offset) % len(part)
@@ -207,9 +207,9 @@ def _readable(source: Source, index: int) -> tuple[Pixels, Skipped]:
     return np.zeros((1, 1, 3), np.uint8), skipped
 
 
-def _central(source: Source, index: int, framing: Framing) -> list[Pixels]:
+def _central(dataset: Dataset, index: int, framing: Framing) -> list[Pixels]:
     """Return the central crop of an image, or nothing when it is unreadable."""
-    part, inner = source.locate(index)
+    part, inner = dataset.locate(index)
     try:
         return [] if inner in part.bad else [central(resize(part.photo(inner), framing), framing)]
     except DataError as error:
@@ -223,5 +223,5 @@ def _check_plan(plan: _Plan, batch: int, start_step: int, rank: int, world_size:
     if batch < 1 or start_step < 0 or plan.seed < 0 or not 0 <= rank < world_size:
         figures = f"batch {batch}, start step {start_step}, seed {plan.seed}, rank {rank} of {world_size}"
         raise UsageError(f"{figures}: out of range, expected batch >= 1, the rest >= 0, rank < world. Correct these.")
-    if len(plan.source) == 0:
+    if len(plan.dataset) == 0:
         raise DataError("training images: none, expected at least one. Choose another folder.")

@@ -18,7 +18,7 @@ import numpy as np
 
 from deepsim.runtime.errors import CheckpointError, DataError
 from deepsim.runtime.files import sha256
-from deepsim.train.sources import SCAN_LIMIT, DeadLeavesSource, FolderSource, MixedSource, Source
+from deepsim.train.datasets import SCAN_LIMIT, Dataset, DeadLeavesDataset, FolderDataset, MixedDataset
 
 DATA = "data.json"
 PREVIEW = 8  # images in a grid and in the validation error, so that more need not be held out
@@ -47,8 +47,8 @@ class Images:
     ``record`` is what data.json keeps.
     """
 
-    training: Source
-    validation: Source
+    training: Dataset
+    validation: Dataset
     kind: Validation
     record: dict[str, Any]
 
@@ -60,8 +60,11 @@ class Images:
     @property
     def files(self) -> list[str]:
         """List the photographs of training and validation."""
-        parts = [*(self.training.parts if isinstance(self.training, MixedSource) else [self.training]), self.validation]
-        return [path for part in parts if isinstance(part, FolderSource) for path in part.paths]
+        parts = [
+            *(self.training.parts if isinstance(self.training, MixedDataset) else [self.training]),
+            self.validation,
+        ]
+        return [path for part in parts if isinstance(part, FolderDataset) for path in part.paths]
 
     @property
     def described(self) -> str:
@@ -95,10 +98,10 @@ def _choose(asked: Asked, seed: int, saved: dict[str, Any] | None) -> Images:
     """Build the images; ``saved`` is what a resumed run recorded: {} where it began before anything was."""
     old = saved is not None and "held_out" not in saved
     on_training = old or (saved is not None and saved.get("validation_on") == "training")
-    given = FolderSource(asked.validation) if asked.validation else None
+    given = FolderDataset(asked.validation) if asked.validation else None
     if not asked.data:
         return _leaves_alone(asked, seed, given, on_training, [] if saved is None else saved.get("held_out", []))
-    photographs = FolderSource(asked.data)
+    photographs = FolderDataset(asked.data)
     if saved is not None and saved.get("held_out"):
         held = _found_again(photographs, asked.data, saved)
     elif given is not None or old or (saved is not None and saved.get("data")):
@@ -108,7 +111,7 @@ def _choose(asked: Asked, seed: int, saved: dict[str, Any] | None) -> Images:
     return _split(asked, seed, photographs, held, given, old)
 
 
-def draw(photographs: FolderSource, seed: int) -> list[int]:
+def draw(photographs: FolderDataset, seed: int) -> list[int]:
     """Draw the photographs to hold out: one in five, at most 8, at least 2; none of fewer than ten.
 
     Returns their indices in order. Only readable files are drawn, so a seed gives the same ones for the same files.
@@ -155,19 +158,19 @@ def _as_begun(asked: Asked, saved: dict[str, Any]) -> Asked:
 
 
 def _leaves_alone(
-    asked: Asked, seed: int, given: Source | None, on_training: bool, held: list[dict[str, str]]
+    asked: Asked, seed: int, given: Dataset | None, on_training: bool, held: list[dict[str, str]]
 ) -> Images:
     """Train on dead leaves; those of another seed are held out at no cost. ``held`` stays recorded."""
-    training = DeadLeavesSource(asked.leaves or LEAVES, seed)
+    training = DeadLeavesDataset(asked.leaves or LEAVES, seed)
     if given is not None:
         return _images(asked, training, given, "given", held)
     if on_training:
         return _images(asked, training, training, "training", held)
-    return _images(asked, training, DeadLeavesSource(PREVIEW, seed + 1), "held-out", held)
+    return _images(asked, training, DeadLeavesDataset(PREVIEW, seed + 1), "held-out", held)
 
 
 def _split(
-    asked: Asked, seed: int, photographs: FolderSource, held: list[int], given: FolderSource | None, old: bool
+    asked: Asked, seed: int, photographs: FolderDataset, held: list[int], given: FolderDataset | None, old: bool
 ) -> Images:
     paths = [photographs.paths[index] for index in held]
     apart = paths if given is None or old else [*paths, *given.paths]
@@ -183,7 +186,7 @@ def _split(
         return _images(asked, training, given, "given", record)
     if not paths:
         return _images(asked, training, training, "training", record)
-    return _images(asked, training, FolderSource.of(paths), "held-out", record)
+    return _images(asked, training, FolderDataset.of(paths), "held-out", record)
 
 
 def _tell_of_change(images: Images, saved: dict[str, Any]) -> None:
@@ -196,14 +199,16 @@ def _tell_of_change(images: Images, saved: dict[str, Any]) -> None:
         )
 
 
-def _with_leaves(photographs: FolderSource, leaves: int, seed: int) -> Source:
+def _with_leaves(photographs: FolderDataset, leaves: int, seed: int) -> Dataset:
     """Mix dead leaves in; photographs are repeated until they are at least as many."""
     if not leaves:
         return photographs
-    return MixedSource([(photographs, -(-leaves // len(photographs))), (DeadLeavesSource(leaves, seed), 1)])
+    return MixedDataset([(photographs, -(-leaves // len(photographs))), (DeadLeavesDataset(leaves, seed), 1)])
 
 
-def _images(asked: Asked, training: Source, validation: Source, kind: Validation, held: list[dict[str, str]]) -> Images:
+def _images(
+    asked: Asked, training: Dataset, validation: Dataset, kind: Validation, held: list[dict[str, str]]
+) -> Images:
     record = {
         "training": training.description,
         "data": list(asked.data),
@@ -217,7 +222,7 @@ def _images(asked: Asked, training: Source, validation: Source, kind: Validation
     return images
 
 
-def _found_again(photographs: FolderSource, folders: Sequence[str], saved: dict[str, Any]) -> list[int]:
+def _found_again(photographs: FolderDataset, folders: Sequence[str], saved: dict[str, Any]) -> list[int]:
     """Find the photographs that were held out at the beginning. Raises DataError when one is missing or changed."""
     wanted = {(entry["name"], entry["sha256"]): None for entry in saved["held_out"]}
     ends = {Path(name).name for name, _ in wanted}

@@ -32,7 +32,7 @@ from deepsim.train.checkpoints import (
 )
 from deepsim.train.clock import CLOCK, Clock, Elapsed, read_clock, write_clock
 from deepsim.train.config import TrainConfig, begun_run
-from deepsim.train.data import Source, batches, mean_image, scan, validation_batch
+from deepsim.train.data import Dataset, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World, lost_peers
 from deepsim.train.held_out import DATA, PREVIEW, read_record
 from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
@@ -54,8 +54,8 @@ class Run:
     """
 
     folder: Path
-    source: Source
-    validation: Source
+    dataset: Dataset
+    validation: Dataset
     device: torch.device
     world: World = field(default_factory=World)
     resume: str = "never"
@@ -101,7 +101,7 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     models = build_models(config, run.device, run.world, saved)
     start, best = _resume(run, models)
     _require_newest(run, start)
-    scan(run.source)
+    scan(run.dataset)
     photos = validation_batch(run.validation, min(PREVIEW, len(run.validation)), models.geometry.framing).numpy()
     best = _best_of_same(photos, saved, best)
     if run.world.is_main:
@@ -208,7 +208,7 @@ class _Progress:
     def _batches(self) -> Iterator[Tensor]:
         config, world = self.models.config, self.run.world
         return batches(
-            self.run.source,
+            self.run.dataset,
             self.models.geometry.framing,
             config.batch // world.size,
             config.seed,
@@ -348,14 +348,12 @@ def _write_static_files(config: TrainConfig, run: Run, models: Models, photos: N
     """Write what does not change while a run trains: settings, encoder weights, the mean training image."""
     run.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(run.folder / "config.json", config.to_json())
-    described = {"training": run.source.description, "validation": run.validation.description}
+    described = {"training": run.dataset.description, "validation": run.validation.description}
     record = {**described, **run.record, "validation_sha256": sha256(photos.tobytes())}
     write_atomic(run.folder / DATA, json.dumps(record, indent=2) + "\n")
     write_weights(run.folder / ENCODER, models.encoder.state_dict())
     if models.comparator is not None and models.comparator is not models.encoder:
         write_weights(run.folder / COMPARATOR, models.comparator.state_dict())
     if not (run.folder / "mean_image.png").exists():
-        save_png(
-            np.rint(mean_image(run.source, models.geometry.framing, limit=300)).astype(np.uint8),
-            run.folder / "mean_image.png",
-        )
+        mean = mean_image(run.dataset, models.geometry.framing, limit=300)
+        save_png(np.rint(mean).astype(np.uint8), run.folder / "mean_image.png")

@@ -7,7 +7,7 @@ import torch
 
 from deepsim.runtime.images import save_png
 from deepsim.train.config import PRESETS
-from deepsim.train.data import FolderSource
+from deepsim.train.data import FolderDataset
 from deepsim.train.loop import Run
 
 TINY = PRESETS["tiny"].updated(
@@ -25,8 +25,8 @@ def write_photographs(folder, count=5):
 
 
 def tiny_run(folder, photos, resume="never"):
-    source = FolderSource([photos])
-    return Run(folder, source, source, torch.device("cpu"), resume=resume, quiet=True)
+    dataset = FolderDataset([photos])
+    return Run(folder, dataset, dataset, torch.device("cpu"), resume=resume, quiet=True)
 
 
 def digests(checkpoint):

@@ -11,13 +11,13 @@ from PIL import Image
 
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.images import prepare, save_png
-from deepsim.train import data, sources
-from deepsim.train.data import DeadLeavesSource, FolderSource, MixedSource, Source, batches
+from deepsim.train import data, datasets
+from deepsim.train.data import Dataset, DeadLeavesDataset, FolderDataset, MixedDataset, batches
 
 SEED = 11
 
 
-class Numbered(Source):
+class Numbered(Dataset):
     """Images that name themselves: red = index, green = row, blue = column (256x256, so the warp changes nothing)."""
 
     def __init__(self, count):
@@ -44,9 +44,9 @@ def take(iterator, count):
     return torch.stack(list(itertools.islice(iterator, count))).numpy()
 
 
-def stream(source, batch, start_step=0, seed=SEED, mirror=True, zoom=0.0, **options):
+def stream(dataset, batch, start_step=0, seed=SEED, mirror=True, zoom=0.0, **options):
     """Call batches with the usual settings."""
-    return batches(source, batch, seed, start_step, mirror, zoom, **options)
+    return batches(dataset, batch, seed, start_step, mirror, zoom, **options)
 
 
 def indices(images):
@@ -72,22 +72,22 @@ def copy(folder, tmp_path):
 
 
 def test_a_batch_is_uint8_rgb(folder):
-    batch = next(stream(FolderSource([folder]), 3, zoom=0.5))
+    batch = next(stream(FolderDataset([folder]), 3, zoom=0.5))
     assert (batch.shape, batch.dtype) == ((3, 227, 227, 3), torch.uint8)
     assert batch.is_contiguous()
 
 
 def test_the_same_position_gives_the_same_bytes(folder):
-    source = FolderSource([folder])
-    first, again = (take(stream(source, 5, zoom=0.7), 4) for _ in range(2))
+    dataset = FolderDataset([folder])
+    first, again = (take(stream(dataset, 5, zoom=0.7), 4) for _ in range(2))
     assert np.array_equal(first, again)
-    assert not np.array_equal(first, take(stream(source, 5, zoom=0.7, seed=SEED + 1), 4))
+    assert not np.array_equal(first, take(stream(dataset, 5, zoom=0.7, seed=SEED + 1), 4))
 
 
 @pytest.mark.parametrize("start", [1, 3, 5])
 def test_resuming_continues_the_sequence(folder, start):
-    whole = take(stream(FolderSource([folder]), 5, zoom=0.7), 7)  # an epoch of 12 ends inside batches 2 and 4
-    resumed = take(stream(FolderSource([folder]), 5, start, zoom=0.7), 7 - start)
+    whole = take(stream(FolderDataset([folder]), 5, zoom=0.7), 7)  # an epoch of 12 ends inside batches 2 and 4
+    resumed = take(stream(FolderDataset([folder]), 5, start, zoom=0.7), 7 - start)
     assert np.array_equal(whole[start:], resumed)
 
 
@@ -101,8 +101,8 @@ def test_resuming_far_away_decodes_nothing_before_it(monkeypatch):
 
 @pytest.mark.parametrize("zoom", [0.0, 0.7])
 def test_workers_change_nothing(folder, zoom):
-    alone = take(stream(FolderSource([folder]), 4, 2, zoom=zoom), 5)
-    helped = take(stream(FolderSource([folder]), 4, 2, zoom=zoom, workers=2), 5)
+    alone = take(stream(FolderDataset([folder]), 4, 2, zoom=zoom), 5)
+    helped = take(stream(FolderDataset([folder]), 4, 2, zoom=zoom, workers=2), 5)
     assert np.array_equal(alone, helped)
 
 
@@ -144,8 +144,8 @@ def test_mirror_flips_half_of_the_images_and_nothing_else():
 
 
 def test_zoom_is_the_share_of_zoomed_images(folder):
-    source = FolderSource([folder])
-    plain, half, full = (take(stream(source, 40, zoom=zoom), 3).reshape(-1, 227 * 227 * 3) for zoom in (0, 0.5, 1))
+    dataset = FolderDataset([folder])
+    plain, half, full = (take(stream(dataset, 40, zoom=zoom), 3).reshape(-1, 227 * 227 * 3) for zoom in (0, 0.5, 1))
     same = (plain == half).all(axis=1)
     assert 30 < same.sum() < 90
     assert np.array_equal(full[~same], half[~same])  # a zoomed sample's region does not depend on the share
@@ -182,7 +182,7 @@ def test_the_global_generator_is_left_alone(folder):
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    take(stream(FolderSource([folder]), 2), 2)
+    take(stream(FolderDataset([folder]), 2), 2)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -190,11 +190,11 @@ def test_the_global_generator_is_left_alone(folder):
 def test_an_unreadable_file_is_replaced_by_the_next(copy, caplog, workers):
     names = sorted(copy.iterdir())
     names[4].write_bytes(names[4].read_bytes()[:200])  # the header is whole
-    source = FolderSource([copy])
+    dataset = FolderDataset([copy])
     with caplog.at_level(logging.WARNING, "deepsim"):
-        damaged = take(stream(source, 6, workers=workers), 4)  # two epochs
+        damaged = take(stream(dataset, 6, workers=workers), 4)  # two epochs
     shutil.copy(names[5], names[4])
-    assert np.array_equal(damaged, take(stream(FolderSource([copy]), 6), 4))
+    assert np.array_equal(damaged, take(stream(FolderDataset([copy]), 6), 4))
     assert len(caplog.messages) == 1
     assert str(names[4]) in caplog.messages[0]
 
@@ -202,11 +202,11 @@ def test_an_unreadable_file_is_replaced_by_the_next(copy, caplog, workers):
 def test_the_last_file_is_replaced_by_the_first(copy):
     names = sorted(copy.iterdir())
     names[-1].write_bytes(b"")
-    source = FolderSource([copy])
-    assert data.scan(source) == [str(names[-1])]
-    damaged = take(stream(source, 12), 1)
+    dataset = FolderDataset([copy])
+    assert data.scan(dataset) == [str(names[-1])]
+    damaged = take(stream(dataset, 12), 1)
     shutil.copy(names[0], names[-1])
-    assert np.array_equal(damaged, take(stream(FolderSource([copy]), 12), 1))
+    assert np.array_equal(damaged, take(stream(FolderDataset([copy]), 12), 1))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -215,51 +215,51 @@ def test_too_many_unreadable_files_stop_training(copy, workers):
     for name in names[3:5]:
         name.write_bytes(name.read_bytes()[:200])
     with pytest.raises(DataError, match=r"03\.png, .*04\.png: 2 of 12 images unreadable") as caught:
-        take(stream(FolderSource([copy]), 4, workers=workers), 6)
+        take(stream(FolderDataset([copy]), 4, workers=workers), 6)
     assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize(("bad", "count", "fails"), [(1, 10, 0), (2, 10, 1), (2, 200, 0), (3, 200, 1), (3, 300, 0)])
 def test_one_percent_rule(bad, count, fails):
-    source = Numbered(count)
+    dataset = Numbered(count)
     for index in range(bad - 1):
-        source.skip(index, "broken")
+        dataset.skip(index, "broken")
     if fails:
         with pytest.raises(DataError, match=f"{bad} of {count}"):
-            source.skip(bad, "broken")
+            dataset.skip(bad, "broken")
     else:
-        source.skip(bad, "broken")
+        dataset.skip(bad, "broken")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_nothing_readable(tmp_path, workers):
     (tmp_path / "only.png").write_bytes(b"broken")
-    source = FolderSource([tmp_path])
+    dataset = FolderDataset([tmp_path])
     for _ in range(2):
         with pytest.raises(DataError, match=r"only\.png: 1 of 1 images unreadable"):
-            next(stream(source, 2, workers=workers))
+            next(stream(dataset, 2, workers=workers))
 
 
 def test_scan_opens_every_header(copy, caplog):
     names = sorted(copy.iterdir())
-    assert data.scan(FolderSource([copy])) == []
+    assert data.scan(FolderDataset([copy])) == []
     names[7].write_bytes(b"a text")
-    assert data.scan(MixedSource([(FolderSource([copy]), 3), (Numbered(2), 1)])) == [str(names[7])]
+    assert data.scan(MixedDataset([(FolderDataset([copy]), 3), (Numbered(2), 1)])) == [str(names[7])]
     assert len(caplog.messages) == 1
     names[8].write_bytes(b"")
     with pytest.raises(DataError, match="2 of 12"):
-        data.scan(FolderSource([copy]))
+        data.scan(FolderDataset([copy]))
 
 
 def test_scan_leaves_large_sources_to_training(copy, monkeypatch):
     sorted(copy.iterdir())[0].write_bytes(b"a text")
-    monkeypatch.setattr(sources, "SCAN_LIMIT", 11)
-    assert data.scan(FolderSource([copy])) == []
+    monkeypatch.setattr(datasets, "SCAN_LIMIT", 11)
+    assert data.scan(FolderDataset([copy])) == []
 
 
 def test_mixed_source_repeats_its_parts(folder):
-    photographs, numbered = FolderSource([folder]), Numbered(4)
-    mixed = MixedSource([(photographs, 2), (numbered, 3), (MixedSource([(numbered, 1)]), 1)])
+    photographs, numbered = FolderDataset([folder]), Numbered(4)
+    mixed = MixedDataset([(photographs, 2), (numbered, 3), (MixedDataset([(numbered, 1)]), 1)])
     assert len(mixed) == 2 * 12 + 3 * 4 + 4
     assert mixed.locate(13) == (photographs, 1)
     assert mixed.name(25) == mixed.name(37) == "numbered 1"
@@ -270,11 +270,11 @@ def test_mixed_source_repeats_its_parts(folder):
 def test_a_bad_file_of_a_mixed_source_is_replaced_inside_its_part(copy, caplog):
     names = sorted(copy.iterdir())
     names[-1].write_bytes(b"")
-    mixed = MixedSource([(FolderSource([copy]), 2), (Numbered(200), 1)])
+    mixed = MixedDataset([(FolderDataset([copy]), 2), (Numbered(200), 1)])
     damaged = take(stream(mixed, 32), 7)
     assert len(caplog.messages) == 1
     shutil.copy(names[0], names[-1])
-    again = MixedSource([(FolderSource([copy]), 2), (Numbered(200), 1)])
+    again = MixedDataset([(FolderDataset([copy]), 2), (Numbered(200), 1)])
     assert np.array_equal(damaged, take(stream(again, 32), 7))
 
 
@@ -282,7 +282,7 @@ def test_validation_takes_the_central_crop(folder):
     batch = data.validation_batch(Numbered(5), 3)
     assert (batch.shape, batch.dtype) == ((3, 227, 227, 3), torch.uint8)
     assert batch[:, 0, 0].tolist() == [[0, 14, 14], [1, 14, 14], [2, 14, 14]]
-    photographs = data.validation_batch(FolderSource([folder]), 12).numpy()
+    photographs = data.validation_batch(FolderDataset([folder]), 12).numpy()
     assert np.array_equal(photographs[5], prepare(sorted(folder.iterdir())[5]))
     assert data.validation_batch(Numbered(5), 0).shape == (0, 227, 227, 3)
 
@@ -290,10 +290,10 @@ def test_validation_takes_the_central_crop(folder):
 def test_validation_skips_unreadable_files(copy):
     names = sorted(copy.iterdir())
     names[1].write_bytes(b"")
-    batch = data.validation_batch(FolderSource([copy]), 11).numpy()
+    batch = data.validation_batch(FolderDataset([copy]), 11).numpy()
     assert np.array_equal(batch[1], prepare(names[2]))
     with pytest.raises(DataError, match="11 readable, expected 12"):
-        data.validation_batch(FolderSource([copy]), 12)
+        data.validation_batch(FolderDataset([copy]), 12)
 
 
 def test_mean_image():
@@ -320,19 +320,19 @@ def test_images_stay_in_memory_while_there_is_room(monkeypatch):
     loaded = []
     load = Numbered.load
     monkeypatch.setattr(Numbered, "load", lambda self, index: loaded.append(index) or load(self, index))
-    monkeypatch.setattr(sources, "CACHE_BYTES", 2 * 256 * 256 * 3)
-    source = Numbered(3)
+    monkeypatch.setattr(datasets, "CACHE_BYTES", 2 * 256 * 256 * 3)
+    dataset = Numbered(3)
     for index in (0, 1, 2, 0, 1, 2):
-        assert source.read(index)[0, 0, 0] == index
+        assert dataset.read(index)[0, 0, 0] == index
     assert loaded == [0, 1, 2, 2]
 
 
 def test_dead_leaves_source():
-    source = DeadLeavesSource(3, seed=5)
-    assert len(source) == 3
-    assert source.name(2) == "dead leaves 2 (seed 5)"
-    assert source.read(2).shape == (256, 256, 3)
-    assert np.array_equal(source.read(2), DeadLeavesSource(9, seed=5).read(2))
-    assert not np.array_equal(source.read(2), DeadLeavesSource(3, seed=6).read(2))
-    assert not np.array_equal(source.read(2), source.read(1))
-    assert Image.fromarray(source.read(0)).mode == "RGB"
+    dataset = DeadLeavesDataset(3, seed=5)
+    assert len(dataset) == 3
+    assert dataset.name(2) == "dead leaves 2 (seed 5)"
+    assert dataset.read(2).shape == (256, 256, 3)
+    assert np.array_equal(dataset.read(2), DeadLeavesDataset(9, seed=5).read(2))
+    assert not np.array_equal(dataset.read(2), DeadLeavesDataset(3, seed=6).read(2))
+    assert not np.array_equal(dataset.read(2), dataset.read(1))
+    assert Image.fromarray(dataset.read(0)).mode == "RGB"

@@ -13,8 +13,8 @@ from deepsim.runtime.errors import CheckpointError, DataError  # noqa: E402
 from deepsim.runtime.images import save_png  # noqa: E402
 from deepsim.train import held_out, loop  # noqa: E402
 from deepsim.train.data import batches, mean_image  # noqa: E402
+from deepsim.train.datasets import FolderDataset  # noqa: E402
 from deepsim.train.held_out import Asked, choose_images, draw  # noqa: E402
-from deepsim.train.sources import FolderSource  # noqa: E402
 from tests.train.runs import TINY  # noqa: E402
 
 
@@ -26,8 +26,8 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def numbers(source):
-    return {int(source.read(index)[0, 0, 0]) for index in range(len(source))}
+def numbers(dataset):
+    return {int(dataset.read(index)[0, 0, 0]) for index in range(len(dataset))}
 
 
 def held_numbers(images):
@@ -62,9 +62,9 @@ def test_the_seed_decides_which(photos):
 
 @pytest.mark.parametrize(("count", "expected"), [(1, 0), (2, 0), (9, 0), (10, 2), (24, 4), (39, 7), (40, 8), (1000, 8)])
 def test_how_many_are_held_out(monkeypatch, count, expected):
-    source = FolderSource.of([f"{number}.png" for number in range(count)])
-    monkeypatch.setattr(FolderSource, "readable", lambda self, index: True)
-    assert len(set(draw(source, 0))) == expected
+    dataset = FolderDataset.of([f"{number}.png" for number in range(count)])
+    monkeypatch.setattr(FolderDataset, "readable", lambda self, index: True)
+    assert len(set(draw(dataset, 0))) == expected
 
 
 def test_an_unreadable_photograph_is_not_drawn(photos):
@@ -121,9 +121,9 @@ def test_copies_and_links_of_a_held_out_photograph_are_not_trained_on(photos):
     shutil.copy(photos / f"{held[0]:02}.png", photos / "sub" / "copy.png")
     (photos / "sub" / "link.png").symlink_to(photos / f"{held[1]:02}.png")
     os.link(photos / f"{held[2]:02}.png", photos / "sub" / "hard.png")
-    source = FolderSource([photos])
-    apart = [source.paths[number] for number in held]
-    found = {source.paths[index].rsplit("/", 1)[1] for index in held_out.same_pictures(source.paths, apart)}
+    dataset = FolderDataset([photos])
+    apart = [dataset.paths[number] for number in held]
+    found = {dataset.paths[index].rsplit("/", 1)[1] for index in held_out.same_pictures(dataset.paths, apart)}
     assert found == {"copy.png", "link.png", "hard.png", *(f"{number:02}.png" for number in held)}
     images = choose_images(Asked((str(photos), str(photos / "sub"))), 0)
     assert not numbers(images.training) & numbers(images.validation)

@@ -47,12 +47,12 @@ def raises(error):
     raise error
 
 
-def stream(source, workers=2, batch=2):
-    return batches(source, batch, 0, 0, False, 0.0, workers=workers)
+def stream(dataset, workers=2, batch=2):
+    return batches(dataset, batch, 0, 0, False, 0.0, workers=workers)
 
 
-def exhaust(source, **options):
-    for _ in itertools.islice(stream(source, **options), 8):
+def exhaust(dataset, **options):
+    for _ in itertools.islice(stream(dataset, **options), 8):
         pass
 
 

@@ -1,4 +1,4 @@
-"""Sources of images: numbered collections that training and validation read from, by index."""
+"""Datasets of images: numbered collections that training and validation read from, by index."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from deepsim.train.dead_leaves import dead_leaves
 
 logger = logging.getLogger("deepsim")
 
-SCAN_LIMIT = 100_000  # sources above this size are not scanned up front; their bad files are counted as they are met
+SCAN_LIMIT = 100_000  # datasets above this size are not scanned up front; their bad files are counted as they are met
 BAD_FRACTION = 0.01
-CACHE_BYTES = 256 << 20  # decoded images that a source keeps in memory, per process
+CACHE_BYTES = 256 << 20  # decoded images that a dataset keeps in memory, per process
 
 
-class Source(ABC):
+class Dataset(ABC):
     """A numbered collection of images; ``bad`` holds what turned out unreadable: index -> reason."""
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class Source(ABC):
         """Raise DataError when the image's file cannot even be opened, at no more cost than opening it."""
         self.name(index)  # what is drawn has no file
 
-    def locate(self, index: int) -> tuple[Source, int]:
-        """Return the source that holds the image itself, and its index there."""
+    def locate(self, index: int) -> tuple[Dataset, int]:
+        """Return the dataset that holds the image itself, and its index there."""
         return self, index
 
     def photo(self, index: int) -> Pixels:
@@ -69,7 +69,7 @@ class Source(ABC):
     def skip(self, index: int, reason: str) -> None:
         """Note an image as unreadable, with one warning line the first time.
 
-        Raises DataError naming the first few once more than 1 % of the source and more than one image, or all, are.
+        Raises DataError naming the first few once more than 1 % of the dataset and more than one image, or all, are.
         """
         if index not in self.bad:
             self.bad[index] = reason
@@ -82,7 +82,7 @@ class Source(ABC):
             )
 
 
-class FolderSource(Source):
+class FolderDataset(Dataset):
     """All image files of folder trees (see :func:`deepsim.runtime.images.find_images`)."""
 
     def __init__(self, paths: Iterable[str | os.PathLike[str]]) -> None:
@@ -90,16 +90,16 @@ class FolderSource(Source):
         self.paths = [str(path) for path in find_images(paths)]
 
     @classmethod
-    def of(cls, paths: Iterable[str]) -> FolderSource:
-        """Build the source of these very files, without looking for them."""
-        source = cls.__new__(cls)
-        Source.__init__(source)
-        source.paths = list(paths)
-        return source
+    def of(cls, paths: Iterable[str]) -> FolderDataset:
+        """Build the dataset of these very files, without looking for them."""
+        dataset = cls.__new__(cls)
+        Dataset.__init__(dataset)
+        dataset.paths = list(paths)
+        return dataset
 
-    def without(self, indices: Collection[int]) -> FolderSource:
-        """Return a source of the files at all other indices."""
-        return FolderSource.of(path for index, path in enumerate(self.paths) if index not in indices)
+    def without(self, indices: Collection[int]) -> FolderDataset:
+        """Return a dataset of the files at all other indices."""
+        return FolderDataset.of(path for index, path in enumerate(self.paths) if index not in indices)
 
     def readable(self, index: int) -> bool:
         """Tell whether a file decodes."""
@@ -131,7 +131,7 @@ class FolderSource(Source):
         image_size(self.paths[index])
 
 
-class DeadLeavesSource(Source):
+class DeadLeavesDataset(Dataset):
     """``count`` procedural images (see :mod:`deepsim.train.dead_leaves`), the same ones for the same ``seed``."""
 
     def __init__(self, count: int, seed: int) -> None:
@@ -156,22 +156,22 @@ class DeadLeavesSource(Source):
         return dead_leaves(self.seed, index)
 
 
-class MixedSource(Source):
-    """Several sources in one, each repeated: ``MixedSource([(photographs, 50), (leaves, 1)])``.
+class MixedDataset(Dataset):
+    """Several datasets in one, each repeated: ``MixedDataset([(photographs, 50), (leaves, 1)])``.
 
     An epoch shows every image of a part as often as the part is repeated. The 1 % rule counts each part by itself.
     """
 
-    def __init__(self, parts: Sequence[tuple[Source, int]]) -> None:
+    def __init__(self, parts: Sequence[tuple[Dataset, int]]) -> None:
         super().__init__()
-        self.parts = [source for source, _ in parts]
-        self.ends = np.cumsum([len(source) * repeats for source, repeats in parts]).tolist()
+        self.parts = [dataset for dataset, _ in parts]
+        self.ends = np.cumsum([len(dataset) * repeats for dataset, repeats in parts]).tolist()
 
     def __len__(self) -> int:
         """Return the number of images, repeats included."""
         return int(self.ends[-1])
 
-    def locate(self, index: int) -> tuple[Source, int]:
+    def locate(self, index: int) -> tuple[Dataset, int]:
         """Return the part that holds the image, and its index there."""
         which = int(np.searchsorted(self.ends, index, side="right"))
         start = self.ends[which - 1] if which else 0
@@ -184,29 +184,29 @@ class MixedSource(Source):
         return " and ".join(part.description for part in self.parts)
 
     def name(self, index: int) -> str:
-        """Return what the image's own source calls it."""
+        """Return what the image's own dataset calls it."""
         part, inner = self.locate(index)
         return part.name(inner)
 
     def load(self, index: int) -> Pixels:
-        """Return the image from its own source. Raises DataError."""
+        """Return the image from its own dataset. Raises DataError."""
         part, inner = self.locate(index)
         return part.photo(inner)
 
     def photo(self, index: int) -> Pixels:
-        """Return the image from its own source, which keeps it in memory. Raises DataError."""
+        """Return the image from its own dataset, which keeps it in memory. Raises DataError."""
         return self.load(index)
 
 
-def scan(source: Source) -> list[str]:
+def scan(dataset: Dataset) -> list[str]:
     """Open every file's header and return the names of the unusable ones, each also a warning line.
 
-    Sources of more than ``SCAN_LIMIT`` images are not scanned. Raises DataError when more than 1 % (and more than one)
+    Datasets of more than ``SCAN_LIMIT`` images are not scanned. Raises DataError when more than 1 % (and more than one)
     are unusable; damage behind the header is counted against the same limit when training meets it.
     """
-    parts = source.parts if isinstance(source, MixedSource) else [source]
+    parts = dataset.parts if isinstance(dataset, MixedDataset) else [dataset]
     for part in parts:
-        if isinstance(part, MixedSource):
+        if isinstance(part, MixedDataset):
             scan(part)
         elif len(part) <= SCAN_LIMIT:
             for index in tqdm(range(len(part)), "checking images", unit="file", disable=None, leave=False, delay=2):
@@ -214,7 +214,7 @@ def scan(source: Source) -> list[str]:
     return [part.name(index) for part in parts for index in sorted(part.bad)]
 
 
-def _check_header(part: Source, index: int) -> None:
+def _check_header(part: Dataset, index: int) -> None:
     try:
         part.check_header(index)
     except DataError as error:
