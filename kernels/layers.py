@@ -7,14 +7,16 @@ carries them as JSON, and PyTorch, ONNX and the numpy reference each read the sa
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from deepsim.kernels.activations import Activation, ActivationName, UnknownLayerError, activation
 
 Kind = Literal["fc", "conv", "deconv", "pool", "lrn", "reshape"]
 KINDS: dict[str, bool] = {"fc": True, "conv": True, "deconv": True, "pool": False, "lrn": False, "reshape": False}
 """The kinds of layers, and whether such a layer has a weight and a bias."""
+
+Role = Literal["plain", "feature", "upconv"]
 
 Shape = tuple[int, ...]  # without the batch: (C, H, W) or (C,)
 
@@ -33,6 +35,11 @@ class Layer:
     ``pool`` max-pooling without padding, its extent rounded up with ``ceil_mode`` (Caffe) and down without; ``lrn``
     across-channel local response normalisation; ``reshape``. The activation follows the layer: ``lrelu`` has slope
     0.3, ``tanh255`` is 255 tanh(x).
+
+    ``role`` says what training does to a generator's layer beyond its gradient, as in the authors' release: the weight
+    of a ``feature`` layer (convolutions at the features' resolution, Rconv) gets the L2 term, the bias of an
+    ``upconv`` layer (the up-convolutional part) may be kept at 0, a ``plain`` layer has neither. It changes no output,
+    so it does not count in comparisons and is not in :meth:`to_json`.
     """
 
     name: str
@@ -46,14 +53,18 @@ class Layer:
     activation: ActivationName = "none"
     shape: Shape = ()
     ceil_mode: bool = False
+    role: Role = field(default="plain", compare=False)
 
     def __post_init__(self) -> None:
         self.check()
 
     def check(self) -> None:
-        """Raise UnknownLayerError when the kind or the activation is in neither table."""
+        """Raise UnknownLayerError when the kind, the activation or the role is not known."""
         if self.kind not in KINDS:
             raise UnknownLayerError(f"layer {self.name}: kind {self.kind!r}, expected one of {', '.join(KINDS)}.")
+        if self.role not in get_args(Role):
+            known = ", ".join(get_args(Role))
+            raise UnknownLayerError(f"layer {self.name}: role {self.role!r}, expected one of {known}.")
         try:
             activation(self.activation)
         except UnknownLayerError as error:
@@ -125,12 +136,16 @@ class Layer:
         return 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as plain JSON values."""
-        return {**asdict(self), "shape": list(self.shape)}
+        """Return what decides the layer's output, as plain JSON values."""
+        record = {**asdict(self), "shape": list(self.shape)}
+        del record["role"]
+        return record
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Layer:
-        """Rebuild a layer from :meth:`to_json`. Raises ValueError or TypeError on unknown or missing fields."""
+        """Rebuild a plain layer from :meth:`to_json`. Raises ValueError or TypeError on unknown or missing fields."""
+        if "role" in record:
+            raise TypeError("role: belongs to training, expected no such field")
         return cls(**{**record, "shape": tuple(record.get("shape", ()))})
 
     def _extent(self, size: int) -> int:

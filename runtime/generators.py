@@ -43,20 +43,25 @@ def _fc(name: str, inputs: int, outputs: int) -> Layer:
 
 
 def _lrelu_conv(name: str, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> Layer:
-    return Layer(name, "conv", inputs, outputs, kernel, stride, padding, activation="lrelu")
+    return Layer(name, "conv", inputs, outputs, kernel, stride, padding, activation="lrelu", role="upconv")
+
+
+def _rconv(name: str, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, padding: int = 1) -> Layer:
+    """Build one of the convolutions that a generator begins with, at the features' resolution."""
+    return Layer(name, "conv", inputs, outputs, kernel, stride, padding, activation="lrelu", role="feature")
 
 
 def _upconv(name: str, inputs: int, outputs: int, activation: ActivationName = "lrelu") -> Layer:
-    return Layer(name, "deconv", inputs, outputs, 4, 2, 1, activation=activation)
+    return Layer(name, "deconv", inputs, outputs, 4, 2, 1, activation=activation, role="upconv")
 
 
 def _deconv3(name: str, inputs: int, outputs: int) -> Layer:
     """Build the release's stride-1 Deconvolution: a 3x3 convolution with its kernel rotated by 180 degrees."""
-    return Layer(name, "deconv", inputs, outputs, 3, 1, 1, activation="lrelu")
+    return Layer(name, "deconv", inputs, outputs, 3, 1, 1, activation="lrelu", role="upconv")
 
 
 def _image(name: str, inputs: int) -> Layer:
-    return Layer(name, "conv", inputs, 3, 3, 1, 1, activation="tanh255")
+    return Layer(name, "conv", inputs, 3, 3, 1, 1, activation="tanh255", role="upconv")
 
 
 def _table1_trunk(inputs: int) -> tuple[Layer, ...]:
@@ -88,18 +93,18 @@ def _from_vector(inputs: int, side: int) -> tuple[Layer, ...]:
 
 def _from_pool5(inputs: int) -> tuple[Layer, ...]:
     return (
-        _lrelu_conv("Rconv6", inputs, 512),
-        _lrelu_conv("Rconv7", 512, 512),
-        _lrelu_conv("Rconv8", 512, 512, padding=0),
+        _rconv("Rconv6", inputs, 512),
+        _rconv("Rconv7", 512, 512),
+        _rconv("Rconv8", 512, 512, padding=0),
         *_table1_trunk(512),
     )
 
 
 def _from_conv(inputs: int) -> tuple[Layer, ...]:
     return (
-        _lrelu_conv("Rconv6", inputs, 384, padding=0),
-        _lrelu_conv("Rconv7", 384, 512, padding=0),
-        _lrelu_conv("Rconv8", 512, 512, kernel=2, padding=0),
+        _rconv("Rconv6", inputs, 384, padding=0),
+        _rconv("Rconv7", 384, 512, padding=0),
+        _rconv("Rconv8", 512, 512, kernel=2, padding=0),
         _upconv("deconv5", 512, 256),
         _deconv3("conv5_1", 256, 256),
         _upconv("deconv4", 256, 128),
@@ -116,7 +121,7 @@ def _from_conv(inputs: int) -> tuple[Layer, ...]:
 def _norm_trunk() -> tuple[Layer, ...]:
     """Build what norm1 and norm2 share: (128, 15, 15) -> (3, 240, 240)."""
     return (
-        _lrelu_conv("Rconv8", 128, 128),
+        _rconv("Rconv8", 128, 128),
         _upconv("deconv4", 128, 128),
         _lrelu_conv("conv4_1", 128, 128),
         _upconv("deconv3", 128, 64),
@@ -129,11 +134,11 @@ def _norm_trunk() -> tuple[Layer, ...]:
 
 
 def _from_norm2(inputs: int) -> tuple[Layer, ...]:
-    return (_lrelu_conv("Rconv6", inputs, 256, padding=2), _lrelu_conv("Rconv7", 256, 128), *_norm_trunk())
+    return (_rconv("Rconv6", inputs, 256, padding=2), _rconv("Rconv7", 256, 128), *_norm_trunk())
 
 
 def _from_norm1(inputs: int) -> tuple[Layer, ...]:
-    return (_lrelu_conv("Rconv6", inputs, 128, stride=2, padding=2), _lrelu_conv("Rconv7", 128, 128), *_norm_trunk())
+    return (_rconv("Rconv6", inputs, 128, stride=2, padding=2), _rconv("Rconv7", 128, 128), *_norm_trunk())
 
 
 # By layer and the extent of its feature: torchvision's AlexNet has no LRN, and the same extents.
@@ -186,8 +191,8 @@ def _from_feature(shape: Shape, side: int) -> tuple[Layer, ...]:
     first = max(-1, min(1, steps))
     channels = min(MOST_CHANNELS, max(2 * FEWEST_CHANNELS, FEWEST_CHANNELS << ups))
     return (
-        _lrelu_conv("Rconv6", shape[0], channels, padding=1 + first),
-        _lrelu_conv("Rconv7", channels, channels, padding=1 + steps - first),
+        _rconv("Rconv6", shape[0], channels, padding=1 + first),
+        _rconv("Rconv7", channels, channels, padding=1 + steps - first),
         *_trunk(channels, ups),
     )
 

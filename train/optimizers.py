@@ -14,14 +14,21 @@ from deepsim.train.networks import Generator
 
 
 def generator_optimizer(generator: Generator, config: TrainConfig, fused: bool) -> Adam:
-    """Build Adam for the generator: the L2 term acts on the weights of the Rconv layers only (release)."""
+    """Build Adam for the generator by the roles of its layers (see :class:`deepsim.kernels.layers.Layer`).
+
+    The L2 term acts on the weights of "feature" layers; ``frozen_biases`` keeps the biases of "upconv" layers at 0.
+    """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for name, parameter in generator.named_parameters():
-        if config.frozen_biases and name.endswith(".bias") and not name.startswith(("Rconv", "defc")):
-            parameter.requires_grad_(False)
+    for layer in generator.layers:
+        if not layer.has_weights:
             continue
-        (decayed if name.startswith("Rconv") and name.endswith(".weight") else plain).append(parameter)
+        own = generator.weights_of(layer)
+        (decayed if layer.role == "feature" else plain).append(own.weight)
+        if layer.role == "upconv" and config.frozen_biases:
+            own.bias.requires_grad_(False)
+        else:
+            plain.append(own.bias)
     return _adam([(decayed, config.weight_decay), (plain, 0.0)], config, fused)
 
 

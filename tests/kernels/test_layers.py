@@ -1,5 +1,7 @@
 """The layer record: shapes, counts, JSON, and clear refusals."""
 
+from dataclasses import replace
+
 import pytest
 
 from deepsim.kernels.layers import Layer, macs, parameters, shapes
@@ -10,6 +12,17 @@ UPCONV = Layer("deconv1", "deconv", 64, 32, 4, 2, 1, activation="lrelu")
 def test_json_round_trip_keeps_every_field():
     for layer in (UPCONV, Layer("reshape", "reshape", shape=(256, 4, 4)), Layer("pool1", "pool", kernel=3, stride=2)):
         assert Layer.from_json(layer.to_json()) == layer
+
+
+def test_a_role_is_trainings_and_not_in_the_json():
+    layer = replace(UPCONV, role="upconv")
+    assert layer == UPCONV and hash(layer) == hash(UPCONV)
+    assert layer.to_json() == UPCONV.to_json()
+    assert "role" not in layer.to_json()
+    with pytest.raises(TypeError, match="role: belongs to training"):
+        Layer.from_json({**UPCONV.to_json(), "role": "upconv"})
+    with pytest.raises(ValueError, match=r"layer deconv1: role 'frozen', expected one of plain, feature, upconv"):
+        replace(UPCONV, role="frozen")
 
 
 def test_upconvolution_doubles_the_size_and_counts_only_real_products():

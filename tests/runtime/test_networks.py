@@ -42,6 +42,15 @@ def test_release_names_in_order():
     assert [layer.name for layer in generator_spec("conv4").layers] == CONV_NAMES.split()
 
 
+@pytest.mark.parametrize("layer", GENERATORS)
+def test_roles_are_those_of_the_release(layer):
+    """There the L2 term acts on Rconv, and the biases behind the first layers are frozen."""
+    roles = {entry.name: entry.role for entry in generator_spec(layer, width=0.5).layers if entry.has_weights}
+    first = {name for name, role in roles.items() if role != "upconv"}
+    assert first == {name for name in roles if name.startswith(("Rconv", "defc"))}
+    assert {name for name, role in roles.items() if role == "feature"} == {n for n in roles if n.startswith("Rconv")}
+
+
 def test_release_kinds_of_the_stride_one_layers():
     kinds = {layer.name: layer.kind for layer in generator_spec("conv3").layers}
     assert [name for name, kind in kinds.items() if kind == "conv" and name.endswith("_1")] == ["conv2_1", "conv1_1"]

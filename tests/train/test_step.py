@@ -1,17 +1,21 @@
 """One step against independent arithmetic: order of updates, parameter groups, schedule, pausing."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from deepsim.kernels.layers import Layer  # noqa: E402
+from deepsim.runtime.networks import GeneratorSpec  # noqa: E402
 from deepsim.train import step as step_module  # noqa: E402
 from deepsim.train.config import PRESETS  # noqa: E402
 from deepsim.train.distributed import World  # noqa: E402
 from deepsim.train.encoders import pink_noise  # noqa: E402
 from deepsim.train.losses import adversarial_loss, discriminator_loss, feature_loss, image_loss  # noqa: E402
 from deepsim.train.models import build_models  # noqa: E402
-from deepsim.train.networks import central_crop, to_image_space  # noqa: E402
-from deepsim.train.optimizers import learning_rate  # noqa: E402
+from deepsim.train.networks import Generator, central_crop, to_image_space  # noqa: E402
+from deepsim.train.optimizers import generator_optimizer, learning_rate  # noqa: E402
 
 CONFIG = PRESETS["tiny"].updated({"width": 1 / 64, "conditional": True, "weight_decay": 4e-4, "channels_last": False})
 
@@ -101,3 +105,19 @@ def test_weight_decay_groups():
     assert {name for name, decay in decays.items() if decay} == {f"Rconv{i}.weight" for i in (6, 7, 8)}
     assert not any(name.startswith("deconv") and name.endswith("bias") for name in decays)  # frozen
     assert {group["weight_decay"] for group in models.discriminator.optimizer.param_groups} == {4e-4}
+
+
+def test_groups_go_by_roles_and_not_by_names():
+    roles = {"Rconv6": "upconv", "deconv1": "feature", "defc7": "plain"}
+    layers = tuple(Layer(name, "conv", 3, 3, role=role) for name, role in roles.items())
+    generator = Generator(GeneratorSpec("made", (3, 240, 240), layers))
+    config = PRESETS["release"]
+    decayed, plain = generator_optimizer(generator, config, fused=False).param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (config.weight_decay, 0)
+    names = {id(parameter): name for name, parameter in generator.named_parameters()}
+    assert [names[id(parameter)] for parameter in decayed["params"]] == ["deconv1.weight"]
+    expected = ["Rconv6.weight", "deconv1.bias", "defc7.weight", "defc7.bias"]
+    assert [names[id(parameter)] for parameter in plain["params"]] == expected
+    assert not generator.Rconv6.bias.requires_grad
+    generator_optimizer(free := Generator(generator.spec), replace(config, frozen_biases=False), fused=False)
+    assert free.Rconv6.bias.requires_grad
