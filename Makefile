@@ -75,11 +75,11 @@ check: .venv/dev.stamp types
 types: .venv/dev.stamp
 	mkdir -p build/typing/deepsim
 	ln -sfn ../../../python/deepsim/__init__.py build/typing/deepsim/__init__.py
-	for folder in kernels runtime train export; do ln -sfn ../../../$$folder build/typing/deepsim/$$folder; done
-	$(BIN)/mypy -p deepsim -p benchmarks.gpu
+	for folder in kernels runtime train export benchmarks evaluate; do ln -sfn ../../../$$folder build/typing/deepsim/$$folder; done
+	$(BIN)/mypy -p deepsim
 
 bench: .venv/dev.stamp
-	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python -m deepsim.benchmarks.training_step
 	$(BIN)/deepsim-export --random --layer fc6 --engine onnx -o build/random-fc6.deepsim --overwrite
 	$(BIN)/deepsim bench build/random-fc6.deepsim
 
@@ -93,8 +93,8 @@ fuzz:
 		$(FUZZ_OPTIONS) $(FUZZ_MEMORY_$(target));)
 
 bench-gpu: .venv/dev.stamp
-	$(BIN)/python -m benchmarks.gpu $(OPTIONS)
-	$(BIN)/python benchmarks/upconv_lrelu.py
+	$(BIN)/python -m deepsim.benchmarks.gpu $(OPTIONS)
+	$(BIN)/python -m deepsim.benchmarks.upconv_lrelu
 
 # auditwheel names the oldest glibc that the wheel runs with, and refuses one that needs more than glibc and libstdc++.
 wheel: | $(BIN)/python

@@ -1,4 +1,4 @@
-"""Map the four top-level folders into the package ``deepsim`` (see CONTRIBUTING.md, "Import names"), and build the
+"""Map the top-level folders into the package ``deepsim`` (see CONTRIBUTING.md, "Import names"), and build the
 native library with CMake into ``deepsim.runtime``."""
 
 import os
@@ -28,12 +28,15 @@ FOLDERS = {
     "deepsim.kernels": "kernels",
     "deepsim.runtime": "runtime",
     "deepsim.runtime.backends": "runtime/backends",
-    "deepsim.runtime.bench": "runtime/bench",
     "deepsim.runtime.cli": "runtime/cli",
     "deepsim.runtime.features": "runtime/features",
-    "deepsim.runtime.report": "runtime/report",
     "deepsim.train": "train",
     "deepsim.export": "export",
+    "deepsim.benchmarks": "benchmarks",
+    "deepsim.benchmarks.charts": "benchmarks/charts",
+    "deepsim.benchmarks.gpu": "benchmarks/gpu",
+    "deepsim.evaluate": "evaluate",
+    "deepsim.evaluate.report": "evaluate/report",
 }
 # An editable installation puts python/ on sys.path, where deepsim/__init__.py leads to the folders.
 EDITABLE = "editable_wheel" in sys.argv

@@ -1,6 +1,6 @@
 """Errors of the native library against float64 arithmetic: encoders, and generators before their output is rounded.
 
-    python benchmarks/float64_error.py [LAYER ...]
+    python -m deepsim.benchmarks.float64_error [LAYER ...]
 
 A generator's output leaves the library as uint8. Here it is made visible in full: a network that is the encoder
 followed by the generator's layers (without a final tanh) is written as the "encoder" of a bundle, whose "features" are

@@ -3,7 +3,7 @@
 ONNX Runtime asks the processor itself (CPUID, then XGETBV for what the system saves) and has no switch. In the copy the
 instruction XGETBV is replaced by three bytes that give 7: x87, SSE and AVX state, no AVX-512 state.
 
-    python benchmarks/onnxruntime_avx2.py build/avx2
+    python -m deepsim.benchmarks.onnxruntime_avx2 build/avx2
     PYTHONPATH=build/avx2 deepsim bench fc6.deepsim --instruction-set avx2
 """
 
@@ -12,7 +12,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from deepsim.runtime.bench.contenders import AVX2_ONLY
+from deepsim.benchmarks.contenders import AVX2_ONLY
 
 ASKS = bytes.fromhex("31c90f01d0")  # xor ecx, ecx; xgetbv
 TOLD = bytes.fromhex("31c96a0758")  # xor ecx, ecx; push 7; pop rax

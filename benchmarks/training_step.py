@@ -3,31 +3,27 @@
 The plain loop is what one writes by hand: nn.Sequential, NCHW memory, one encoder pass per use, torch's own Adam; a
 second form of it in channels-last memory is the stronger peer. Contenders alternate; medians are compared.
 
-    python benchmarks/training_step.py --layer norm2 --batch 8 [--adversarial] [-o result.json]
+    python -m deepsim.benchmarks.training_step --layer norm2 --batch 8 [--adversarial] [-o result.json]
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
 import torch
 from torch import Tensor, nn
 
-import runtime  # noqa: F401  (makes deepsim.* this checkout)
 from deepsim.kernels.layers import Layer, refuse_kind
-from deepsim.runtime.bench import environment
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import NumericError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.geometry import CAFFE_FRAMING
+from deepsim.runtime.machine import environment
 from deepsim.train.config import PRESETS, TrainConfig
 from deepsim.train.discriminator import Discriminator
 from deepsim.train.distributed import World
@@ -68,7 +64,11 @@ def plain_module(layer: Layer) -> nn.Module:
 
 def plain_network(stack: LayerStack) -> nn.Sequential:
     """Copy one of the project's networks into an nn.Sequential."""
-    activations = {"relu": nn.ReLU, "lrelu": lambda: nn.LeakyReLU(0.3), "tanh255": lambda: _Lambda(_tanh255)}
+    activations: dict[str, Callable[[], nn.Module]] = {
+        "relu": nn.ReLU,
+        "lrelu": lambda: nn.LeakyReLU(0.3),
+        "tanh255": lambda: _Lambda(_tanh255),
+    }
     modules: list[nn.Module] = []
     for layer in stack.layers:
         module = plain_module(layer)
@@ -90,7 +90,9 @@ class PlainLoop:
 
     def __init__(self, models: Models, memory_format: torch.memory_format) -> None:
         self.config, self.memory_format = models.config, memory_format
-        self.generator = plain_network(models.generator.module).to(memory_format=memory_format)
+        generator = models.generator.module
+        assert isinstance(generator, LayerStack)
+        self.generator = plain_network(generator).to(memory_format=memory_format)
         self.encoder = plain_network(models.encoder).to(memory_format=memory_format).requires_grad_(False)
         names = [layer.name for layer in models.encoder.layers]
         self.depth = self._modules_up_to(models, names.index(self.config.layer))
@@ -124,9 +126,9 @@ class PlainLoop:
         if self.judge is not None:
             loss = loss + self._adversarial(real, fake)
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.optimizer.step()
-        return loss.item()
+        return float(loss.item())
 
     def _adversarial(self, real: Tensor, fake: Tensor) -> Tensor:
         assert self.judge is not None
@@ -134,7 +136,7 @@ class PlainLoop:
         entropy = nn.functional.cross_entropy
         judged = 100 * (entropy(self.judge(real), zeros) + entropy(self.judge(fake.detach()), zeros + 1))
         self.judge_optimizer.zero_grad()
-        judged.backward()
+        torch.autograd.backward(judged)
         self.judge_optimizer.step()
         return self.config.lambda_adv * entropy(self.judge(fake), zeros)
 
@@ -159,7 +161,7 @@ def verify(config: TrainConfig, photos: Tensor) -> float:
     Dropout differs between forms that draw their masks in another order, so it is switched off here.
     """
     losses = {}
-    dropout, nn.Dropout.forward = nn.Dropout.forward, lambda self, x: x  # type: ignore[method-assign]
+    dropout, nn.Dropout.forward = nn.Dropout.forward, lambda self, input: input  # type: ignore[method-assign]
     try:
         for name, step in contenders(config).items():
             losses[name] = [step(photos) for _ in range(3)][-1]

@@ -6,36 +6,32 @@ with the gradients of input, weight and bias. Runs on the GPU where there is one
 replayed; else on the CPU, in fp32. fp32 is without TF32. The operator takes part with channels-last and with
 contiguous memory.
 
-    python benchmarks/upconv_lrelu.py [--layer fc6] [--batch 8 --batch 64] [--precision bf16] [-o result.json]
+    python -m deepsim.benchmarks.upconv_lrelu [--layer fc6] [--batch 8 --batch 64] [--precision bf16] [-o result.json]
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-import runtime  # noqa: F401  (makes deepsim.* this checkout)
-from benchmarks.gpu.device import captured, queued_seconds
+from deepsim.benchmarks.gpu.device import captured, queued_seconds
 from deepsim.kernels.activations import LRELU_SLOPE
 from deepsim.kernels.layers import Layer, shapes
 from deepsim.kernels.upconv_lrelu import stacked, upconv_lrelu
-from deepsim.runtime.bench import environment
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import NumericError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.generators import generator_spec
+from deepsim.runtime.machine import environment
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 # Relative errors against float64, |found - wanted| / |wanted|: of the output, and of the gradients of input, weight and
@@ -106,8 +102,8 @@ def is_upconv(layer: Layer) -> bool:
 
 def forward_and_backward(upconvolution: Upconvolution, case: Case) -> list[Tensor]:
     """Return the output and the gradients of input, weight and bias."""
-    inputs = [each.detach().requires_grad_() for each in (case.x, case.weight, case.bias)]
-    y = upconvolution(*inputs, case.slope)
+    x, weight, bias = inputs = [each.detach().requires_grad_() for each in (case.x, case.weight, case.bias)]
+    y = upconvolution(x, weight, bias, case.slope)
     return [y.detach(), *torch.autograd.grad(y, inputs, case.grad)]
 
 

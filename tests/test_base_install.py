@@ -39,6 +39,7 @@ import importlib, pkgutil, sys
 import deepsim.runtime
 names = [m.name for m in pkgutil.walk_packages(deepsim.runtime.__path__, "deepsim.runtime.")]
 names += ["deepsim.kernels.layers", "deepsim.kernels.reference", "deepsim.train.cli", "deepsim.export.cli"]
+names += ["deepsim.benchmarks.cli", "deepsim.evaluate.report.cli"]
 for name in names:
     importlib.import_module(name)
 heavy = {"torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "safetensors"} & set(sys.modules)
@@ -186,4 +187,4 @@ def test_exporter_has_its_own_program(environment, tmp_path):
 def test_only_the_deepsim_namespace_is_installed(environment, tmp_path):
     site = run(environment / "python", "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])", cwd=tmp_path)
     packages = {path.name for path in Path(site.stdout.strip()).iterdir()}
-    assert not {"kernels", "runtime", "train", "export", "tests"} & packages
+    assert not {"kernels", "runtime", "train", "export", "benchmarks", "evaluate", "tests"} & packages

@@ -15,7 +15,7 @@ import setuptools
 import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("kernels", "runtime", "train", "export", "python")
+PARTS = ("kernels", "runtime", "train", "export", "benchmarks", "evaluate", "python")
 FAKE_CMAKE = """#!/bin/sh
 case $1 in --version) echo cmake version 3.30.0;; --build) touch "$2/libdeepsim.so";; -S) mkdir -p "$4";; esac
 """
@@ -43,7 +43,7 @@ WAYS = {
 def copy_parts(folder):
     """Copy what Python reads of a checkout, without its native library."""
     for part in PARTS:
-        ignored = shutil.ignore_patterns("__pycache__", "native", "cpu", "cuda", "*.egg-info")
+        ignored = shutil.ignore_patterns("__pycache__", "native", "cpu", "cuda", "results", "*.egg-info")
         shutil.copytree(ROOT / part, folder / part, ignore=ignored)
     return folder
 
@@ -111,7 +111,8 @@ def test_the_installation_is_imported_beside_a_clone(installation, home, way):
 
 def test_every_part_of_an_installation_imports(installation, home):
     python, expected = installation
-    code = "import deepsim.train.cli, deepsim.export.cli, deepsim.runtime.cli, deepsim.kernels.layers as last; "
+    code = "import deepsim.train.cli, deepsim.export.cli, deepsim.runtime.cli, deepsim.benchmarks.cli, "
+    code += "deepsim.evaluate.report.cli, deepsim.kernels.layers as last; "
     code += "print(last.__file__)"
     assert run(python, "-c", code, cwd=home) == (str(expected.resolve() / "kernels/layers.py"), "")
     assert (expected / "runtime/native/lib/libdeepsim.so").exists() == (expected != home / "deepsim")

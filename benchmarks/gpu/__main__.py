@@ -1,8 +1,8 @@
 """The backend cuda on the GPU of this machine: checked, then timed against its peers, beside the measured roofs.
 
-    python -m benchmarks.gpu                    # from the checkout: everything
-    python -m benchmarks.gpu --quick            # a first look
-    python -m benchmarks.gpu --check            # errors, gaps, repeats and compute-sanitizer alone
+    python -m deepsim.benchmarks.gpu            # everything
+    python -m deepsim.benchmarks.gpu --quick    # a first look
+    python -m deepsim.benchmarks.gpu --check    # errors, gaps, repeats and compute-sanitizer alone
 
 Checked before anything is timed: first calls in a process of their own; the error of every layer and of both networks
 against float64, beside that of PyTorch's own fp16 (at most twice as large is asked); results that must agree; repeats
@@ -11,8 +11,8 @@ re-encoding against PyTorch in fp16 channels-last (eager; as a CUDA graph; compi
 On Hopper, where wgmma is the default, the kernels that use mma.sync follow, checked and timed likewise; on it and on
 later GPUs the default ones too, each only when the one before is over ("serial"): what starting early gains. Then
 single layers, against PyTorch's and, with --cutlass, CUTLASS's strided dgrad; at last compute-sanitizer's tools, where
-it is found. Writes JSON, tables and plots to benchmarks/results/, whenever there is more, and ends with what is asked
-beside what was measured.
+it is found. Writes JSON, tables and plots to a checkout's benchmarks/results/, whenever there is more, and ends with
+what is asked beside what was measured.
 
 Exit codes: 0 done, 4 no GPU or no kernels for it, 5 a check failed. A speed that was missed changes none.
 """
@@ -31,10 +31,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from benchmarks.gpu import cutlass, results, summary
-from benchmarks.gpu.device import Gpu
-from benchmarks.gpu.measurement import measure
-from benchmarks.gpu.plan import Plan
+from deepsim.benchmarks.gpu import cutlass, results, summary
+from deepsim.benchmarks.gpu.device import Gpu
+from deepsim.benchmarks.gpu.measurement import measure
+from deepsim.benchmarks.gpu.plan import Plan
 from deepsim.export.sources import random_source
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
@@ -42,7 +42,8 @@ from deepsim.runtime.generators import released_layers
 from deepsim.runtime.networks import CAFFENET
 from deepsim.runtime.os_errors import disk_errors
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
+OF_CHECKOUT = Path(__file__).resolve().parents[1] / "results"
+RESULTS = OF_CHECKOUT if OF_CHECKOUT.is_dir() else Path("results")
 LARGEST = 1024  # images that the backend cuda computes together
 REPEATS = 250  # of a call that have to give the same bits
 QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1, "repeats": 25, "deadline": 420.0}
@@ -67,7 +68,12 @@ QUICK: dict[str, Any] = {"generators": "fc6", "batches": "1,256", "seconds": 0.1
     help="A checkout of CUTLASS, whose strided dgrad then takes part; also CUTLASS_PATH.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), default=RESULTS, help="Folder of results."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=RESULTS,
+    show_default=True,
+    help="Folder of results.",
 )
 @click.pass_context
 def main(
@@ -178,4 +184,4 @@ def layers_of(text: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    run(main, "python -m benchmarks.gpu")
+    run(main, "python -m deepsim.benchmarks.gpu")

@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.float64_error import linear_layers
-from benchmarks.gpu.device import Gpu
-from benchmarks.gpu.ours import Ours, write_beginning
-from benchmarks.gpu.peers import TorchForm, TorchLayers
-from benchmarks.gpu.plan import KERNELS_VARIABLE
-from benchmarks.gpu.steps import Step, encoder_steps, generator_steps
+from deepsim.benchmarks.float64_error import linear_layers
+from deepsim.benchmarks.gpu.device import Gpu
+from deepsim.benchmarks.gpu.ours import Ours, write_beginning
+from deepsim.benchmarks.gpu.peers import TorchForm, TorchLayers
+from deepsim.benchmarks.gpu.plan import KERNELS_VARIABLE
+from deepsim.benchmarks.gpu.steps import Step, encoder_steps, generator_steps
 from deepsim.export.calibration import calibration_images
 from deepsim.export.sources import Source
 from deepsim.kernels.layers import Layer

@@ -9,8 +9,9 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-from benchmarks.gpu.steps import Step
-from deepsim.runtime.bench.work import Roofs
+from deepsim.benchmarks.gpu.plan import of_checkout
+from deepsim.benchmarks.gpu.steps import Step
+from deepsim.benchmarks.work import Roofs
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 
 SOURCE = Path(__file__).with_name("cutlass_dgrad.cu")
@@ -45,7 +46,7 @@ def compile_peer(cutlass: Path, architecture: int, folder: Path) -> Path:
         "-I",
         str(cutlass / "include"),
     ]
-    done = subprocess.run([*command, "-o", str(program), str(SOURCE)], capture_output=True, text=True)
+    done = subprocess.run([*command, "-o", str(program), str(of_checkout(SOURCE))], capture_output=True, text=True)
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line] or ["no message"]
         raise DeviceError(f"cutlass: {SOURCE.name} did not compile ({lines[0].strip()}). Use CUTLASS 3.5 or later.")

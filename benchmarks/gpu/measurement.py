@@ -13,15 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.float64_error import write
-from benchmarks.gpu import checks, cutlass, peers, sanitizer, timing
-from benchmarks.gpu.device import Call, Gpu, clocks
-from benchmarks.gpu.ours import Ours
-from benchmarks.gpu.plan import KERNELS_VARIABLE, SERIAL, Plan, commit, described, kernels_of, others_of, tiles_of
+from deepsim.benchmarks.float64_error import write
+from deepsim.benchmarks.gpu import checks, cutlass, peers, sanitizer, timing
+from deepsim.benchmarks.gpu.device import Call, Gpu, clocks
+from deepsim.benchmarks.gpu.ours import Ours
+from deepsim.benchmarks.gpu.plan import (
+    KERNELS_VARIABLE,
+    SERIAL,
+    Plan,
+    commit,
+    described,
+    kernels_of,
+    others_of,
+    tiles_of,
+)
+from deepsim.benchmarks.work import Roofs, Work, rate
 from deepsim.export.sources import Source
-from deepsim.runtime.bench import environment
-from deepsim.runtime.bench.work import Roofs, Work, rate
 from deepsim.runtime.errors import OutOfMemory
+from deepsim.runtime.machine import environment
 
 Say = Callable[[str], None]
 Keep = Callable[[dict[str, Any]], None]

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.float64_error import write
-from benchmarks.gpu.device import Call, Gpu
-from benchmarks.gpu.plan import environment_of
+from deepsim.benchmarks.float64_error import write
+from deepsim.benchmarks.gpu.device import Call, Gpu
+from deepsim.benchmarks.gpu.plan import environment_of
 from deepsim.export.sources import Source
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library

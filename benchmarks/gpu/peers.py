@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from benchmarks.gpu.device import CUDA_PROVIDER, Call, Gpu
+from deepsim.benchmarks.gpu.device import CUDA_PROVIDER, Call, Gpu
 from deepsim.export.onnx_from_layers import encoder_onnx, generator_onnx
 from deepsim.export.sources import Source
 from deepsim.kernels.layers import Layer

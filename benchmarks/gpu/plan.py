@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepsim.runtime import native_library
+from deepsim.runtime.errors import DeviceError
 
 if TYPE_CHECKING:
-    from benchmarks.gpu.device import Gpu  # which imports PyTorch, as the program below compute-sanitizer must not
+    from deepsim.benchmarks.gpu.device import (
+        Gpu,  # which imports PyTorch, as the program below compute-sanitizer must not
+    )
 
 KERNELS_VARIABLE = "DEEPSIM_CUDA_KERNELS"  # names kernels for 16-bit values, with which fp32 is refused
 OVERLAP_VARIABLE = "DEEPSIM_CUDA_OVERLAP"  # "0": kernels do not start early
@@ -68,9 +71,19 @@ def environment_of(kernels: str | None, serial: bool = False) -> dict[str, str]:
 
 
 def tiles_of(gpu: Gpu) -> list[str]:
-    """Return the names of the tiles whose kernels a GPU can run, by kernels/cuda/variants.h."""
-    listed = re.findall(r"TILE\((\w+?)(?:16)?, \d", VARIANTS.read_text())
+    """Return the names of the tiles whose kernels a GPU can run, by kernels/cuda/variants.h.
+
+    Raises DeviceError in an installation, which has no such file.
+    """
+    listed = re.findall(r"TILE\((\w+?)(?:16)?, \d", of_checkout(VARIANTS).read_text())
     return [name for name in dict.fromkeys(listed) if gpu.architecture == 90 or not name.startswith("wgmma")]
+
+
+def of_checkout(path: Path) -> Path:
+    """Return the path of a source file. Raises DeviceError in an installation, which has none."""
+    if not path.is_file():
+        raise DeviceError(f"{path.name}: not in an installation, expected to run from a checkout.")
+    return path
 
 
 def commit() -> str | None:

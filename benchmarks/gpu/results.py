@@ -10,11 +10,11 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.plan import SERIAL
-from benchmarks.gpu.summary import Figure, figures
-from benchmarks.gpu.timing import LOOP, OWN
+from deepsim.benchmarks.charts.plot_file import plot_svg
+from deepsim.benchmarks.gpu.plan import SERIAL
+from deepsim.benchmarks.gpu.summary import Figure, figures
+from deepsim.benchmarks.gpu.timing import LOOP, OWN
 from deepsim.runtime.files import write_atomic
-from deepsim.runtime.report.plot_file import plot_svg
 
 METHOD = (
     f"From memory of the GPU to memory of the GPU, results compared before they were timed; re-encode makes {LOOP} "

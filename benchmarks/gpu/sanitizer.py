@@ -1,7 +1,7 @@
 """Our kernels in a process of their own, alone or below compute-sanitizer.
 
-Its program, ``python -m benchmarks.gpu.sanitizer BUNDLE BATCH ...``, reads and writes host memory and imports no
-PyTorch, whose kernels are not what is looked at.
+Its program, ``python -m deepsim.benchmarks.gpu.sanitizer BUNDLE BATCH ...``, reads and writes host memory and imports
+no PyTorch, whose kernels are not what is looked at.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from shutil import which
 
 import numpy as np
 
-from benchmarks.gpu.plan import environment_of
+from deepsim.benchmarks.gpu.plan import environment_of
+from deepsim.benchmarks.timing import photographs
 from deepsim.runtime import Inverter
-from deepsim.runtime.bench.timing import photographs
+from deepsim.runtime.checkout import process_environment
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # The kernels for Hopper have more barriers in shared memory than these tools expect.
@@ -29,7 +30,6 @@ LIMIT_S = 300  # for a tool
 TRIAL_S = 120  # for our kernels alone
 LINES = 60  # of what a tool finds that are kept
 BATCHES = (1, 3, 17, 33)  # split sums, ragged tiles, two groups of convolutions
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def find() -> str | None:
@@ -81,15 +81,14 @@ def _run(
     below: Sequence[str], bundle: Path, batches: Sequence[int], kernels: str | None, limit_s: float
 ) -> tuple[int, str] | None:
     """Return exit code and output of this module's program; None, and nothing left running, after a time."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), **environment_of(kernels)}
-    command = [*below, sys.executable, "-m", __name__, str(bundle), *map(str, batches)]
+    environment = {**process_environment(), **environment_of(kernels)}
+    command = [*below, sys.executable, "-P", "-m", __name__, str(bundle), *map(str, batches)]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
-        cwd=ROOT,
         start_new_session=True,
     ) as process:
         try:

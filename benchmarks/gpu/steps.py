@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
+from deepsim.benchmarks.work import Roofs
 from deepsim.kernels.layers import Layer, Shape, macs, parameters, shapes
-from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 

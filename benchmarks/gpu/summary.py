@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.gpu.checks import TIMES_TORCH
-from benchmarks.gpu.timing import COMPILED, LOOP, OWN
+from deepsim.benchmarks.gpu.checks import TIMES_TORCH
+from deepsim.benchmarks.gpu.timing import COMPILED, LOOP, OWN
 
 LAYER, BATCH = "fc6", 256  # the generator and the batch that throughput is asked of
 ROOF_SHARE, DECODE_RATIO, LOOP_RATIO, LATENCY_US = 0.60, 2.0, 2.5, 80.0

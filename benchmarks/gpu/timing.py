@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.checks import DISTINCT, exact, photographs, relative, weights_of
-from benchmarks.gpu.device import WARM_UP, Call, Gpu, busy_seconds
-from benchmarks.gpu.ours import Ours
-from benchmarks.gpu.peers import TorchLayers, captured_layers
-from benchmarks.gpu.steps import INPUT, OUTPUT, Step, attribute, encoder_steps, floor_seconds, generator_steps
+from deepsim.benchmarks.gpu.checks import DISTINCT, exact, photographs, relative, weights_of
+from deepsim.benchmarks.gpu.device import WARM_UP, Call, Gpu, busy_seconds
+from deepsim.benchmarks.gpu.ours import Ours
+from deepsim.benchmarks.gpu.peers import TorchLayers, captured_layers
+from deepsim.benchmarks.gpu.steps import INPUT, OUTPUT, Step, attribute, encoder_steps, floor_seconds, generator_steps
+from deepsim.benchmarks.work import Roofs
 from deepsim.export.sources import Source
-from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeepsimError, NumericError
 
 OWN, COMPILED = "cuda", "torch-compile-graph"

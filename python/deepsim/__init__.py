@@ -1,4 +1,4 @@
-"""Turn a network's features back into images: see ``deepsim.runtime``, ``deepsim.train`` and ``deepsim.export``.
+"""Turn a network's features back into images: see ``deepsim.runtime``, ``train`` and ``export``.
 
 This file is for users with a clone in a folder named deepsim beside their script: Python prefers a package that has an
 ``__init__.py``, anywhere on ``sys.path``, to a folder without one, so that the installed package is imported.

@@ -34,8 +34,8 @@ COMMANDS = {
     "reencode": ("deepsim.runtime.cli.convert:reencode", "Reconstruct photographs over and over."),
     "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),
     "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and who can run it."),
-    "bench": ("deepsim.runtime.cli.bench:bench", "Measure throughput and latency of every backend."),
-    "report": ("deepsim.runtime.report.cli:report", "Write one HTML page of a run's or bundle's results."),
+    "bench": ("deepsim.benchmarks.cli:bench", "Measure throughput and latency of every backend."),
+    "report": ("deepsim.evaluate.report.cli:report", "Write one HTML page of a run's or bundle's results."),
     "doctor": ("deepsim.runtime.cli.doctor:doctor", "Show what can run here, and why the rest cannot."),
 }
 

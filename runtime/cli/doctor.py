@@ -13,9 +13,9 @@ import click
 
 from deepsim.runtime import native_library
 from deepsim.runtime.backends.devices import find_gpus, library_threads
-from deepsim.runtime.bench import cpu_name, versions
 from deepsim.runtime.errors import DeepsimError
 from deepsim.runtime.inverter import available_backends
+from deepsim.runtime.machine import cpu_name, versions
 
 PACKAGES = (
     *("deepsim", "numpy", "pillow", "click", "tqdm", "onnxruntime", "onnxruntime-gpu", "torch", "torchvision"),

@@ -7,7 +7,7 @@ from math import prod
 import numpy as np
 import torch
 
-from benchmarks.gpu.device import Gpu, Kernel, split
+from deepsim.benchmarks.gpu.device import Gpu, Kernel, split
 
 SIZES = {torch.uint8: np.uint8, torch.float32: np.float32, torch.half: np.float16}
 

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.float64_error import write
-from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import checks, measurement, sanitizer, steps, timing
-from benchmarks.gpu.ours import Ours
-from benchmarks.gpu.plan import others_of
+from deepsim.benchmarks.float64_error import write
+from deepsim.benchmarks.gpu import __main__ as command
+from deepsim.benchmarks.gpu import checks, measurement, sanitizer, steps, timing
+from deepsim.benchmarks.gpu.ours import Ours
+from deepsim.benchmarks.gpu.plan import others_of
 from deepsim.export.sources import Source, random_source
+from deepsim.runtime.checkout import process_environment
 from deepsim.runtime.errors import DeviceError
 from tests.benchmarks.emulated_gpu import StandIn
 from tests.bundles import NETWORKS, random_weights
@@ -360,8 +361,8 @@ def test_a_result_of_the_call_before_is_noticed(gpu, monkeypatch, tmp_path, arch
 def test_the_program_of_trials_runs(gpu, monkeypatch, tmp_path):
     bundle = write(tmp_path / "tiny", tiny_source())
     assert sanitizer.trial(bundle, (1, 2)) is None
-    program = "import sys, benchmarks.gpu.sanitizer; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=sanitizer.ROOT)
+    program = "import sys, deepsim.benchmarks.gpu.sanitizer; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, env=process_environment())
     monkeypatch.setenv("DEEPSIM_STAND_IN_FAILS", "cuLaunchKernel 20 700")
     assert "cuda: could not" in sanitizer.trial(bundle, (1, 2))
 

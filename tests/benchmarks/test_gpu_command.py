@@ -1,4 +1,4 @@
-"""python -m benchmarks.gpu: what fails early, its exit codes, and a whole run where a GPU is emulated."""
+"""python -m deepsim.benchmarks.gpu: what fails early, its exit codes, and a whole run where a GPU is emulated."""
 
 import os
 import re
@@ -11,8 +11,9 @@ from shutil import which
 import pytest
 import torch
 
-from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import cutlass, device, sanitizer, timing
+from deepsim.benchmarks.gpu import __main__ as command
+from deepsim.benchmarks.gpu import cutlass, device, sanitizer, timing
+from deepsim.runtime.checkout import process_environment
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run_command(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", *arguments],
+        [sys.executable, "-m", "deepsim.benchmarks.gpu", *arguments],
         **{"capture_output": True, "text": True, "timeout": 300, "cwd": ROOT},
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment},
+        env={**process_environment(), "CUDA_VISIBLE_DEVICES": "", **environment},
     )
 
 

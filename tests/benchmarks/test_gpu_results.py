@@ -4,9 +4,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.gpu import checks, cutlass, results, summary
-from benchmarks.gpu.steps import generator_steps
-from deepsim.runtime.bench.work import Roofs, Work, rate
+from deepsim.benchmarks.gpu import checks, cutlass, results, summary
+from deepsim.benchmarks.gpu.steps import generator_steps
+from deepsim.benchmarks.work import Roofs, Work, rate
 from deepsim.runtime.errors import DeviceError, UsageError
 from deepsim.runtime.generators import generator_spec
 

@@ -1,10 +1,10 @@
 import pytest
 
-from benchmarks.gpu.device import Kernel, after_markers, busy_seconds, kernels_of, split
-from benchmarks.gpu.steps import attribute, encoder_steps, floor_seconds, generator_steps, inputs_of
-from benchmarks.gpu.timing import by_step
+from deepsim.benchmarks.gpu.device import Kernel, after_markers, busy_seconds, kernels_of, split
+from deepsim.benchmarks.gpu.steps import attribute, encoder_steps, floor_seconds, generator_steps, inputs_of
+from deepsim.benchmarks.gpu.timing import by_step
+from deepsim.benchmarks.work import Roofs
 from deepsim.kernels.layers import Layer, macs
-from deepsim.runtime.bench.work import Roofs
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.networks import CAFFENET

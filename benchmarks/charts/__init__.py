@@ -1,0 +1,1 @@
+"""Charts as SVG: what every chart shares, and those of a benchmark."""

@@ -1,0 +1,162 @@
+"""The errors: against guesses that need no features, and normalised as in the paper beside the paper's own."""
+
+from __future__ import annotations
+
+from deepsim.benchmarks.charts.charts import bar
+from deepsim.benchmarks.charts.markup import Child, Html, element, join
+from deepsim.benchmarks.charts.wording import MINUS, NBSP, count, listed, percent, signed
+from deepsim.evaluate.report.baselines import BLUR_SIGMA, ImageError
+from deepsim.evaluate.report.content import Content
+from deepsim.evaluate.report.layout import compact_table, figure, note, paragraph, section, table
+from deepsim.evaluate.report.pictures import picture, thumbnail
+
+# Dosovitskiy & Brox 2016, Table 2: normalised error in image / feature space, percent.
+TABLE_2_LAYERS = ("pool5", "fc6", "fc7", "fc8")
+TABLE_2 = (
+    ("Mahendran & Vedaldi 2015", ("71 / 19", "80 / 19", "82 / 16", "84 / 9")),
+    ("Dosovitskiy & Brox 2015", ("35 / \u2013", "51 / \u2013", "56 / \u2013", "58 / \u2013")),
+    ("The paper, image loss only", ("", "46 / 79", "", "")),
+    ("The paper, AlexNet conv5 comparator", ("43 / 37", "55 / 48", "61 / 45", "63 / 29")),
+    ("The paper, VideoNet conv5 comparator", ("", "51 / 57", "", "")),
+)
+
+
+def baselines(content: Content) -> Html:
+    """Compare the reconstruction with images that need no features."""
+    figures = content.figures
+    errors = [figures.reconstruction, *figures.baselines]
+    worst = max(error.distance for error in errors) or 1.0
+    body = table(
+        f"Image error, mean over {count(len(figures.photos), 'photograph')}",
+        ["Guess", "", "Distance", "RMSE", "PSNR", "Normalised", "Margin"],
+        [_row(error, worst) for error in errors],
+        marked=0,
+    )
+    missing = None
+    if content.run is None or content.run.mean_image is None:
+        missing = note("The mean training image is not known here: pass the run folder with --run to compare with it.")
+    return section(
+        "baselines",
+        "Against guesses that need no features",
+        paragraph(_summary(content)),
+        body,
+        missing,
+        figure(_thumbnails(content), _definitions(content), "guesses"),
+    )
+
+
+def normalized(content: Content) -> Html:
+    """Give the normalised errors in image and feature space, with the paper's table beside for context."""
+    figures = content.figures
+    if figures.reconstruction.normalized is None:
+        text: Html = note("Normalised errors need two different photographs or more in the folder of --photos.")
+    else:
+        text = join(
+            paragraph(_normalized_text(content)),
+            compact_table(
+                "This bundle, normalised error",
+                ["Layer", "Image space", "Feature space"],
+                [[content.layer, _with_error(content), _optional(figures.feature_error)]],
+                marked=0,
+            ),
+        )
+    context = join(
+        paragraph(_paper_text(content)),
+        compact_table(
+            "Dosovitskiy & Brox 2016, Table 2: normalised error, image / feature space, %",
+            ["Method", *(_column(layer, content) for layer in TABLE_2_LAYERS)],
+            [[method, *values] for method, values in TABLE_2],
+        ),
+    )
+    return section("normalized", "Normalised errors, and the paper\u2019s", text, context)
+
+
+def _row(error: ImageError, worst: float) -> list[Child]:
+    own = error.margin is None
+    return [
+        error.name[0].upper() + error.name[1:],
+        bar(error.distance / worst, "own" if own else "other"),
+        f"{error.distance:,.0f}",
+        signed(error.rmse, 1),
+        f"{signed(error.psnr, 1)}{NBSP}dB",
+        _optional(error.normalized),
+        _optional(error.margin),
+    ]
+
+
+def _optional(fraction: float | None) -> str:
+    return "\u2013" if fraction is None else percent(fraction)
+
+
+def _summary(content: Content) -> str:
+    beaten = [error for error in content.figures.baselines if (error.margin or 0) > 0]
+    lost = [error for error in content.figures.baselines if (error.margin or 0) <= 0]
+    better = [f"{percent(error.margin or 0)} lower than that of {error.name}" for error in beaten]
+    worse = [f"{percent(-(error.margin or 0))} higher than that of {error.name}" for error in lost]
+    return (
+        "Features are worth something only where the reconstruction is nearer to the photograph than a picture made "
+        f"without them. Here its error is {listed(better + worse)}."
+    )
+
+
+def _thumbnails(content: Content) -> Html:
+    shown = [("the reconstruction", content.pictures.reconstructions[0])]
+    for name, image in content.pictures.baselines.items():
+        shown.append((name, image if image.ndim == 3 else image[0]))
+    photo = content.figures.photos[0].name
+    cells = [
+        element("div", picture(thumbnail(content.pictures.photos[0], 160), f"Photograph {photo}"), "the photograph")
+    ]
+    cells += [element("div", picture(thumbnail(image, 160), f"{name} for {photo}"), name) for name, image in shown]
+    return element("div", *cells, class_="thumbs")
+
+
+def _definitions(content: Content) -> str:
+    return (
+        "Distance is the Euclidean distance between the 227 \u00d7 227 \u00d7 3 grey levels of both pictures; RMSE is "
+        f"the same per value. Margin is 1 {MINUS} (distance of the reconstruction) / (distance of the guess). The best "
+        f"constant image is the pixelwise mean of these very {len(content.figures.photos):,} photographs, the one "
+        f"picture with the least squared error over them, blurred with a Gaussian of {BLUR_SIGMA:g} pixels; it and the "
+        "mean colours look at the photographs, so they are harder to beat than an honest guess. Shown for the first "
+        "photograph."
+    )
+
+
+def _normalized_text(content: Content) -> str:
+    photos = len(content.figures.photos)
+    pairs = photos * (photos - 1) // 2
+    return (
+        "The paper divides the distance by the mean distance between different photographs, so that 100 % is what "
+        "drawing a random photograph would score. In feature space both pictures are encoded first and their "
+        f"{content.layer} features compared. Here the divisor is the mean over {count(pairs, 'pair')} of {photos:,} "
+        "photographs; the \u00b1 is the standard error of the mean over photographs."
+    )
+
+
+def _with_error(content: Content) -> str:
+    figures = content.figures
+    error = figures.standard_error
+    return _optional(figures.reconstruction.normalized) + (f" \u00b1 {signed(100 * error, 1)}" if error else "")
+
+
+def _paper_text(content: Content) -> str:
+    if content.layer in TABLE_2_LAYERS and content.manifest.encoder_name == "caffenet":
+        own = f"The column {_paper_name(content.layer)} inverts the same layer of the same architecture."
+    elif content.layer in TABLE_2_LAYERS:
+        own = f"None of it is {content.encoder}, the encoder of this bundle."
+    else:
+        own = f"It has no number for {content.layer}: it starts at the deeper conv5, which keeps less of the picture."
+    return (
+        f"For context only, the paper\u2019s Table 2. {own} Its encoder learned from ImageNet, its generators for "
+        "500,000 steps of 64 images or more, and its test photographs are other ones, so the two tables are not a "
+        "comparison on equal terms."
+    )
+
+
+def _column(layer: str, content: Content) -> Html:
+    own = layer == content.layer and content.manifest.encoder_name == "caffenet"
+    return element("span", _paper_name(layer), class_="own" if own else None)
+
+
+def _paper_name(layer: str) -> str:
+    return "conv5 (pool5)" if layer == "pool5" else layer

@@ -1,0 +1,233 @@
+"""Throughput: ours against the best peer and the machine's roofs, charts, memory, every latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from deepsim.benchmarks import ITERATIONS
+from deepsim.benchmarks.charts.charts import bar
+from deepsim.benchmarks.charts.markup import Child, Html, element, join
+from deepsim.benchmarks.charts.rates import Panel, caption_of, panels, styles
+from deepsim.benchmarks.charts.wording import NBSP, duration, listed, percent, significant, times
+from deepsim.benchmarks.throughput import CALLS, Comparison, Throughput, is_number, rate
+from deepsim.evaluate.report.content import Content
+from deepsim.evaluate.report.layout import compact_table, details, facts, figure, items, note, paragraph, section, table
+from deepsim.evaluate.report.machine import describe
+
+NONE = "\u2013"
+SHARES = {"multiply_add_share": "FMA roof", "memory_share": "Memory roof"}
+
+
+def throughput(content: Content) -> Html:
+    """Compare contenders where there are several, chart and tabulate every rate, and describe the machine."""
+    measured = content.throughput
+    if measured is None or not measured.rows:
+        body: Html = note("Throughput was not measured: leave out --seconds 0, or pass a file with --bench.")
+    else:
+        several = len(measured.contenders) > 1
+        rates = _rates(measured, several)
+        body = join(
+            paragraph(_summary(measured, several)),
+            element("div", *_figures(measured), class_="panels rates"),
+            paragraph(_method(), style="small"),
+            _comparison(measured) if several else None,
+            paragraph(_reading(measured), style="small") if _shares(measured) else None,
+            _memory(measured),
+            _left_out(measured),
+            facts(_conditions(measured), "facts columns"),
+            details(f"Latency of every call ({len(measured.rows)} rows)", rates) if several else rates,
+        )
+    return section("throughput", "Throughput", body)
+
+
+def _figures(measured: Throughput) -> Iterable[Html]:
+    for what, panel in panels(measured).items():
+        yield _figure(panel, *caption_of(measured, what))
+
+
+def _figure(panel: Panel, title: str, number: str) -> Html:
+    caption = join(element("span", title, class_="name"), element("span", number, class_="number"))
+    return figure(panel.svg(), caption, "panel")
+
+
+def _summary(measured: Throughput, several: bool) -> str:
+    """Say how fast images are decoded, and how ours stand to the best peer."""
+    best = measured.best()
+    by = f" by {measured.name_of(best)}" if best and several else ""
+    against = _against(measured) if several else ""
+    if best is None:
+        return against
+    decoded = f"{significant(rate(best))} images per second decoded{by} in batches of {best['batch']}."
+    return f"{decoded} {against}".rstrip()
+
+
+def _method() -> str:
+    iterations = "1 iteration" if ITERATIONS == 1 else f"{ITERATIONS} iterations"
+    return (
+        "Whole calls are timed, from host memory to host memory, after a warm-up; the rate is the median of five "
+        f"rounds. A call to re-encode makes {iterations}, and its images count once for each."
+    )
+
+
+def _against(measured: Throughput) -> str:
+    """Say in a sentence how our first contender stands to the best peer of each row."""
+    if not measured.own:
+        return "None of the contenders is deepsim\u2019s own, so there is no ratio to a peer."
+    if not measured.peers:
+        return "All contenders are deepsim\u2019s own; no peer took part, so there is no ratio."
+    own = measured.own[0]
+    found = [(each, ratio) for each in measured.comparisons() if (ratio := each.ratio(own)) is not None]
+    if not found:
+        return f"{own} and its peers have no batch size in common, so there is no ratio."
+    spans = [
+        f"{CALLS.get(what, what).lower()} {_span([ratio for each, ratio in found if each.what == what])}"
+        for what in dict.fromkeys(each.what for each, _ in found)
+    ]
+    peers = list(dict.fromkeys(str(each.best_peer) for each, _ in found))
+    behind = [_call(each.what, each.batch, lower=True) for each, ratio in found if ratio < 1]
+    slower = f" It is slower than the best peer at {listed(behind)}." if behind else ""
+    verb = "is" if len(peers) == 1 else "are"
+    return (
+        f"Images per second of {own} over those of the best peer at the same batch size: {listed(spans)}.{slower} "
+        f"The best {'peer' if len(peers) == 1 else 'peers'} {verb} {listed(peers)}."
+    )
+
+
+def _span(ratios: list[float]) -> str:
+    low, high = times(min(ratios)), times(max(ratios))
+    return low if low == high else f"{low[:-1]} to {high}"
+
+
+def _comparison(measured: Throughput) -> Html:
+    """Tabulate each call and batch size: ours, the best peer, the ratio, and the shares of the roofs."""
+    first, others = next(iter(measured.own), None), measured.own[1:]
+    shares = _shares(measured)
+    rated = bool(measured.own and measured.peers)
+    classes = styles(measured.contenders)
+    names = {name: element("span", name, class_=classes[name]) for name in measured.own}
+    head: list[Child] = ["Call", *([names[first]] if first else [])]
+    head += ["Best peer" if first else "Fastest", "Images/s"] if measured.peers else []
+    head += [*(["Ratio"] if rated else []), *(SHARES[share] for share in shares)]
+    for name in others:
+        head += [names[name], *(["Ratio"] if rated else [])]
+    rows = [_compared(each, first, others, shares, rated) for each in measured.comparisons()]
+    if not first:
+        return compact_table("The fastest contender, call by call", head, rows)
+    return table(f"Images per second of ours{' and of the best peer' if rated else ''}, call by call", head, rows)
+
+
+def _compared(each: Comparison, first: str | None, others: list[str], shares: list[str], rated: bool) -> list[Child]:
+    cells: list[Child] = [_call(each.what, each.batch)]
+    peer = each.best_peer
+    row = each.own.get(first) if first else each.peers.get(peer or "")
+    if first:
+        cells.append(significant(rate(row)) if row else NONE)
+    if rated or not first:
+        cells += [peer, significant(rate(each.peers[peer]))] if peer else [NONE, NONE]
+    if first and rated:
+        cells.append(_ratio(each, first))
+    cells += [_share(row.get(share) if row else None) for share in shares]
+    for name in others:
+        cells.append(significant(rate(each.own[name])) if name in each.own else NONE)
+        cells += [_ratio(each, name)] if rated else []
+    return cells
+
+
+def _ratio(each: Comparison, name: str) -> Html:
+    ratio = each.ratio(name)
+    return element("span", NONE if ratio is None else times(ratio), class_="ratio")
+
+
+def _share(value: object) -> str:
+    if not isinstance(value, (int, float)) or not is_number(value):
+        return NONE
+    return percent(value, 0 if value >= 0.0995 else 1)
+
+
+def _shares(measured: Throughput) -> list[str]:
+    """Return the shares of the machine's roofs that any row has."""
+    return [share for share in SHARES if any(is_number(row.get(share)) for row in measured.rows)]
+
+
+def _reading(measured: Throughput) -> str:
+    """Explain the shares of the roofs."""
+    own = measured.own[0] if measured.own else "the fastest"
+    crop = "" if measured.whole_images else ", and only what the crop of 227 pixels needs is computed"
+    return (
+        f"The shares of the roofs are those of {own}. 100 % of the FMA roof is what convolving whole images directly "
+        "would reach if the processor did nothing but fused multiply-adds. More than 100 % is possible: "
+        f"Winograd\u2019s algorithm gets by with fewer multiplications{crop}. 100 % of the memory roof is reading "
+        "all weights as fp32 once for each call, as fast as memory gives them."
+    )
+
+
+def _memory(measured: Throughput) -> Html | None:
+    """Tabulate peak memory and the time to the first image, where they were measured."""
+    found = {name: each for name, each in measured.memory.items() if is_number(each.get("peak_bytes"))}
+    if not found:
+        return None
+    most = max(each["peak_bytes"] for each in found.values()) or 1
+    batches = sorted({each["batch"] for each in found.values() if isinstance(each.get("batch"), int)})
+    at = f", decoding at batch {listed([str(batch) for batch in batches])}" if batches else ""
+    rows: list[list[Child]] = [
+        [
+            name,
+            duration(each["load_seconds"], 2) if is_number(each.get("load_seconds")) else NONE,
+            f"{each['peak_bytes'] / 1e6:,.0f}{NBSP}MB",
+            bar(each["peak_bytes"] / most, "own" if name in measured.own else "other"),
+        ]
+        for name, each in sorted(found.items(), key=lambda entry: entry[0] not in measured.own)
+    ]
+    caption = f"From the start of a new process to the first image, and the process\u2019s peak memory{at}"
+    return compact_table(caption, ["Contender", "First image", "Peak memory", ""], rows)
+
+
+def _left_out(measured: Throughput) -> Html | None:
+    if not measured.left_out:
+        return None
+    reasons = [
+        join(element("strong", f"{name}: "), reason.removeprefix(f"{name}: "))
+        for name, reason in measured.left_out.items()
+    ]
+    return element("div", element("h3", "Left out"), items(*reasons), class_="left-out")
+
+
+def _conditions(measured: Throughput) -> list[tuple[str, Child]]:
+    """Describe the machine, its roofs, and what was timed."""
+    adds, read = (measured.roofs.get(name) for name in ("multiply_adds", "bytes"))
+    pairs: list[tuple[str, Child]] = list(describe(measured.environment, measured.devices))
+    if measured.instruction_set:
+        pairs.append(("Instruction set", measured.instruction_set))
+    if adds is not None:
+        pairs.append(("FMA roof", f"{significant(adds)}{NBSP}\u00d7{NBSP}10\u2079 multiply-adds/s"))
+    if read is not None:
+        pairs.append(("Memory roof", f"{significant(read)}{NBSP}GB/s"))
+    if measured.whole_images is not None:
+        pairs.append(("Decoded", "whole images" if measured.whole_images else "central 227 \u00d7 227 pixels"))
+    return pairs
+
+
+def _rates(measured: Throughput, several: bool) -> Html:
+    """Tabulate every row: rate, latency percentiles, repeats."""
+    body: list[list[Child]] = [
+        [
+            _call(str(row["what"]), row["batch"]),
+            *([measured.name_of(row)] if several else []),
+            significant(rate(row)),
+            *(_milliseconds(row.get(name)) for name in ("p50_ms", "p95_ms", "p99_ms")),
+            f"{row['repeats']:,}" if isinstance(row.get("repeats"), int) else NONE,
+        ]
+        for row in measured.rows
+    ]
+    head = ["Call", *(["Contender"] if several else []), "Images/s", "p50 ms", "p95 ms", "p99 ms", "Repeats"]
+    return table("Images per second, and latency of one call in milliseconds", head, body)
+
+
+def _call(what: str, batch: int, lower: bool = False) -> str:
+    name = CALLS.get(what, what)
+    return f"{name.lower() if lower else name}, batch{NBSP}{batch}"
+
+
+def _milliseconds(value: Any) -> str:
+    return significant(float(value)) if is_number(value) else NONE

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from deepsim.benchmarks.charts.plot_file import check_plot, plot_svg
+from deepsim.benchmarks.charts.rates import DASHES, HUES, OWN_STYLES
+from deepsim.runtime.errors import UsageError
+
+RESULTS = sorted((Path(__file__).parents[3] / "benchmarks" / "results").glob("*-bench-*.json"))
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def css(name: str) -> str:
+    package = {"page.css": "deepsim.evaluate.report", "plot.css": "deepsim.benchmarks.charts"}[name]
+    return importlib.resources.files(package).joinpath(name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_every_benchmark_on_record_draws(path):
+    record = json.loads(path.read_text())
+    root = ElementTree.fromstring(plot_svg(record))
+    width, height = (float(root.get(name)) for name in ("width", "height"))
+    words = [each.text for each in root.iter(f"{SVG}text")]
+    assert {row["backend"][:21] for row in record["rows"]} <= {word[:21] for word in words}
+    assert {"Encode", "Decode", "Re-encode"} <= set(words)
+    assert f"{record['bundle']}: images per second" in words
+    sizes = Counter((row["what"], row["backend"]) for row in record["rows"])
+    assert len(list(root.iter(f"{SVG}polyline"))) == sum(size > 1 for size in sizes.values())
+    shifts = [re.fullmatch(r"translate\((\d+) (\d+)\)", each.get("transform", "")) for each in root.iter(f"{SVG}g")]
+    assert max(int(shift[1]) for shift in shifts if shift) + 340 <= width and height < 600
+
+
+def test_is_legible_without_the_page():
+    text = plot_svg(json.loads(RESULTS[-1].read_text()))
+    root = ElementTree.fromstring(text)
+    assert not re.search(r"var\(|url\(|@import|<script|\son\w+=", text)
+    assert re.findall(r"https?://[^\"]*", text) == ["http://www.w3.org/2000/svg"]
+    style = root.find(f"{SVG}style").text
+    told = set(re.findall(r"\.([a-z]+(?:-\d)?)", style)) | {"dash-0"}
+    drawn = {name for each in root.iter() for name in each.get("class", "").split()}
+    assert drawn <= told
+    rect = root.find(f"{SVG}rect")
+    assert (rect.get("width"), rect.get("height")) == (root.get("width"), root.get("height"))
+
+
+@pytest.mark.parametrize("name", ["page.css", "plot.css"])
+def test_style_sheets_have_every_class_the_charts_use(name):
+    style = css(name)
+    for prefix, count in (("own-", OWN_STYLES), ("peer-", HUES)):
+        assert {f"{prefix}{index + 1}" for index in range(count)} == set(re.findall(rf"\.({prefix}\d)", style))
+    assert {f"dash-{index}" for index in range(1, DASHES)} == set(re.findall(r"\.(dash-\d)", style))
+
+
+def variables(style: str) -> dict[str, str]:
+    return dict(re.findall(r"--([\w-]+): (#\w{6})", style))
+
+
+def contrast(first: str, second: str) -> float:
+    """The contrast ratio of WCAG 2: from 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        values = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_labels_are_readable_on_light_and_on_dark():
+    light, dark = css("page.css").split("@media (prefers-color-scheme: dark)", 1)
+    dark = dark[: dark.index("* {")]
+    for colours in (variables(light), variables(dark)):
+        for name in ("first", "second", "third", *(f"peer-{index + 1}" for index in range(HUES))):
+            assert contrast(colours[name], colours["paper"]) >= 4.5, name
+
+
+def test_the_file_has_the_colours_of_the_light_page():
+    light = variables(css("page.css").split("@media", 1)[0])
+    names = {"own-1": "first", "own-2": "second", "own-3": "third", "tick": "soft", "paper": "paper"}
+    names |= {f"peer-{index + 1}": f"peer-{index + 1}" for index in range(HUES)}
+    for style, name in names.items():
+        assert set(re.findall(rf"\.{style} {{ (?:fill|stroke): (#\w+)", css("plot.css"))) == {light[name]}
+
+
+def test_names_that_xml_cannot_hold():
+    row = {"what": "<b>&", "batch": 2, "images_per_second": 5.0, "backend": "\x00\ud800</text><script>"}
+    text = plot_svg({"rows": [row, {**row, "batch": 4}], "bundle": '"a\x1b\udcff<svg>'})
+    root = ElementTree.fromstring(text.encode())
+    assert not list(root.iter(f"{SVG}script"))
+    words = [each.text for each in root.iter(f"{SVG}text")]
+    assert '"a\ufffd\ufffd<svg>: images per second' in words and "<b>&" in words
+
+
+@pytest.mark.parametrize(
+    ("plot", "output", "words"),
+    [
+        ("b.png", None, "--plot b.png: no SVG file, expected a name that ends in .svg. Name it b.svg."),
+        ("b", None, "Name it b.svg."),
+        ("", None, "Name it bench.svg."),
+        ("x.svg", "x.svg", "--plot x.svg: the file of -o, expected another. Rename one of them."),
+        ("folder/../x.svg", "x.svg", "the file of -o"),
+    ],
+)
+def test_names_that_no_plot_can_have(plot, output, words):
+    with pytest.raises(UsageError) as caught:
+        check_plot(Path(plot), Path(output) if output else None)
+    assert words in str(caught.value)
+
+
+def test_names_that_a_plot_can_have():
+    check_plot(None, Path("x.json"))
+    check_plot(Path("x.svg"), Path("x.json"))
+    check_plot(Path("x.SVG"), None)
