@@ -14,6 +14,7 @@ from deepsim.kernels.activations import ACTIVATIONS, Activation, UnknownLayerErr
 from deepsim.kernels.layers import KINDS, Layer, macs, shapes
 from deepsim.runtime.errors import BundleError
 from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.manifest import Manifest, _canonical
 from deepsim.runtime.native_library import Options, call
 from deepsim.runtime.networks import CAFFENET
@@ -71,7 +72,7 @@ def onnx(layer):
 
     last = Layer("last", "conv", 3, 3, 3, 1, 1)
     weights = {**WEIGHTS, **{name.replace("made", "last"): value for name, value in WEIGHTS.items()}}
-    generator_onnx(GeneratorSpec("made", (3, 230, 230), (layer, last)), weights)
+    generator_onnx(GeneratorSpec("made", (3, 230, 230), (layer, last)), Geometry(CAFFE_FRAMING, 1), weights)
 
 
 def ranges(layer):

@@ -84,10 +84,9 @@ def field_names(options: type[Any]) -> tuple[str, ...]:
 
 def _completed(sessions: Sessions, bundle: Bundle, max_batch: int) -> Sessions:
     """Add ONNX Runtime for an encoder that is a graph, or the error that says why nothing encodes here."""
-    kind = bundle.manifest.encoder_kind
-    if sessions.encoder is not None or kind == "table":
+    if sessions.encoder is not None:
         return sessions
-    if kind == "none":
+    if bundle.manifest.encoder is None:
         return replace(sessions, missing=UsageError(f"{bundle.path}: has no encoder, so it decodes features only."))
     from deepsim.runtime.backends import onnxruntime
 

@@ -3,6 +3,7 @@ import pytest
 
 from deepsim import benchmarks
 from deepsim.benchmarks import timing
+from deepsim.benchmarks.timing import Inputs
 from deepsim.runtime import machine
 from deepsim.runtime.errors import NumericError, UsageError
 
@@ -30,14 +31,14 @@ def test_figures_follow_from_the_latencies():
 def test_compare_alternates_between_backends(inverter_of):
     both = {name: inverter_of("tiny", name) for name in ("onnxruntime", "torch")}
     seen = []
-    rows = benchmarks.compare(both, (1,), 0.01, seen.append)
+    rows = benchmarks.compare(both, Inputs(227), (1,), 0.01, seen.append)
     assert [row["backend"] for row in rows] == ["onnxruntime", "torch"] * 3
     assert seen[:4] == ["encode x 1 onnxruntime", "encode x 1 torch"] * 2
 
 
 def test_contenders_agree_and_a_wrong_one_is_not_timed(inverter_of):
     both = {name: inverter_of("tiny", name) for name in ("onnxruntime", "torch")}
-    rows = benchmarks.compare(both, (2,), 0.01)
+    rows = benchmarks.compare(both, Inputs(227), (2,), 0.01)
     assert rows[0]["agreement"] == {"features": 0} and rows[2]["agreement"] == {"grey_levels": 0, "different": 0}
     assert 0 < rows[1]["agreement"]["features"] < 1e-5 and rows[3]["agreement"]["grey_levels"] <= 1
 
@@ -51,17 +52,18 @@ def test_contenders_agree_and_a_wrong_one_is_not_timed(inverter_of):
     with pytest.raises(
         NumericError, match=r"wrong: differs from onnxruntime by \d+ \(grey levels\), expected at most 1"
     ):
-        benchmarks.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, seen.append)
+        benchmarks.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, Inputs(227), (2,), 0.01, seen.append)
     assert not any(label.startswith("decode") for label in seen)
     refused = {}
     rows = benchmarks.compare(
-        {"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, refuse=refused.__setitem__
+        {"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, Inputs(227), (2,), 0.01, refuse=refused.__setitem__
     )
     assert [row["backend"] for row in rows if row["what"] == "decode"] == ["onnxruntime"]
     assert [row["backend"] for row in rows if row["what"] != "decode"] == ["onnxruntime", "wrong"] * 2
     assert isinstance(refused["wrong"], NumericError) and list(refused) == ["wrong"]
     lenient = {"wrong": benchmarks.Tolerance(grey_levels=255, different=1)}
-    assert benchmarks.compare({"onnxruntime": both["onnxruntime"], "wrong": Wrong()}, (2,), 0.01, tolerances=lenient)
+    opened = {"onnxruntime": both["onnxruntime"], "wrong": Wrong()}
+    assert benchmarks.compare(opened, Inputs(227), (2,), 0.01, tolerances=lenient)
 
 
 def test_batches_are_checked(tiny):

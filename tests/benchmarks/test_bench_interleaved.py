@@ -5,6 +5,7 @@ import pytest
 
 from deepsim import benchmarks
 from deepsim.benchmarks import interleaved
+from deepsim.benchmarks.timing import Inputs
 from deepsim.runtime.errors import NumericError
 
 
@@ -30,7 +31,7 @@ class Recorder:
 def test_each_call_between_comes_right_after_one_of_the_other():
     calls, seen = [], []
     own, other = {"ours": Recorder("ours", calls)}, {"theirs": Recorder("theirs", calls)}
-    rows = benchmarks.interleave(own, other, (2,), 0.01, seen.append)
+    rows = benchmarks.interleave(own, other, Inputs(227), (2,), 0.01, seen.append)
     assert [(row["what"], row["batch"], row["backend"], row["between"]) for row in rows] == [
         (what, 2, "ours", "theirs") for what in ("encode", "decode", "reencode")
     ]
@@ -49,6 +50,6 @@ def test_what_disagrees_is_not_timed_between():
     calls, refused = [], {}
     own, others = {"ours": Recorder("ours", calls)}, {"wrong": Recorder("wrong", calls, image=200)}
     with pytest.raises(NumericError, match="wrong: differs from ours by 193"):
-        benchmarks.interleave(own, others, (1,), 0.01)
-    rows = benchmarks.interleave(own, others, (1,), 0.01, refuse=refused.__setitem__)
+        benchmarks.interleave(own, others, Inputs(227), (1,), 0.01)
+    rows = benchmarks.interleave(own, others, Inputs(227), (1,), 0.01, refuse=refused.__setitem__)
     assert [row["what"] for row in rows] == ["encode", "reencode"] and list(refused) == ["wrong"]

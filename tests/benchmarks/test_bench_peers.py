@@ -13,6 +13,7 @@ import torch
 from deepsim import benchmarks
 from deepsim.benchmarks import contenders, memory, work
 from deepsim.benchmarks.rewrite import stack_phases, without_transposed_convolutions
+from deepsim.benchmarks.timing import Inputs
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError
 from deepsim.runtime.generators import generator_spec
@@ -27,7 +28,7 @@ COMPILED = ("cpu", "torch-compile", "torch-compile-frozen")
 def test_every_contender_agrees_at_every_batch(bundle_of, names, full):
     bundle = Bundle.open(bundle_of("tiny"))
     opened = {name: contenders.open_contender(name, bundle, "cpu", 3) for name in names}
-    rows = benchmarks.compare(opened, (1, 3), 0.01, None, contenders.tolerances(), full)
+    rows = benchmarks.compare(opened, Inputs(227), (1, 3), 0.01, None, contenders.tolerances(), full)
     assert {row["backend"] for row in rows} == set(names) and len(rows) == 6 * len(names)
 
 

@@ -30,7 +30,7 @@ def tiny_source():
     encoder = replace(CAFFENET, layers=CAFFENET.up_to("norm1"))
     generator = generator_spec("norm1", CAFFENET, WIDTH)
     weights = random_encoder(encoder, "norm1", 3).state_dict()
-    features = encode(encoder, "norm1", weights, calibration_images(2))
+    features = encode(encoder, "norm1", weights, calibration_images(2, 227))
     return Source(
         encoder,
         generator,
@@ -55,7 +55,7 @@ def write_run(run, source):
     (run / "config.json").write_text(json.dumps(config))
     (checkpoint / "state.json").write_text(json.dumps({"step": 20, "torch": "2.15.0"}))
     (checkpoint.parent / "latest").write_text("step-00000020\n")
-    row = np.concatenate(list(calibration_images(2, seed=9)), axis=1)
+    row = np.concatenate(list(calibration_images(2, 227, seed=9)), axis=1)
     save_png(np.concatenate([row, row], axis=0), run / "images" / "step-00000020.png")
     return run
 

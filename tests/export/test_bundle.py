@@ -23,7 +23,6 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 from deepsim.runtime.files import reserved, sha256
 from deepsim.runtime.inverter import Inverter
-from deepsim.runtime.pixels import crop
 
 ONNX = Options("onnx")
 
@@ -46,8 +45,8 @@ def test_onnx_bundle(tmp_path, tiny_source):
 @pytest.mark.parametrize("backend", ["onnxruntime", "torch"])
 def test_the_runtime_reconstructs_what_was_verified(tmp_path, tiny_source, backend):
     export_bundle(tiny_source, tmp_path / "tiny.deepsim", ONNX)
-    images = calibration_images(2, seed=5)
-    expected = crop(Reference(tiny_source, images, frozenset(), frozenset()).pixels)
+    images = calibration_images(2, 227, seed=5)
+    expected = tiny_source.geometry.crop(Reference(tiny_source, images, frozenset(), frozenset()).pixels)
     found = Inverter(tmp_path / "tiny.deepsim", backend=backend, device="cpu").reconstruct(images)
     difference = np.abs(found.astype(int) - expected)
     assert difference.max() <= 1 and difference.mean() < 0.01 and expected.std() > 20
@@ -116,9 +115,9 @@ def test_large_values_become_islands(tmp_path, tiny_source, monkeypatch):
 
 
 def test_inaccurate_graph_is_not_published(tmp_path, tiny_source, monkeypatch):
-    def wrong(spec, weights, *arguments, **options):
+    def wrong(spec, geometry, weights, *arguments, **options):
         changed = {**weights, "deconv3.weight": weights["deconv3.weight"] * np.float32(1.002)}
-        return generator_onnx(spec, changed, *arguments, **options)
+        return generator_onnx(spec, geometry, changed, *arguments, **options)
 
     monkeypatch.setattr(bundle_module, "generator_onnx", wrong)
     with pytest.raises(NumericError, match="Nothing was published") as caught:

@@ -32,7 +32,7 @@ class TestRealBuilder:
         if network == "encoder":
             graph = encoder_onnx(source.encoder, source.layer, source.encoder_weights, "fp16")
         else:
-            graph = generator_onnx(source.generator, source.generator_weights, "fp16")
+            graph = generator_onnx(source.generator, source.geometry, source.generator_weights, "fp16")
         (tmp_path / "network.onnx").write_bytes(graph)
         seen = []
         record = build_engine(job(tmp_path), lambda *step: seen.append(step))
@@ -48,13 +48,13 @@ class TestRealBuilder:
         assert any(done == steps > 0 for _, done, steps in seen)
 
     def test_turing_has_engines_of_its_own(self, tmp_path, tiny_source):
-        graph = generator_onnx(tiny_source.generator, tiny_source.generator_weights, "fp16")
+        graph = generator_onnx(tiny_source.generator, tiny_source.geometry, tiny_source.generator_weights, "fp16")
         (tmp_path / "network.onnx").write_bytes(graph)
         record = build_engine(job(tmp_path, gpus="turing"))
         assert (record["compute_capabilities"], record["built_for"]) == (["7.5"], "TensorRT-RTX portable: SM 75")
 
     def test_fp32_graph_is_no_fp16_engine(self, tmp_path, tiny_source):
-        graph = generator_onnx(tiny_source.generator, tiny_source.generator_weights)
+        graph = generator_onnx(tiny_source.generator, tiny_source.geometry, tiny_source.generator_weights)
         (tmp_path / "network.onnx").write_bytes(graph)
         with pytest.raises(NumericError, match=r"Rconv6 is FLOAT.*expected HALF") as caught:
             build_engine(job(tmp_path))
@@ -64,7 +64,8 @@ class TestRealBuilder:
 
     def test_islands_are_recorded_and_no_others_pass(self, tmp_path, tiny_source):
         island = frozenset({"deconv3"})
-        graph = generator_onnx(tiny_source.generator, tiny_source.generator_weights, "fp16", fp32_layers=island)
+        network = (tiny_source.generator, tiny_source.geometry, tiny_source.generator_weights)
+        graph = generator_onnx(*network, "fp16", fp32_layers=island)
         (tmp_path / "network.onnx").write_bytes(graph)
         with pytest.raises(NumericError, match="deconv3 is FLOAT"):
             build_engine(job(tmp_path))
@@ -76,7 +77,7 @@ class TestRealBuilder:
         """TensorRT's API played by TensorRT-RTX's: no portable targets are set, everything else is the same."""
         (tmp_path / "tensorrt.py").write_text("from tensorrt_rtx import *\nfrom tensorrt_rtx import __version__\n")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-        graph = generator_onnx(tiny_source.generator, tiny_source.generator_weights, "fp16")
+        graph = generator_onnx(tiny_source.generator, tiny_source.geometry, tiny_source.generator_weights, "fp16")
         (tmp_path / "network.onnx").write_bytes(graph)
         record = build_engine(job(tmp_path, target="tensorrt", workspace_bytes=1 << 30))
         assert record["target"] == "tensorrt" and record["layers"]["weighted_half"] == 11

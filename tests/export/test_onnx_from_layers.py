@@ -12,8 +12,9 @@ from deepsim.kernels import reference
 from deepsim.kernels.layers import Layer, shapes
 from deepsim.runtime.errors import CheckpointError, NumericError, UsageError
 from deepsim.runtime.generators import GeneratorSpec, generator_spec
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.networks import ALEXNET, CAFFENET, EncoderSpec
-from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS, crop
+from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS
 
 
 def random_weights(layers, seed=0, gain=1.5):
@@ -39,6 +40,10 @@ def float64(weights):
     return {name: value.astype(np.float64) for name, value in weights.items()}
 
 
+def geometry(spec):
+    return Geometry.central(CAFFE_FRAMING, spec.output_size)
+
+
 def tiny_encoder(pixels):
     layers = (
         Layer("conv1", "conv", 3, 4, 11, stride=8, activation="relu"),
@@ -49,7 +54,7 @@ def tiny_encoder(pixels):
         Layer("fc6", "fc", 6 * 6 * 6, 5, activation="relu"),
         Layer("fc7", "fc", 5, 7),
     )
-    return EncoderSpec("tiny", layers, pixels)
+    return EncoderSpec("tiny", layers, pixels, CAFFE_FRAMING)
 
 
 def tiny_generator(pixels, tanh=False):
@@ -93,13 +98,13 @@ def test_generator_equals_reference(pixels, tanh):
     network = reference.apply_layers(spec.layers, features.astype(np.float64), float64(weights))
     expected = pixels.to_pixels(network)
     assert expected.std() > 20
-    run = session(generator_onnx(spec, weights))
+    run = session(generator_onnx(spec, geometry(spec), weights))
     for batch in (1, 3):
         image, full = run.run(["image", "image_full"], {"features": features[:batch]})
         assert image.dtype == full.dtype == np.uint8
         difference = np.abs(full.astype(int) - expected[:batch].astype(int))
         assert difference.max() <= 1 and difference.mean() < 1e-3  # ties of the rounding only
-        np.testing.assert_array_equal(image, crop(full))
+        np.testing.assert_array_equal(image, geometry(spec).crop(full))
 
 
 CAFFENET_OPS = {
@@ -157,21 +162,21 @@ def test_generator_holds_these_nodes_and_no_other(layer):
     linear = 2 if layer.startswith("norm") else 1  # the image layer, and deconv1 of the norm networks
     expected = PIXELS_OUT + Counter(Gemm=gemm, Conv=conv, ConvTranspose=deconv, LeakyRelu=gemm + conv + deconv - linear)
     expected += Counter(Reshape=int(gemm > 0), Tanh=int(tanh), Mul=int(tanh))
-    assert ops(generator_onnx(spec, zeros(spec.layers))) == expected
+    assert ops(generator_onnx(spec, geometry(spec), zeros(spec.layers))) == expected
     casts = Counter(Cast=2)  # features to half, the last convolution's output to float32
-    assert ops(generator_onnx(spec, zeros(spec.layers), "fp16")) == expected + casts
+    assert ops(generator_onnx(spec, geometry(spec), zeros(spec.layers), "fp16")) == expected + casts
 
 
 def test_names_are_the_tables_and_nothing_tells_of_the_machine():
     spec = generator_spec("norm2")
-    data = generator_onnx(spec, zeros(spec.layers), metadata={"step": "200"})
+    data = generator_onnx(spec, geometry(spec), zeros(spec.layers), metadata={"step": "200"})
     model = onnx.load_from_string(data)
     assert {layer.name for layer in spec.layers} <= {node.name for node in model.graph.node}
     assert [(prop.key, prop.value) for prop in model.metadata_props] == [("step", "200")]
     assert not any(node.doc_string or node.metadata_props for node in model.graph.node)
     assert model.ir_version <= 10 and model.producer_name == "deepsim"
     assert b"/tmp" not in data and b"/home" not in data
-    assert data == generator_onnx(spec, zeros(spec.layers), metadata={"step": "200"})
+    assert data == generator_onnx(spec, geometry(spec), zeros(spec.layers), metadata={"step": "200"})
 
 
 def test_fp16_types():
@@ -221,7 +226,7 @@ def test_refuses(fault):
         layer, error = "conv9", UsageError
     else:
         grouped = Layer("conv1", "conv", 3, 3, 11, stride=8, groups=3, activation="relu")
-        spec, error = EncoderSpec("grouped", (grouped,), CAFFE_PIXELS), UsageError
+        spec, error = EncoderSpec("grouped", (grouped,), CAFFE_PIXELS, CAFFE_FRAMING), UsageError
         weights, layer = random_weights(spec.layers), "conv1"
     with pytest.raises(error):
         encoder_onnx(spec, layer, weights, precision)
@@ -230,7 +235,8 @@ def test_refuses(fault):
 def test_generator_shapes_agree_with_the_table():
     """Shape inference in the checker compares with the table's shapes; a wrong pad would not pass."""
     spec = generator_spec("norm2")
-    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(generator_onnx(spec, zeros(spec.layers))))
+    data = generator_onnx(spec, geometry(spec), zeros(spec.layers))
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(data))
     found = {
         info.name: tuple(d.dim_value for d in info.type.tensor_type.shape.dim)[1:] for info in model.graph.value_info
     }
@@ -245,7 +251,7 @@ def test_an_activation_follows_layers_without_weights_too():
         Layer("norm1", "lrn", activation="lrelu"),
         Layer("up1", "deconv", 8, 4, 4, 2, 1, 2),
     )
-    spec = EncoderSpec("tiny", layers, IMAGENET_PIXELS)
+    spec = EncoderSpec("tiny", layers, IMAGENET_PIXELS, CAFFE_FRAMING)
     weights = random_weights(layers)
     images = np.random.default_rng(1).integers(0, 256, (2, 227, 227, 3), np.uint8)
     expected = reference.apply_layers(layers, IMAGENET_PIXELS.to_network(images).astype(np.float64), float64(weights))

@@ -24,7 +24,7 @@ def test_run_and_checkpoint_folder_are_the_same(run_folder, tiny_source):
         assert loaded.layer == "norm1" and loaded.encoder.layers[-1].name == "norm1"
         for name, value in tiny_source.generator_weights.items():
             np.testing.assert_array_equal(loaded.generator_weights[name], value)
-        np.testing.assert_array_equal(loaded.photographs, calibration_images(2, seed=9))
+        np.testing.assert_array_equal(loaded.photographs, calibration_images(2, 227, seed=9))
         assert loaded.provenance["step"] == 20 and loaded.provenance["run"] == "tiny"
         assert loaded.provenance["config"]["encoder_weights"] == "caffenet.pt"  # no folders of the machine
 

@@ -22,7 +22,7 @@ from deepsim.runtime.errors import NumericError
 
 @pytest.fixture(scope="module")
 def answers(tiny_source):
-    return Reference(tiny_source, calibration_images(3), frozenset(), frozenset())
+    return Reference(tiny_source, calibration_images(3, 227), frozenset(), frozenset())
 
 
 def graphs(source, precision="fp32", **changed):
@@ -30,7 +30,7 @@ def graphs(source, precision="fp32", **changed):
     generator_weights = {**source.generator_weights, **changed.get("generator", {})}
     return (
         encoder_onnx(source.encoder, source.layer, encoder_weights, precision),
-        generator_onnx(source.generator, generator_weights, precision),
+        generator_onnx(source.generator, source.geometry, generator_weights, precision),
     )
 
 

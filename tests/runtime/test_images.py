@@ -14,6 +14,7 @@ from PIL import Image
 
 from deepsim.runtime import images
 from deepsim.runtime.errors import DataError, DtypeError, ShapeError
+from deepsim.runtime.geometry import CAFFE_FRAMING, Framing
 from tests.runtime.image_zoo import BASE, bad, encode, good, mended, png, profiles, scans, seeds
 
 GOOD, BAD, PROFILES = good() + scans(), bad(), profiles()
@@ -144,7 +145,7 @@ def test_to_rgb_of_a_closed_image(tmp_path):
 def test_prepare_takes_the_central_crop_at_offset_14():
     photo = np.zeros((256, 256, 3), np.uint8)
     photo[14, 14], photo[24, 34], photo[240, 240], photo[13, 100], photo[241, 100] = 10, 20, 30, 99, 99
-    crop = images.prepare(photo)
+    crop = images.prepare(photo, CAFFE_FRAMING)
     assert crop.shape == (227, 227, 3)
     assert (crop[0, 0, 0], crop[10, 20, 1], crop[226, 226, 2]) == (10, 20, 30)
     assert crop.sum() == 3 * (10 + 20 + 30)
@@ -153,21 +154,21 @@ def test_prepare_takes_the_central_crop_at_offset_14():
 def test_prepare_warps_before_it_crops():
     photo = np.zeros((512, 1024, 3), np.uint8)
     photo[2 * 24 : 2 * 25, 4 * 34 : 4 * 35] = 255  # becomes pixel (24, 34) of the warped image
-    crop = images.prepare(photo).astype(int).sum(-1)
+    crop = images.prepare(photo, CAFFE_FRAMING).astype(int).sum(-1)
     assert np.unravel_index(crop.argmax(), crop.shape) == (10, 20)
-    assert np.array_equal(images.prepare(photo), images.warp(photo)[14:241, 14:241])
+    assert np.array_equal(images.prepare(photo, CAFFE_FRAMING), images.resize(photo, CAFFE_FRAMING)[14:241, 14:241])
 
 
 def test_prepare_takes_227_as_it_is():
     photo = np.random.default_rng(0).integers(0, 256, (227, 227, 3), dtype=np.uint8)
-    assert np.array_equal(images.prepare(photo), photo)
-    assert np.array_equal(images.prepare(Image.fromarray(photo)), photo)
+    assert np.array_equal(images.prepare(photo, CAFFE_FRAMING), photo)
+    assert np.array_equal(images.prepare(Image.fromarray(photo), CAFFE_FRAMING), photo)
 
 
 def test_warp_does_not_keep_the_aspect_ratio():
     photo = np.zeros((100, 800, 3), np.uint8)
     photo[:, 400:] = 200
-    warped = images.warp(photo)
+    warped = images.resize(photo, CAFFE_FRAMING)
     assert warped.shape == (256, 256, 3)
     assert (warped[:, :126] == 0).all()
     assert (warped[:, 130:] == 200).all()
@@ -176,64 +177,65 @@ def test_warp_does_not_keep_the_aspect_ratio():
 def test_warp_is_antialiased():
     stripes = np.zeros((1024, 1024, 3), np.uint8)
     stripes[:, ::2] = 255  # finer than the result can show: must become an even grey, not moire
-    warped = images.warp(stripes)[4:-4, 4:-4].astype(float)
+    warped = images.resize(stripes, CAFFE_FRAMING)[4:-4, 4:-4].astype(float)
     assert abs(warped.mean() - 127.5) < 1
     assert warped.std() < 3
 
 
 def test_warp_keeps_a_linear_ramp():
     ramp = np.repeat(np.arange(512)[None, :, None] / 4, 512, 0).repeat(3, 2)
-    warped = images.warp(ramp.astype(np.uint8), 128)[64, 8:-8, 0]
+    warped = images.resize(ramp.astype(np.uint8), Framing("warp", 128, 100))[64, 8:-8, 0]
     assert np.abs(warped - (np.arange(8, 120) + 0.5 - 1 / 8 * 4)).max() <= 1
 
 
 def test_prepare_batch(tmp_path):
     (tmp_path / "rgb.png").write_bytes(encode(BASE))
-    expected = images.prepare(BASE)
-    batch = images.prepare_batch([tmp_path / "rgb.png", str(tmp_path / "rgb.png"), Image.fromarray(BASE), BASE])
+    expected = images.prepare(BASE, CAFFE_FRAMING)
+    path = tmp_path / "rgb.png"
+    batch = images.prepare_batch([path, str(path), Image.fromarray(BASE), BASE], CAFFE_FRAMING)
     assert batch.shape == (4, 227, 227, 3)
     assert (batch == expected).all()
     for one in (tmp_path / "rgb.png", str(tmp_path / "rgb.png"), Image.fromarray(BASE), BASE, BASE[None]):
-        assert np.array_equal(images.prepare_batch(one), expected[None])
+        assert np.array_equal(images.prepare_batch(one, CAFFE_FRAMING), expected[None])
 
 
 @pytest.mark.parametrize("size", [(227, 227), (256, 256), (50, 60)])
 def test_prepare_batch_of_an_array_equals_one_by_one(size):
     photos = np.random.default_rng(1).integers(0, 256, (3, *size, 3), dtype=np.uint8)
     for array in (photos, photos[::-1], np.asfortranarray(photos)):
-        batch = images.prepare_batch(array)
+        batch = images.prepare_batch(array, CAFFE_FRAMING)
         assert batch.flags.c_contiguous
-        assert np.array_equal(batch, np.stack([images.prepare(photo) for photo in array]))
+        assert np.array_equal(batch, np.stack([images.prepare(photo, CAFFE_FRAMING) for photo in array]))
 
 
 @pytest.mark.parametrize(
     "nothing", [[], (), np.empty((0, 300, 200, 3), np.uint8), np.empty((0, 227, 227, 3), np.uint8)]
 )
 def test_prepare_batch_of_nothing(nothing):
-    batch = images.prepare_batch(nothing)
+    batch = images.prepare_batch(nothing, CAFFE_FRAMING)
     assert (batch.shape, batch.dtype) == ((0, 227, 227, 3), np.uint8)
 
 
 @pytest.mark.parametrize("photo", [np.zeros((9, 9, 3)), np.zeros((9, 9, 3), np.int64), np.zeros((2, 9, 9, 3), bool)])
 def test_wrong_dtype(photo):
     with pytest.raises(DtypeError, match="expected uint8"):
-        images.prepare_batch(photo)
+        images.prepare_batch(photo, CAFFE_FRAMING)
     with pytest.raises(TypeError):
-        images.prepare_batch([photo])
+        images.prepare_batch([photo], CAFFE_FRAMING)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (9, 9), (9, 9, 4), (3, 9, 9), (2, 9, 9, 1), (2, 0, 9, 3), (1, 2, 9, 9, 3)])
 def test_wrong_shape(shape):
     with pytest.raises(ShapeError, match="expected RGB"):
-        images.prepare_batch(np.zeros(shape, np.uint8))
+        images.prepare_batch(np.zeros(shape, np.uint8), CAFFE_FRAMING)
     with pytest.raises(ValueError, match="expected RGB"):
-        images.warp(np.zeros(shape, np.uint8))
+        images.resize(np.zeros(shape, np.uint8), CAFFE_FRAMING)
 
 
 @pytest.mark.parametrize("photo", [None, 3, b"photo.jpg", [[1, 2], [3, 4]]])
 def test_wrong_type(photo):
     with pytest.raises(DtypeError, match="expected a path"):
-        images.prepare_batch([photo])
+        images.prepare_batch([photo], CAFFE_FRAMING)
 
 
 def test_find_images(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from deepsim.runtime.errors import DataError, UsageError
+from deepsim.runtime.geometry import CAFFE_FRAMING
 from deepsim.runtime.images import prepare, save_png
 from deepsim.train import data, datasets
 from deepsim.train.data import Dataset, DeadLeavesDataset, FolderDataset, MixedDataset, batches
@@ -46,7 +47,7 @@ def take(iterator, count):
 
 def stream(dataset, batch, start_step=0, seed=SEED, mirror=True, zoom=0.0, **options):
     """Call batches with the usual settings."""
-    return batches(dataset, batch, seed, start_step, mirror, zoom, **options)
+    return batches(dataset, CAFFE_FRAMING, batch, seed, start_step, mirror, zoom, **options)
 
 
 def indices(images):
@@ -160,7 +161,7 @@ def test_random_region():
     rows, columns = np.mgrid[:600, :900]
     photo = np.stack([rows // 4, columns // 4, rows * 0], axis=-1).astype(np.uint8)
     rng = np.random.default_rng(0)
-    regions = [data.random_region(photo, rng) for _ in range(300)]
+    regions = [data.random_region(photo, rng, 256) for _ in range(300)]
     areas = np.array([region.shape[0] * region.shape[1] / (600 * 900) for region in regions])
     ratios = np.array([region.shape[1] / region.shape[0] for region in regions])
     assert areas.min() == pytest.approx(0.25, abs=0.02)
@@ -174,7 +175,7 @@ def test_random_region():
 
 def test_random_region_keeps_256_squared_pixels():
     rng = np.random.default_rng(0)
-    regions = [data.random_region(np.zeros((300, 400, 3), np.uint8), rng) for _ in range(100)]
+    regions = [data.random_region(np.zeros((300, 400, 3), np.uint8), rng, 256) for _ in range(100)]
     assert min(region.shape[0] * region.shape[1] for region in regions) > 0.98 * 256**2
 
 
@@ -263,8 +264,8 @@ def test_mixed_source_repeats_its_parts(folder):
     assert len(mixed) == 2 * 12 + 3 * 4 + 4
     assert mixed.locate(13) == (photographs, 1)
     assert mixed.name(25) == mixed.name(37) == "numbered 1"
-    assert np.array_equal(mixed.read(29), numbered.read(1))
-    assert np.array_equal(mixed.read(12), photographs.read(0))
+    assert np.array_equal(mixed.photo(29), numbered.photo(1))
+    assert np.array_equal(mixed.photo(12), photographs.photo(0))
 
 
 def test_a_bad_file_of_a_mixed_source_is_replaced_inside_its_part(copy, caplog):
@@ -279,30 +280,30 @@ def test_a_bad_file_of_a_mixed_source_is_replaced_inside_its_part(copy, caplog):
 
 
 def test_validation_takes_the_central_crop(folder):
-    batch = data.validation_batch(Numbered(5), 3)
+    batch = data.validation_batch(Numbered(5), 3, CAFFE_FRAMING)
     assert (batch.shape, batch.dtype) == ((3, 227, 227, 3), torch.uint8)
     assert batch[:, 0, 0].tolist() == [[0, 14, 14], [1, 14, 14], [2, 14, 14]]
-    photographs = data.validation_batch(FolderDataset([folder]), 12).numpy()
-    assert np.array_equal(photographs[5], prepare(sorted(folder.iterdir())[5]))
-    assert data.validation_batch(Numbered(5), 0).shape == (0, 227, 227, 3)
+    photographs = data.validation_batch(FolderDataset([folder]), 12, CAFFE_FRAMING).numpy()
+    assert np.array_equal(photographs[5], prepare(sorted(folder.iterdir())[5], CAFFE_FRAMING))
+    assert data.validation_batch(Numbered(5), 0, CAFFE_FRAMING).shape == (0, 227, 227, 3)
 
 
 def test_validation_skips_unreadable_files(copy):
     names = sorted(copy.iterdir())
     names[1].write_bytes(b"")
-    batch = data.validation_batch(FolderDataset([copy]), 11).numpy()
-    assert np.array_equal(batch[1], prepare(names[2]))
+    batch = data.validation_batch(FolderDataset([copy]), 11, CAFFE_FRAMING).numpy()
+    assert np.array_equal(batch[1], prepare(names[2], CAFFE_FRAMING))
     with pytest.raises(DataError, match="11 readable, expected 12"):
-        data.validation_batch(FolderDataset([copy]), 12)
+        data.validation_batch(FolderDataset([copy]), 12, CAFFE_FRAMING)
 
 
 def test_mean_image():
-    mean = data.mean_image(Numbered(7))
+    mean = data.mean_image(Numbered(7), CAFFE_FRAMING)
     assert (mean.shape, mean.dtype) == ((227, 227, 3), np.float32)
     assert mean[0, 5].tolist() == [3, 14, 19]
-    assert data.mean_image(Numbered(10), limit=5)[0, 0, 0] == np.mean([0, 2, 4, 6, 8])
+    assert data.mean_image(Numbered(10), CAFFE_FRAMING, limit=5)[0, 0, 0] == np.mean([0, 2, 4, 6, 8])
     with pytest.raises(DataError, match="no readable image"):
-        data.mean_image(Numbered(0))
+        data.mean_image(Numbered(0), CAFFE_FRAMING)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_images_stay_in_memory_while_there_is_room(monkeypatch):
     monkeypatch.setattr(datasets, "CACHE_BYTES", 2 * 256 * 256 * 3)
     dataset = Numbered(3)
     for index in (0, 1, 2, 0, 1, 2):
-        assert dataset.read(index)[0, 0, 0] == index
+        assert dataset.photo(index)[0, 0, 0] == index
     assert loaded == [0, 1, 2, 2]
 
 
@@ -331,8 +332,8 @@ def test_dead_leaves_source():
     dataset = DeadLeavesDataset(3, seed=5)
     assert len(dataset) == 3
     assert dataset.name(2) == "dead leaves 2 (seed 5)"
-    assert dataset.read(2).shape == (256, 256, 3)
-    assert np.array_equal(dataset.read(2), DeadLeavesDataset(9, seed=5).read(2))
-    assert not np.array_equal(dataset.read(2), DeadLeavesDataset(3, seed=6).read(2))
-    assert not np.array_equal(dataset.read(2), dataset.read(1))
-    assert Image.fromarray(dataset.read(0)).mode == "RGB"
+    assert dataset.photo(2).shape == (256, 256, 3)
+    assert np.array_equal(dataset.photo(2), DeadLeavesDataset(9, seed=5).photo(2))
+    assert not np.array_equal(dataset.photo(2), DeadLeavesDataset(3, seed=6).photo(2))
+    assert not np.array_equal(dataset.photo(2), dataset.photo(1))
+    assert Image.fromarray(dataset.photo(0)).mode == "RGB"

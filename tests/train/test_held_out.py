@@ -10,6 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import CheckpointError, DataError  # noqa: E402
+from deepsim.runtime.geometry import CAFFE_FRAMING  # noqa: E402
 from deepsim.runtime.images import save_png  # noqa: E402
 from deepsim.train import held_out, loop  # noqa: E402
 from deepsim.train.data import batches, mean_image  # noqa: E402
@@ -27,7 +28,7 @@ def photos(tmp_path):
 
 
 def numbers(dataset):
-    return {int(dataset.read(index)[0, 0, 0]) for index in range(len(dataset))}
+    return {int(dataset.photo(index)[0, 0, 0]) for index in range(len(dataset))}
 
 
 def held_numbers(images):
@@ -47,11 +48,11 @@ def test_eight_of_forty_are_held_out_and_never_met(photos):
     assert numbers(images.training) == set(range(40)) - held_numbers(images)
     met = {
         int(n)
-        for step, batch in zip(range(12), batches(images.training, 8, 3, 0, True, 0.5), strict=False)
+        for step, batch in zip(range(12), batches(images.training, CAFFE_FRAMING, 8, 3, 0, True, 0.5), strict=False)
         for n in batch[:, 0, 0, 0]
     }  # three epochs
     assert met == set(range(40)) - held_numbers(images)
-    assert mean_image(images.training)[0, 0, 0] == pytest.approx(np.mean(sorted(met)))
+    assert mean_image(images.training, CAFFE_FRAMING)[0, 0, 0] == pytest.approx(np.mean(sorted(met)))
     assert images.described == "8 photographs, held out"
 
 

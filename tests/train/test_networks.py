@@ -7,15 +7,17 @@ torch = pytest.importorskip("torch")
 
 from deepsim.kernels import reference  # noqa: E402
 from deepsim.kernels.layers import parameters  # noqa: E402
-from deepsim.runtime.networks import ALEXNET, CAFFENET, generator_spec  # noqa: E402
+from deepsim.runtime.generators import generator_spec  # noqa: E402
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry  # noqa: E402
+from deepsim.runtime.networks import ALEXNET, CAFFENET  # noqa: E402
 from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS  # noqa: E402
 from deepsim.train.discriminator import Discriminator, initialise_discriminator  # noqa: E402
 from deepsim.train.encoders import load_encoder, pink_noise, random_encoder  # noqa: E402
 from deepsim.train.networks import (  # noqa: E402
     Encoder,
     Generator,
-    central_crop,
     initialise_generator,
+    scored,
     to_image_space,
     to_pixels,
 )
@@ -110,9 +112,9 @@ def test_pixel_round_trip_and_convention():
 
 
 @pytest.mark.parametrize(("side", "offset"), [(256, 14), (240, 6)])
-def test_central_crop(side, offset):
+def test_the_scored_part_is_central(side, offset):
     image = torch.arange(side * side).view(1, 1, side, side)
-    cropped = central_crop(image)
+    cropped = scored(image, Geometry.central(CAFFE_FRAMING, side))
     assert cropped.shape == (1, 1, 227, 227)
     assert cropped[0, 0, 0, 0] == offset * side + offset
 

@@ -7,14 +7,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deepsim.kernels.layers import Layer  # noqa: E402
-from deepsim.runtime.networks import GeneratorSpec  # noqa: E402
+from deepsim.runtime.generators import GeneratorSpec  # noqa: E402
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry  # noqa: E402
 from deepsim.train import step as step_module  # noqa: E402
 from deepsim.train.config import PRESETS  # noqa: E402
 from deepsim.train.distributed import World  # noqa: E402
 from deepsim.train.encoders import pink_noise  # noqa: E402
 from deepsim.train.losses import adversarial_loss, discriminator_loss, feature_loss, image_loss  # noqa: E402
 from deepsim.train.models import build_models  # noqa: E402
-from deepsim.train.networks import Generator, central_crop, to_image_space  # noqa: E402
+from deepsim.train.networks import Generator, scored, to_image_space  # noqa: E402
 from deepsim.train.optimizers import generator_optimizer, learning_rate  # noqa: E402
 
 CONFIG = PRESETS["tiny"].updated({"width": 1 / 64, "conditional": True, "weight_decay": 4e-4, "channels_last": False})
@@ -41,7 +42,7 @@ def plain_loop(config, photos, steps):
         torch.manual_seed(number)
         real = to_image_space(photos)
         features = encoder.features(real, {config.layer})[config.layer]
-        fake = central_crop(generator(features))
+        fake = scored(generator(features), Geometry.central(CAFFE_FRAMING, generator.spec.output_size))
         logits = judge(torch.cat((real, fake.detach())), torch.cat((features, features)))
         optimizer_d.zero_grad()
         discriminator_loss(*logits.chunk(2)).backward()

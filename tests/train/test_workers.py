@@ -18,6 +18,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import DeviceError, OutOfMemory  # noqa: E402
+from deepsim.runtime.geometry import CAFFE_FRAMING  # noqa: E402
 from deepsim.train import workers as workers_module  # noqa: E402
 from deepsim.train.data import batches  # noqa: E402
 from tests.train.runs import write_photographs  # noqa: E402
@@ -48,7 +49,7 @@ def raises(error):
 
 
 def stream(dataset, workers=2, batch=2):
-    return batches(dataset, batch, 0, 0, False, 0.0, workers=workers)
+    return batches(dataset, CAFFE_FRAMING, batch, 0, 0, False, 0.0, workers=workers)
 
 
 def exhaust(dataset, **options):

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from deepsim.runtime.generators import generator_spec
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.manifest import FileRecord, Manifest
 from deepsim.runtime.networks import CAFFENET
 
@@ -24,6 +25,7 @@ class FakeInverter:
         self.bundle = SimpleNamespace(
             manifest=Manifest(
                 name,
+                Geometry.central(CAFFE_FRAMING, 240),
                 CAFFENET,
                 generator_spec("norm2"),
                 {"generator.onnx": record},
@@ -37,6 +39,8 @@ class FakeInverter:
 
     def __exit__(self, *_):
         return None
+
+    geometry, image_size = Geometry.central(CAFFE_FRAMING, 240), 227
 
     def encode(self, photos):
         return photos[:, ::50, ::50].reshape(len(photos), -1).astype(np.float32)

@@ -15,7 +15,7 @@ from tests.bundles import photographs
 
 def uploaded(inverter, array):
     """Return a DeviceArray with the content of an array; the emulated GPU's memory is the host's."""
-    made = DeviceArray(inverter._backend, array.shape, array.dtype.type, 0)
+    made = DeviceArray(inverter._sessions.gpu, array.shape, array.dtype.type, 0)
     content = np.ascontiguousarray(array)
     ctypes.memmove(made.address, content.ctypes.data, content.nbytes)
     return made

@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_calls(bundle_of):
 
 
 def test_c_abi_checks_what_python_does_not_pass_on(bundle_of):
-    inverter = Inverter(bundle_of("tiny"), "cpu")._backend
+    inverter = Inverter(bundle_of("tiny"), "cpu")._sessions.decoder
     bad = np.full((1, 20), np.nan, np.float32)
     image = np.empty((1, 227, 227, 3), np.uint8)
     call = native_library.call

@@ -5,7 +5,7 @@ from deepsim.runtime.backends import devices
 from deepsim.runtime.backends import onnxruntime as backend
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory
-from tests.bundles import NETWORKS, photographs, random_weights, write_files
+from tests.bundles import NETWORKS, geometry_of, photographs, random_weights, write_files
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -70,7 +70,7 @@ def test_graph_of_another_network(tmp_path):
     _, other = NETWORKS["tiny-rgb"]
     graphs = {
         "encoder.onnx": encoder_onnx(encoder, "fc6", random_weights("tiny")[0]),
-        "generator.onnx": generator_onnx(other, random_weights("tiny-rgb")[1]),
+        "generator.onnx": generator_onnx(other, geometry_of("tiny-rgb"), random_weights("tiny-rgb")[1]),
     }
     path = write_files(tmp_path / "b.deepsim", "tiny", graphs)
     with pytest.raises(BundleError, match=r"generator\.onnx: has .* expected"):

@@ -9,6 +9,8 @@ import pytest
 
 from deepsim.runtime import backends
 from deepsim.runtime.backends import devices
+from deepsim.runtime.backends.sessions import Sessions
+from deepsim.runtime.backends.torch import Options
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
 from tests.bundles import write_bundle, write_files
@@ -140,8 +142,16 @@ def test_importing_and_listing_loads_no_heavy_package():
 
 @pytest.fixture
 def unusable(monkeypatch):
-    """Return a function that makes backends unusable; the others become usable, and are not created."""
-    monkeypatch.setattr(backends, "_module", lambda name: SimpleNamespace(create=lambda *rest: name))
+    """Return a function that makes backends unusable; the others become usable, and nothing is loaded into them."""
+
+    def sessions(name):
+        session = SimpleNamespace(name=name)
+        return Sessions(session, session)
+
+    def module(name):
+        return SimpleNamespace(create=lambda *rest: sessions(name), Options=Options)
+
+    monkeypatch.setattr(backends, "_module", module)
 
     def make(**reasons):
         monkeypatch.setattr(backends, "_reason", lambda name, device: reasons.get(name))
@@ -151,7 +161,7 @@ def unusable(monkeypatch):
 
 def test_auto_says_what_it_leaves_out_and_why(unusable, caplog):
     unusable(cpu="libdeepsim.so: not built", cuda="no driver")
-    assert backends.create("auto", None, "auto", 4) == "onnxruntime"
+    assert backends.create("auto", None, "auto", 4).decoder.name == "onnxruntime"
     assert caplog.messages == [
         "backend auto: takes onnxruntime and leaves out cpu: libdeepsim.so: not built; cuda: no driver; "
         f"deepsim is {ROOT}."
@@ -162,13 +172,13 @@ def test_auto_says_what_it_leaves_out_and_why(unusable, caplog):
 @pytest.mark.parametrize(("device", "first"), [("auto", "cpu"), ("cpu", "cpu"), ("cuda:0", "cuda")])
 def test_auto_is_silent_when_it_takes_its_first_choice(unusable, caplog, device, first):
     unusable()
-    assert backends.create("auto", None, device, 4) == first
+    assert backends.create("auto", None, device, 4).decoder.name == first
     assert caplog.messages == []
 
 
 def test_a_named_backend_is_taken_in_silence(unusable, caplog):
     unusable(cpu="not built")
-    assert backends.create("torch", None, "auto", 4) == "torch"
+    assert backends.create("torch", None, "auto", 4).decoder.name == "torch"
     assert caplog.messages == []
 
 
