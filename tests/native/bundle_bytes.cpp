@@ -7,7 +7,11 @@
 namespace deepsim::tests {
 
 using nlohmann::json;
+using runtime::detail::EncoderKind;
+using runtime::detail::Geometry;
+using runtime::detail::Interpolation;
 using runtime::detail::Kind;
+using runtime::detail::Resize;
 using runtime::detail::sha256;
 using runtime::detail::Shape;
 
@@ -43,6 +47,42 @@ json network_json(const Network& network, const char* name) {
   return {{name, network.name}, {"input_shape", shape_json(network.input)}, {"layers", layers}, {"pixels", pixels}};
 }
 
+json geometry_json(const Geometry& geometry) {
+  const auto& photograph = geometry.photograph;
+  return {{"photograph",
+           {{"resize", photograph.resize == Resize::warp ? "warp" : "shorter"},
+            {"size", photograph.size},
+            {"side", photograph.side},
+            {"interpolation", photograph.interpolation == Interpolation::bilinear ? "bilinear" : "bicubic"}}},
+          {"generated", {{"side", photograph.side}, {"offset", geometry.offset}}}};
+}
+
+json encoder_json(const Manifest& manifest) {
+  if (manifest.encoder_kind == EncoderKind::none) return nullptr;
+  json record = network_json(manifest.encoder, "name");
+  record["kind"] = manifest.can_encode() ? "table" : "graph";
+  if (manifest.can_encode()) return record;
+  record.erase("layers");
+  record["layer"] = manifest.generator.name;
+  record["feature_shape"] = shape_json(manifest.generator.input);
+  return record;
+}
+
+json record_of(const Network& generator, const std::string& tensors) {
+  const json files = {
+      {"weights.safetensors", {{"size", tensors.size()}, {"sha256", sha256(tensors.data(), tensors.size())}}}};
+  return {{"name", "random"},
+          {"layer", generator.name},
+          {"generator", network_json(generator, "layer")},
+          {"files", files},
+          {"engines", json::array()}};
+}
+
+std::string with_checksum(const json& record) {
+  const std::string whole = record.dump(2);
+  return tests::with_checksum(whole.substr(0, whole.size() - 2));
+}
+
 }  // namespace
 
 std::string with_checksum(const std::string& body) {
@@ -50,18 +90,19 @@ std::string with_checksum(const std::string& body) {
   return body + ",\n  \"zz_checksum\": \"" + sha256(whole.data(), whole.size()) + "\"\n}\n";
 }
 
-std::string manifest_bytes(const Network& encoder, const Network& generator, const std::string& tensors) {
-  const json files = {
-      {"weights.safetensors", {{"size", tensors.size()}, {"sha256", sha256(tensors.data(), tensors.size())}}}};
-  const std::string whole = json{{"schema", 1},
-                                 {"name", "random"},
-                                 {"layer", generator.name},
-                                 {"encoder", network_json(encoder, "name")},
-                                 {"generator", network_json(generator, "layer")},
-                                 {"files", files},
-                                 {"engines", json::array()}}
-                                .dump(2);
-  return with_checksum(whole.substr(0, whole.size() - 2));
+std::string manifest_bytes(const Manifest& manifest, const std::string& tensors) {
+  json record = record_of(manifest.generator, tensors);
+  record["schema"] = 2;
+  record["geometry"] = geometry_json(manifest.geometry);
+  record["encoder"] = encoder_json(manifest);
+  return with_checksum(record);
+}
+
+std::string manifest_bytes_1(const Network& encoder, const Network& generator, const std::string& tensors) {
+  json record = record_of(generator, tensors);
+  record["schema"] = 1;
+  record["encoder"] = network_json(encoder, "name");
+  return with_checksum(record);
 }
 
 std::string tensor_bytes(const Weights& weights, const WeightShapes& shapes) {

@@ -13,7 +13,11 @@ namespace deepsim::tests {
 
 using kernels::reference::Image;
 using runtime::detail::Activation;
+using runtime::detail::EncoderKind;
+using runtime::detail::Interpolation;
 using runtime::detail::Kind;
+using runtime::detail::PixelConvention;
+using runtime::detail::Resize;
 using runtime::detail::Shape;
 
 Layer layer(const std::string& name, Kind kind, int inputs, int outputs, int kernel, int stride, int padding,
@@ -104,37 +108,49 @@ Image apply(const Network& network, const Weights& weights, const std::string& p
 
 }  // namespace
 
-RandomBundle::RandomBundle(bool tanh, unsigned seed) : RandomBundle(encoder_layers(), generator_layers(tanh), tanh, seed) {}
+RandomBundle::RandomBundle(bool tanh, unsigned seed)
+    : RandomBundle(Recipe{encoder_layers(), generator_layers(tanh), kSide, -1, tanh, seed}) {}
 
-RandomBundle::RandomBundle(std::vector<Layer> encoder_layers, std::vector<Layer> generator_layers, bool tanh, unsigned seed) {
+RandomBundle::RandomBundle(const Recipe& recipe) {
   static std::atomic<int> count{0};
   folder = std::filesystem::temp_directory_path() /
            ("deepsim-test-" + std::to_string(getpid()) + "-" + std::to_string(count++) + ".deepsim");
   std::filesystem::create_directories(folder);
-  encoder = {"random", {3, kSide, kSide, false}, std::move(encoder_layers), {!tanh, {104, 117, 123}, {1, 1, 1}}};
-  if (tanh) encoder.pixels.scale = {0.02f, 0.02f, 0.02f};
-  generator = {"fc6", encoder.shapes().back(), std::move(generator_layers), {!tanh, {104, 117, 123}, {1, 1, 1}}};
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
+  const PixelConvention pixels{!recipe.tanh, {104, 117, 123}, {1, 1, 1}};
+  Network &encoder = manifest.encoder, &generator = manifest.generator;
+  manifest.encoder_kind = recipe.kind;
+  if (recipe.kind != EncoderKind::none) encoder = {"random", {3, recipe.side, recipe.side, false}, recipe.encoder, pixels};
+  if (recipe.tanh) encoder.pixels.scale = {0.02f, 0.02f, 0.02f};
+  generator = {"fc6", manifest.can_encode() ? encoder.shapes().back() : recipe.features, recipe.generator, pixels};
+  const int offset = recipe.offset >= 0 ? recipe.offset : (manifest.full_side() - recipe.side) / 2;
+  manifest.geometry = {{Resize::warp, recipe.side + 29, recipe.side, Interpolation::bilinear}, offset};
   WeightShapes shapes;
-  for (const auto* network : {&encoder, &generator})
-    for (const Layer& l : network->layers) {
-      if (!l.has_weights()) continue;
-      const std::string name = (network == &encoder ? "encoder." : "generator.") + l.name;
-      const int taps = l.kind == Kind::deconv ? l.kernel * l.kernel / (l.stride * l.stride) : l.kernel * l.kernel;
-      float scale = std::sqrt(2.0f / static_cast<float>(l.inputs / l.groups * taps));
-      if (name == "encoder.conv1" && !tanh) scale /= 50;
-      if (name == "generator.deconv0" && !tanh) scale *= 60;
-      shapes[name + ".weight"] = l.weight_shape();
-      shapes[name + ".bias"] = {l.outputs};
-      std::size_t elements = 1;
-      for (const std::int64_t extent : l.weight_shape()) elements *= static_cast<std::size_t>(extent);
-      for (std::size_t i = 0; i < elements; ++i) weights[name + ".weight"].push_back(normal(random) * scale);
-      for (int i = 0; i < l.outputs; ++i) weights[name + ".bias"].push_back(normal(random) * 0.1f);
-    }
+  add_weights(encoder, "encoder", recipe.seed, &shapes);
+  add_weights(generator, "generator", recipe.seed + 1000, &shapes);
   const std::string tensors = tensor_bytes(weights, shapes);
   write(folder / "weights.safetensors", tensors);
-  write(folder / "manifest.json", manifest_bytes(encoder, generator, tensors));
+  write(folder / "manifest.json", manifest_bytes(manifest, tensors));
+}
+
+// Scaled so that values keep their size from layer to layer, from grey levels and back.
+void RandomBundle::add_weights(const Network& network, const std::string& prefix, unsigned seed, WeightShapes* shapes) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  const bool levels = network.pixels.scale[0] == 1.0f && network.layers.size() > 0 && network.layers.back().activation != Activation::tanh255;
+  for (const Layer& l : network.layers) {
+    if (!l.has_weights()) continue;
+    const std::string name = prefix + "." + l.name;
+    const int taps = l.kind == Kind::deconv ? l.kernel * l.kernel / (l.stride * l.stride) : l.kernel * l.kernel;
+    float scale = std::sqrt(2.0f / static_cast<float>(l.inputs / l.groups * taps));
+    if (prefix == "encoder" && levels && &l == &network.layers.front()) scale /= 50;
+    if (prefix == "generator" && levels && &l == &network.layers.back()) scale *= 60;
+    (*shapes)[name + ".weight"] = l.weight_shape();
+    (*shapes)[name + ".bias"] = {l.outputs};
+    std::size_t elements = 1;
+    for (const std::int64_t extent : l.weight_shape()) elements *= static_cast<std::size_t>(extent);
+    for (std::size_t i = 0; i < elements; ++i) weights[name + ".weight"].push_back(normal(random) * scale);
+    for (int i = 0; i < l.outputs; ++i) weights[name + ".bias"].push_back(normal(random) * 0.1f);
+  }
 }
 
 double relative_error(const float* found, const std::vector<double>& wanted) {
@@ -152,37 +168,49 @@ double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std
   return sum / static_cast<double>(a.size());
 }
 
-std::vector<std::uint8_t> random_images(int n, unsigned seed) {
+std::vector<std::uint8_t> random_images(int n, unsigned seed, int side) {
   std::mt19937 random(seed);
   std::vector<std::uint8_t> images;
+  const int blob = (side + 7) / 8;
   for (int image = 0; image < n; ++image) {
     std::uint8_t coarse[8][8][3];
     for (auto& row : coarse)
       for (auto& pixel : row)
         for (auto& value : pixel) value = static_cast<std::uint8_t>(random() & 255u);
-    for (int y = 0; y < kSide; ++y)
-      for (int x = 0; x < kSide; ++x)
-        for (const std::uint8_t value : coarse[y / 29][x / 29]) images.push_back(value);
+    for (int y = 0; y < side; ++y)
+      for (int x = 0; x < side; ++x)
+        for (const std::uint8_t value : coarse[y / blob][x / blob]) images.push_back(value);
   }
   return images;
 }
 
+std::vector<std::uint8_t> cropped(const std::vector<std::uint8_t>& whole, int whole_side, int side, int offset) {
+  std::vector<std::uint8_t> part;
+  for (int row = offset; row < offset + side; ++row) {
+    const auto begin = whole.begin() + (static_cast<std::ptrdiff_t>(row) * whole_side + offset) * 3;
+    part.insert(part.end(), begin, begin + std::ptrdiff_t{3} * side);
+  }
+  return part;
+}
+
 Image reference_encode(const RandomBundle& bundle, const std::uint8_t* rgb) {
-  const auto& pixels = bundle.encoder.pixels;
-  Image x(3, kSide, kSide);
+  const auto& pixels = bundle.manifest.encoder.pixels;
+  const int side = bundle.manifest.side();
+  const std::size_t plane = static_cast<std::size_t>(side) * static_cast<std::size_t>(side);
+  Image x(3, side, side);
   for (int c = 0; c < 3; ++c)
-    for (int i = 0; i < kSide * kSide; ++i) {
+    for (int i = 0; i < side * side; ++i) {
       const auto channel = static_cast<std::size_t>(c);
       const double value = rgb[i * 3 + (pixels.bgr ? 2 - c : c)];
-      x.values[channel * kSide * kSide + static_cast<std::size_t>(i)] =
+      x.values[channel * plane + static_cast<std::size_t>(i)] =
           (value - static_cast<double>(pixels.mean[channel])) * static_cast<double>(pixels.scale[channel]);
     }
-  return apply(bundle.encoder, bundle.weights, "encoder", x);
+  return apply(bundle.manifest.encoder, bundle.weights, "encoder", x);
 }
 
 std::vector<std::uint8_t> reference_decode(const RandomBundle& bundle, const Image& features) {
-  const auto& pixels = bundle.generator.pixels;
-  const Image y = apply(bundle.generator, bundle.weights, "generator", features);
+  const auto& pixels = bundle.manifest.generator.pixels;
+  const Image y = apply(bundle.manifest.generator, bundle.weights, "generator", features);
   const std::size_t plane = y.values.size() / 3;
   std::vector<std::uint8_t> rgb(y.values.size());
   for (std::size_t c = 0; c < 3; ++c)

@@ -11,7 +11,7 @@
 
 namespace deepsim::tests {
 
-constexpr int kSide = 227;
+constexpr int kSide = 227;  // of CaffeNet's images, which bundles have unless they say otherwise
 constexpr std::size_t kImage = static_cast<std::size_t>(kSide) * kSide * 3;
 
 // A layer with weights, or a pooling or normalising one; the table's other fields have their usual values.
@@ -19,11 +19,20 @@ Layer layer(const std::string& name, runtime::detail::Kind kind, int inputs, int
             runtime::detail::Activation activation, int groups = 1);
 Layer reshape(int channels, int height, int width);
 
+// What a random bundle is made of.
+struct Recipe {
+  std::vector<Layer> encoder, generator;  // an encoder without layers: `kind` says what stands for it
+  int side = kSide, offset = -1;          // below 0: centrally, rounded down
+  bool tanh = false;                      // pixels as RGB, of another scale
+  unsigned seed = 1;
+  runtime::detail::EncoderKind kind = runtime::detail::EncoderKind::table;
+  runtime::detail::Shape features = {};  // of a generator that no table of layers feeds
+};
+
 struct RandomBundle {
   // Two small networks that use every kind of layer, both Winograd forms, groups, strides and both pixel stores.
   explicit RandomBundle(bool tanh, unsigned seed = 1);
-  // Networks of these layers.
-  RandomBundle(std::vector<Layer> encoder_layers, std::vector<Layer> generator_layers, bool tanh = false, unsigned seed = 1);
+  explicit RandomBundle(const Recipe& recipe);
   ~RandomBundle() { std::filesystem::remove_all(folder); }
   RandomBundle(const RandomBundle&) = delete;
   RandomBundle& operator=(const RandomBundle&) = delete;
@@ -31,16 +40,22 @@ struct RandomBundle {
   std::string path() const { return folder.string(); }
 
   std::filesystem::path folder;
-  Network encoder, generator;
+  Manifest manifest;
   Weights weights;  // "encoder.conv1.weight" ...
+
+ private:
+  void add_weights(const Network& network, const std::string& prefix, unsigned seed, WeightShapes* shapes);
 };
 
 // |found - wanted| / |wanted| over all values, and the mean difference of two images in grey levels.
 double relative_error(const float* found, const std::vector<double>& wanted);
 double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b);
 
-// n images of smooth random blobs, uint8 RGB (n, 227, 227, 3).
-std::vector<std::uint8_t> random_images(int n, unsigned seed);
+// n images of smooth random blobs, uint8 RGB (n, side, side, 3).
+std::vector<std::uint8_t> random_images(int n, unsigned seed, int side = kSide);
+
+// The `side` x `side` pixels of an image (whole_side, whole_side, 3) from row and column `offset` on.
+std::vector<std::uint8_t> cropped(const std::vector<std::uint8_t>& whole, int whole_side, int side, int offset);
 
 // Features of one uint8 RGB image, and the image (side, side, 3) of features, in float64; rounded at the very end.
 kernels::reference::Image reference_encode(const RandomBundle& bundle, const std::uint8_t* rgb);

@@ -8,8 +8,7 @@
 #include <cstring>
 #include <thread>
 
-#include "deepsim/inverter.h"
-#include "random_bundle.h"
+#include "deviation.h"
 
 #if defined(__has_feature)
 #define DEEPSIM_UNDER_TSAN __has_feature(thread_sanitizer)
@@ -25,15 +24,6 @@ using deepsim::runtime::Options;
 using namespace deepsim::tests;
 
 namespace {
-
-std::vector<std::string> instruction_sets() {
-  std::vector<std::string> names{""};
-  for (const char* c = deepsim_instruction_sets(); *c != '\0'; ++c) {
-    if (*c == ',') names.emplace_back();
-    if (*c != ',') names.back() += *c;
-  }
-  return names;
-}
 
 struct Agreement {
   int largest = 0;

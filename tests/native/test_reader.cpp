@@ -78,7 +78,7 @@ TEST_CASE("SHA-256 of the standard's examples and across the padding's edges") {
 TEST_CASE("a good bundle is read") {
   const RandomBundle bundle(false);
   const Bundle opened = Bundle::open(bundle.path());
-  CHECK(opened.manifest().encoder.layers.size() == bundle.encoder.layers.size());
+  CHECK(opened.manifest().encoder.layers.size() == bundle.manifest.encoder.layers.size());
   CHECK(opened.weights().find("generator.deconv0.weight", {5, 3, 4, 4})[7] ==
         bundle.weights.at("generator.deconv0.weight")[7]);
   CHECK_THROWS_AS(opened.weights().find("generator.deconv0.weight", {3, 5, 4, 4}), Failure);
@@ -117,7 +117,7 @@ TEST_CASE("a manifest built to mislead is unsafe, though its checksum is right")
   CHECK(refusal(edited(bundle, "\"engines\": []", "\"engines\": [{}]")) == unsafe);
   CHECK(refusal(edited(bundle, "\"engines\": []", "\"engines\": " + std::string(40, '[') + std::string(40, ']'))) == unsafe);
   CHECK(refusal(edited(bundle, "\"kind\": \"conv\"", "\"kind\": \"attention\"")) == std::string("BundleError"));
-  CHECK(refusal(edited(bundle, "\"schema\": 1", "\"schema\": 2")) == std::string("BundleError"));
+  CHECK(refusal(edited(bundle, "\"schema\": 2", "\"schema\": 3")) == std::string("BundleError"));
   CHECK(refusal(std::string(100000, '[')) == unsafe);
   CHECK(refusal("[1, 2") == std::string("BundleCorrupt"));
 }

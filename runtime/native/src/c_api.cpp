@@ -2,7 +2,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <memory>
@@ -11,6 +10,7 @@
 #include <system_error>
 #include <vector>
 
+#include "arguments.h"
 #include "cuda/gpu.h"
 #include "deepsim/deepsim.h"
 #include "engine.h"
@@ -36,8 +36,6 @@ struct deepsim_inverter {
 
 namespace {
 
-constexpr std::int64_t kMaxImages = std::int64_t{1} << 31;
-
 int report(deepsim_error* error, ErrorKind kind, const char* message) {
   const int code = exit_code(kind);
   if (error != nullptr) {
@@ -54,13 +52,6 @@ int report(deepsim_error* error, ErrorKind kind, const char* subject, const char
   char message[sizeof error->message];
   std::snprintf(message, sizeof message, "%s: %s. %s", subject, found, advice);
   return report(error, kind, message);
-}
-
-EngineOptions options_of(const char* device, const char* precision) {
-  EngineOptions options;
-  if (device != nullptr) options.device = device;
-  if (precision != nullptr) options.precision = precision;
-  return options;
 }
 
 // Run `body`; no exception leaves the library.
@@ -81,77 +72,14 @@ int guarded(deepsim_error* error, const Body& body) {
   }
 }
 
-void require(const void* pointer, const char* name) {
-  if (pointer == nullptr) {
-    throw Failure(ErrorKind::usage, std::string(name) + ": a null pointer, expected memory. Correct the call.");
-  }
-}
-
-void check_count(std::int64_t n) {
-  if (n < 0 || n > kMaxImages) {
-    throw Failure(ErrorKind::shape, "n: " + std::to_string(n) + ", expected 0 to " + std::to_string(kMaxImages) +
-                                        " images. Correct the call.");
-  }
-}
-
-void check_buffers(deepsim_inverter* inverter, const void* in, std::int64_t n, const void* out) {
-  require(inverter, "inverter");
-  check_count(n);
-  if (n > 0) require(in, "input");
-  if (n > 0) require(out, "output");
-}
-
-// The same for memory of a GPU.
-void check_memory(deepsim_inverter* inverter, std::uint64_t in, std::int64_t n, std::uint64_t out) {
-  check_buffers(inverter, reinterpret_cast<const void*>(in), n, reinterpret_cast<const void*>(out));
-}
-
 std::int64_t feature_size(const deepsim_inverter* inverter) {
   return inverter->bundle.manifest().generator.input.elements();
 }
 
-void check_steps(std::int32_t steps) {
-  if (steps >= 2 && steps <= (1 << 20)) return;
-  throw Failure(ErrorKind::usage, "steps: " + std::to_string(steps) +
-                                      ", expected a whole number from 2 to 1,048,576. Correct it.");
-}
-
-void check_finite(const float* features, std::int64_t count) {
-  if (std::all_of(features, features + count, [](float value) { return std::isfinite(value); })) return;
-  const bool nan = std::any_of(features, features + count, [](float value) { return std::isnan(value); });
-  throw Failure(ErrorKind::data, std::string("features: ") + (nan ? "NaN" : "infinite values") +
-                                     ", expected finite float32. Look where they come from.");
-}
-
-void check_keep(std::int32_t iterations, const std::int32_t* keep, std::int32_t count) {
-  bool fits = iterations >= 1 && count >= 1 && keep[count - 1] <= iterations && keep[0] >= 1;
-  for (std::int32_t i = 1; fits && i < count; ++i) fits = keep[i - 1] < keep[i];
-  if (!fits) {
-    throw Failure(ErrorKind::usage, "keep: expected increasing numbers from 1 to " + std::to_string(iterations) +
-                                        " (iterations). Correct it.");
-  }
-}
-
-EngineOptions engine_options(const deepsim_options* options) {
-  EngineOptions engine;
-  if (options == nullptr) return engine;
-  if (options->size != sizeof *options) {
-    throw Failure(ErrorKind::usage, "options: size " + std::to_string(options->size) + ", expected " +
-                                        std::to_string(sizeof *options) + ". Set size = sizeof(deepsim_options).");
-  }
-  if (options->max_batch < 0 || options->threads < 0 || options->threads > 4096) {
-    throw Failure(ErrorKind::usage, "options: max_batch " + std::to_string(options->max_batch) + ", threads " +
-                                        std::to_string(options->threads) +
-                                        ", expected 0 or more and at most 4096 threads. Correct it.");
-  }
-  if (options->max_batch > 0) engine.max_batch = options->max_batch;
-  engine.threads = options->threads;
-  engine.half_fc_weights = options->half_fc_weights != 0;
-  if (options->isa != nullptr) engine.isa = options->isa;
-  if (options->device != nullptr) engine.device = options->device;
-  if (options->precision != nullptr) engine.precision = options->precision;
-  engine.stable = options->stable != 0;
-  return engine;
+// For a call that encodes. Raises UsageError for a bundle without an encoder that this library runs.
+Engine& encoding(deepsim_inverter* inverter) {
+  require_encoder(inverter->bundle.manifest());
+  return *inverter->engine;
 }
 
 }  // namespace
@@ -186,8 +114,8 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
     info->feature_shape[0] = shape.channels;
     info->feature_shape[1] = shape.height;
     info->feature_shape[2] = shape.width;
-    info->image_size = manifest.encoder.input.height;
-    info->full_image_size = manifest.generator.shapes().back().height;
+    info->image_size = manifest.side();
+    info->full_image_size = manifest.full_side();
     info->threads = inverter->engine->threads();
     info->layer = manifest.generator.name.c_str();
     info->encoder = manifest.encoder.name.c_str();
@@ -195,15 +123,32 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
   });
 }
 
+int deepsim_describe_bundle(const deepsim_inverter* inverter, deepsim_bundle_info* info, deepsim_error* error) {
+  return guarded(error, [&] {
+    require(inverter, "inverter");
+    require(info, "info");
+    const Manifest& manifest = inverter->bundle.manifest();
+    const Framing& photograph = manifest.geometry.photograph;
+    deepsim_bundle_info found{};
+    found.can_encode = manifest.can_encode() ? 1 : 0;
+    found.encoder_kind = name_of(manifest.encoder_kind);
+    found.image_offset = manifest.geometry.offset;
+    found.resized = photograph.size;
+    found.resize = photograph.resize == Resize::warp ? "warp" : "shorter";
+    found.interpolation = photograph.interpolation == Interpolation::bilinear ? "bilinear" : "bicubic";
+    write_info(found, info);
+  });
+}
+
 int deepsim_check_device(const char* device, const char* precision, deepsim_error* error) {
-  return guarded(error, [&] { check_device(options_of(device, precision)); });
+  return guarded(error, [&] { check_device(engine_options(device, precision)); });
 }
 
 int deepsim_describe_kernels(const char* device, const char* precision, char* text, int64_t capacity, deepsim_error* error) {
   return guarded(error, [&] {
     require(text, "text");
     if (capacity < 1) throw Failure(ErrorKind::usage, "capacity: " + std::to_string(capacity) + ", expected 1 or more.");
-    const std::string found = describe_kernels(options_of(device, precision));
+    const std::string found = describe_kernels(engine_options(device, precision));
     text[found.copy(text, static_cast<std::size_t>(capacity - 1))] = '\0';
   });
 }
@@ -212,7 +157,7 @@ int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n,
                    deepsim_error* error) {
   return guarded(error, [&] {
     check_buffers(inverter, images, n, features);
-    inverter->engine->encode(images, n, features);
+    encoding(inverter).encode(images, n, features);
   });
 }
 
@@ -231,7 +176,7 @@ int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t 
     check_buffers(inverter, images, n, result);
     require(keep, "keep");
     check_keep(iterations, keep, keep_count);
-    inverter->engine->reencode(images, n, iterations, keep, keep_count, result);
+    encoding(inverter).reencode(images, n, iterations, keep, keep_count, result);
   });
 }
 
@@ -257,7 +202,7 @@ int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_
                              deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, images, n, features);
-    inverter->engine->encode_on_device(images, n, features, stream);
+    encoding(inverter).encode_on_device(images, n, features, stream);
   });
 }
 
@@ -276,7 +221,7 @@ int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int6
     check_memory(inverter, images, n, result);
     require(keep, "keep");
     check_keep(iterations, keep, keep_count);
-    inverter->engine->reencode_on_device(images, n, iterations, keep, keep_count, result, stream);
+    encoding(inverter).reencode_on_device(images, n, iterations, keep, keep_count, result, stream);
   });
 }
 
@@ -328,7 +273,8 @@ int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int3
     require(inverter, "inverter");
     require(count, "count");
     if (capacity > 0) require(steps, "steps");
-    const std::vector<int> found = inverter->engine->steps_of_kernels(decode != 0, n);
+    const Engine& engine = decode != 0 ? *inverter->engine : encoding(inverter);
+    const std::vector<int> found = engine.steps_of_kernels(decode != 0, n);
     *count = static_cast<int64_t>(found.size());
     std::copy_n(found.begin(), std::clamp<int64_t>(capacity, 0, *count), steps);
   });

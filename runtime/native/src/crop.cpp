@@ -39,10 +39,9 @@ Range inputs_for(const Convolution& layer, Range windows, int extent) {
 
 }  // namespace
 
-void crop(int side, const std::vector<Convolution*>& layers) {
+void crop(int side, int offset, const std::vector<Convolution*>& layers) {
   kernels::Pixels& pixels = layers.front()->pixels;
-  pixels.crop_top = (pixels.height - side) / 2;
-  pixels.crop_left = (pixels.width - side) / 2;
+  pixels.crop_top = pixels.crop_left = offset;
   pixels.crop_side = side;
   Range rows{pixels.crop_top, pixels.crop_top + side}, columns{pixels.crop_left, pixels.crop_left + side};
   for (Convolution* layer : layers) {

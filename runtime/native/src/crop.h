@@ -1,4 +1,4 @@
-// The central part of a generator's images: of every layer, the windows that it needs.
+// A square part of a generator's images: of every layer, the windows that it needs.
 #pragma once
 
 #include <vector>
@@ -7,8 +7,8 @@
 
 namespace deepsim::runtime::detail {
 
-// Keep the central `side` x `side` pixels of images. layers: convolutions, each of which reads what the next one wrote: the
-// last of the network first.
-void crop(int side, const std::vector<kernels::Convolution*>& layers);
+// Keep the `side` x `side` pixels of images from row and column `offset` on. layers: convolutions, each of which reads what the
+// next one wrote: the last of the network first.
+void crop(int side, int offset, const std::vector<kernels::Convolution*>& layers);
 
 }  // namespace deepsim::runtime::detail

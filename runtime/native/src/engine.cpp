@@ -17,8 +17,7 @@ namespace deepsim::runtime::detail {
 namespace {
 
 constexpr int kMaxChunk = 64;  // more images per pass gain nothing, and memory grows with them
-constexpr int kSide = 227;
-constexpr std::size_t kImageBytes = static_cast<std::size_t>(kSide) * kSide * 3;
+constexpr std::size_t kChunkBytes = std::size_t{256} << 20;  // of a chunk's images and features, unless one image takes more
 
 }  // namespace
 
@@ -56,14 +55,25 @@ class CpuEngine final : public Engine {
   std::string isa_;
   Machine machine_;
   Packed packed_;
-  Plan encoder_, whole_, crop_;
-  std::size_t feature_floats_;
+  Plan encoder_, whole_, crop_;  // the first without steps where the bundle has no encoder for it
+  std::size_t feature_floats_, image_bytes_;
   Buffer features_, images_;  // between encoder and generator; the image that is encoded again
 };
 
+std::size_t bytes_of_image(int side) { return static_cast<std::size_t>(side) * static_cast<std::size_t>(side) * 3; }
+
+// The images that a call computes together, at most `wanted`.
+int chunk_for(const Manifest& manifest, int wanted) {
+  const std::size_t features = static_cast<std::size_t>(manifest.generator.input.elements()) * sizeof(float);
+  const std::size_t fitting = kChunkBytes / (features + bytes_of_image(manifest.full_side()));
+  return std::clamp(std::min(wanted, static_cast<int>(std::min<std::size_t>(fitting, kMaxChunk))), 1, kMaxChunk);
+}
+
 CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
     : process_(getpid()),
-      chunk_(std::clamp(options.max_batch, 1, kMaxChunk)) {
+      chunk_(chunk_for(bundle.manifest(), options.max_batch)),
+      feature_floats_(static_cast<std::size_t>(bundle.manifest().generator.input.elements())),
+      image_bytes_(bytes_of_image(bundle.manifest().side())) {
   machine_.kernels = kernels_named(options.isa);
   isa_ = machine_.kernels->name;
   machine_.pool = shared_pool(options.threads);
@@ -71,15 +81,16 @@ CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
   const std::lock_guard<std::mutex> lock(calls());
   const PlanOptions plan{machine_.kernels, machine_.pool.get(), options.half_fc_weights};
   packed_.limit.spare_bytes = options.spare_bytes;
-  encoder_ = Plan::encoder(bundle.manifest().encoder, tensors, plan, &packed_);
-  whole_ = Plan::generator(bundle.manifest().generator, tensors, plan, &packed_);
-  crop_ = whole_.cropped(kSide);
+  const Manifest& manifest = bundle.manifest();
+  if (manifest.can_encode()) encoder_ = Plan::encoder(manifest.encoder, tensors, plan, &packed_);
+  whole_ = Plan::generator(manifest.generator, tensors, plan, &packed_);
+  crop_ = whole_.cropped(manifest.side(), manifest.geometry.offset);
   for (Plan* each : {&encoder_, &whole_, &crop_}) each->prepare(chunk_, &machine_);
   machine_.scratch_floats = (machine_.scratch_floats + 15) / 16 * 16;
   machine_.scratch = Buffer(machine_.scratch_floats * static_cast<std::size_t>(threads()) * sizeof(float));
-  feature_floats_ = encoder_.out_bytes() / sizeof(float);
-  features_ = Buffer(static_cast<std::size_t>(chunk_) * encoder_.out_bytes());
-  images_ = Buffer(static_cast<std::size_t>(chunk_) * kImageBytes);
+  if (!manifest.can_encode()) return;
+  features_ = Buffer(static_cast<std::size_t>(chunk_) * feature_floats_ * sizeof(float));
+  images_ = Buffer(static_cast<std::size_t>(chunk_) * image_bytes_);
 }
 
 void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
@@ -93,7 +104,7 @@ void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_
 void CpuEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
   over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
-    encoder_.run(machine_, rgb + at * kImageBytes, features + at * feature_floats_, images);
+    encoder_.run(machine_, rgb + at * image_bytes_, features + at * feature_floats_, images);
   });
 }
 
@@ -109,7 +120,7 @@ void CpuEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations
                       std::uint8_t* rgb_out) {
   over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
-    const std::uint8_t* current = rgb + at * kImageBytes;
+    const std::uint8_t* current = rgb + at * image_bytes_;
     for (int iteration = 1, kept = 0; iteration <= iterations && kept < keep_count; ++iteration) {
       encoder_.run(machine_, current, features_.floats(), images);
       crop_.run(machine_, features_.floats(), images_.as<std::uint8_t>(), images);
@@ -117,7 +128,7 @@ void CpuEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations
       if (iteration != keep[kept]) continue;
       for (std::size_t image = 0; image < static_cast<std::size_t>(images); ++image) {
         const std::size_t slot = (at + image) * static_cast<std::size_t>(keep_count) + static_cast<std::size_t>(kept);
-        std::memcpy(rgb_out + slot * kImageBytes, current + image * kImageBytes, kImageBytes);
+        std::memcpy(rgb_out + slot * image_bytes_, current + image * image_bytes_, image_bytes_);
       }
       ++kept;
     }

@@ -29,12 +29,13 @@ class Engine {
  public:
   virtual ~Engine() = default;
 
-  // (n, 227, 227, 3) uint8 RGB -> (n, C, H, W) or (n, C) fp32
+  // (n, side, side, 3) uint8 RGB -> (n, C, H, W) or (n, C) fp32. To encode and to re-encode is for bundles that can
+  // (require_encoder), side() of the manifest.
   virtual void encode(const std::uint8_t* rgb, std::int64_t n, float* features) = 0;
-  // -> (n, 227, 227, 3), with `full` (n, S, S, 3)
+  // -> (n, side, side, 3), with `full` (n, S, S, 3)
   virtual void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) = 0;
   // Iteration k is decode(encode(.)) k times over its own uint8 output; keeps iterations keep[0] < keep[1] < ...
-  // -> (n, keep_count, 227, 227, 3)
+  // -> (n, keep_count, side, side, 3)
   virtual void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                         std::uint8_t* rgb_out) = 0;
 
@@ -44,7 +45,7 @@ class Engine {
   virtual void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream);
   virtual void reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                                   std::uint64_t rgb_out, void* stream);
-  // Images of `steps` features on the line from one to another, both included -> (steps, 227, 227, 3).
+  // Images of `steps` features on the line from one to another, both included -> (steps, side, side, 3).
   virtual void interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream);
   // Memory of the engine's GPU, from a pool, for use on `stream`.
   virtual std::uint64_t take_on_device(std::size_t bytes, void* stream);

@@ -13,7 +13,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSchema = 1, kMaxDepth = 32, kCrop = 227, kMaxNumber = 1 << 16;
+constexpr int kMaxDepth = 32, kMaxNumber = 1 << 16, kMaxSide = 4096;
+// Of every bundle of schema 1: CaffeNet's (Dosovitskiy & Brox 2016, section 4).
+constexpr Framing kSchema1Framing{Resize::warp, 256, 227, Interpolation::bilinear};
 
 [[noreturn]] void raise(ErrorKind kind, const std::string& message) { throw Failure(kind, message); }
 
@@ -52,9 +54,14 @@ class Reader {
   Manifest read(const json& record) const {
     Manifest manifest;
     manifest.name = text(record, "name");
-    manifest.encoder = network(field(record, "encoder"), "name");
     manifest.generator = network(field(record, "generator"), "layer");
     manifest.layer = manifest.generator.name;
+    if (record.at("schema") == 1) {
+      read_schema_1(record, &manifest);
+    } else {
+      manifest.geometry = geometry(field(record, "geometry"));
+      read_encoder(field(record, "encoder"), &manifest);
+    }
     const json& files = field(record, "files");
     if (!files.is_object()) invalid("files");
     for (const auto& [name, entry] : files.items()) manifest.files[checked(name)] = file(name, entry);
@@ -65,7 +72,7 @@ class Reader {
 
  private:
   [[noreturn]] void invalid(const std::string& what) const {
-    raise(ErrorKind::bundle, source_ + ": not a valid manifest (" + what + "), expected schema 1. Export it again.");
+    raise(ErrorKind::bundle, source_ + ": not a valid manifest (" + what + "), expected schema 1 or 2. Export it again.");
   }
   [[noreturn]] void unsafe(const std::string& what) const {
     raise(ErrorKind::bundle_unsafe, source_ + ": " + what + ". Do not use this bundle.");
@@ -85,6 +92,50 @@ class Reader {
   }
   int optional(const json& record, const char* name, int otherwise) const {
     return record.contains(name) ? whole(record.at(name), name) : otherwise;
+  }
+
+  void read_schema_1(const json& record, Manifest* manifest) const {
+    manifest->geometry = {kSchema1Framing, (manifest->full_side() - kSchema1Framing.side) / 2};
+    manifest->encoder_kind = EncoderKind::table;
+    manifest->encoder = network(field(record, "encoder"), "name");
+  }
+
+  Geometry geometry(const json& record) const {
+    const json& generated = field(record, "generated");
+    const Geometry geometry{framing(field(record, "photograph")), whole(field(generated, "offset"), "offset")};
+    if (whole(field(generated, "side"), "side") != geometry.photograph.side) {
+      unsafe("generated side " + generated.at("side").dump() + ", expected the photograph's, " +
+             std::to_string(geometry.photograph.side));
+    }
+    return geometry;
+  }
+
+  Framing framing(const json& record) const {
+    static const std::map<std::string, Resize> rules = {{"warp", Resize::warp}, {"shorter", Resize::shorter}};
+    static const std::map<std::string, Interpolation> interpolations = {{"bilinear", Interpolation::bilinear},
+                                                                        {"bicubic", Interpolation::bicubic}};
+    const Framing framing{named(record, "resize", rules), whole(field(record, "size"), "size"), whole(field(record, "side"), "side"),
+                          named(record, "interpolation", interpolations)};
+    if (record.size() != 4) invalid("photograph");
+    if (framing.size > kMaxSide || framing.side < 1 || framing.side > framing.size) {
+      unsafe("photograph of side " + std::to_string(framing.side) + " from size " + std::to_string(framing.size) +
+             ", expected 1 to " + std::to_string(kMaxSide) + " and a side up to the size");
+    }
+    return framing;
+  }
+
+  void read_encoder(const json& record, Manifest* manifest) const {
+    static const std::map<std::string, EncoderKind> kinds = {{"table", EncoderKind::table}, {"graph", EncoderKind::graph}};
+    if (record.is_null()) return;
+    manifest->encoder_kind = named(record, "kind", kinds);
+    manifest->encoder = manifest->can_encode() ? network(record, "name") : graph(record, manifest->generator);
+  }
+
+  // A graph says what goes in and comes out, which must be what the generator takes; what it computes is in a file.
+  Network graph(const json& record, const Network& generator) const {
+    const bool fits = text(record, "layer") == generator.name && shape(field(record, "feature_shape"), "feature_shape") == generator.input;
+    if (!fits) unsafe("its encoder's features are not its generator's input");
+    return {text(record, "name"), shape(field(record, "input_shape"), "input_shape"), {}, pixels(field(record, "pixels"))};
   }
 
   FileRecord file(const std::string& name, const json& entry) const {
@@ -203,10 +254,16 @@ class Reader {
 
   void check_networks(const Manifest& manifest) const {
     const Network &encoder = manifest.encoder, &generator = manifest.generator;
+    const int side = manifest.side();
     const Shape image = generator.shapes().back();
-    const bool fits = encoder.input == Shape{3, kCrop, kCrop, false} && encoder.shapes().back() == generator.input &&
-                      !image.flat && image.channels == 3 && image.height == image.width && image.height >= kCrop;
-    if (!fits) unsafe("its networks do not fit together, expected 227x227 in and out");
+    const bool takes = manifest.encoder_kind == EncoderKind::none || encoder.input == Shape{3, side, side, false};
+    const bool feeds = !manifest.can_encode() || encoder.shapes().back() == generator.input;
+    const bool gives = !image.flat && image.channels == 3 && image.height == image.width &&
+                       manifest.geometry.offset >= 0 && manifest.geometry.offset + side <= image.height;
+    if (takes && feeds && gives) return;
+    const std::string square = std::to_string(side) + "x" + std::to_string(side);
+    unsafe("its networks do not fit together, expected " + square + " in, and out at " +
+           std::to_string(manifest.geometry.offset) + " of a square");
   }
 
   std::string source_;
@@ -214,15 +271,40 @@ class Reader {
 
 }  // namespace
 
+const char* name_of(EncoderKind kind) {
+  switch (kind) {
+    case EncoderKind::none:
+      break;
+    case EncoderKind::table:
+      return "table";
+    case EncoderKind::graph:
+      return "graph";
+  }
+  return "none";
+}
+
+void require_encoder(const Manifest& manifest) {
+  switch (manifest.encoder_kind) {
+    case EncoderKind::table:
+      return;
+    case EncoderKind::graph:
+      raise(ErrorKind::usage, "encoder: " + manifest.encoder.name + " is a graph in encoder.onnx, expected a table of layers. "
+                                                                    "Encode with ONNX Runtime, and decode here.");
+    case EncoderKind::none:
+      break;
+  }
+  raise(ErrorKind::usage, "encoder: this bundle has none, expected a table of layers. It decodes and interpolates.");
+}
+
 Manifest parse_manifest(std::string_view bytes, const std::string& source) {
   const json record = parse_json(bytes, source);
   if (!record.is_object() || !record.contains("schema")) {
     raise(ErrorKind::bundle_corrupt,
           source + ": no schema field, expected a bundle manifest. Copy or export it again.");
   }
-  if (record.at("schema") != kSchema) {
+  if (record.at("schema") != 1 && record.at("schema") != 2) {
     raise(ErrorKind::bundle,
-          source + ": schema " + record.at("schema").dump() + ", this version reads 1. Export it again.");
+          source + ": schema " + record.at("schema").dump() + ", this version reads 1 and 2. Export it again.");
   }
   check_checksum(bytes, source);
   return Reader(source).read(record);

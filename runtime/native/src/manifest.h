@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "geometry.h"
 #include "layer.h"
 
 namespace deepsim::runtime::detail {
@@ -18,13 +19,27 @@ struct FileRecord {
   std::string sha256;
 };
 
+enum class EncoderKind { none, table, graph };
+
+const char* name_of(EncoderKind kind);  // "none", "table", "graph"
+
 struct Manifest {
   std::string name, layer;
-  Network encoder, generator;
+  Geometry geometry;
+  EncoderKind encoder_kind = EncoderKind::none;
+  Network encoder;  // of a graph without layers; of none empty
+  Network generator;
   std::map<std::string, FileRecord> files;
+
+  bool can_encode() const { return encoder_kind == EncoderKind::table; }  // by a library that runs tables of layers
+  int side() const { return geometry.photograph.side; }                  // of what is encoded and reconstructed, in pixels
+  int full_side() const { return generator.shapes().back().height; }     // of the generator's whole output
 };
 
-// `source` names the file in messages. Raises BundleCorrupt (not JSON, a changed byte), BundleError (unknown schema,
+// Raises UsageError naming what the bundle has instead of an encoder that this library runs.
+void require_encoder(const Manifest& manifest);
+
+// Schemas 1 and 2. `source` names the file in messages. Raises BundleCorrupt (not JSON, a changed byte), BundleError (unknown schema,
 // missing fields), BundleUnsafe (keys twice, names that leave the bundle, absurd values).
 Manifest parse_manifest(std::string_view bytes, const std::string& source);
 

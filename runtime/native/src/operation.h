@@ -44,10 +44,10 @@ class Operation {
   }
 };
 
-// uint8 RGB (227, 227, 3) to network values, space-to-depth by `stride`: [blocks][height][width][16], channel
+// uint8 RGB (side, side, 3) to network values, space-to-depth by `stride`: [blocks][height][width][16], channel
 // (dy stride + dx) 3 + c; zeros beyond the border.
 struct PixelsIn {
-  int side = 227, stride = 1, pad = 0, height = 0, width = 0;
+  int side = 0, stride = 1, pad = 0, height = 0, width = 0;
   bool bgr = false;
   float mean[3] = {}, scale[3] = {};
   int blocks() const { return kernels::blocks_of(3 * stride * stride); }

@@ -14,12 +14,12 @@ constexpr std::size_t kGroupBytes = std::size_t{12} << 20;  // activations of a 
 
 }  // namespace
 
-Plan Plan::cropped(int side) const {
+Plan Plan::cropped(int side, int offset) const {
   Plan plan;
   plan.steps_ = steps_;
   std::vector<Convolution*> layers;
   for (std::size_t i = steps_.size(); i-- > 0 && !plan.steps_[i].other;) layers.push_back(&plan.steps_[i].convolution);
-  crop(side, layers);
+  crop(side, offset, layers);
   plan.build_operations();
   return plan;
 }
@@ -35,7 +35,7 @@ void Plan::prepare(int images, Machine* machine) {
   for (std::size_t i = 0; i < operations_.size(); ++i) {
     const std::size_t bytes = operations_[i]->in_bytes() + operations_[i]->out_bytes();
     const auto fitting = static_cast<int>(std::min<std::size_t>(kGroupBytes / bytes, 64));
-    const int group = std::min(fitting >= 64 ? images : fitting >= 16 ? 16 : 4, images);
+    const int group = std::min(fitting >= 64 ? images : fitting >= 16 ? 16 : fitting >= 1 ? 4 : 1, images);
     if (segments_.empty() || segments_.back().group != group) {
       Segment segment;
       segment.begin = i;

@@ -33,8 +33,8 @@ class Plan {
   // From features to whole images.
   static Plan generator(const Network& network, const Tensors& tensors, const PlanOptions& options, Packed* packed);
 
-  // The same network, but only the central `side` x `side` pixels of its images, and of every layer what these need.
-  Plan cropped(int side) const;
+  // The same network, but only the `side` x `side` pixels of its images from `offset` on, and of every layer what these need.
+  Plan cropped(int side, int offset) const;
 
   // Divide into groups of images and take memory for up to `images` at once, in `machine` where it is shared.
   void prepare(int images, Machine* machine);

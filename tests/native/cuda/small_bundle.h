@@ -9,7 +9,8 @@ constexpr std::size_t kFeatures = 10;
 
 // `larger`: an encoder whose first layer moves more bytes than the generator's last.
 struct SmallBundle : RandomBundle {
-  explicit SmallBundle(bool larger = false) : RandomBundle(larger ? larger_encoder_layers() : encoder_layers(), generator_layers()) {}
+  explicit SmallBundle(bool larger = false)
+      : RandomBundle(Recipe{larger ? larger_encoder_layers() : encoder_layers(), generator_layers()}) {}
 
  private:
   using Activation = runtime::detail::Activation;

@@ -213,14 +213,14 @@ TEST_CASE("a forked child gets an error and may close, and the parent goes on") 
 #endif
 
 TEST_CASE("networks with maps between encoder and generator, and wide padding, agree with float64") {
-  const RandomBundle bundle({layer("conv1", Kind::conv, 3, 16, 15, 16, 1, Activation::relu),
-                             layer("conv2", Kind::conv, 16, 32, 1, 1, 1, Activation::relu),
-                             layer("conv3", Kind::conv, 32, 20, 2, 1, 2, Activation::relu)},
-                            {layer("conv4", Kind::conv, 20, 16, 3, 1, 0, Activation::lrelu),
-                             layer("deconv3", Kind::deconv, 16, 8, 4, 2, 1, Activation::lrelu),
-                             layer("deconv2", Kind::deconv, 8, 8, 4, 2, 1, Activation::lrelu),
-                             layer("deconv1", Kind::deconv, 8, 4, 4, 2, 1, Activation::lrelu),
-                             layer("deconv0", Kind::deconv, 4, 3, 4, 2, 1, Activation::none)});
+  const RandomBundle bundle(Recipe{{layer("conv1", Kind::conv, 3, 16, 15, 16, 1, Activation::relu),
+                                    layer("conv2", Kind::conv, 16, 32, 1, 1, 1, Activation::relu),
+                                    layer("conv3", Kind::conv, 32, 20, 2, 1, 2, Activation::relu)},
+                                   {layer("conv4", Kind::conv, 20, 16, 3, 1, 0, Activation::lrelu),
+                                    layer("deconv3", Kind::deconv, 16, 8, 4, 2, 1, Activation::lrelu),
+                                    layer("deconv2", Kind::deconv, 8, 8, 4, 2, 1, Activation::lrelu),
+                                    layer("deconv1", Kind::deconv, 8, 4, 4, 2, 1, Activation::lrelu),
+                                    layer("deconv0", Kind::deconv, 4, 3, 4, 2, 1, Activation::none)}});
   const std::vector<std::uint8_t> images = random_images(2, 12);
   const auto features = reference_encode(bundle, images.data() + kImage);
   const std::size_t size = features.values.size();

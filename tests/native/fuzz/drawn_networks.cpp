@@ -11,6 +11,7 @@
 namespace deepsim::tests {
 
 using runtime::detail::Activation;
+using runtime::detail::EncoderKind;
 using runtime::detail::Failure;
 using runtime::detail::footprint_of;
 using runtime::detail::is_upconvolution;
@@ -21,7 +22,6 @@ namespace {
 
 constexpr double kMaxWeights = 1 << 17;  // floats of all layers together
 constexpr std::size_t kHeader = 4, kRecord = 8, kMaxLayers = 16;
-constexpr int kSide = 227;
 
 struct Record {
   const std::uint8_t* at;
@@ -99,10 +99,10 @@ Layer up_convolution(int inputs, int outputs, const std::string& name) {
   return layer;
 }
 
-// Up-convolutions to a square image of at least 227 pixels a side.
-void close_to_image(Shape shape, Network* network) {
-  while (!shape.flat && shape.height < kSide) {
-    const int outputs = 2 * shape.height >= kSide ? 3 : 4;
+// Up-convolutions to a square image of at least `side` pixels a side.
+void close_to_image(Shape shape, int side, Network* network) {
+  while (!shape.flat && shape.height < side) {
+    const int outputs = 2 * shape.height >= side ? 3 : 4;
     network->layers.push_back(up_convolution(shape.channels, outputs, "up" + std::to_string(network->layers.size())));
     shape = {outputs, 2 * shape.height, 2 * shape.width, false};
   }
@@ -122,6 +122,24 @@ std::vector<float> values_for(std::size_t count, bool finite) {
     values.back() = std::numeric_limits<float>::infinity();
   }
   return values;
+}
+
+// A side that a bundle has and which kind of encoder: 227 and a table for bytes below 8, as in the first schema.
+int draw_geometry(std::uint8_t byte, Manifest* manifest) {
+  static constexpr int sides[] = {227, 224, 64, 96, 33, 7, 1, 300};
+  static constexpr EncoderKind kinds[] = {EncoderKind::table, EncoderKind::table, EncoderKind::graph, EncoderKind::none};
+  const int side = sides[byte >> 3 & 7u];
+  manifest->geometry.photograph = {runtime::detail::Resize::shorter, side + 32, side, runtime::detail::Interpolation::bicubic};
+  manifest->encoder_kind = kinds[byte >> 6];
+  return side;
+}
+
+// Of the generator's output, 0 where its layers do not fit together.
+int side_of(const Network& generator) {
+  std::optional<Shape> shape = generator.input;
+  for (const Layer& layer : generator.layers)
+    if (shape) shape = output_of(layer, *shape);
+  return shape ? shape->height : 0;
 }
 
 double weights_of(const Layer& layer) {
@@ -146,11 +164,11 @@ void add_weights(const Network& network, const std::string& prefix, bool finite,
   }
 }
 
-double work_of(const Network& network) {
+double work_of(const Network& network, bool from_pixels) {
   double work = 0;
   Shape shape = network.input;
   for (const Layer& layer : network.layers) {
-    const bool first = &layer == &network.layers.front() && shape == Shape{3, kSide, kSide, false};
+    const bool first = from_pixels && &layer == &network.layers.front();
     const Shape output = layer.output_shape(shape);
     const bool image = &layer == &network.layers.back() && !output.flat && output.channels == 3;
     const Shape& windows = is_upconvolution(layer) ? shape : output;
@@ -168,18 +186,22 @@ DrawnBundle draw_bundle(const std::uint8_t* data, std::size_t size) {
   const std::uint8_t flags = data[0];
   const std::size_t layers = std::min((size - kHeader) / kRecord, kMaxLayers);
   const std::size_t encoding = std::min<std::size_t>(data[1] % 8, layers);
+  Network &encoder = bundle.manifest.encoder, &generator = bundle.manifest.generator;
+  const int side = draw_geometry(data[1], &bundle.manifest);
   bundle.isa = data[2];
   bundle.half = (flags & 1) != 0;
-  bundle.encoder = {"drawn", {3, kSide, kSide, false}, {}, {(flags & 2) != 0, {104, 117, 123}, {1, 1, 1}}};
-  bundle.generator = {"features", {}, {}, {(flags & 4) != 0, {104, 117, 123}, {1, 1, 1}}};
-  bundle.encoder.pixels.scale[0] = static_cast<float>(data[3]) / 64 - 1;
-  const auto features = draw_layers(data + kHeader, encoding, (flags & 8) != 0, &bundle.encoder);
-  bundle.generator.input = features ? *features : Shape{1, 1, 1, true};
+  encoder = {"drawn", {3, side, side, false}, {}, {(flags & 2) != 0, {104, 117, 123}, {1, 1, 1}}};
+  generator = {"features", {}, {}, {(flags & 4) != 0, {104, 117, 123}, {1, 1, 1}}};
+  encoder.pixels.scale[0] = static_cast<float>(data[3]) / 64 - 1;
+  const auto features = draw_layers(data + kHeader, encoding, (flags & 8) != 0, &encoder);
+  generator.input = features ? *features : Shape{1, 1, 1, true};
   const std::uint8_t* decoding = data + kHeader + encoding * kRecord;
-  const auto image = draw_layers(decoding, layers - encoding, (flags & 8) != 0, &bundle.generator);
-  if (image && (flags & 16) == 0) close_to_image(*image, &bundle.generator);
-  add_weights(bundle.encoder, "encoder", (flags & 32) == 0, &bundle);
-  add_weights(bundle.generator, "generator", (flags & 64) == 0, &bundle);
+  const auto image = draw_layers(decoding, layers - encoding, (flags & 8) != 0, &generator);
+  if (image && (flags & 16) == 0) close_to_image(*image, side, &generator);
+  const int whole = side_of(generator);
+  bundle.manifest.geometry.offset = (flags & 128) != 0 ? data[2] : (whole - side) / 2;
+  if (bundle.manifest.can_encode()) add_weights(encoder, "encoder", (flags & 32) == 0, &bundle);
+  add_weights(generator, "generator", (flags & 64) == 0, &bundle);
   return bundle;
 }
 

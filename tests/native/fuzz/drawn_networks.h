@@ -11,7 +11,7 @@
 namespace deepsim::tests {
 
 struct DrawnBundle {
-  Network encoder, generator;
+  Manifest manifest;  // its geometry and its networks
   Weights weights;  // of the layers that need few enough of them
   WeightShapes shapes;
   std::uint8_t isa = 0;
@@ -22,7 +22,7 @@ DrawnBundle draw_bundle(const std::uint8_t* data, std::size_t size);
 
 // Values for every layer of a network whose weights are few: deterministic, with NaN and infinities where asked for.
 void add_weights(const Network& network, const std::string& prefix, bool finite, DrawnBundle* bundle);
-// The multiply-adds of one image about, channels padded as the kernels pad them.
-double work_of(const Network& network);
+// The multiply-adds of one image about, channels padded as the kernels pad them. from_pixels: an encoder, not a generator.
+double work_of(const Network& network, bool from_pixels);
 
 }  // namespace deepsim::tests

@@ -25,7 +25,7 @@ using namespace deepsim::tests;
 using deepsim::runtime::ErrorKind;
 
 constexpr double kMaxWork = 2e8;  // multiply-adds of an image; sanitizers are slow
-constexpr std::size_t kSpareBytes = std::size_t{8} << 20, kImage = 227 * 227 * 3;
+constexpr std::size_t kSpareBytes = std::size_t{8} << 20;
 
 struct Folder {
   std::filesystem::path path = std::filesystem::temp_directory_path() / ("deepsim-fuzz-" + std::to_string(getpid()));
@@ -44,17 +44,17 @@ std::string isa_of(std::uint8_t number) {
 }
 
 void run(Engine& engine, const Manifest& manifest) {
-  const auto side = static_cast<std::size_t>(manifest.generator.shapes().back().height);
-  const std::vector<std::uint8_t> image(kImage, 100);
-  std::vector<float> features(static_cast<std::size_t>(manifest.generator.input.elements()));
-  std::vector<std::uint8_t> crop(kImage), whole(side * side * 3);
-  engine.encode(image.data(), 1, features.data());
+  const auto full = static_cast<std::size_t>(manifest.full_side()), side = static_cast<std::size_t>(manifest.side());
+  const std::vector<std::uint8_t> image(side * side * 3, 100);
+  std::vector<float> features(static_cast<std::size_t>(manifest.generator.input.elements()), 0.5f);
+  std::vector<std::uint8_t> crop(side * side * 3), whole(full * full * 3);
+  if (manifest.can_encode()) engine.encode(image.data(), 1, features.data());
   engine.decode(features.data(), 1, true, whole.data());
   engine.decode(features.data(), 1, false, crop.data());
-  const std::size_t offset = (side - 227) / 2 * (side + 1) * 3;
-  for (std::size_t row = 0; row < 227; ++row) {  // the crop is a part of the whole, bit for bit
-    const std::uint8_t* found = crop.data() + row * 227 * 3;
-    if (!std::equal(found, found + 227 * 3, whole.data() + offset + row * side * 3)) __builtin_trap();
+  const std::size_t offset = static_cast<std::size_t>(manifest.geometry.offset) * (full + 1) * 3;
+  for (std::size_t row = 0; row < side; ++row) {  // the crop is a part of the whole, bit for bit
+    const std::uint8_t* found = crop.data() + row * side * 3;
+    if (!std::equal(found, found + side * 3, whole.data() + offset + row * full * 3)) __builtin_trap();
   }
 }
 
@@ -71,7 +71,7 @@ void open_and_run(const std::string& manifest, const std::string& tensors, const
     options.spare_bytes = kSpareBytes;
     const std::unique_ptr<Engine> made = make_engine(bundle, options);
     Engine& engine = *made;
-    const double work = work_of(bundle.manifest().encoder) + 2 * work_of(bundle.manifest().generator);
+    const double work = work_of(bundle.manifest().encoder, true) + 2 * work_of(bundle.manifest().generator, false);
     if (work <= kMaxWork) run(engine, bundle.manifest());
   } catch (const Failure& failure) {
     if (failure.kind() == ErrorKind::deepsim) throw std::logic_error(failure.what());
@@ -84,10 +84,10 @@ void open_text(const std::string& text) {
   DrawnBundle bundle;
   try {
     const Manifest manifest = parse_manifest(with_checksum(body), "manifest.json");
-    add_weights(manifest.encoder, "encoder", true, &bundle);
+    if (manifest.can_encode()) add_weights(manifest.encoder, "encoder", true, &bundle);
     add_weights(manifest.generator, "generator", true, &bundle);
     const std::string tensors = tensor_bytes(bundle.weights, bundle.shapes);
-    open_and_run(manifest_bytes(manifest.encoder, manifest.generator, tensors), tensors, bundle);
+    open_and_run(manifest_bytes(manifest, tensors), tensors, bundle);
   } catch (const Failure&) {
   }
 }
@@ -101,6 +101,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const DrawnBundle drawn = draw_bundle(data, size);
   const std::string tensors = tensor_bytes(drawn.weights, drawn.shapes);
-  open_and_run(manifest_bytes(drawn.encoder, drawn.generator, tensors), tensors, drawn);
+  open_and_run(manifest_bytes(drawn.manifest, tensors), tensors, drawn);
   return 0;
 }

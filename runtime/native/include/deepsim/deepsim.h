@@ -1,7 +1,8 @@
 /* deepsim's C ABI: a bundle folder, loaded for this machine's CPU, that turns photographs into features and features
  * into images. C++ programs use <deepsim/inverter.h>, which is these functions with classes and exceptions.
  *
- * Images are uint8 RGB, 0-255, rows of pixels, (n, 227, 227, 3). Features are fp32 (n, C, H, W) or (n, C).
+ * Images are uint8 RGB, 0-255, rows of pixels, (n, side, side, 3); the bundle says which side (deepsim_info.image_size).
+ * Features are fp32 (n, C, H, W) or (n, C).
  * Every function returns 0 or the error's exit code, and then fills in *error unless that is NULL. After any error an
  * inverter is usable as before. One inverter may be shared by threads; calls wait for each other, because each uses
  * all of the library's threads. It must not be used in a process forked after it was opened. */
@@ -25,7 +26,9 @@ typedef struct {
   char message[1024];
 } deepsim_error;
 
-/* Set size to sizeof(deepsim_options); zeros elsewhere are the defaults. */
+/* Set size to sizeof(deepsim_options); zeros elsewhere are the defaults. The struct grows from version to version: what a
+ * program that was compiled for an older one does not have, has its default. One that was compiled for a newer version is
+ * refused where it sets what this one does not know. */
 typedef struct {
   uint32_t size;
   int32_t max_batch;       /* images computed together, at most; 0: 64. A CPU takes at most 64, a GPU 1024 */
@@ -43,19 +46,32 @@ typedef struct {
 typedef struct {
   int32_t feature_rank;     /* 1 or 3 */
   int32_t feature_shape[3]; /* (C, H, W) or (C, 1, 1) */
-  int32_t image_size;       /* 227 */
-  int32_t full_image_size;  /* 256 or 240 */
+  int32_t image_size;       /* pixels of a side: of what is encoded, and of what is decoded unless `full` */
+  int32_t full_image_size;  /* of the generator's whole output, which is as large or larger */
   int32_t threads;
   const char* layer;   /* "fc6" */
-  const char* encoder; /* "caffenet" */
+  const char* encoder; /* "caffenet"; "" where the bundle has none */
   const char* isa;     /* "avx512" */
 } deepsim_info;
+
+/* Set size to sizeof(deepsim_bundle_info), which grows like the options: a program gets the fields that it was compiled
+ * with, and zeros for those that this version does not know. Strings live as long as the inverter. */
+typedef struct {
+  uint32_t size;
+  int32_t can_encode;        /* 0: functions that encode refuse; see encoder_kind */
+  const char* encoder_kind;  /* "table": of layers, which this library runs; "graph": in encoder.onnx; "none" */
+  int32_t image_offset;      /* row and column of the full image where an image begins */
+  int32_t resized;           /* how a photograph becomes an image: it is resized to so many pixels ... */
+  const char* resize;        /* "warp": of both sides; "shorter": of the shorter side, the aspect ratio kept ... */
+  const char* interpolation; /* "bilinear" or "bicubic", antialiased; the central image_size x image_size are the image */
+} deepsim_bundle_info;
 
 int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter, deepsim_error* error);
 /* NULL is fine. The last inverter that is closed ends the library's threads, as does unloading the library. A process that
  * was forked after an inverter was opened may close it too. */
 void deepsim_close(deepsim_inverter* inverter);
 int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deepsim_error* error);
+int deepsim_describe_bundle(const deepsim_inverter* inverter, deepsim_bundle_info* info, deepsim_error* error);
 
 /* Whether inverters can be opened on a device with a precision (of deepsim_options): 0, or the error that says why not. */
 int deepsim_check_device(const char* device, const char* precision, deepsim_error* error);
@@ -63,13 +79,13 @@ int deepsim_check_device(const char* device, const char* precision, deepsim_erro
 /* Which kernels would run there, and why, in words. The text ends with a 0 and is cut off at `capacity` bytes. */
 int deepsim_describe_kernels(const char* device, const char* precision, char* text, int64_t capacity, deepsim_error* error);
 
-/* Features of n images. */
+/* Features of n images. This and re-encoding are a UsageError for a bundle that cannot encode (deepsim_bundle_info). */
 int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features, deepsim_error* error);
 /* Images from n features, which must be finite; full: the whole (n, S, S, 3), S = full_image_size. */
 int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n, int full, uint8_t* images,
                    deepsim_error* error);
 /* Iteration k is decode(encode(.)) k times over its own uint8 output. keep: increasing, from 1 to iterations.
- * result: (n, keep_count, 227, 227, 3). iterations = 1, keep = {1} reconstructs. */
+ * result: (n, keep_count, side, side, 3). iterations = 1, keep = {1} reconstructs. */
 int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations,
                      const int32_t* keep, int32_t keep_count, uint8_t* result, deepsim_error* error);
 /* Images of `steps` (2 or more) features on the straight line from one feature to another, both included. */

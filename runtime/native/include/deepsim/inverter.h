@@ -3,7 +3,8 @@
 //   deepsim::runtime::Inverter inverter("fc6.deepsim");
 //   inverter.reconstruct(rgb_in, n, rgb_out);
 //
-// Images are uint8 RGB (n, 227, 227, 3), features fp32 (n, C, H, W) or (n, C), all in the caller's memory. An Inverter
+// Images are uint8 RGB (n, side, side, 3), side = image_size(), features fp32 (n, C, H, W) or (n, C), all in the caller's
+// memory. A bundle without an encoder that this library runs (can_encode()) decodes and interpolates only. An Inverter
 // may be shared by threads. Every error is a deepsim::Error with the text and code that Python gives.
 #pragma once
 
@@ -70,27 +71,29 @@ class Inverter {
     check(deepsim_open(bundle.c_str(), &given, &opened, &error), error);
     inverter_.reset(opened);
     check(deepsim_describe(opened, &info_, &error), error);
+    bundle_.size = sizeof bundle_;
+    check(deepsim_describe_bundle(opened, &bundle_, &error), error);
   }
 
-  // Features of n images: images (n, 227, 227, 3) -> features (n, feature_size()).
+  // Features of n images: images (n, side, side, 3) -> features (n, feature_size()).
   void encode(const std::uint8_t* images, std::int64_t n, float* features) {
     deepsim_error error;
     check(deepsim_encode(inverter_.get(), images, n, features, &error), error);
   }
 
-  // Images from n finite features -> (n, 227, 227, 3), with `full` (n, S, S, 3), S = full_image_size().
+  // Images from n finite features -> (n, side, side, 3), with `full` (n, S, S, 3), S = full_image_size().
   void decode(const float* features, std::int64_t n, std::uint8_t* images, bool full = false) {
     deepsim_error error;
     check(deepsim_decode(inverter_.get(), features, n, full ? 1 : 0, images, &error), error);
   }
 
-  // Encode and decode n images -> (n, 227, 227, 3).
+  // Encode and decode n images -> (n, side, side, 3).
   void reconstruct(const std::uint8_t* images, std::int64_t n, std::uint8_t* reconstructed) {
     reencode(images, n, 1, {1}, reconstructed);
   }
 
   // Reconstruct n images, then their reconstructions, `iterations` times over; keep: increasing, from 1 to iterations
-  // -> (n, keep.size(), 227, 227, 3). Iteration k equals reconstruct applied k times.
+  // -> (n, keep.size(), side, side, 3). Iteration k equals reconstruct applied k times.
   void reencode(const std::uint8_t* images, std::int64_t n, int iterations, const std::vector<std::int32_t>& keep,
                 std::uint8_t* kept) {
     deepsim_error error;
@@ -98,7 +101,7 @@ class Inverter {
     check(deepsim_reencode(inverter_.get(), images, n, iterations, keep.data(), count, kept, &error), error);
   }
 
-  // Images of `steps` features on the line from one feature to another, both included -> (steps, 227, 227, 3).
+  // Images of `steps` features on the line from one feature to another, both included -> (steps, side, side, 3).
   void interpolate(const float* start, const float* end, int steps, std::uint8_t* images) {
     deepsim_error error;
     check(deepsim_interpolate(inverter_.get(), start, end, steps, images, &error), error);
@@ -130,11 +133,18 @@ class Inverter {
   }
 
   std::string layer() const { return info_.layer; }      // of the encoder, that is inverted: "fc6"
-  std::string encoder() const { return info_.encoder; }  // "caffenet"
+  std::string encoder() const { return info_.encoder; }  // "caffenet"; "" where the bundle has none
   std::string isa() const { return info_.isa; }          // what the kernels in use are for: "avx512", "sm_90"
   int threads() const { return info_.threads; }
-  int image_size() const { return info_.image_size; }            // 227
-  int full_image_size() const { return info_.full_image_size; }  // 256 or 240
+  bool can_encode() const { return bundle_.can_encode != 0; }
+  std::string encoder_kind() const { return bundle_.encoder_kind; }  // "table", which this library runs; "graph" or "none"
+  int image_size() const { return info_.image_size; }            // of a side, in pixels
+  int full_image_size() const { return info_.full_image_size; }  // of the generator's whole output
+  int image_offset() const { return bundle_.image_offset; }      // of an image in the whole output: its row and column
+  // How a photograph becomes an image: resized by a rule ("warp", "shorter"), then cut to its central square.
+  std::string resize() const { return bundle_.resize; }
+  int resized() const { return bundle_.resized; }
+  std::string interpolation() const { return bundle_.interpolation; }
   std::vector<int> feature_shape() const {                       // {C, H, W} or {C}
     return {info_.feature_shape, info_.feature_shape + info_.feature_rank};
   }
@@ -151,6 +161,7 @@ class Inverter {
   };
   std::unique_ptr<deepsim_inverter, Close> inverter_;
   deepsim_info info_{};
+  deepsim_bundle_info bundle_{};
 };
 
 }  // namespace runtime

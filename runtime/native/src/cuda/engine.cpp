@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "../../../../kernels/cuda/tile.h"
 #include "../error.h"
@@ -23,7 +24,8 @@ namespace {
 constexpr std::size_t kKeptResults = 16;  // whose memory stays at hand once free, of max_batch images each
 // What one graph of re-encoding holds, at most: larger ones take long to prepare, and memory of the GPU.
 constexpr int kIterations = 16, kKernels = 8192;
-constexpr std::size_t kImageBytes = static_cast<std::size_t>(kCropSide) * kCropSide * 3;
+
+std::size_t bytes_of_image(int side) { return static_cast<std::size_t>(side) * static_cast<std::size_t>(side) * 3; }
 
 class CudaEngine final : public Engine {
  public:
@@ -74,8 +76,8 @@ class CudaEngine final : public Engine {
   StreamOwner stream_;
   Turns turns_;
   std::map<int, int> iterations_;  // of re-encoding that a graph for so many images holds
-  Plan encoder_, generator_;
-  std::size_t feature_bytes_, whole_bytes_;
+  Plan encoder_, generator_;  // the encoder without steps where the bundle has none for it
+  std::size_t feature_bytes_, image_bytes_, whole_bytes_;
   DeviceMemory features_;  // between encoding and decoding
   std::optional<Slots> slots_;
   std::optional<ResultMemory> results_;
@@ -99,21 +101,24 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   const std::lock_guard<std::mutex> lock(calls());
   WeightLimit limit;
   limit.spare_bytes = options.spare_bytes;
-  const Network &encoder = bundle.manifest().encoder, &generator = bundle.manifest().generator;
-  encoder_ = Plan::encoder(gpu_, stream_.get(), encoder, tensors, &limit, pool.get());
-  generator_ = Plan::generator(gpu_, stream_.get(), generator, tensors, &limit, pool.get());
-  const auto side = static_cast<std::size_t>(generator.shapes().back().height), images = static_cast<std::size_t>(chunk_);
-  feature_bytes_ = static_cast<std::size_t>(generator.input.elements()) * sizeof(float);
-  whole_bytes_ = side * side * 3;
-  const SlotSizes sizes{images * std::max(whole_bytes_, kImageBytes), images * feature_bytes_, images * kImageBytes};
+  const Manifest& manifest = bundle.manifest();
+  if (manifest.can_encode()) encoder_ = Plan::encoder(gpu_, stream_.get(), manifest.encoder, tensors, &limit, pool.get());
+  generator_ = Plan::generator(gpu_, stream_.get(), manifest, tensors, &limit, pool.get());
+  const auto images = static_cast<std::size_t>(chunk_);
+  feature_bytes_ = static_cast<std::size_t>(manifest.generator.input.elements()) * sizeof(float);
+  image_bytes_ = bytes_of_image(manifest.side());
+  whole_bytes_ = bytes_of_image(manifest.full_side());
+  const SlotSizes sizes{images * whole_bytes_, images * feature_bytes_, images * image_bytes_};
   std::size_t need = kSlots * sizes.device() + images * feature_bytes_;
   const Plan::Settings settings{chunk_, options.stable, kernels_of(options.kernels, gpu_->facts(), gpu_->precision())};
-  for (Plan* plan : {&encoder_, &generator_}) need += plan->configure(settings);
+  std::vector<Plan*> plans{&generator_};
+  if (manifest.can_encode()) plans.push_back(&encoder_);
+  for (Plan* plan : plans) need += plan->configure(settings);
   require_memory(need, "max_batch " + std::to_string(chunk_) + " needs", "Use a smaller max_batch, or free memory.");
-  for (Plan* plan : {&encoder_, &generator_}) plan->prepare(stream_.get());
+  for (Plan* plan : plans) plan->prepare(stream_.get());
   features_ = DeviceMemory(gpu_, images * feature_bytes_, stream_.get());
   slots_.emplace(gpu_, sizes, stream_.get());
-  results_.emplace(gpu_, kKeptResults * images * kImageBytes);
+  results_.emplace(gpu_, kKeptResults * images * image_bytes_);
   stream_.wait();
 }
 
@@ -176,7 +181,7 @@ void CudaEngine::reencode(Stream stream, const Ends& ends, int images, int itera
 }
 
 void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
-  HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(features), kImageBytes, feature_bytes_};
+  HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(features), image_bytes_, feature_bytes_};
   call.source = &Slot::images;
   call.result = &Slot::features;
   call.compute = [&](Slot& slot, int images, std::size_t) {
@@ -187,7 +192,7 @@ void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features
 
 void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
   HostCall call{reinterpret_cast<const char*>(features), reinterpret_cast<char*>(rgb), feature_bytes_,
-                full ? whole_bytes_ : kImageBytes};
+                full ? whole_bytes_ : image_bytes_};
   call.source = &Slot::features;
   call.result = &Slot::images;
   call.compute = [&](Slot& slot, int images, std::size_t) {
@@ -199,7 +204,7 @@ void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::u
 void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const int* keep, int keep_count,
                           std::uint8_t* rgb_out) {
   if (keep_count == 0) return;
-  HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(rgb_out), kImageBytes, kImageBytes,
+  HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(rgb_out), image_bytes_, image_bytes_,
                 static_cast<std::size_t>(keep_count)};
   call.source = &Slot::images;
   call.result = &Slot::kept;
@@ -207,7 +212,7 @@ void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const in
     const Address current = slot.images.address();
     reencode(stream_.get(), {current, current}, images, keep[number] - (number > 0 ? keep[number - 1] : 0));
     if (number > 0) slot.downloaded.hold(stream_.get());
-    const std::size_t bytes = static_cast<std::size_t>(images) * kImageBytes;
+    const std::size_t bytes = static_cast<std::size_t>(images) * image_bytes_;
     check(Driver::get().copy_on_device(slot.kept.address(), current, bytes, stream_.get()), "copy on the GPU");
   };
   over_chunks(n, call);
@@ -275,16 +280,16 @@ void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64
   const Gpu::Current context = enter();
   check_place(rgb, "images");
   check_place(features, "features", sizeof(float));
-  check_apart(rgb, static_cast<std::size_t>(n) * kImageBytes, features, static_cast<std::size_t>(n) * feature_bytes_);
+  check_apart(rgb, static_cast<std::size_t>(n) * image_bytes_, features, static_cast<std::size_t>(n) * feature_bytes_);
   in_turns(stream, n, [&](std::size_t first, int images) {
-    encode(stream, {rgb + first * kImageBytes, features + first * feature_bytes_}, images);
+    encode(stream, {rgb + first * image_bytes_, features + first * feature_bytes_}, images);
   });
 }
 
 void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
   if (n == 0) return;
   const Gpu::Current context = enter();
-  const std::size_t bytes = full ? whole_bytes_ : kImageBytes;
+  const std::size_t bytes = full ? whole_bytes_ : image_bytes_;
   check_place(features, "features", sizeof(float));
   check_place(rgb, "images");
   check_apart(features, static_cast<std::size_t>(n) * feature_bytes_, rgb, static_cast<std::size_t>(n) * bytes);
@@ -297,25 +302,25 @@ void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, cons
                                     std::uint64_t rgb_out, void* stream) {
   if (n == 0 || keep_count == 0) return;
   const Gpu::Current context = enter();
-  const std::size_t strip = static_cast<std::size_t>(keep_count) * kImageBytes;
+  const std::size_t strip = static_cast<std::size_t>(keep_count) * image_bytes_;
   check_place(rgb, "images");
   check_place(rgb_out, "result");
   const bool in_place = keep_count == 1 && rgb == rgb_out;  // an image is read before any kernel writes where it lies
-  if (!in_place) check_apart(rgb, static_cast<std::size_t>(n) * kImageBytes, rgb_out, static_cast<std::size_t>(n) * strip);
+  if (!in_place) check_apart(rgb, static_cast<std::size_t>(n) * image_bytes_, rgb_out, static_cast<std::size_t>(n) * strip);
   if (keep_count == 1) {
     in_turns(stream, n, [&](std::size_t first, int images) {
-      reencode(stream, {rgb + first * kImageBytes, rgb_out + first * kImageBytes}, images, keep[0]);
+      reencode(stream, {rgb + first * image_bytes_, rgb_out + first * image_bytes_}, images, keep[0]);
     });
     return;
   }
   in_slots(stream, n, [&](const Slot& slot, std::size_t first, int images) {
-    Ends ends{rgb + first * kImageBytes, slot.images.address()};
+    Ends ends{rgb + first * image_bytes_, slot.images.address()};
     for (int kept = 0; kept < keep_count; ++kept, ends.source = ends.result) {
       reencode(stream, ends, images, keep[kept] - (kept > 0 ? keep[kept - 1] : 0));
       RowCopy copy;
       copy.from.device = ends.result;
-      copy.from.pitch = copy.width = kImageBytes;
-      copy.to.device = rgb_out + first * strip + static_cast<std::size_t>(kept) * kImageBytes;
+      copy.from.pitch = copy.width = image_bytes_;
+      copy.to.device = rgb_out + first * strip + static_cast<std::size_t>(kept) * image_bytes_;
       copy.to.pitch = strip;
       copy.height = static_cast<std::size_t>(images);
       check(Driver::get().copy_rows(&copy, stream), "copy on the GPU");
@@ -328,7 +333,7 @@ void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, i
   check_place(start, "start", sizeof(float));
   check_place(end, "end", sizeof(float));
   check_place(rgb, "images");
-  for (const Address each : {start, end}) check_apart(each, feature_bytes_, rgb, static_cast<std::size_t>(steps) * kImageBytes);
+  for (const Address each : {start, end}) check_apart(each, feature_bytes_, rgb, static_cast<std::size_t>(steps) * image_bytes_);
   in_turns(stream, steps, [&](std::size_t first, int images) {
     deepsim::cuda::Line line;
     line.start = reinterpret_cast<const float*>(start);
@@ -340,7 +345,7 @@ void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, i
     line.steps = steps;
     const int threads = deepsim::cuda::kPassThreads;
     gpu_->launch("lay_line", {(line.size + threads - 1) / threads}, threads, 0, stream, line);
-    decode(stream, {features_.address(), rgb + first * kImageBytes}, images, false);
+    decode(stream, {features_.address(), rgb + first * image_bytes_}, images, false);
   });
 }
 

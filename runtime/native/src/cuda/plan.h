@@ -33,16 +33,15 @@ struct Layout {
   kernel::Place place(Address memory, int images) const;
 };
 
-// Which of a generator's pixels are written: all, or the central 227 x 227.
+// Which of a generator's pixels are written: all, or those that its bundle's geometry keeps.
 enum class Area { whole, crop };
-constexpr int kCropSide = 227;
 
 // What a kernel of the plan is told; the fields that depend on the call are filled in when it is started.
 struct Step {
   enum class Kind { pixels_in, space_to_depth, features_in, features_out, pool, connected, convolution };
   Kind kind = Kind::convolution;
   Layout in, out;             // one of them is unused at the ends of a network
-  kernels::Convolution layer, cropped;  // convolution: for whole images, and for the central crop of images
+  kernels::Convolution layer, cropped;  // convolution: for whole images, and for the part of them that is kept
   int depth = 0;              // channels of a chunk: convolution, connected
   int columns = 0;            // connected
   float slope = 1;            // connected
@@ -63,7 +62,7 @@ class Plan {
   // Raises as plan_encoder; NumericError for weights that the precision cannot hold; OutOfMemory.
   static Plan encoder(std::shared_ptr<const Gpu> gpu, Stream stream, const Network& network, const Tensors& tensors,
                       WeightLimit* limit, ThreadPool* pool);
-  static Plan generator(std::shared_ptr<const Gpu> gpu, Stream stream, const Network& network, const Tensors& tensors,
+  static Plan generator(std::shared_ptr<const Gpu> gpu, Stream stream, const Manifest& manifest, const Tensors& tensors,
                         WeightLimit* limit, ThreadPool* pool);
 
   struct Settings {

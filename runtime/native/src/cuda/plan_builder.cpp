@@ -29,12 +29,12 @@ class PlanBuilder final : public Builder {
     return plan;
   }
 
-  // Describe the last layers for the crop of images too.
-  void crop() {
+  // Describe the last layers for a part of images too.
+  void crop(int side, int offset) {
     std::vector<kernels::Convolution*> layers;
     for (auto step = steps_.rbegin(); step != steps_.rend() && step->kind == Step::Kind::convolution; ++step)
       layers.push_back(&step->cropped);
-    detail::crop(kCropSide, layers);
+    detail::crop(side, offset, layers);
   }
 
   std::string name() const override { return "the cuda backend"; }
@@ -120,11 +120,11 @@ Plan Plan::encoder(std::shared_ptr<const Gpu> gpu, Stream stream, const Network&
   return builder.take();
 }
 
-Plan Plan::generator(std::shared_ptr<const Gpu> gpu, Stream stream, const Network& network, const Tensors& tensors,
+Plan Plan::generator(std::shared_ptr<const Gpu> gpu, Stream stream, const Manifest& manifest, const Tensors& tensors,
                      WeightLimit* limit, ThreadPool* pool) {
   PlanBuilder builder(std::move(gpu), stream, pool);
-  plan_generator(network, tensors, limit, &builder);
-  builder.crop();
+  plan_generator(manifest.generator, tensors, limit, &builder);
+  builder.crop(manifest.side(), manifest.geometry.offset);
   return builder.take();
 }
 

@@ -1,0 +1,67 @@
+// Squares of any side, anywhere in the generator's output, and bundles without an encoder, on the emulated GPU.
+#include <doctest/doctest.h>
+
+#include "../deviation.h"
+#include "stand_in.h"
+
+using deepsim::Error;
+using deepsim::runtime::Inverter;
+using deepsim::runtime::detail::Activation;
+using deepsim::runtime::detail::EncoderKind;
+using deepsim::runtime::detail::Kind;
+using namespace deepsim::tests;
+
+namespace {
+
+// An encoder whose first layer has stride 1, as VGG's has.
+std::vector<Layer> encoder() {
+  return {layer("conv1_1", Kind::conv, 3, 20, 3, 1, 1, Activation::relu), layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
+          layer("conv2_1", Kind::conv, 20, 6, 3, 1, 1, Activation::relu)};
+}
+
+std::vector<Layer> generator(bool convolves) {
+  std::vector<Layer> layers = {layer("conv2", Kind::conv, 6, 16, 3, 1, 2, Activation::lrelu)};
+  layers.push_back(layer("deconv0", Kind::deconv, 16, convolves ? 5 : 3, 4, 2, 1, convolves ? Activation::lrelu : Activation::none));
+  if (convolves) layers.push_back(layer("conv0", Kind::conv, 5, 3, 3, 1, 1, Activation::tanh255));
+  return layers;
+}
+
+void check(const Recipe& recipe, const char* precision, double features, double levels) {
+  CAPTURE(recipe.side);
+  CAPTURE(recipe.offset);
+  CAPTURE(precision);
+  const Deviation found = deviation_of(RandomBundle(recipe), on_gpu(2, true, precision));
+  CHECK(found.features < features);
+  CHECK(found.levels < levels);
+  CHECK(found.part);
+  CHECK(found.iterates);
+}
+
+}  // namespace
+
+TEST_CASE("squares of any side at any offset agree with float64 on the emulated GPU, re-encoded ones too") {
+  for (const auto& [side, offset] : {std::pair{12, 0}, std::pair{14, 1}, std::pair{16, 4}, std::pair{21, 3}})
+    for (const bool convolves : {false, true}) {
+      check({encoder(), generator(convolves), side, offset, convolves}, "fp32", 2e-6, 5e-4);
+      check({encoder(), generator(convolves), side, offset, convolves}, "fp16", 2 * 0x1p-11, 240 * 0x1p-11);
+    }
+}
+
+TEST_CASE("a bundle without an encoder decodes on the emulated GPU, and says why it does not encode") {
+  for (const EncoderKind kind : {EncoderKind::none, EncoderKind::graph}) {
+    const Recipe recipe{{}, generator(false), 10, 3, false, 1, kind, {6, 5, 5, false}};
+    check(recipe, "fp32", 1e-9, 5e-4);
+    const RandomBundle bundle(recipe);
+    Inverter inverter(bundle.path(), on_gpu());
+    CHECK_FALSE(inverter.can_encode());
+    std::vector<float> features(6 * 5 * 5, 0.5f);
+    std::vector<std::uint8_t> image(10 * 10 * 3), again(10 * 10 * 3);
+    inverter.decode(features.data(), 1, image.data());
+    CHECK_THROWS_AS(inverter.encode(image.data(), 1, features.data()), Error);
+    CHECK_THROWS_AS(inverter.reconstruct(image.data(), 1, again.data()), Error);
+    CHECK_THROWS_AS(inverter.encode(deepsim::runtime::DeviceMemory(std::uint64_t{8}), 1,
+                                    deepsim::runtime::DeviceMemory(std::uint64_t{8}), nullptr), Error);
+    inverter.decode(features.data(), 1, again.data());
+    CHECK(again == image);
+  }
+}

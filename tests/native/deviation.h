@@ -1,0 +1,21 @@
+// How far what a bundle computes is from its float64 twin.
+#pragma once
+
+#include "deepsim/inverter.h"
+#include "random_bundle.h"
+
+namespace deepsim::tests {
+
+struct Deviation {
+  double features = 0;     // relative, of an image's features; 0 where the bundle does not encode
+  double levels = 0;       // mean, of the whole image of features, in grey levels
+  bool part = false;       // whether the decoded image is the part of the whole one that the geometry says, bit for bit
+  bool iterates = true;    // whether two iterations of re-encoding are two reconstructions, bit for bit
+};
+
+Deviation deviation_of(const RandomBundle& bundle, const runtime::Options& options);
+
+// The instruction sets of this machine, as Options::isa has them.
+std::vector<std::string> instruction_sets();
+
+}  // namespace deepsim::tests

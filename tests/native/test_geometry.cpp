@@ -1,0 +1,119 @@
+// Bundles of any square side and any place in the generator's output, and bundles without an encoder that the library runs.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "deviation.h"
+
+using deepsim::Error;
+using deepsim::runtime::Inverter;
+using deepsim::runtime::Options;
+using deepsim::runtime::detail::Activation;
+using deepsim::runtime::detail::EncoderKind;
+using deepsim::runtime::detail::Kind;
+using namespace deepsim::tests;
+
+namespace {
+
+// An encoder whose first layer has stride 1, as VGG's has, to 6 maps of a quarter of the side.
+std::vector<Layer> small_encoder() {
+  return {layer("conv1_1", Kind::conv, 3, 20, 3, 1, 1, Activation::relu), layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
+          layer("conv2_1", Kind::conv, 20, 6, 3, 1, 1, Activation::relu), layer("pool2", Kind::pool, 0, 0, 2, 2, 0, Activation::none)};
+}
+
+// The ends that a generator may have, each from 6 maps to an image of four times the side: an up-convolution, a convolution.
+std::vector<Layer> small_generator(bool convolves) {
+  std::vector<Layer> layers = {layer("conv2", Kind::conv, 6, 32, 3, 1, 1, Activation::lrelu),
+                               layer("deconv1", Kind::deconv, 32, 16, 4, 2, 1, Activation::lrelu)};
+  if (!convolves) {
+    layers.push_back(layer("deconv0", Kind::deconv, 16, 3, 4, 2, 1, Activation::none));
+    return layers;
+  }
+  layers.push_back(layer("deconv0", Kind::deconv, 16, 5, 4, 2, 1, Activation::lrelu));
+  layers.push_back(layer("conv0", Kind::conv, 5, 3, 3, 1, 1, Activation::tanh255));
+  return layers;
+}
+
+void check(const Recipe& recipe) {
+  const RandomBundle bundle(recipe);
+  for (const std::string& isa : instruction_sets()) {
+    CAPTURE(recipe.side);
+    CAPTURE(recipe.offset);
+    CAPTURE(isa);
+    Options options;
+    options.isa = isa;
+    options.threads = 2;
+    const Deviation found = deviation_of(bundle, options);
+    CHECK(found.features < 2e-6);
+    CHECK(found.levels < 2e-3);
+    CHECK(found.part);
+    CHECK(found.iterates);
+  }
+}
+
+std::string message_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    CHECK(error.kind() == "UsageError");
+    CHECK(error.exit_code() == 2);
+    return error.what();
+  }
+  return "done";
+}
+
+}  // namespace
+
+TEST_CASE("an encoder takes squares of any side, also where rows and columns are left over") {
+  for (const int side : {8, 33, 50, 64}) {
+    const int full = side / 2 / 2 * 4;
+    for (const bool convolves : {false, true})
+      if (full == side) check({small_encoder(), small_generator(convolves), side, 0, convolves});
+    std::vector<Layer> wider = small_generator(false);  // two rows and columns more on every side
+    wider.front().padding = 2;
+    if (full + 8 >= side) check({small_encoder(), wider, side, (full + 8 - side) / 2});
+  }
+}
+
+TEST_CASE("an image lies where the geometry says, from one edge of the whole one to the other") {
+  for (const int offset : {0, 1, 4, 7, 8}) {
+    std::vector<Layer> wider = small_generator(false), convolving = small_generator(true);
+    wider.front().padding = convolving.front().padding = 2;
+    check({small_encoder(), wider, 24, offset});
+    check({small_encoder(), convolving, 24, offset, true});
+  }
+  const Recipe pixel{{}, small_generator(false), 1, 13, false, 1, EncoderKind::none, {6, 4, 4, false}};
+  check(pixel);
+}
+
+TEST_CASE("a bundle without an encoder decodes and interpolates, and says why it does not encode") {
+  const RandomBundle none({{}, small_generator(false), 20, 5, false, 1, EncoderKind::none, {6, 7, 7, false}});
+  const RandomBundle graph({{}, small_generator(false), 20, 5, false, 1, EncoderKind::graph, {6, 7, 7, false}});
+  CHECK(none.weights.count("encoder.conv1_1.weight") == 0);
+  for (const RandomBundle* bundle : {&none, &graph}) {
+    check({{}, small_generator(false), 20, 5, false, 1, bundle->manifest.encoder_kind, {6, 7, 7, false}});
+    Inverter inverter(bundle->path());
+    CHECK_FALSE(inverter.can_encode());
+    CHECK(inverter.image_size() == 20);
+    CHECK(inverter.full_image_size() == 28);
+    CHECK(inverter.image_offset() == 5);
+    CHECK(inverter.encoder() == (bundle == &none ? "" : "random"));
+    CHECK(inverter.encoder_kind() == (bundle == &none ? "none" : "graph"));
+    std::vector<float> features(2 * 6 * 7 * 7, 0.5f);
+    std::vector<std::uint8_t> image(20 * 20 * 3), line(3 * 20 * 20 * 3);
+    inverter.decode(features.data(), 1, image.data());
+    inverter.interpolate(features.data(), features.data() + 6 * 7 * 7, 3, line.data());
+    CHECK(std::equal(image.begin(), image.end(), line.begin()));
+    const std::string expected =
+        bundle == &none ? "encoder: this bundle has none, expected a table of layers. It decodes and interpolates."
+                        : "encoder: random is a graph in encoder.onnx, expected a table of layers. Encode with ONNX Runtime, "
+                          "and decode here.";
+    CHECK(message_of([&] { inverter.encode(image.data(), 1, features.data()); }) == expected);
+    CHECK(message_of([&] { inverter.reconstruct(image.data(), 1, line.data()); }) == expected);
+    CHECK(message_of([&] { inverter.reencode(image.data(), 1, 2, {1, 2}, line.data()); }) == expected);
+    CHECK(message_of([&] { inverter.encode(image.data(), 0, features.data()); }) == expected);
+    inverter.decode(features.data(), 1, image.data());
+    CHECK(std::equal(image.begin(), image.end(), line.begin()));
+  }
+}
