@@ -11,7 +11,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "emulation/numbers.h"
+#include "numbers.h"
 
 #define DEEPSIM_DEVICE inline
 #define DEEPSIM_KERNEL(threads, blocks) inline void

@@ -5,7 +5,7 @@
 #include <limits>
 #include <utility>
 
-#include "../hopper.h"
+#include "hopper.h"
 
 namespace deepsim::cuda::emulation {
 

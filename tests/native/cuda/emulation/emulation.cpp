@@ -1,7 +1,7 @@
 #include <cstring>
 
 #include "device.h"
-#include "emulation/block.h"
+#include "block.h"
 
 namespace deepsim::cuda::emulation {
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../types.h"
+#include "types.h"
 #include <cstring>
 
 namespace deepsim::cuda::emulation {

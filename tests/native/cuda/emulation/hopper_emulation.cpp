@@ -1,4 +1,4 @@
-#include "emulation/block.h"
+#include "block.h"
 #include "hopper.h"
 
 namespace deepsim::cuda::emulation {
