@@ -17,9 +17,18 @@ from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.files import restore
 from deepsim.runtime.generators import GeneratorSpec, generator_spec
 from deepsim.runtime.geometry import Geometry
-from deepsim.runtime.images import read_image
 from deepsim.runtime.networks import EncoderSpec, encoder_spec
 from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.run_folder import (
+    CONFIG,
+    ENCODER,
+    GENERATOR,
+    LATEST,
+    STATE,
+    checkpoints,
+    read_photographs,
+    run_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,13 +63,13 @@ class Source:
 
 def newest_run(folder: Path = Path("runs")) -> Path:
     """Return the run under ``folder`` with the newest checkpoint. Raises UsageError when there is none."""
-    found = list(folder.glob("*/checkpoints/latest"))
-    if not found:
+    runs = [run for run in folder.glob("*") if (checkpoints(run) / LATEST).is_file()]
+    if not runs:
         raise UsageError(
             f"{folder}: no training run in it, expected a run or checkpoint folder as SOURCE. "
             "Train one (deepsim train --preset demo), or pass --random --layer fc6."
         )
-    return max(found, key=lambda path: path.stat().st_mtime).parent.parent
+    return max(runs, key=lambda run: (checkpoints(run) / LATEST).stat().st_mtime)
 
 
 def check_output(path: Path, output: Path) -> None:
@@ -82,21 +91,21 @@ def load_run(path: Path) -> Source:
     Raises CheckpointError naming the file when something is missing, damaged, not finite or of another network.
     """
     checkpoint = _checkpoint(path)
-    run = checkpoint.parent.parent
-    config, state = _json(run / "config.json"), _json(checkpoint / "state.json")
+    run = run_of(checkpoint)
+    config, state = _json(run / CONFIG), _json(checkpoint / STATE)
     try:
         encoder = encoder_spec(config["encoder"])
         generator = generator_spec(config["layer"], encoder, config.get("width", 1.0))
     except (KeyError, UsageError) as error:
         reason = f"no setting {error}." if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(f"{run / 'config.json'}: {reason} Name a run of this version.") from error
+        raise CheckpointError(f"{run / CONFIG}: {reason} Name a run of this version.") from error
     encoder = replace(encoder, layers=encoder.up_to(generator.layer))
     return Source(
         encoder,
         generator,
-        _weights(run / "encoder.safetensors", encoder.layers, exact=False),
-        _weights(checkpoint / "generator.safetensors", generator.layers, exact=True),
-        _photographs(run, encoder.framing.side),
+        _weights(run / ENCODER, encoder.layers, exact=False),
+        _weights(checkpoint / GENERATOR, generator.layers, exact=True),
+        read_photographs(run, encoder.framing.side),
         {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},
     )
 
@@ -164,9 +173,9 @@ def _expected(layers: Iterable[Layer]) -> dict[str, Shape]:
 
 def _checkpoint(path: Path) -> Path:
     """Resolve a run or checkpoint folder to a checkpoint folder."""
-    if (path / "state.json").is_file():
+    if (path / STATE).is_file():
         return path
-    latest = path / "checkpoints" / "latest"
+    latest = checkpoints(path) / LATEST
     if not latest.is_file():
         raise CheckpointError(
             f"{path}: no run or checkpoint, expected checkpoints/latest or state.json. Check the path."
@@ -195,17 +204,6 @@ def _weights(path: Path, layers: tuple[Layer, ...], exact: bool) -> Weights:
     from deepsim.train.weights import read_weights
 
     return check_weights(read_weights(path), layers, str(path), exact)
-
-
-def _photographs(run: Path, side: int) -> Pixels:
-    """Cut the photographs out of the run's newest picture grid: its upper row."""
-    grids = sorted((run / "images").glob("step-*.png"))
-    if not grids:
-        return np.zeros((0, side, side, 3), np.uint8)
-    row = read_image(grids[-1])[:side]
-    if min(row.shape[:2]) < side:
-        raise CheckpointError(f"{grids[-1]}: {row.shape[1]}x{row.shape[0]}, expected tiles of {side}. Remove the file.")
-    return np.stack(np.split(row[:, : row.shape[1] // side * side], max(1, row.shape[1] // side), axis=1))
 
 
 def _training(config: dict[str, Any], state: dict[str, Any], checkpoint: str) -> dict[str, Any]:

@@ -18,18 +18,13 @@ from torch import Tensor
 
 from deepsim.runtime.errors import CheckpointError, NumericError
 from deepsim.runtime.files import ASIDE, publish_folder, remove_folder, restore, write_atomic
+from deepsim.runtime.run_folder import BEST, LATEST, OPTIMIZER, STATE, checkpoints
 from deepsim.train.models import Models, Player
 from deepsim.train.pausing import Pausing
 from deepsim.train.weights import read_weights, write_weights
 
-LATEST, BEST, STATE = "latest", "best", "state.json"
 KEPT = 3
 _log = logging.getLogger("deepsim")
-
-
-def checkpoint_folder(run: Path, step: int) -> Path:
-    """Return where a run keeps the checkpoint of a step."""
-    return run / "checkpoints" / f"step-{step:08d}"
 
 
 def save_checkpoint(target: Path, models: Models, step: int, best_error: float | None) -> None:
@@ -44,7 +39,7 @@ def save_checkpoint(target: Path, models: Models, step: int, best_error: float |
             _require_finite(player, name, step)
             write_weights(staging / f"{name}.safetensors", player.module.state_dict())
             optimizers.update(_optimizer_tensors(name, player))
-        write_weights(staging / "optimizer.safetensors", optimizers)
+        write_weights(staging / OPTIMIZER, optimizers)
         (staging / STATE).write_text(json.dumps(_state(models, step, best_error), indent=2) + "\n")
     write_atomic(target.parent / LATEST, target.name + "\n")
     _remove_old(target)
@@ -57,7 +52,7 @@ def mark_best(checkpoint: Path) -> None:
 
 def newest_checkpoints(run: Path) -> list[Path]:
     """List the complete checkpoints of a run, newest first."""
-    folder = run / "checkpoints"
+    folder = checkpoints(run)
     for aside in list(folder.glob(f".step-*.{ASIDE}-*")):
         restore(folder / aside.name[1:].partition(f".{ASIDE}-")[0])
     return sorted((path.parent for path in folder.glob(f"step-*/{STATE}")), reverse=True)
@@ -69,7 +64,7 @@ def load_checkpoint(checkpoint: Path, models: Models) -> dict[str, Any]:
     Raises CheckpointError when a file is missing, damaged or of other networks.
     """
     state = read_state(checkpoint)
-    optimizers = read_weights(checkpoint / "optimizer.safetensors")
+    optimizers = read_weights(checkpoint / OPTIMIZER)
     for name, player in _players(models).items():
         _load_weights(player, read_weights(checkpoint / f"{name}.safetensors"), checkpoint)
         _load_optimizer(name, player, optimizers, checkpoint)

@@ -14,6 +14,7 @@ import click
 
 from deepsim.runtime.backends.devices import library_threads
 from deepsim.runtime.errors import DeviceError, UsageError, missing_extra
+from deepsim.runtime.run_folder import CONFIG
 from deepsim.train.config import PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
 from deepsim.train.output import refuse_output_among, refuse_output_over
 
@@ -127,7 +128,7 @@ def _configuration(
         values["steps"] = 0  # those of the preset would end the run before its time
     config = PRESETS[preset].updated(values)
     folder = run_folder or Path("runs") / f"{preset}-{config.layer}"
-    saved = begun_run(resume, folder) / "config.json" if resume else None
+    saved = begun_run(resume, folder) / CONFIG if resume else None
     if saved is not None and saved.exists():
         begun = TrainConfig().updated(read_config(saved))
         config = begun.updated(values)

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from deepsim.runtime.errors import CheckpointError
 from deepsim.runtime.files import write_atomic
+from deepsim.runtime.run_folder import CLOCK, checkpoints
 
-CLOCK = "clock.json"
 _RECENT = 10  # steps, of which the slowest is what the next one may take
 _SLOW_DISK = 50e6  # bytes per second, until a checkpoint has been timed
 
@@ -108,7 +108,7 @@ def _expected(found: float, before: float) -> float:
 def write_clock(run: Path, checkpoint: str, elapsed: Elapsed) -> None:
     """Record the time up to a checkpoint that is about to be saved; drop those of checkpoints that are gone."""
     path = run / CLOCK
-    known = {name: value for name, value in _read(path).items() if (run / "checkpoints" / name).exists()}
+    known = {name: value for name, value in _read(path).items() if (checkpoints(run) / name).exists()}
     records = {name: value._asdict() for name, value in {**known, checkpoint: elapsed}.items()}
     write_atomic(path, json.dumps(records, indent=2) + "\n")
 

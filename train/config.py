@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.networks import encoder_spec
+from deepsim.runtime.run_folder import run_of
 
 Normalisation = Literal["paper", "release"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -234,7 +235,7 @@ FIXED = (
 
 def begun_run(resume: str, folder: Path) -> Path:
     """Return the folder of the run that is resumed: ``folder`` for "auto", else the one that holds the checkpoint."""
-    return folder if resume == "auto" else Path(resume).resolve().parent.parent
+    return folder if resume == "auto" else run_of(Path(resume).resolve())
 
 
 def check_resumable(begun: TrainConfig, config: TrainConfig) -> None:

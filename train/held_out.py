@@ -18,9 +18,9 @@ import numpy as np
 
 from deepsim.runtime.errors import CheckpointError, DataError
 from deepsim.runtime.files import sha256
+from deepsim.runtime.run_folder import CONFIG, DATA
 from deepsim.train.datasets import SCAN_LIMIT, Dataset, DeadLeavesDataset, FolderDataset, MixedDataset
 
-DATA = "data.json"
 PREVIEW = 8  # images in a grid and in the validation error, so that more need not be held out
 SHARE = 5  # one photograph of so many is held out
 FEWEST = 10  # photographs; of fewer none is held out, since the error compares at least two
@@ -130,7 +130,7 @@ def read_record(run: Path) -> dict[str, Any] | None:
     """Read a run's data.json; None where no run was begun. Raises CheckpointError when it is damaged."""
     path = run / DATA
     if not path.exists():
-        return {} if (run / "config.json").exists() else None
+        return {} if (run / CONFIG).exists() else None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         held = record.get("held_out", [])

@@ -21,28 +21,37 @@ from deepsim.runtime.files import real_target, sha256, write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.locks import locked
 from deepsim.runtime.metrics import normalized_error
-from deepsim.train.checkpoints import (
+from deepsim.runtime.run_folder import (
+    CLOCK,
+    COMPARATOR,
+    CONFIG,
+    DATA,
+    ENCODER,
+    LOCK,
+    MEAN_IMAGE,
     STATE,
     checkpoint_folder,
+    write_photographs,
+)
+from deepsim.train.checkpoints import (
     load_checkpoint,
     load_newest,
     mark_best,
     newest_checkpoints,
     save_checkpoint,
 )
-from deepsim.train.clock import CLOCK, Clock, Elapsed, read_clock, write_clock
+from deepsim.train.clock import Clock, Elapsed, read_clock, write_clock
 from deepsim.train.config import TrainConfig, begun_run
 from deepsim.train.data import Dataset, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World, lost_peers
-from deepsim.train.held_out import DATA, PREVIEW, read_record
-from deepsim.train.models import COMPARATOR, ENCODER, Models, build_models
+from deepsim.train.held_out import PREVIEW, read_record
+from deepsim.train.models import Models, build_models
 from deepsim.train.networks import scored, to_image_space, to_pixels
 from deepsim.train.signals import Signals
 from deepsim.train.step import train_step
 from deepsim.train.telemetry import Telemetry
 from deepsim.train.weights import write_weights
 
-LOCK = ".lock"  # in the run's folder while it is trained
 _log = logging.getLogger("deepsim")
 
 
@@ -345,15 +354,16 @@ def _require_newest(run: Run, start: int) -> None:
 
 
 def _write_static_files(config: TrainConfig, run: Run, models: Models, photos: NDArray[np.uint8]) -> None:
-    """Write what does not change while a run trains: settings, encoder weights, the mean training image."""
+    """Write what does not change while a run trains: settings, previews, encoder weights, mean image."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(run.folder / "config.json", config.to_json())
+    write_atomic(run.folder / CONFIG, config.to_json())
     described = {"training": run.dataset.description, "validation": run.validation.description}
     record = {**described, **run.record, "validation_sha256": sha256(photos.tobytes())}
     write_atomic(run.folder / DATA, json.dumps(record, indent=2) + "\n")
+    write_photographs(run.folder, photos)
     write_weights(run.folder / ENCODER, models.encoder.state_dict())
     if models.comparator is not None and models.comparator is not models.encoder:
         write_weights(run.folder / COMPARATOR, models.comparator.state_dict())
-    if not (run.folder / "mean_image.png").exists():
+    if not (run.folder / MEAN_IMAGE).exists():
         mean = mean_image(run.dataset, models.geometry.framing, limit=300)
-        save_png(np.rint(mean).astype(np.uint8), run.folder / "mean_image.png")
+        save_png(np.rint(mean).astype(np.uint8), run.folder / MEAN_IMAGE)

@@ -15,6 +15,7 @@ from torch.optim import Adam
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.networks import encoder_spec
+from deepsim.runtime.run_folder import COMPARATOR, ENCODER
 from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator, check_side, initialise_discriminator
 from deepsim.train.distributed import World
@@ -24,7 +25,6 @@ from deepsim.train.optimizers import discriminator_optimizer, generator_optimize
 from deepsim.train.pausing import Pausing
 
 _Module = TypeVar("_Module", bound=nn.Module)
-ENCODER, COMPARATOR = "encoder.safetensors", "comparator.safetensors"
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.files import identity_of
+from deepsim.runtime.run_folder import CLOCK, COMPARATOR, CONFIG, DATA, ENCODER, LOG
 
-WRITTEN = ("config.json", "data.json", "clock.json", "log.jsonl", "encoder.safetensors", "comparator.safetensors")
+WRITTEN = (CONFIG, DATA, CLOCK, LOG, ENCODER, COMPARATOR)
 
 
 def refuse_output_among(folders: Iterable[str], files: Iterable[str], output: Path) -> None:

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.os_errors import disk_errors
+from deepsim.runtime.run_folder import EVENTS, LOG, grid
 from deepsim.train.event_file import EventFile
 
-LOG = "log.jsonl"
 _SHOWN = {
     "generator_loss": "loss",
     "image_loss": "image",
@@ -45,7 +45,7 @@ class Telemetry:
             self._began = time.monotonic() - self._truncate(start_step)
             self._file = (run / LOG).open("ab", buffering=0)
         self._bar = tqdm(total=steps, initial=start_step, unit="step", disable=True if quiet else None, smoothing=0.05)
-        self._events = EventFile(run / "tensorboard", start_step)
+        self._events = EventFile(run / EVENTS, start_step)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line; ``record`` has a step, floats and None for what was not computed."""
@@ -69,7 +69,7 @@ class Telemetry:
         """Save photographs (N, side, side, 3) above their reconstructions as ``images/step-<step>.png``."""
         rows = [np.concatenate(list(batch), axis=1) for batch in (photos, images)]
         picture = np.concatenate(rows, axis=0)
-        save_png(picture, self.run / "images" / f"step-{step:08d}.png")
+        save_png(picture, grid(self.run, step))
         self._events.picture("reconstructions", picture, step)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from deepsim.benchmarks.throughput import Throughput
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.figures import choose, collect, read_photos
 from deepsim.evaluate.report.page import render
-from deepsim.evaluate.report.run_folder import TrainingRun
+from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.cli.bulk import check_inputs_stay
 from deepsim.runtime.cli.options import (
     backend_options,

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepsim.benchmarks.throughput import Throughput
 from deepsim.evaluate.report.figures import Figures, Pictures
-from deepsim.evaluate.report.run_folder import TrainingRun
+from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.manifest import Manifest
 
 

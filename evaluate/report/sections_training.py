@@ -8,7 +8,7 @@ from deepsim.benchmarks.charts.wording import count, duration, percent, short, s
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import facts, figure, note, paragraph, section
 from deepsim.evaluate.report.pictures import picture, thumbnail
-from deepsim.evaluate.report.run_folder import TrainingRun
+from deepsim.evaluate.report.training_run import TrainingRun
 
 GRID_WIDTH = 1040  # pixels of the sample grid on the page
 

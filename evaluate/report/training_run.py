@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.images import read_image
+from deepsim.runtime.run_folder import CONFIG, DATA, LOG, MEAN_IMAGE, newest_grid
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TrainingRun:
         """
         if not path.is_dir():
             raise DataError(f"{path}: no such folder, expected a training run. Check --run.")
-        return cls(path, _read_json(path / "config.json"), tuple(_read_log(path / "log.jsonl")))
+        return cls(path, _read_json(path / CONFIG), tuple(_read_log(path / LOG)))
 
     @cached_property
     def data(self) -> str | None:
@@ -52,7 +53,7 @@ class TrainingRun:
 
     @cached_property
     def _images(self) -> dict[str, Any]:
-        path = self.path / "data.json"
+        path = self.path / DATA
         return _read_json(path) if path.exists() else {}
 
     @property
@@ -74,17 +75,17 @@ class TrainingRun:
     @cached_property
     def mean_image(self) -> NDArray[np.uint8] | None:
         """Return the mean of the training crops, (side, side, 3) uint8 RGB; None when the run has none."""
-        path = self.path / "mean_image.png"
+        path = self.path / MEAN_IMAGE
         return read_image(path) if path.exists() else None
 
     @property
     def last_grid(self) -> tuple[int, NDArray[np.uint8]] | None:
         """Return step and pixels (H, W, 3) of the last sample grid; None when the run has none."""
-        paths = sorted((self.path / "images").glob("step-*.png"))
-        if not paths:
+        found = newest_grid(self.path)
+        if found is None:
             return None
-        digits = paths[-1].stem.removeprefix("step-")
-        return (int(digits) if digits.isdigit() else self.steps), read_image(paths[-1])
+        step, path = found
+        return self.steps if step is None else step, read_image(path)
 
     def series(self, name: str) -> list[tuple[int, float]]:
         """Return (step, value) of every logged finite number called ``name``; a lambda of 0 leaves none."""

@@ -8,7 +8,8 @@ pytest.importorskip("torch")
 
 from deepsim.runtime.files import ASIDE
 from deepsim.runtime.processes import stamp
-from deepsim.train.checkpoints import STATE, _remove_old, checkpoint_folder, mark_best, newest_checkpoints
+from deepsim.runtime.run_folder import STATE, checkpoint_folder
+from deepsim.train.checkpoints import _remove_old, mark_best, newest_checkpoints
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,10 @@ def test_a_run_leaves_what_the_documentation_names(whole):
     assert json.loads((folder / "config.json").read_text())["layer"] == "norm1"
     assert json.loads((folder / "data.json").read_text())["training"] == "5 photographs"
     assert read_image(folder / "mean_image.png").shape == (227, 227, 3)
-    assert read_image(folder / "images/step-00000006.png").shape == (2 * 227, 5 * 227, 3)
+    picture = read_image(folder / "images/step-00000006.png")
+    assert picture.shape == (2 * 227, 5 * 227, 3)
+    previews = np.load(folder / "previews/photographs.npy", allow_pickle=False)
+    np.testing.assert_array_equal(np.concatenate(list(previews), axis=1), picture[:227])
     assert "conv1.weight" in read_weights(folder / "encoder.safetensors")
 
 

@@ -12,8 +12,9 @@ pytest.importorskip("torch")
 pytest.importorskip("tensorboard")
 
 from deepsim.runtime.errors import DeviceError
+from deepsim.runtime.run_folder import LOG
 from deepsim.train.event_file import EventFile
-from deepsim.train.telemetry import LOG, Telemetry
+from deepsim.train.telemetry import Telemetry
 
 
 @pytest.fixture

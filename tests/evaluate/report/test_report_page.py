@@ -18,7 +18,7 @@ from deepsim.evaluate.report.figures import collect
 from deepsim.evaluate.report.page import SECTIONS, render
 from deepsim.evaluate.report.pictures import MAP_TOP, colours, data_uri, error_map, thumbnail
 from deepsim.evaluate.report.reencoding import Reencoding
-from deepsim.evaluate.report.run_folder import TrainingRun
+from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.manifest import Manifest
 from tests.evaluate.report.report_fakes import FakeInverter, write_photos, write_run
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from deepsim.evaluate.report.run_folder import TrainingRun
+from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.errors import DataError
 
 
