@@ -149,7 +149,7 @@ def contenders(config: TrainConfig) -> dict[str, Callable[[Tensor], float]]:
 
     ours = fresh()
     return {
-        "deepsim": lambda photos: train_step(ours, photos).generator_loss,
+        "deepsim": lambda photos: float(train_step(ours, photos)["generator_loss"] or 0),
         "plain": PlainLoop(fresh(), torch.contiguous_format).step,
         "plain channels_last": PlainLoop(fresh(), torch.channels_last).step,
     }

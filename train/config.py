@@ -14,8 +14,8 @@ from deepsim.runtime.errors import UsageError
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.networks import encoder_spec
 from deepsim.runtime.run_folder import run_of
+from deepsim.train.objective import Normalisation, used_terms, uses, weights_of
 
-Normalisation = Literal["paper", "release"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "halve", "cosine"]
 _LARGEST = 2**62  # what every reader of a seed or a count takes
@@ -40,8 +40,8 @@ class TrainConfig:
     (encoder) and ``comparator_seed``; comparator and encoder share weights unless the comparator has its own file or
     ``comparator_seed`` >= 0. ``conditional``: the discriminator sees the inverted feature too.
 
-    Objective (Eq. 1): ``lambda_feat``, ``lambda_adv``, ``lambda_img``, each may be 0; ``normalisation`` says what the
-    losses sum to (see :mod:`deepsim.train.losses`).
+    Objective (Eq. 1): a ``lambda`` for each term of :mod:`deepsim.train.objective`, each may be 0; ``normalisation``
+    says what the losses sum to.
 
     Optimisation: Adam with ``learning_rate``, ``beta1``, ``beta2``; ``schedule`` "halve" halves at each of
     ``milestones`` counted in a network's own updates, "cosine" falls to 0 at ``steps`` or at the end of ``minutes``,
@@ -122,8 +122,8 @@ class TrainConfig:
         spec = encoder_spec(self.encoder)
         generator_spec(self.layer, spec, self.width)
         spec.up_to(self.comparator)
-        if self.lambda_feat == self.lambda_adv == self.lambda_img == 0:
-            raise UsageError("lambda_feat, lambda_adv, lambda_img: all 0, expected a loss. Set one above 0.")
+        if not used_terms(self):
+            raise UsageError(f"{weights_of()}: all 0, expected a loss. Set one above 0.")
         if self.steps == 0 and self.minutes == 0:
             raise UsageError("steps, minutes: both 0, expected an end. Set one above 0.")
         if self.minutes and self.deterministic:
@@ -249,8 +249,11 @@ def check_resumable(begun: TrainConfig, config: TrainConfig) -> None:
             f"steps: {config.steps:,}, but the run was begun with {begun.minutes:g} minutes, which end it. "
             "Pass --minutes too: more of them, or 0 to go by steps alone."
         )
-    if (begun.lambda_adv > 0) != (config.lambda_adv > 0):
-        raise UsageError("lambda_adv: a discriminator cannot come or go while a run is resumed. Choose a new --output.")
+    if uses(begun, "discriminator") != uses(config, "discriminator"):
+        raise UsageError(
+            f"{weights_of('discriminator')}: a discriminator cannot come or go while a run is resumed. "
+            "Choose a new --output."
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:

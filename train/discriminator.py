@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from deepsim.runtime.errors import UsageError
 
-REAL, FAKE = 0, 1  # labels of the 2-way softmax (release)
 _CONVOLUTIONS = ((32, 7, 4), (64, 5, 1), (128, 3, 2), (256, 3, 1), (256, 3, 2))  # channels, kernel, stride; no padding
 
 

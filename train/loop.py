@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ from deepsim.train.held_out import PREVIEW, read_record
 from deepsim.train.models import Models, build_models
 from deepsim.train.networks import scored, to_image_space, to_pixels
 from deepsim.train.signals import Signals
-from deepsim.train.step import train_step
+from deepsim.train.step import Losses, train_step
 from deepsim.train.telemetry import Telemetry
 from deepsim.train.weights import write_weights
 
@@ -156,7 +156,7 @@ class _Progress:
         self.models, self.run, self.telemetry, self.photos = models, run, telemetry, photos
         self.step, self.best, self.clock = start, best, clock
         self.ended = False  # by the clock, after a step that nobody knew to be the last
-        self.losses: tuple[dict[str, float | None], float] | None = None  # of the last step, and its seconds
+        self.losses: tuple[Losses, float] | None = None  # of the last step, and its seconds
         self._saved = start if (self._checkpoint(start) / STATE).exists() else -1  # loaded from there, or not at all
         self._validated: tuple[int, float | None] = (-1, None)  # the last step that was validated, and its error
 
@@ -178,7 +178,7 @@ class _Progress:
                 raise NumericError(f"{where}: {error}") from error
             self.step += 1
             self.clock.end_step()
-            self.losses = asdict(losses), time.perf_counter() - began
+            self.losses = losses, time.perf_counter() - began
             self._log(*self.losses)
             if self._due(config.checkpoint_every) or world.any(signals.save, device):
                 signals.save = False
@@ -188,7 +188,7 @@ class _Progress:
             self._end_by_the_clock(*self.losses)
         return Outcome(self.step, self._save(), signals.stop, self.clock.seconds)
 
-    def _end_by_the_clock(self, losses: dict[str, float | None], seconds: float) -> None:
+    def _end_by_the_clock(self, losses: Losses, seconds: float) -> None:
         """Make everything due after the last step, as it is after the last of ``config.steps``."""
         validated = self._validated[0] == self.step
         if self.telemetry is None or (validated and self._due(self.models.config.image_every)):
@@ -229,7 +229,7 @@ class _Progress:
             workers=self.run.workers,
         )
 
-    def _log(self, losses: dict[str, float | None], seconds: float) -> None:
+    def _log(self, losses: Losses, seconds: float) -> None:
         """Validate and log the last step where that is due."""
         config, pausing = self.models.config, self.models.pausing
         if self.telemetry is None:

@@ -21,6 +21,7 @@ from deepsim.train.discriminator import Discriminator, check_side, initialise_di
 from deepsim.train.distributed import World
 from deepsim.train.encoders import load_encoder, random_encoder
 from deepsim.train.networks import Encoder, Generator, initialise_generator
+from deepsim.train.objective import uses
 from deepsim.train.optimizers import discriminator_optimizer, generator_optimizer
 from deepsim.train.pausing import Pausing
 
@@ -47,7 +48,7 @@ class Player:
 
 @dataclass
 class Models:
-    """All networks of a run on one device. ``discriminator`` and ``comparator`` are None when their lambda is 0.
+    """All networks of a run on one device. ``discriminator`` and ``comparator`` are None when no term needs them.
 
     ``comparator`` is ``encoder`` itself where both share their weights; it then computes both layers in one pass.
     ``time_share`` is the share 0-1 of the run's minutes that has passed, which the loop sets before each step.
@@ -88,8 +89,15 @@ class Models:
     def compare(self, fake: Tensor) -> Tensor:
         """Return the comparator's features of generated images, with a gradient to them."""
         if self.comparator is None:
-            raise ValueError("comparator: lambda_feat is 0, so there is none. Set lambda_feat above 0.")
+            raise ValueError("comparator: no term of this run needs one, so there is none.")
         return self.comparator.features(fake, {self.config.comparator})[self.config.comparator]
+
+    def judge(self, fake: Tensor, features: Tensor) -> Tensor:
+        """Return the discriminator's logits of generated images, with a gradient to them; its weights are frozen."""
+        if self.discriminator is None:
+            raise ValueError("discriminator: no term of this run needs one, so there is none.")
+        self.discriminator.module.requires_grad_(False)
+        return self.discriminator.judge(fake, features if self.config.conditional else None)
 
 
 def build_models(config: TrainConfig, device: torch.device, world: World, saved: Path | None = None) -> Models:
@@ -103,7 +111,7 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
     generator = Generator(spec)
     initialise_generator(generator, torch.Generator().manual_seed(config.seed))
     discriminator = None
-    if config.lambda_adv > 0:
+    if uses(config, "discriminator"):
         check_side(encoder.framing.side)
         module = Discriminator(math.prod(spec.input_shape) if config.conditional else None, config.width)
         initialise_discriminator(module, torch.Generator().manual_seed(config.seed + 1))
@@ -127,7 +135,7 @@ def _encoders(config: TrainConfig, saved: Path | None) -> tuple[Encoder, Encoder
     shared = not config.comparator_weights and config.comparator_seed < 0
     deepest = max(config.layer, config.comparator, key=order.index) if shared else config.layer
     encoder = _encoder(config, deepest, config.encoder_weights, config.seed, saved and saved / ENCODER)
-    if config.lambda_feat == 0:
+    if not uses(config, "comparator"):
         return encoder, None
     if shared:
         return encoder, encoder

@@ -10,29 +10,34 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deepsim.train import objective
 from deepsim.train.config import PRESETS, TrainConfig
+from deepsim.train.objective import used_terms
 
 if TYPE_CHECKING:
     from deepsim.train.cli import Request
     from deepsim.train.held_out import Images
     from deepsim.train.loop import Outcome
 
-_TOLD = {"layer", "encoder", "encoder_weights", "batch", "steps", "minutes", "lambda_feat", "lambda_adv", "lambda_img"}
+_TOLD = {"layer", "encoder", "encoder_weights", "batch", "steps", "minutes"}  # and the weights of the losses
 
 
 def narrate(config: TrainConfig, asked: Request, images: Images, device: str) -> None:
     """Say what is about to be trained on what, and which settings differ from the paper's."""
     weights = Path(config.encoder_weights).name or f"random weights, seed {config.seed}"
-    lambdas = {"image": config.lambda_img, "feature": config.lambda_feat, "adversarial": config.lambda_adv}
-    terms = [f"{name} {value:g}" for name, value in lambdas.items() if value]
     click.echo(
         f"Inverting {config.encoder} {config.layer} ({weights}) on {images.training.description}, {device}, "
-        f"batch {config.batch}, {length(config)}; losses: {', '.join(terms)}. Run folder: {asked.folder}",
+        f"batch {config.batch}, {length(config)}; losses: {losses_in_words(config)}. Run folder: {asked.folder}",
         err=True,
     )
     click.echo(f"Validation: {images.described}.", err=True)
     if others := different_settings(config):
         click.echo(f"Settings that differ from the paper's: {', '.join(others)}.", err=True)
+
+
+def losses_in_words(config: TrainConfig) -> str:
+    """List the terms of the objective with their weights."""
+    return ", ".join(f"{term.label} {term.weight_in(config):g}" for term in used_terms(config))
 
 
 def length(config: TrainConfig) -> str:
@@ -45,7 +50,8 @@ def length(config: TrainConfig) -> str:
 def different_settings(config: TrainConfig) -> list[str]:
     """List the settings that differ from those of the preset "paper", besides what is told anyway."""
     paper = {**{entry.name: entry.default for entry in fields(config)}, **asdict(PRESETS["paper"])}
-    values = {name: value for name, value in asdict(config).items() if name not in _TOLD and value != paper[name]}
+    told = _TOLD | {term.weight for term in objective.TERMS}
+    values = {name: value for name, value in asdict(config).items() if name not in told and value != paper[name]}
     return [f"{name} {value}" for name, value in values.items()]
 
 

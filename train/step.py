@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from deepsim.runtime.errors import NumericError
-from deepsim.train.losses import (
-    adversarial_loss,
-    discriminator_loss,
-    fake_loss,
-    feature_loss,
-    image_loss,
-    real_loss,
-)
+from deepsim.train import objective
 from deepsim.train.models import Models, Player
 from deepsim.train.networks import scored, to_image_space
+from deepsim.train.objective import Reconstruction, discriminator_loss, fake_loss, real_loss, used_terms
 from deepsim.train.optimizers import learning_rate, set_learning_rate
 
-
-@dataclass(frozen=True)
-class StepLosses:
-    """The losses of one step in the run's normalisation; None where a lambda is 0. Field names as in the log."""
-
-    image_loss: float | None
-    feature_loss: float | None
-    adversarial_loss: float | None
-    discriminator_loss: float | None
-    generator_loss: float
+Losses = dict[str, float | None]
+"""The losses of one step by their names in the log, in the run's normalisation; None where a weight is 0."""
 
 
-def train_step(models: Models, photos: Tensor) -> StepLosses:
+def train_step(models: Models, photos: Tensor) -> Losses:
     """Make one update of every network that is not paused, on uint8 RGB photographs (N, side, side, 3).
 
+    Returns the generator's terms, then ``discriminator_loss`` and the weighted sum ``generator_loss``.
     Raises NumericError before any weight changes when a loss or a gradient is not finite.
     """
     real = to_image_space(photos)
@@ -49,13 +35,11 @@ def train_step(models: Models, photos: Tensor) -> StepLosses:
     adversarial = losses.get("adversarial_loss")
     if judged is not None and adversarial is not None:
         models.pausing.update(judged["real"], judged["fake"], adversarial)
-    return StepLosses(
-        losses.get("image_loss"),
-        losses.get("feature_loss"),
-        adversarial,
-        None if judged is None else judged["loss"],
-        losses["generator_loss"],
-    )
+    return {
+        **{term.name: losses.get(term.name) for term in objective.TERMS},
+        "discriminator_loss": None if judged is None else judged["loss"],
+        "generator_loss": losses["generator_loss"],
+    }
 
 
 def _discriminator_step(models: Models, real: Tensor, fake: Tensor, features: Tensor) -> dict[str, float] | None:
@@ -81,17 +65,16 @@ def _generator_step(
     models: Models, real: Tensor, fake: Tensor, features: Tensor, real_features: Tensor | None
 ) -> dict[str, float]:
     """Train G on the weighted sum of its losses (Eq. 1), the adversarial part through the updated D."""
-    config, losses = models.config, {}
+    config = models.config
+
+    def compared() -> tuple[Tensor, Tensor]:
+        if real_features is None:
+            raise ValueError("comparator: no term of this run needs one, so there is none.")
+        return models.compare(fake), real_features
+
+    made = Reconstruction(fake, real, config.normalisation, compared, lambda: models.judge(fake, features))
     with torch.set_grad_enabled(models.pausing.generator_trains), models.autocast():
-        if config.lambda_img > 0:
-            losses["image_loss"] = config.lambda_img, image_loss(fake, real, config.normalisation)
-        if real_features is not None:
-            found = feature_loss(models.compare(fake), real_features, config.normalisation)
-            losses["feature_loss"] = config.lambda_feat, found
-        if models.discriminator is not None:
-            models.discriminator.module.requires_grad_(False)
-            logits = models.discriminator.judge(fake, features if config.conditional else None)
-            losses["adversarial_loss"] = config.lambda_adv, adversarial_loss(logits, config.normalisation)
+        losses = {term.name: (term.weight_in(config), term.function(made)) for term in used_terms(config)}
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
     values = {name: loss for name, (_, loss) in losses.items()} | {"generator_loss": total}
     return _update(models, models.generator, total, values, models.pausing.generator_trains)

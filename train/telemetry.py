@@ -19,17 +19,8 @@ from deepsim.runtime.files import write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.os_errors import disk_errors
 from deepsim.runtime.run_folder import EVENTS, LOG, grid
+from deepsim.train import objective
 from deepsim.train.event_file import EventFile
-
-_SHOWN = {
-    "generator_loss": "loss",
-    "image_loss": "image",
-    "feature_loss": "features",
-    "adversarial_loss": "adversarial",
-    "discriminator_loss": "D",
-    "validation_error": "error",
-    "seconds_left": "seconds left",
-}
 
 
 class Telemetry:
@@ -52,7 +43,7 @@ class Telemetry:
         record = {**record, "seconds": round(time.monotonic() - self._began, 3)}
         with disk_errors(self.run / LOG):
             _append(self._file, json.dumps(record, allow_nan=False).encode() + b"\n")
-        shown = {label: f"{record[name]:.4g}" for name, label in _SHOWN.items() if record.get(name) is not None}
+        shown = {label: f"{record[name]:.4g}" for name, label in _shown().items() if record.get(name) is not None}
         self._bar.set_postfix(shown, refresh=False)
         if self._bar.disable and not self.quiet:
             figures = "  ".join(f"{label} {value}" for label, value in shown.items())
@@ -85,6 +76,13 @@ class Telemetry:
         kept = [line for line in _lines(path) if line["step"] <= start_step] if start_step else []
         write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
         return float(kept[-1]["seconds"]) if kept else 0.0
+
+
+def _shown() -> dict[str, str]:
+    """Return what the bar shows: the keys of a line of the log, and what it calls them."""
+    terms = {term.name: term.label for term in objective.TERMS}
+    others = {"discriminator_loss": "D", "validation_error": "error", "seconds_left": "seconds left"}
+    return {"generator_loss": "loss", **terms, **others}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

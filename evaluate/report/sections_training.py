@@ -9,20 +9,19 @@ from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import facts, figure, note, paragraph, section
 from deepsim.evaluate.report.pictures import picture, thumbnail
 from deepsim.evaluate.report.training_run import TrainingRun
+from deepsim.train import objective
 
 GRID_WIDTH = 1040  # pixels of the sample grid on the page
 
-# series of the log, title, logarithmic
-PANELS = (
-    ("image_loss", "Image loss", True),
-    ("feature_loss", "Feature loss", True),
-    ("adversarial_loss", "Adversarial loss", True),
-    ("discriminator_loss", "Discriminator loss", True),
-    ("generator_loss", "Generator loss", True),
-    ("validation_error", "Image error, %", False),
-    ("images_per_second", "Images per second", False),
-)
-LAMBDAS = {"image_loss": "lambda_img", "feature_loss": "lambda_feat", "adversarial_loss": "lambda_adv"}
+
+def panels() -> list[tuple[str, str, bool]]:
+    """List the series of the log that are drawn, each with its title and whether its axis is logarithmic."""
+    losses = [*(term.name for term in objective.TERMS), "discriminator_loss", "generator_loss"]
+    return [
+        *((name, name.replace("_", " ").capitalize(), True) for name in losses),
+        ("validation_error", "Image error, %", False),
+        ("images_per_second", "Images per second", False),
+    ]
 
 
 def training(content: Content) -> Html:
@@ -33,12 +32,12 @@ def training(content: Content) -> Html:
     elif not run.lines:
         body = note(f"The log of {run.path.name} is empty: train for a few steps, then write this report again.")
     else:
-        panels = [_panel(run, name, title, log) for name, title, log in PANELS if run.series(name)]
+        drawn = [_panel(run, name, title, log) for name, title, log in panels() if run.series(name)]
         body = join(
             paragraph(_summary(run)),
             _mismatch(content, run),
             facts(_settings(run), "facts columns"),
-            element("div", *panels, class_="panels"),
+            element("div", *drawn, class_="panels"),
             paragraph(_reading(run), style="small"),
             _samples(run),
         )
@@ -87,9 +86,7 @@ def _settings(run: TrainingRun) -> list[tuple[str, str]]:
         "learning_rate": "Learning rate",
         "schedule": "Schedule",
         "comparator": "Comparator",
-        "lambda_img": "\u03bb image",
-        "lambda_feat": "\u03bb feature",
-        "lambda_adv": "\u03bb adversarial",
+        **{term.weight: f"\u03bb {term.label}" for term in objective.TERMS},
         "normalisation": "Loss normalisation",
         "precision": "Precision",
         "seed": "Seed",
@@ -116,7 +113,7 @@ def _reading(run: TrainingRun) -> Html:
         swatch = element("i", class_=f"swatch {style}")
         paused = f" {network} paused, {count(steps, 'step')} in all."
         swatches.append(join(" ", element("span", swatch, paused, class_="together")))
-    unused = [LAMBDAS[name] for name in LAMBDAS if run.config.get(LAMBDAS[name]) == 0]
+    unused = [term.weight for term in objective.TERMS if run.config.get(term.weight) == 0]
     off = f" Not used in this run: {', '.join(unused)} is 0." if len(unused) == 1 else ""
     off = f" Not used in this run: {', '.join(unused)} are 0." if len(unused) > 1 else off
     return join(text, *swatches, off)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from deepsim.runtime.errors import CheckpointError, NumericError, OutOfMemory, UsageError  # noqa: E402
 from deepsim.runtime.images import read_image  # noqa: E402
 from deepsim.runtime.locks import locked  # noqa: E402
-from deepsim.train import loop, step  # noqa: E402
+from deepsim.train import loop, objective  # noqa: E402
 from deepsim.train.checkpoints import newest_checkpoints, read_state  # noqa: E402
 from deepsim.train.distributed import World  # noqa: E402
 from deepsim.train.weights import read_weights  # noqa: E402
@@ -144,13 +144,18 @@ def test_sigusr1_saves_and_goes_on(tmp_path, photos, monkeypatch):
     assert {path.name for path in newest_checkpoints(tmp_path)} == {"step-00000002", "step-00000004"}
 
 
+def replace_image_loss(monkeypatch, function):
+    first, *others = objective.TERMS
+    monkeypatch.setattr(objective, "TERMS", (dataclasses.replace(first, function=function), *others))
+
+
 def test_nan_stops_at_once_and_is_never_saved(tmp_path, photos, monkeypatch):
-    def poisoned(fake, real, normalisation):
+    def poisoned(made):
         poisoned.calls += 1
-        return fake.sum() * (math.nan if poisoned.calls == 3 else 0.0)
+        return made.fake.sum() * (math.nan if poisoned.calls == 3 else 0.0)
 
     poisoned.calls = 0
-    monkeypatch.setattr(step, "image_loss", poisoned)
+    replace_image_loss(monkeypatch, poisoned)
     with pytest.raises(NumericError, match=r"step 2, images 4 to 5.*image_loss: nan"):
         loop.train(TINY.updated({"checkpoint_every": 1}), tiny_run(tmp_path, photos))
     saved = newest_checkpoints(tmp_path)
@@ -178,10 +183,10 @@ def test_a_lack_of_memory_is_one_line(tmp_path, photos, monkeypatch, error):
 
 
 def test_infinite_gradients_stop_before_the_update(tmp_path, photos, monkeypatch):
-    def steep(fake, real, normalisation):
-        return (fake - fake.detach()).abs().sqrt().sum()  # 0 with an infinite gradient
+    def steep(made):
+        return (made.fake - made.fake.detach()).abs().sqrt().sum()  # 0 with an infinite gradient
 
-    monkeypatch.setattr(step, "image_loss", steep)
+    replace_image_loss(monkeypatch, steep)
     with pytest.raises(NumericError, match="gradient norm"):
         loop.train(TINY.updated({"lambda_adv": 0, "lambda_feat": 0}), tiny_run(tmp_path, photos))
 

@@ -13,9 +13,9 @@ from deepsim.train import step as step_module  # noqa: E402
 from deepsim.train.config import PRESETS  # noqa: E402
 from deepsim.train.distributed import World  # noqa: E402
 from deepsim.train.encoders import pink_noise  # noqa: E402
-from deepsim.train.losses import adversarial_loss, discriminator_loss, feature_loss, image_loss  # noqa: E402
 from deepsim.train.models import build_models  # noqa: E402
 from deepsim.train.networks import Generator, scored, to_image_space  # noqa: E402
+from deepsim.train.objective import REAL, discriminator_loss, negative_log_likelihood, squared_error  # noqa: E402
 from deepsim.train.optimizers import generator_optimizer, learning_rate  # noqa: E402
 
 CONFIG = PRESETS["tiny"].updated({"width": 1 / 64, "conditional": True, "weight_decay": 4e-4, "channels_last": False})
@@ -45,12 +45,14 @@ def plain_loop(config, photos, steps):
         fake = scored(generator(features), Geometry.central(CAFFE_FRAMING, generator.spec.output_size))
         logits = judge(torch.cat((real, fake.detach())), torch.cat((features, features)))
         optimizer_d.zero_grad()
-        discriminator_loss(*logits.chunk(2)).backward()
+        discriminator_loss(*logits.chunk(2), "release").backward()
         optimizer_d.step()
         compared = encoder.features(fake, {config.comparator})[config.comparator]
         target = encoder.features(real, {config.comparator})[config.comparator]
-        total = config.lambda_img * image_loss(fake, real) + config.lambda_feat * feature_loss(compared, target)
-        total = total + config.lambda_adv * adversarial_loss(judge(fake, features))  # D has been updated
+        total = config.lambda_img * squared_error(fake, real, "release")
+        total = total + config.lambda_feat * squared_error(compared, target, "release")
+        logits = judge(fake, features)  # D has been updated
+        total = total + config.lambda_adv * negative_log_likelihood(logits, REAL, "release")
         optimizer_g.zero_grad()
         total.backward()
         optimizer_g.step()
@@ -83,8 +85,8 @@ def test_a_paused_network_does_not_change_but_its_losses_are_computed(paused):
         same = all(map(torch.equal, before[name], player.module.parameters()))
         assert same == (name == paused)
         assert player.updates == (0 if name == paused else 1)
-    assert losses.discriminator_loss > 0
-    assert losses.adversarial_loss > 0
+    assert losses["discriminator_loss"] > 0
+    assert losses["adversarial_loss"] > 0
 
 
 def test_learning_rate_schedules():

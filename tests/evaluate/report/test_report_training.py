@@ -1,0 +1,43 @@
+"""The section on training follows the records of the objective: a term that is added there is drawn and told here."""
+
+import json
+import re
+from types import SimpleNamespace
+
+from deepsim.evaluate.report.run_folder import TrainingRun
+from deepsim.evaluate.report.sections_training import panels, training
+from deepsim.train import objective
+from tests.evaluate.report.report_fakes import write_run
+
+TOY = objective.Term("total_variation_loss", "lambda_tv", lambda made: made.fake.sum())
+
+
+def page_of(run):
+    return str(training(SimpleNamespace(run=TrainingRun.open(run), manifest=SimpleNamespace(provenance={}))))
+
+
+def test_an_added_loss_has_its_panel_and_its_weight(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", lambda_tv=0.25)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**line, "total_variation_loss": 3 / line["step"]}) + "\n" for line in lines)
+    (run / "log.jsonl").write_text(text)
+    assert "Total variation" not in page_of(run)
+    monkeypatch.setattr(objective, "TERMS", (*objective.TERMS, TOY))
+    page = page_of(run)
+    assert re.search(r"Total variation loss: 1\.50* at the start, 0\.0750* at the end", page)
+    assert "\u03bb total variation" in page and "0.25" in page
+
+
+def test_an_unused_loss_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(objective, "TERMS", (*objective.TERMS, TOY))
+    page = page_of(write_run(tmp_path / "run", lambda_tv=0, lambda_adv=0))
+    assert "Not used in this run: lambda_adv, lambda_tv are 0." in page
+
+
+def test_the_panels_of_the_papers_losses():
+    assert panels()[:4] == [
+        ("image_loss", "Image loss", True),
+        ("feature_loss", "Feature loss", True),
+        ("adversarial_loss", "Adversarial loss", True),
+        ("discriminator_loss", "Discriminator loss", True),
+    ]
