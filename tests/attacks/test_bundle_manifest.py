@@ -147,7 +147,7 @@ def test_deep_nesting(path, depth, brackets):
         Bundle.open(path)
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None, 1.5, [1], True])
+@pytest.mark.parametrize("schema", [0, 3, "1", None, 1.5, [1], True])
 def test_wrong_schema(path, schema):
     record = record_of(path)
     record["schema"] = schema
@@ -166,7 +166,9 @@ def test_numbers_that_json_does_not_have(path, number):
         Bundle.open(path)
 
 
-@pytest.mark.parametrize("key", ["name", "layer", "encoder", "generator", "files", "engines", "verification"])
+@pytest.mark.parametrize(
+    "key", ["name", "layer", "geometry", "encoder", "generator", "files", "engines", "verification"]
+)
 @pytest.mark.parametrize("value", [None, 7, "text", [], {}, [[]], {"a": []}, "missing"])
 def test_fields_of_other_types(path, key, value):
     """Whatever stands in a field, opening gives a bundle or a BundleError, never another exception."""
@@ -180,7 +182,8 @@ def test_fields_of_other_types(path, key, value):
         Bundle.open(path)
     except BundleError:
         return
-    assert key in ("name", "layer", "files", "engines", "verification")  # free text, or empty
+    may_be = key in ("name", "layer", "files", "engines", "verification")  # free text, or empty
+    assert may_be or (key == "encoder" and value is None)  # a bundle that decodes only
 
 
 @pytest.mark.parametrize(
@@ -219,6 +222,22 @@ def test_absurd_layers(path, field, value):
         lambda record: record["generator"]["pixels"].update(mean=[1, 2]),
         lambda record: record["generator"]["pixels"].update(mean=["a", 2, 3]),
         lambda record: record["generator"]["pixels"].update(scale=[0, 1, 1]),
+        lambda record: record["geometry"]["photograph"].update(side=226),
+        lambda record: record["geometry"]["photograph"].update(size=226),
+        lambda record: record["geometry"]["photograph"].update(resize="stretch"),
+        lambda record: record["geometry"]["photograph"].update(interpolation="nearest"),
+        lambda record: record["geometry"]["photograph"].update(more=1),
+        lambda record: record["geometry"]["photograph"].pop("size"),
+        lambda record: record["geometry"]["generated"].update(side=226),
+        lambda record: record["geometry"]["generated"].update(offset=-1),
+        lambda record: record["geometry"]["generated"].update(offset=30),
+        lambda record: record["geometry"]["generated"].update(offset=14.0),
+        lambda record: record["encoder"].update(kind="module"),
+        lambda record: record["encoder"].pop("kind"),
+        lambda record: record["encoder"].update(kind="graph"),
+        lambda record: record.update(schema=3),
+        lambda record: record.update(schema=True),
+        lambda record: record.update(schema=1, encoder=None),
     ],
 )
 def test_networks_that_do_not_fit(path, change):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deepsim.runtime import backends
+from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.device_arrays import DeviceArray
 from deepsim.runtime.errors import DataError, DeviceError, OutOfMemory, UsageError
 from deepsim.runtime.inverter import Inverter
@@ -115,7 +116,7 @@ class Scarce:
 
 
 def test_usable_after_running_out_of_memory(bundle_of, monkeypatch):
-    monkeypatch.setattr(backends, "create", lambda *args: Scarce())
+    monkeypatch.setattr(backends, "create", lambda *args: Sessions(Scarce()))
     inverter = Inverter(bundle_of("tiny"))
     with pytest.raises(OutOfMemory):
         inverter.decode(FEATURES)
@@ -141,7 +142,7 @@ class Meeting:
 
 def test_on_a_gpu_two_chunks_are_under_way_and_order_is_kept(bundle_of, monkeypatch):
     meeting = Meeting()
-    monkeypatch.setattr(backends, "create", lambda *args: meeting)
+    monkeypatch.setattr(backends, "create", lambda *args: Sessions(meeting, meeting))
     inverter = Inverter(bundle_of("tiny"), max_batch=2)
     features = (
         np.arange(8, dtype=np.float32).repeat(np.prod(inverter.feature_shape)).reshape(8, *inverter.feature_shape)

@@ -12,7 +12,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 @pytest.fixture
 def loaded(bundle_of):
-    return backend.create(Bundle.open(bundle_of("tiny")), "cpu", 3)
+    return backend.OnnxRuntimeBackend(Bundle.open(bundle_of("tiny")), "cpu", 3)
 
 
 def test_sessions_run_on_the_cpu_provider_alone(loaded):
@@ -53,14 +53,14 @@ def test_a_provider_that_does_not_start_is_never_replaced(bundle_of, monkeypatch
     assert backend.reason_unavailable("cuda:0") is None
     assert backend.reason_unavailable("cuda:1") == "no GPU 1, the driver sees 1"
     with pytest.raises(DeviceError):
-        backend.create(Bundle.open(bundle_of("tiny")), "cuda:0", 3)
+        backend.create(Bundle.open(bundle_of("tiny")), "cuda:0", 3, backend.Options())
 
 
 @pytest.mark.parametrize("data", [b"", b"not a graph", b"\x08\x07" * 50])
 def test_graphs_that_are_no_graphs(tmp_path, data):
     path = write_files(tmp_path / "b.deepsim", "tiny", {"encoder.onnx": data, "generator.onnx": data})
     with pytest.raises((BundleError, DeviceError), match=r"encoder\.onnx"):
-        backend.create(Bundle.open(path), "cpu", 3)
+        backend.create(Bundle.open(path), "cpu", 3, backend.Options())
 
 
 def test_graph_of_another_network(tmp_path):
@@ -74,13 +74,13 @@ def test_graph_of_another_network(tmp_path):
     }
     path = write_files(tmp_path / "b.deepsim", "tiny", graphs)
     with pytest.raises(BundleError, match=r"generator\.onnx: has .* expected"):
-        backend.create(Bundle.open(path), "cpu", 3)
+        backend.create(Bundle.open(path), "cpu", 3, backend.Options())
 
 
 def test_bundle_without_graphs(tmp_path):
     path = write_files(tmp_path / "b.deepsim", "tiny", {})
     with pytest.raises(BundleError, match=r"encoder\.onnx is not in its manifest"):
-        backend.create(Bundle.open(path), "cpu", 3)
+        backend.create(Bundle.open(path), "cpu", 3, backend.Options())
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_vendor_errors_are_typed(text, kind):
 def test_cuda_agrees_with_the_cpu(bundle_of, loaded):
     if (reason := backend.reason_unavailable("cuda:0")) is not None:
         pytest.skip(reason)
-    on_gpu = backend.create(Bundle.open(bundle_of("tiny")), "cuda:0", 3)
+    on_gpu = backend.OnnxRuntimeBackend(Bundle.open(bundle_of("tiny")), "cuda:0", 3)
     photos = photographs(3)
     features = loaded.encode(photos)
     np.testing.assert_allclose(on_gpu.encode(photos), features, rtol=0, atol=1e-4 * np.abs(features).max())

@@ -32,24 +32,24 @@ def test_missing_misshapen_and_mistyped_weights_are_named(tmp_path):
         ({**whole, name: whole[name].astype(np.float16)}, "float16"),
     ):
         with pytest.raises(BundleError, match=f"{name} is .*{found}"):
-            backend.create(bundle(tmp_path, damaged), "cpu", 3)
+            backend.create(bundle(tmp_path, damaged), "cpu", 3, backend.Options())
 
 
-@pytest.mark.parametrize("create", [backend.create, cpu.create], ids=["torch", "cpu"])
+@pytest.mark.parametrize("module", [backend, cpu], ids=["torch", "cpu"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["encoder.conv1.weight", "generator.deconv4.bias"])
-def test_weights_that_are_not_finite_are_named(tmp_path, create, value, name):
+def test_weights_that_are_not_finite_are_named(tmp_path, module, value, name):
     damaged = weights()
     damaged[name] = damaged[name].copy()
     damaged[name].flat[-1] = value
     with pytest.raises(BundleError, match=f"^weights.safetensors: {name} holds NaN or infinity, expected finite"):
-        create(bundle(tmp_path, damaged), "cpu", 3)
+        module.create(bundle(tmp_path, damaged), "cpu", 3, module.Options())
 
 
 @pytest.mark.parametrize("data", [b"", b"not safetensors", b"\xff" * 64, (1 << 62).to_bytes(8, "little") + b"{}"])
 def test_weights_that_are_no_safetensors(tmp_path, data):
     with pytest.raises(BundleError, match="not safetensors"):
-        backend.create(bundle(tmp_path, data), "cpu", 3)
+        backend.create(bundle(tmp_path, data), "cpu", 3, backend.Options())
 
 
 @pytest.mark.parametrize("pixels", [CAFFE_PIXELS, IMAGENET_PIXELS])
@@ -63,7 +63,7 @@ def test_pixels_on_the_device_are_the_pixels_on_the_host(pixels):
 
 
 def test_vendor_errors_are_typed(bundle_of):
-    loaded = backend.create(Bundle.open(bundle_of("tiny")), "cpu", 3)
+    loaded = backend.TorchBackend(Bundle.open(bundle_of("tiny")), "cpu")
     for text, kind in (("CUDA out of memory", OutOfMemory), ("can't allocate memory", OutOfMemory), ("x", DeviceError)):
         with pytest.raises(kind) as caught, loaded._guarded():
             raise RuntimeError(text)
@@ -71,7 +71,7 @@ def test_vendor_errors_are_typed(bundle_of):
 
 
 def test_no_gradients_are_kept(bundle_of):
-    loaded = backend.create(Bundle.open(bundle_of("tiny")), "cpu", 3)
+    loaded = backend.TorchBackend(Bundle.open(bundle_of("tiny")), "cpu")
     with loaded._guarded():
         assert not loaded._features(torch.zeros(1, 227, 227, 3, dtype=torch.uint8)).requires_grad
     assert torch.is_grad_enabled()
@@ -87,7 +87,7 @@ def test_cuda_agrees_with_the_cpu(bundle_of):
     if (reason := backend.reason_unavailable("cuda:0")) is not None:
         pytest.skip(reason)
     whole = Bundle.open(bundle_of("tiny"))
-    on_gpu, on_cpu = backend.create(whole, "cuda:0", 3), backend.create(whole, "cpu", 3)
+    on_gpu, on_cpu = (backend.create(whole, where, 3, backend.Options()).decoder for where in ("cuda:0", "cpu"))
     features = np.random.default_rng(0).uniform(0, 2, (3, 20)).astype(np.float32)
     difference = np.abs(on_gpu.decode(features, True).astype(int) - on_cpu.decode(features, True))
     assert difference.max() <= 1 and (difference > 0).mean() < 1e-3

@@ -15,7 +15,8 @@ def run(*arguments, code=0):
 def test_what_a_bundle_holds(bundle_of):
     lines = run(bundle_of("norm2")).stdout
     assert "inverts caffenet norm2, features 256 x 13 x 13" in lines
-    assert "warped to 256, central 227 pixels" in lines and "240 pixels, of which the central 227" in lines
+    assert "photographs  warped to 256x256 (bilinear), central 227x227 pixels" in lines
+    assert "images       240 pixels, of which 227x227 from 6 on were trained" in lines
     assert "encoder      6 layers, 0.3 M parameters" in lines
     assert "weights.safetensors" in lines and "encoder.onnx" in lines and "--check" in lines
     assert "  cpu           usable" in lines and "tensorrt " in lines
