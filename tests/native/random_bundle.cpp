@@ -159,7 +159,7 @@ double relative_error(const float* found, const std::vector<double>& wanted) {
     difference += std::pow(static_cast<double>(found[i]) - wanted[i], 2);
     norm += wanted[i] * wanted[i];
   }
-  return std::sqrt(difference / norm);
+  return difference > 0 ? std::sqrt(difference / norm) : 0;  // also of features that are all zero
 }
 
 double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std::uint8_t>& b) {

@@ -1,0 +1,49 @@
+// Whatever a table of layers can say is computed right, by every instruction set, or refused by name when it is loaded.
+#include <doctest/doctest.h>
+
+#include "deviation.h"
+#include "drawn_recipes.h"
+
+using deepsim::Error;
+using deepsim::runtime::Options;
+using namespace deepsim::tests;
+
+namespace {
+
+// Whether the networks ran; that they ran right, or were refused in words, is checked.
+bool runs(const Recipe& recipe, const Options& options) {
+  const RandomBundle bundle(recipe);
+  try {
+    const Deviation found = deviation_of(bundle, options);
+    CHECK(found.features < 1e-5);
+    CHECK(found.levels < 1e-2);
+    CHECK(found.part);
+    CHECK(found.iterates);
+    return true;
+  } catch (const Error& error) {
+    CAPTURE(error.what());
+    CHECK(error.kind() == "BundleError");
+    CHECK(std::string(error.what()).find("has no kernel for this ") != std::string::npos);
+    return false;
+  }
+}
+
+// Draw networks of both kinds; tell how many of a hundred ran.
+int percent_run(Recipe (*draw)(unsigned), unsigned count) {
+  const std::vector<std::string> names = instruction_sets();
+  unsigned ran = 0;
+  for (unsigned seed = 0; seed < count; ++seed) {
+    CAPTURE(seed);
+    Options options;
+    options.isa = names[seed % names.size()];
+    options.threads = 1 + static_cast<int>(seed % 2);
+    ran += runs(draw(seed), options) ? 1 : 0;
+  }
+  return static_cast<int>(100 * ran / count);
+}
+
+}  // namespace
+
+TEST_CASE("drawn encoders agree with float64 or are refused by name") { CHECK(percent_run(drawn_encoder, 150) > 70); }
+
+TEST_CASE("drawn generators agree with float64 or are refused by name") { CHECK(percent_run(drawn_generator, 150) > 50); }
