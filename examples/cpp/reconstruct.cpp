@@ -1,6 +1,7 @@
 // Reconstruct one picture: reconstruct BUNDLE PICTURE.png RESULT.png
 //
-// The picture is 227x227, or larger and then cut to its central 227x227 pixels; deepsim's command line warps instead.
+// The picture is as large as the bundle's images (image_size), or larger and then cut to its central part; the command line resizes
+// it by the bundle's rule instead.
 #include <deepsim/inverter.h>
 
 #include <algorithm>

@@ -117,3 +117,15 @@ TEST_CASE("a bundle without an encoder decodes and interpolates, and says why it
     CHECK(std::equal(image.begin(), image.end(), line.begin()));
   }
 }
+
+TEST_CASE("generators without an up-convolution, of any features' extents and 3x3 convolutions of any padding") {
+  for (const int extent : {7, 14, 28, 56, 112, 224})
+    for (const int padding : {0, 1, 2}) {
+      const std::vector<Layer> layers = {layer("first", Kind::conv, 4, 18, 3, 1, padding, Activation::lrelu),
+                                         layer("second", Kind::deconv, 18, 5, 3, 1, 2 - padding, Activation::lrelu),
+                                         layer("third", Kind::conv, 5, 6, 3, 1, 2 - padding, Activation::lrelu),
+                                         layer("image", Kind::conv, 6, 3, 3, 1, padding, Activation::none)};
+      const int full = extent - 4 + 4 * padding;
+      check({{}, layers, full - 1, 1, false, 1, EncoderKind::none, {4, extent, extent, false}});
+    }
+}

@@ -113,6 +113,12 @@ TEST_CASE("what a layer says is done or refused") {
   CHECK(pooled(20) == "planned");
   pool.activation = Activation::relu;
   CHECK(contains(pooled(20), "no kernel for this activation"));
+  pool.activation = Activation::none;
+  pool.padding = 1;
+  CHECK(contains(pooled(20), "no kernel for this padding"));
+  pool.padding = 0;
+  pool.groups = 2;
+  CHECK(contains(pooled(20), "no kernel for this number of groups"));
   Layer reshape = plain("reshape", Kind::reshape);
   reshape.shape = {32, 1, 1, false};
   CHECK(answer(network({32, 1, 1, true}, {reshape, plain("conv", Kind::conv, 32, 3)}), false) == "planned");

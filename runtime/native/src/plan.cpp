@@ -35,7 +35,7 @@ void Plan::prepare(int images, Machine* machine) {
   for (std::size_t i = 0; i < operations_.size(); ++i) {
     const std::size_t bytes = operations_[i]->in_bytes() + operations_[i]->out_bytes();
     const auto fitting = static_cast<int>(std::min<std::size_t>(kGroupBytes / bytes, 64));
-    const int group = std::min(fitting >= 64 ? images : fitting >= 16 ? 16 : fitting >= 1 ? 4 : 1, images);
+    const int group = std::min(fitting >= 64 ? images : fitting >= 16 ? 16 : 4, images);
     if (segments_.empty() || segments_.back().group != group) {
       Segment segment;
       segment.begin = i;

@@ -40,6 +40,8 @@ class Planner {
     Shape shape = network_.input;
     for (const Layer& layer : network_.layers) {
       if (!layer.has_weights() && layer.activation != Activation::none) refuse(layer, "activation");
+      const bool convolves = layer.kind == Kind::conv || layer.kind == Kind::deconv;
+      if (!convolves && (layer.padding > 0 || layer.groups > 1)) refuse(layer, layer.padding > 0 ? "padding" : "number of groups");
       slope_of(layer);  // raises for an activation that is not known
       const bool first = &layer == &network_.layers.front(), last = &layer == &network_.layers.back();
       const Shape output = layer.output_shape(shape);

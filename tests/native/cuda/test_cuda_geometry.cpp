@@ -65,3 +65,25 @@ TEST_CASE("a bundle without an encoder decodes on the emulated GPU, and says why
     CHECK(again == image);
   }
 }
+
+TEST_CASE("photographs of 224 pixels through 3x3 convolutions of stride 1 agree with float64 on the emulated GPU") {
+  const Recipe recipe{{layer("conv1_1", Kind::conv, 3, 8, 3, 1, 1, Activation::relu),
+                       layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
+                       layer("conv2_1", Kind::conv, 8, 8, 3, 1, 1, Activation::relu),
+                       layer("pool2", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
+                       layer("pool3", Kind::pool, 0, 0, 2, 2, 0, Activation::none)},
+                      {layer("deconv2", Kind::deconv, 8, 8, 4, 2, 1, Activation::lrelu),
+                       layer("deconv1", Kind::deconv, 8, 4, 4, 2, 1, Activation::lrelu),
+                       layer("deconv0", Kind::deconv, 4, 3, 4, 2, 1, Activation::none)},
+                      224, 0};
+  const RandomBundle bundle(recipe);
+  const std::vector<std::uint8_t> image = random_images(1, 3, 224);
+  const auto features = reference_encode(bundle, image.data());
+  std::vector<float> found(features.values.size());
+  Inverter inverter(bundle.path(), on_gpu(1, true, "fp32"));
+  inverter.encode(image.data(), 1, found.data());
+  CHECK(relative_error(found.data(), features.values) < 2e-6);
+  std::vector<std::uint8_t> decoded(224 * 224 * 3);
+  inverter.decode(found.data(), 1, decoded.data());
+  CHECK(mean_difference(decoded, reference_decode(bundle, features)) < 5e-4);
+}

@@ -47,6 +47,7 @@ void fit(const Record& record, const Shape& input, Layer* layer) {
     if (record.flag(1)) layer->shape = {static_cast<int>(input.elements()), 1, 1, true};
     layer->kernel = 1;
   }
+  if (layer->kind != Kind::conv && layer->kind != Kind::deconv) layer->padding = 0, layer->groups = 1;  // have neither
   if (layer->kind == Kind::deconv && record.flag(2)) layer->kernel = 4, layer->stride = 2, layer->padding = 1;
 }
 
