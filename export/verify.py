@@ -143,7 +143,7 @@ class Reference:
 
 def verify_fp32(reference: Reference, encoder: bytes, generator: bytes) -> Verification:
     """Run both fp32 graphs in ONNX Runtime, batch 1 and the whole batch, against PyTorch in float32."""
-    features = _encoded(encoder, reference.images)
+    features = run_encoder(encoder, reference.images)
     images = _decoded(generator, reference.features, reference.source.geometry)
     return Verification(
         (
@@ -165,7 +165,7 @@ def verify_fp16(reference: Reference, encoder: bytes, generator: bytes) -> Verif
     expected, pixels = reference.features[:HALF_IMAGES], reference.pixels[:HALF_IMAGES]
     half = compare_features(reference.half_features(), expected)
     half_images = compare_images(reference.half_pixels(), pixels)
-    features = compare_features(_encoded(encoder, reference.images[:HALF_IMAGES]), expected)
+    features = compare_features(run_encoder(encoder, reference.images[:HALF_IMAGES]), expected)
     images = compare_images(_decoded(generator, expected, reference.source.geometry), pixels)
     return Verification(
         (
@@ -189,7 +189,7 @@ def _ratio(key: str, half: dict[str, float]) -> float:
     return max(HALF_RATIO * half[key], _FLOOR[key])
 
 
-def _encoded(graph: bytes, images: Pixels) -> Features:
+def run_encoder(graph: bytes, images: Pixels) -> Features:
     """Encode with a graph, the first image alone and then all; the alone one must agree (dynamic batch)."""
     with _session(graph) as session:
         alone, features = (session.run(["features"], {"image": batch})[0] for batch in (images[:1], images))
@@ -197,7 +197,7 @@ def _encoded(graph: bytes, images: Pixels) -> Features:
 
 
 def _decoded(graph: bytes, features: Features, geometry: Geometry) -> Pixels:
-    """Decode with a graph, as :func:`_encoded` encodes; also compares the scored part with the whole image."""
+    """Decode with a graph, as :func:`run_encoder` encodes; also compares the scored part with the whole image."""
     with _session(graph) as session:
         names = ["image", "image_full"]
         (_, alone), (image, full) = (session.run(names, {"features": batch}) for batch in (features[:1], features))
