@@ -51,9 +51,9 @@ def errors(layer: str, photos: int = 3) -> Iterator[tuple[str, str, float, float
     """Yield (kernels, how weights are stored, encoder's relative error, generator's) for seeded random weights."""
     source = random_source(layer)
     images = calibration_images(photos, source.geometry.side, seed=5)
-    pixels = source.encoder.pixels.to_network(images)
+    pixels = source.table.pixels.to_network(images)
     linear = linear_layers(source.generator)
-    wanted = run(source.encoder.layers, source.encoder_weights, pixels, torch.float64)
+    wanted = run(source.table.layers, source.encoder_weights, pixels, torch.float64)
     with tempfile.TemporaryDirectory() as folder:
         plain, chained = write(Path(folder) / "plain", source), write(Path(folder) / "chained", chain(source, linear))
         for kernels in native_library.instruction_sets():
@@ -63,7 +63,7 @@ def errors(layer: str, photos: int = 3) -> Iterator[tuple[str, str, float, float
                 features, image = (encode(bundle, images, half) for bundle in (plain, chained))
                 exact = run(linear, source.generator_weights, features, torch.float64)
                 yield kernels, stored, relative(features, wanted), relative(image, exact)
-    features = run(source.encoder.layers, source.encoder_weights, pixels, torch.float32)
+    features = run(source.table.layers, source.encoder_weights, pixels, torch.float32)
     image = run(linear, source.generator_weights, features, torch.float32)
     exact = run(linear, source.generator_weights, features, torch.float64)
     yield "torch", "fp32", relative(features, wanted), relative(image, exact)
@@ -76,7 +76,7 @@ def linear_layers(generator: GeneratorSpec) -> tuple[Layer, ...]:
 
 def chain(source: Source, linear: tuple[Layer, ...]) -> Source:
     """Return a source whose encoder is the whole network of ``source`` and gives the image."""
-    encoder = EncoderSpec("chained", (*source.encoder.layers, *linear), source.encoder.pixels, source.encoder.framing)
+    encoder = EncoderSpec("chained", (*source.table.layers, *linear), source.table.pixels, source.table.framing)
     side = source.generator.output_size
     generator = GeneratorSpec(linear[-1].name, (3, side, side), (PASS_ON,), CAFFE_PIXELS)
     names = {
@@ -95,7 +95,7 @@ def write(path: Path, source: Source) -> Path:
     files = {"weights.safetensors": FileRecord(len(content), sha256(content))}
     path.mkdir()
     (path / "weights.safetensors").write_bytes(content)
-    manifest = Manifest(path.name, source.geometry, source.encoder, source.generator, files)
+    manifest = Manifest(path.name, source.geometry, source.table, source.generator, files)
     (path / FILE_NAME).write_bytes(manifest.to_bytes())
     return path
 

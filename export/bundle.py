@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import safetensors.numpy
@@ -17,15 +17,17 @@ import torch
 from deepsim.export.calibration import calibration_images
 from deepsim.export.engines import HOW, EngineJob, Target, build_engine, choose_target
 from deepsim.export.model_card import model_card
+from deepsim.export.module_onnx import FP16_NOTE, module_encoder_onnx
 from deepsim.export.narrator import Narrator
 from deepsim.export.onnx_from_layers import Precision, encoder_onnx, generator_onnx
 from deepsim.export.ranges import WARN_ABOVE, RangeScan, scan_ranges
 from deepsim.export.sources import Source, as_text
 from deepsim.export.torch_networks import tensors
-from deepsim.export.verify import Reference, Verification, verify_fp16, verify_fp32
+from deepsim.export.verify import Reference, verify_fp16, verify_fp32
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.files import publish_folder, reserved, restore, sha256
 from deepsim.runtime.manifest import FILE_NAME, FileRecord, Manifest
+from deepsim.runtime.networks import EncoderSpec
 from deepsim.runtime.pixels import Pixels
 
 Engine = Literal["onnx", "fp32", "fp16"]
@@ -101,8 +103,9 @@ class _Export:
         self.narrator.stage("scan ranges")
         source, scans = self.source, {}
         encoder = source.encoder
-        weights = tensors(source.encoder_weights)
-        scans["encoder"] = scan_ranges(encoder.layers, torch.from_numpy(encoder.pixels.to_network(images)), weights)
+        if isinstance(encoder, EncoderSpec):
+            weights = tensors(source.encoder_weights)
+            scans["encoder"] = scan_ranges(encoder.layers, torch.from_numpy(encoder.pixels.to_network(images)), weights)
         features = torch.from_numpy(Reference(source, images, frozenset(), frozenset()).features)
         scans["generator"] = scan_ranges(source.generator.layers, features, tensors(source.generator_weights))
         for network, scan in scans.items():
@@ -118,43 +121,55 @@ class _Export:
             self.narrator.warn(f"{network} {layer}: values up to {scan.maxima[layer]:.3g}, above {WARN_ABOVE:g}{kept}.")
 
     def _verified(self, precision: Precision, reference: Reference) -> None:
-        """Build both graphs, compare them with PyTorch, keep them when they agree."""
+        """Build the graphs, compare them with PyTorch, keep them when they agree."""
         self.narrator.stage(f"{precision} graphs")
-        graphs = self._graphs(precision)
+        encoder, generator = self._encoder_graph(precision), self._generator_graph(precision)
         self.narrator.stage(f"verify {precision}")
-        verify: Callable[[Reference, bytes, bytes], Verification] = verify_fp32 if precision == "fp32" else verify_fp16
-        self.verification.update(verify(reference, *graphs.values()).to_json())
-        for name in self.networks:
-            self._write(_graph_file(name, precision), graphs[name])
+        if precision == "fp16":
+            checked = verify_fp16(reference, encoder, generator)
+        else:
+            checked = verify_fp32(reference, cast(bytes, encoder), generator)
+        self.verification.update(checked.to_json())
+        for name, graph in zip(NETWORKS, (encoder, generator), strict=True):
+            if name in self.networks and graph is not None:
+                self._write(_graph_file(name, precision), graph)
 
-    def _graphs(self, precision: Precision) -> dict[str, bytes]:
+    def _encoder_graph(self, precision: Precision) -> bytes | None:
+        """Build the encoder's graph; None for the fp16 graph of a PyTorch module, which does not exist."""
         source, metadata = self.source, _metadata(self.source, precision)
-        return {
-            "encoder": encoder_onnx(
+        if isinstance(source.encoder, EncoderSpec):
+            return encoder_onnx(
                 source.encoder,
                 source.layer,
                 source.encoder_weights,
                 precision,
                 fp32_layers=self.islands["encoder"],
                 metadata=metadata,
-            ),
-            "generator": generator_onnx(
-                source.generator,
-                source.geometry,
-                source.generator_weights,
-                precision,
-                fp32_layers=self.islands["generator"],
-                metadata=metadata,
-            ),
-        }
+            )
+        if precision == "fp16":
+            self.narrator.warn(FP16_NOTE)
+            return None
+        return module_encoder_onnx(source.graph_module, metadata)
+
+    def _generator_graph(self, precision: Precision) -> bytes:
+        source = self.source
+        return generator_onnx(
+            source.generator,
+            source.geometry,
+            source.generator_weights,
+            precision,
+            fp32_layers=self.islands["generator"],
+            metadata=_metadata(source, precision),
+        )
 
     def _engines(self, target: str) -> dict[str, Any]:
-        """Build both engines with their sidecars; return the manifest's record of their folder."""
+        """Build the tables' engines with their sidecars; return the manifest's record of their folder."""
         precision: Precision = "fp16" if self.options.engine == "fp16" else "fp32"
         folder = f"engines/{target}-{precision}"
         (self.staging / folder).mkdir(parents=True)
         sidecar: dict[str, Any] = {}
-        for network in self.networks:
+        tables = self.networks if isinstance(self.source.encoder, EncoderSpec) else NETWORKS[1:]
+        for network in tables:
             self.narrator.stage(f"{network} engine")
             onnx, plan = self.staging / _graph_file(network, precision), self.staging / folder / f"{network}.plan"
             job = EngineJob(

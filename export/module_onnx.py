@@ -1,4 +1,4 @@
-"""Any PyTorch module as ``encoder.onnx``: traced by ``torch.onnx``, stripped to what a runtime needs, and verified.
+"""Any PyTorch module as ``encoder.onnx``: traced by ``torch.onnx`` and stripped to what a runtime needs.
 
 The graph speaks pixels, as the graphs of :mod:`~deepsim.export.onnx_from_layers`: ``image`` uint8 RGB
 (N, side, side, 3) -> ``features`` float32 (N, C, h, w) or (N, C), with a dynamic batch ``N`` and the module's own
@@ -13,21 +13,18 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from deepsim.export.onnx_from_layers import IR_VERSION, MAX_BYTES, OPSET
-from deepsim.export.verify import ENCODER_RELATIVE, Check, compare_features, run_encoder
 from deepsim.runtime.errors import NumericError, UsageError, missing_extra
-from deepsim.runtime.pixels import Pixels
 from deepsim.train.module_encoders import ModuleEncoder
 from deepsim.train.module_references import one_line
 
 if TYPE_CHECKING:
     import onnx
 
-FP16_NOTE = "encoder: a graph of a PyTorch module, kept in fp32; fp16 is for the generator alone."
+FP16_NOTE = "encoder: a graph of a PyTorch module, kept in fp32; half graphs and engines are of the generator alone."
 _TRACED = 2  # images; torch.export takes a batch of 1 for a constant
 _MARGIN = 16 << 20  # bytes for everything but the weights
 
@@ -164,21 +161,3 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     for node in _nodes(graph.node):
         for index, name in enumerate(node.input):
             node.input[index] = names.get(name, name)
-
-
-@torch.no_grad()
-def encode_with_module(encoder: ModuleEncoder, images: Pixels) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Encode uint8 RGB (N, side, side, 3) in PyTorch, the reference of an export; float32 (N, C, h, w) or (N, C)."""
-    x = torch.from_numpy(encoder.preprocessing.pixels.to_network(images))
-    features: np.ndarray[Any, np.dtype[np.float32]]
-    features = encoder.converted_features(x, [encoder.layer])[encoder.layer].float().contiguous().numpy()
-    return features
-
-
-def verify_module_encoder(encoder: ModuleEncoder, graph: bytes, images: Pixels) -> Check:
-    """Run a graph in ONNX Runtime, batch 1 and the whole batch, against PyTorch in float32: a check "encoder_fp32".
-
-    Raises NumericError where batch 1 and the whole batch differ.
-    """
-    figures = compare_features(run_encoder(graph, images), encode_with_module(encoder, images))
-    return Check("encoder_fp32", figures, {"relative_error": ENCODER_RELATIVE})

@@ -17,7 +17,7 @@ from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.files import restore
 from deepsim.runtime.generators import GeneratorSpec, generator_spec
 from deepsim.runtime.geometry import Geometry
-from deepsim.runtime.networks import EncoderSpec, encoder_spec
+from deepsim.runtime.networks import EncoderSpec, GraphEncoder, encoder_spec
 from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.run_folder import (
     CONFIG,
@@ -33,6 +33,8 @@ from deepsim.runtime.run_folder import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deepsim.train.module_encoders import ModuleEncoder
+
 Weights = dict[str, NDArray[np.float32]]
 
 
@@ -40,15 +42,31 @@ Weights = dict[str, NDArray[np.float32]]
 class Source:
     """An encoder up to the inverted layer and its generator, with weights by release names (float32, checked).
 
+    An encoder that is a graph has no weights by name: ``module`` is the PyTorch module that becomes the graph.
     ``photographs``: uint8 RGB (N, side, side, 3) that the run showed itself, N may be 0. ``provenance`` is plain JSON.
     """
 
-    encoder: EncoderSpec
+    encoder: EncoderSpec | GraphEncoder
     generator: GeneratorSpec
     encoder_weights: Weights
     generator_weights: Weights
     photographs: Pixels
     provenance: dict[str, Any]
+    module: ModuleEncoder | None = None
+
+    @property
+    def table(self) -> EncoderSpec:
+        """Return the encoder's table of layers. Raises UsageError for a graph."""
+        if not isinstance(self.encoder, EncoderSpec):
+            raise UsageError(f"encoder {self.encoder.name}: a graph, expected a table of layers.")
+        return self.encoder
+
+    @property
+    def graph_module(self) -> ModuleEncoder:
+        """Return the module of an encoder that is a graph. Raises ValueError for a table."""
+        if self.module is None:
+            raise ValueError(f"encoder {self.encoder.name}: a table, expected a graph.")
+        return self.module
 
     @property
     def layer(self) -> str:

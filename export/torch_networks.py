@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from deepsim.kernels.torch_layers import activate, apply_layer
 from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.networks import EncoderSpec
 from deepsim.runtime.pixels import Pixels
+
+if TYPE_CHECKING:
+    from deepsim.train.module_encoders import ModuleEncoder
 
 Array = NDArray[Any]
 Observer = Callable[[Layer, torch.Tensor], None]
@@ -69,6 +72,15 @@ def encode(
         x = torch.from_numpy(spec.pixels.to_network(images))
         features: NDArray[np.float32] = apply_layers(spec.up_to(layer), x, weights, **options).numpy()
         return features
+
+
+@torch.no_grad()
+def encode_with_module(encoder: ModuleEncoder, images: Pixels) -> NDArray[np.float32]:
+    """Encode uint8 RGB (N, side, side, 3) with any PyTorch module: float32 (N, C, h, w) or (N, C)."""
+    x = torch.from_numpy(encoder.preprocessing.pixels.to_network(images))
+    features: NDArray[np.float32]
+    features = encoder.converted_features(x, [encoder.layer])[encoder.layer].float().contiguous().numpy()
+    return features
 
 
 def decode(

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.export.sources import Source
-from deepsim.export.torch_networks import decode, encode, tensors
+from deepsim.export.torch_networks import decode, encode, encode_with_module, tensors
 from deepsim.runtime.errors import NumericError, missing_extra
 from deepsim.runtime.geometry import Geometry
+from deepsim.runtime.networks import EncoderSpec
 from deepsim.runtime.pixels import Pixels
 
 Features = NDArray[np.float32]
@@ -134,7 +135,10 @@ class Reference:
         return self._decode(features, half=True, fp32_layers=self._islands["generator"])
 
     def _encode(self, images: Pixels, **options: Any) -> Features:
-        return encode(self.source.encoder, self.source.layer, self._encoder, images, **options)
+        encoder = self.source.encoder
+        if isinstance(encoder, EncoderSpec):
+            return encode(encoder, self.source.layer, self._encoder, images, **options)
+        return encode_with_module(self.source.graph_module, images)
 
     def _decode(self, features: Features, **options: Any) -> Pixels:
         spec = self.source.generator
@@ -157,23 +161,30 @@ def verify_fp32(reference: Reference, encoder: bytes, generator: bytes) -> Verif
     )
 
 
-def verify_fp16(reference: Reference, encoder: bytes, generator: bytes) -> Verification:
-    """Measure both fp16 graphs in ONNX Runtime, and PyTorch's half, against PyTorch in float32.
+def verify_fp16(reference: Reference, encoder: bytes | None, generator: bytes) -> Verification:
+    """Measure the fp16 graphs in ONNX Runtime, and PyTorch's half, against PyTorch in float32.
 
-    The graphs' errors may be at most twice those of PyTorch's half.
+    The graphs' errors may be at most twice those of PyTorch's half. ``encoder`` is None where it has no fp16 graph.
     """
     expected, pixels = reference.features[:HALF_IMAGES], reference.pixels[:HALF_IMAGES]
-    half = compare_features(reference.half_features(), expected)
     half_images = compare_images(reference.half_pixels(), pixels)
-    features = compare_features(run_encoder(encoder, reference.images[:HALF_IMAGES]), expected)
     images = compare_images(_decoded(generator, expected, reference.source.geometry), pixels)
     return Verification(
         (
-            _half_features("encoder_fp16", features, _ratio("relative_error", half)),
-            _half_features("encoder_pytorch_half", half, HALF_RELATIVE),
+            *(() if encoder is None else _half_encoder(reference, encoder)),
             _half_images("generator_fp16", images, _ratio("mean_difference", half_images)),
             _half_images("generator_pytorch_half", half_images, HALF_MEAN),
         )
+    )
+
+
+def _half_encoder(reference: Reference, encoder: bytes) -> tuple[Check, Check]:
+    expected = reference.features[:HALF_IMAGES]
+    half = compare_features(reference.half_features(), expected)
+    features = compare_features(run_encoder(encoder, reference.images[:HALF_IMAGES]), expected)
+    return (
+        _half_features("encoder_fp16", features, _ratio("relative_error", half)),
+        _half_features("encoder_pytorch_half", half, HALF_RELATIVE),
     )
 
 

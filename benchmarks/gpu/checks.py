@@ -84,12 +84,12 @@ def network_errors(
     """
     images = photographs(photos, seed=9)
     x, weights, linear = _pixels(gpu, source, images), weights_of(source), _linear(source)
-    wanted = exact(gpu, source.encoder.layers, weights, x)
+    wanted = exact(gpu, source.table.layers, weights, x)
     image = exact(gpu, linear, weights, wanted)
     levels = _levels(source, image)
     bundles = [
         write_beginning(folder / f"{len(layers)}-layers", source, layers)
-        for layers in (source.encoder.layers, (*source.encoder.layers, *linear))
+        for layers in (source.table.layers, (*source.table.layers, *linear))
     ]
     given = gpu.tensor(images)
     found: dict[str, dict[str, float]] = {}
@@ -98,7 +98,7 @@ def network_errors(
         features, plain = (Ours(gpu, bundle, photos, precision, kernels).result("encode", given) for bundle in bundles)
         pixels = Ours(gpu, whole, photos, precision, kernels).result("reencode", given)
         found[precision] = _three(features, wanted, plain, image, pixels, levels)
-    half = TorchLayers(gpu, source.encoder.layers, source.encoder_weights)(x.half())
+    half = TorchLayers(gpu, source.table.layers, source.encoder_weights)(x.half())
     plain = TorchLayers(gpu, linear, source.generator_weights)(half)
     pixels = TorchForm(gpu, source).call("reencode", given)()
     found["torch_fp16"] = _three(half, wanted, plain, image, pixels, levels)
@@ -195,7 +195,7 @@ def relative(found: Tensor, wanted: Tensor) -> float:
 
 
 def _encoder(source: Source) -> list[Step]:
-    return encoder_steps(source.encoder.layers, source.encoder.input_shape)
+    return encoder_steps(source.table.layers, source.table.input_shape)
 
 
 def _linear(source: Source) -> tuple[Layer, ...]:
@@ -203,7 +203,7 @@ def _linear(source: Source) -> tuple[Layer, ...]:
 
 
 def _pixels(gpu: Gpu, source: Source, images: Pixels) -> Tensor:
-    return gpu.tensor(source.encoder.pixels.to_network(images))
+    return gpu.tensor(source.table.pixels.to_network(images))
 
 
 def _step_error(gpu: Gpu, layers: tuple[Layer, ...], weights: Weights, x: Tensor, found: Tensor) -> dict[str, float]:

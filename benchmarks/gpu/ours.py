@@ -109,7 +109,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 def write_beginning(path: Path, source: Source, layers: tuple[Layer, ...]) -> Path:
     """Write a bundle whose encoder is ``layers``, the first of encoder and generator in one, from pixels on."""
-    encoder = EncoderSpec("beginning", layers, source.encoder.pixels, source.encoder.framing)
+    encoder = EncoderSpec("beginning", layers, source.table.pixels, source.table.framing)
     shape = shapes(layers, encoder.input_shape)[-1]
     generator = GeneratorSpec(layers[-1].name, shape, way_out(shape), source.generator.pixels)
     own = {f"{layer.name}.{kind}" for layer in layers for kind in ("weight", "bias")}

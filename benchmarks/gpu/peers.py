@@ -51,9 +51,9 @@ class TorchForm:
 
     def __init__(self, gpu: Gpu, source: Source, compiled: bool = False, graph: bool = False) -> None:
         self._gpu, self._graph = gpu, graph
-        self._encoder = TorchLayers(gpu, source.encoder.layers, source.encoder_weights)
+        self._encoder = TorchLayers(gpu, source.table.layers, source.encoder_weights)
         self._generator = TorchLayers(gpu, source.generator.layers, source.generator_weights)
-        self._in, self._out = (_Pixels(gpu, spec.pixels) for spec in (source.encoder, source.generator))
+        self._in, self._out = (_Pixels(gpu, spec.pixels) for spec in (source.table, source.generator))
         self._functions: dict[str, Callable[[Tensor], Tensor]] = {"encode": self._encode, "decode": self._decode}
         if compiled:
             self._functions = {name: _compiled(each) for name, each in self._functions.items()}
@@ -128,7 +128,7 @@ class OnnxRuntimeForm:
         self._gpu = gpu
         options = {"cudnn_conv_algo_search": "EXHAUSTIVE", "user_compute_stream": str(gpu.stream)}
         chosen = [(gpu.provider, options if gpu.provider == CUDA_PROVIDER else {})]
-        encoder = encoder_onnx(source.encoder, source.layer, source.encoder_weights, "fp16")
+        encoder = encoder_onnx(source.table, source.layer, source.encoder_weights, "fp16")
         generator = generator_onnx(source.generator, source.geometry, source.generator_weights, "fp16")
         with vendor_errors("onnxruntime"):
             self._sessions = {
