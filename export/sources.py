@@ -29,6 +29,7 @@ from deepsim.runtime.run_folder import (
     read_photographs,
     run_of,
 )
+from deepsim.train.tasks import CODE_SIZE, encoder_for, task_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +113,8 @@ def load_run(path: Path) -> Source:
     run = run_of(checkpoint)
     config, state = _json(run / CONFIG), _json(checkpoint / STATE)
     try:
-        encoder = encoder_spec(config["encoder"])
+        task = task_of(config.get("task", "inversion"))
+        encoder = encoder_for(task.name, config["encoder"], config["layer"], config.get("latent", CODE_SIZE))
         generator = generator_spec(config["layer"], encoder, config.get("width", 1.0))
     except (KeyError, UsageError) as error:
         reason = f"no setting {error}." if isinstance(error, KeyError) else str(error)
@@ -121,7 +123,7 @@ def load_run(path: Path) -> Source:
     return Source(
         encoder,
         generator,
-        _weights(run / ENCODER, encoder.layers, exact=False),
+        _weights((checkpoint if task.encoder_learns else run) / ENCODER, encoder.layers, exact=False),
         _weights(checkpoint / GENERATOR, generator.layers, exact=True),
         read_photographs(run, encoder.framing.side),
         {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},

@@ -6,7 +6,8 @@
     data.json              the images of training and validation: names, SHA-256, in words
     clock.json             seconds of training up to each checkpoint
     log.jsonl              one JSON object for each logged step
-    encoder.safetensors    weights of the encoder; comparator.safetensors where the comparator has its own
+    encoder.safetensors    weights of the encoder (where it learns, in each checkpoint instead);
+                           comparator.safetensors where the comparator has its own
     mean_image.png         mean of the training crops
     checkpoints/           a folder step-00000200/ for each saved step; the files latest and best name one of them
     previews/photographs.npy   the photographs that training reconstructs on the way, uint8 RGB (N, side, side, 3)

@@ -1,8 +1,9 @@
 """Checkpoints: a folder of safetensors and state.json per saved step, published by one rename.
 
-``RUN/checkpoints/step-00000200/`` holds generator.safetensors, discriminator.safetensors, optimizer.safetensors and
-state.json; ``latest`` and ``best`` name folders. The last three and the best are kept. Random numbers need no state:
-every step draws from its own seed (see :func:`deepsim.train.loop.step_seed`).
+``RUN/checkpoints/step-00000200/`` holds generator.safetensors, optimizer.safetensors and state.json, and where they
+learn discriminator.safetensors and encoder.safetensors; ``latest`` and ``best`` name folders. The last three and the
+best are kept. Random numbers need no state: every step draws from its own seed (see
+:func:`deepsim.train.loop.step_seed`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def save_checkpoint(target: Path, models: Models, step: int, best_error: float |
     """
     with publish_folder(target, overwrite=True) as staging:
         optimizers: dict[str, Tensor] = {}
-        for name, player in _players(models).items():
+        for name, player in models.players.items():
             _require_finite(player, name, step)
             write_weights(staging / f"{name}.safetensors", player.module.state_dict())
             optimizers.update(_optimizer_tensors(name, player))
@@ -65,7 +66,7 @@ def load_checkpoint(checkpoint: Path, models: Models) -> dict[str, Any]:
     """
     state = read_state(checkpoint)
     optimizers = read_weights(checkpoint / OPTIMIZER)
-    for name, player in _players(models).items():
+    for name, player in models.players.items():
         _load_weights(player, read_weights(checkpoint / f"{name}.safetensors"), checkpoint)
         _load_optimizer(name, player, optimizers, checkpoint)
         player.updates = state["updates"][name]
@@ -96,13 +97,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         raise CheckpointError(f"{checkpoint}: {STATE} is not readable ({error}). Name another checkpoint.") from error
 
 
-def _players(models: Models) -> dict[str, Player]:
-    players = {"generator": models.generator}
-    return players if models.discriminator is None else {**players, "discriminator": models.discriminator}
-
-
 def _state(models: Models, step: int, best_error: float | None) -> dict[str, Any]:
-    players = _players(models)
+    players = models.players
     return {
         "step": step,
         "updates": {name: player.updates for name, player in players.items()},

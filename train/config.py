@@ -15,6 +15,7 @@ from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.networks import encoder_spec
 from deepsim.runtime.run_folder import run_of
 from deepsim.train.objective import Normalisation, used_terms, uses, weights_of
+from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "halve", "cosine"]
@@ -35,10 +36,12 @@ def setting(
 class TrainConfig:
     """Everything that decides the final weights of a run, and how often it reports.
 
-    Networks: ``layer`` of ``encoder`` is inverted by a generator of ``width`` (1: the paper's). ``comparator`` is the
-    layer that feature losses are measured at. Weights come from local files or, when those are empty, from ``seed``
-    (encoder) and ``comparator_seed``; comparator and encoder share weights unless the comparator has its own file or
-    ``comparator_seed`` >= 0. ``conditional``: the discriminator sees the inverted feature too.
+    Networks: ``task`` says which of them learn (see :mod:`deepsim.train.tasks`). ``layer`` of ``encoder`` is inverted
+    by a generator of ``width`` (1: the paper's). ``comparator`` is the layer that feature losses are measured at.
+    Weights come from local files or, when those are empty, from ``seed`` (encoder) and ``comparator_seed``; comparator
+    and encoder share weights unless the comparator has its own file or ``comparator_seed`` >= 0. Where the encoder
+    learns, these are the weights that it begins with, which the comparator keeps. ``conditional``: the discriminator
+    sees the inverted feature too.
 
     Objective (Eq. 1): a ``lambda`` for each term of :mod:`deepsim.train.objective`, each may be 0; ``normalisation``
     says what the losses sum to.
@@ -54,9 +57,15 @@ class TrainConfig:
     Data: ``mirror`` flips half of the crops; ``zoom`` is the share of crops taken at a random scale.
     """
 
-    layer: str = setting(
-        "fc6", "Layer to invert: norm1, norm2, conv3, conv4, pool5, fc6, fc7, fc8 (alexnet: pool1, pool2, conv3 ...)."
+    task: TaskName = setting(  # noqa: RUF009
+        "inversion", "What learns: a generator for a given encoder (inversion), or both (autoencoder)."
     )
+    layer: str = setting(
+        "fc6",
+        "Layer to invert: norm1, norm2, conv3, conv4, pool5, fc6, fc7, fc8 (alexnet: pool1, pool2, conv3 ...); "
+        "or latent, the code of an encoder that learns.",
+    )
+    latent: int = setting(CODE_SIZE, "Units of the code, with --layer latent.", least=1, most=1 << 20)
     encoder: str = setting("caffenet", "Network whose features are inverted: caffenet or alexnet (torchvision's).")
     encoder_weights: str = setting(
         "", "Local weights file of the encoder (.safetensors, .pt, .pth). Default: random, from the seed."
@@ -119,9 +128,8 @@ class TrainConfig:
         hints = get_type_hints(type(self))
         for entry in fields(self):
             _check_value(entry.name, getattr(self, entry.name), hints[entry.name], entry.metadata)
-        spec = encoder_spec(self.encoder)
-        generator_spec(self.layer, spec, self.width)
-        spec.up_to(self.comparator)
+        generator_spec(self.layer, encoder_of(self), self.width)
+        encoder_spec(self.encoder).up_to(self.comparator)
         if not used_terms(self):
             raise UsageError(f"{weights_of()}: all 0, expected a loss. Set one above 0.")
         if self.steps == 0 and self.minutes == 0:
@@ -228,8 +236,8 @@ PRESETS["tiny"] = TrainConfig(
 
 # What a resumed run must share with its beginning: these decide networks, targets and the order of the data.
 FIXED = (
-    "layer", "encoder", "encoder_weights", "comparator", "comparator_weights", "comparator_seed", "width",
-    "conditional", "frozen_biases", "seed",
+    "task", "layer", "latent", "encoder", "encoder_weights", "comparator", "comparator_weights", "comparator_seed",
+    "width", "conditional", "frozen_biases", "seed",
 )  # fmt: skip
 
 

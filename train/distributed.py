@@ -35,7 +35,12 @@ class World:
         if self.size == 1:
             return module  # type: ignore[no-any-return]
         ids = [device.index] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
+        return nn.parallel.DistributedDataParallel(
+            module,
+            device_ids=ids,
+            broadcast_buffers=False,  # those of an encoder are constants
+            gradient_as_bucket_view=True,
+        )
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the element-wise mean over all processes."""

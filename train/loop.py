@@ -296,7 +296,7 @@ class _Progress:
 
 def checkpoint_bytes(models: Models) -> int:
     """Return about how many bytes a checkpoint has: every trained weight and Adam's two moments of it, in float32."""
-    players = [models.generator, *([] if models.discriminator is None else [models.discriminator])]
+    players = models.players.values()
     return sum(12 * parameter.numel() for player in players for parameter in player.module.parameters())
 
 
@@ -309,7 +309,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 def reconstruct(models: Models, photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Encode and decode uint8 RGB photographs (N, side, side, 3) with the networks as they are now."""
     images = to_image_space(torch.from_numpy(photos).to(models.device))
-    features, _ = models.targets(images)
+    features = models.encode(images)
     with models.autocast():
         decoded = scored(models.generator.module(features), models.geometry)
     pixels: NDArray[np.uint8] = to_pixels(decoded).cpu().numpy()
@@ -354,14 +354,15 @@ def _require_newest(run: Run, start: int) -> None:
 
 
 def _write_static_files(config: TrainConfig, run: Run, models: Models, photos: NDArray[np.uint8]) -> None:
-    """Write what does not change while a run trains: settings, previews, encoder weights, mean image."""
+    """Write what does not change while a run trains: settings, previews, frozen weights, mean image."""
     run.folder.mkdir(parents=True, exist_ok=True)
     write_atomic(run.folder / CONFIG, config.to_json())
     described = {"training": run.dataset.description, "validation": run.validation.description}
     record = {**described, **run.record, "validation_sha256": sha256(photos.tobytes())}
     write_atomic(run.folder / DATA, json.dumps(record, indent=2) + "\n")
     write_photographs(run.folder, photos)
-    write_weights(run.folder / ENCODER, models.encoder.state_dict())
+    if models.learner is None:
+        write_weights(run.folder / ENCODER, models.encoder.state_dict())
     if models.comparator is not None and models.comparator is not models.encoder:
         write_weights(run.folder / COMPARATOR, models.comparator.state_dict())
     if not (run.folder / MEAN_IMAGE).exists():

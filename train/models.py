@@ -1,10 +1,10 @@
-"""What a run holds in memory: the four networks, their optimisers and the pausing state."""
+"""What a run holds in memory: its networks, the optimisers of those that learn, and the pausing state."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -15,15 +15,16 @@ from torch.optim import Adam
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.networks import encoder_spec
-from deepsim.runtime.run_folder import COMPARATOR, ENCODER
+from deepsim.runtime.run_folder import COMPARATOR, ENCODER, checkpoints
 from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator, check_side, initialise_discriminator
 from deepsim.train.distributed import World
 from deepsim.train.encoders import load_encoder, random_encoder
-from deepsim.train.networks import Encoder, Generator, initialise_generator
+from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator
 from deepsim.train.objective import uses
-from deepsim.train.optimizers import discriminator_optimizer, generator_optimizer
+from deepsim.train.optimizers import discriminator_optimizer, layer_optimizer
 from deepsim.train.pausing import Pausing
+from deepsim.train.tasks import encoder_of, given_layer, task_of
 
 _Module = TypeVar("_Module", bound=nn.Module)
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,7 +32,7 @@ AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Player:
-    """One of the two networks that train: the module, its optimiser, and how many updates it has made.
+    """One of the networks that learn: the module, its optimiser, and how many updates it has made.
 
     ``call`` is what a training step runs: the module itself, compiled or wrapped for several processes. ``judge`` is
     what another network's step runs to get a gradient through this one: compiled where ``call`` is, but never wrapped,
@@ -50,7 +51,8 @@ class Player:
 class Models:
     """All networks of a run on one device. ``discriminator`` and ``comparator`` are None when no term needs them.
 
-    ``comparator`` is ``encoder`` itself where both share their weights; it then computes both layers in one pass.
+    ``learner`` is the encoder's part in the training where it learns, else None. ``comparator`` never learns; it is
+    ``encoder`` itself where both share their weights, and then computes both layers in one pass.
     ``time_share`` is the share 0-1 of the run's minutes that has passed, which the loop sets before each step.
     """
 
@@ -62,7 +64,19 @@ class Models:
     encoder: Encoder
     comparator: Encoder | None
     pausing: Pausing
+    learner: Player | None = None
     time_share: float = 0.0
+
+    @property
+    def learners(self) -> list[Player]:
+        """List who minimises the generator's objective: the generator, and the encoder where it learns."""
+        return [self.generator, *([] if self.learner is None else [self.learner])]
+
+    @property
+    def players(self) -> dict[str, Player]:
+        """Return all networks that learn by the names of their files in a checkpoint."""
+        named = {"generator": self.generator, "encoder": self.learner, "discriminator": self.discriminator}
+        return {name: player for name, player in named.items() if player is not None}
 
     @property
     def geometry(self) -> Geometry:
@@ -75,16 +89,31 @@ class Models:
         dtype = AUTOCAST[self.config.precision]
         return torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None)
 
-    @torch.no_grad()
     def targets(self, real: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the inverted features and the comparator's features of real images (N, 3, side, side)."""
+        """Return the encoded and the comparator's features of real images (N, 3, side, side).
+
+        The encoded ones carry a gradient to an encoder that learns; the others carry none.
+        """
+        if self.learner is not None:
+            with self.autocast():
+                return self.learner.call(real), self._compared(real)
+        if self.comparator is not self.encoder:
+            return self.encode(real), self._compared(real)
         config = self.config
+        with torch.no_grad(), self.autocast():
+            found = self.encoder.features(real, {config.layer, config.comparator})
+        return found[config.layer], found[config.comparator]
+
+    @torch.no_grad()
+    def encode(self, real: Tensor) -> Tensor:
+        """Return the features of real images as the encoder is now, without a gradient and in this process alone."""
         with self.autocast():
-            if self.comparator is self.encoder:
-                found = self.encoder.features(real, {config.layer, config.comparator})
-                return found[config.layer], found[config.comparator]
-            features = self.encoder.features(real, {config.layer})[config.layer]
-            return features, None if self.comparator is None else self.comparator(real)
+            return self.encoder.features(real, {self.config.layer})[self.config.layer]
+
+    @torch.no_grad()
+    def _compared(self, real: Tensor) -> Tensor | None:
+        with self.autocast():
+            return None if self.comparator is None else self.comparator(real)
 
     def compare(self, fake: Tensor) -> Tensor:
         """Return the comparator's features of generated images, with a gradient to them."""
@@ -107,7 +136,7 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
     that neither a moved weights file nor another machine's rounding changes them.
     """
     encoder, comparator = _encoders(config, saved)
-    spec = generator_spec(config.layer, encoder_spec(config.encoder), config.width)
+    spec = generator_spec(config.layer, encoder_of(config), config.width)
     generator = Generator(spec)
     initialise_generator(generator, torch.Generator().manual_seed(config.seed))
     discriminator = None
@@ -118,30 +147,50 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
         discriminator = _player(module, config, device, world)
     pausing = Pausing(config.stop_discriminator, config.resume_discriminator, config.stop_generator)
     placed = _placed(encoder, config, device)
+    player, learner = _player(generator, config, device, world), None
+    if task_of(config.task).encoder_learns:
+        # One backward pass reaches both, so one scale serves both.
+        learner = replace(_player(encoder.requires_grad_(True), config, device, world), scaler=player.scaler)
     return Models(
         config,
         device,
         world,
-        _player(generator, config, device, world),
+        player,
         discriminator,
         placed,
         placed if comparator is encoder else comparator and _placed(comparator, config, device),
         pausing,
+        learner,
     )
 
 
 def _encoders(config: TrainConfig, saved: Path | None) -> tuple[Encoder, Encoder | None]:
-    order = [entry.name for entry in encoder_spec(config.encoder).layers]
+    """Build the encoder and the comparator, which are one where they share weights that nobody changes."""
     shared = not config.comparator_weights and config.comparator_seed < 0
-    deepest = max(config.layer, config.comparator, key=order.index) if shared else config.layer
-    encoder = _encoder(config, deepest, config.encoder_weights, config.seed, saved and saved / ENCODER)
+    if task_of(config.task).encoder_learns:
+        encoder = _learning_encoder(config, saved)
+        weights, seed = config.encoder_weights, config.seed  # what the encoder begins with
+    else:
+        order = [entry.name for entry in encoder_spec(config.encoder).layers]
+        deepest = max(config.layer, config.comparator, key=order.index) if shared else config.layer
+        encoder = _encoder(config, deepest, config.encoder_weights, config.seed, saved and saved / ENCODER)
+        if shared:
+            return encoder, encoder if uses(config, "comparator") else None
     if not uses(config, "comparator"):
         return encoder, None
-    if shared:
-        return encoder, encoder
-    seed = config.comparator_seed
-    own = _encoder(config, config.comparator, config.comparator_weights, seed, saved and saved / COMPARATOR)
-    return encoder, own
+    if not shared:
+        weights, seed = config.comparator_weights, config.comparator_seed
+    return encoder, _encoder(config, config.comparator, weights, seed, saved and saved / COMPARATOR)
+
+
+def _learning_encoder(config: TrainConfig, saved: Path | None) -> Encoder:
+    """Build an encoder as its learning begins; a resumed one gets its weights from the checkpoint, not from here."""
+    encoder = random_encoder(encoder_of(config), config.layer, config.seed)
+    begun = saved is not None and any(checkpoints(saved).glob("step-*"))
+    if config.encoder_weights and not begun:
+        given = load_encoder(encoder_spec(config.encoder), given_layer(config.layer), Path(config.encoder_weights))
+        encoder.load_state_dict({**encoder.state_dict(), **given.state_dict()})
+    return encoder
 
 
 def _encoder(config: TrainConfig, layer: str, weights: str, seed: int, saved: Path | None) -> Encoder:
@@ -156,11 +205,11 @@ def _placed(module: _Module, config: TrainConfig, device: torch.device) -> _Modu
     return module.to(device, memory_format=memory_format)  # type: ignore[call-overload, no-any-return]
 
 
-def _player(module: Generator | Discriminator, config: TrainConfig, device: torch.device, world: World) -> Player:
+def _player(module: LayerStack | Discriminator, config: TrainConfig, device: torch.device, world: World) -> Player:
     module = _placed(module, config, device)
     fused = device.type == "cuda"
-    if isinstance(module, Generator):
-        optimizer = generator_optimizer(module, config, fused)
+    if isinstance(module, LayerStack):
+        optimizer = layer_optimizer(module, config, fused)
     else:
         optimizer = discriminator_optimizer(module, config, fused)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")

@@ -13,20 +13,23 @@ import click
 from deepsim.train import objective
 from deepsim.train.config import PRESETS, TrainConfig
 from deepsim.train.objective import used_terms
+from deepsim.train.tasks import task_of
 
 if TYPE_CHECKING:
     from deepsim.train.cli import Request
     from deepsim.train.held_out import Images
     from deepsim.train.loop import Outcome
 
-_TOLD = {"layer", "encoder", "encoder_weights", "batch", "steps", "minutes"}  # and the weights of the losses
+_TOLD = {"task", "layer", "encoder", "encoder_weights", "batch", "steps", "minutes"}  # and the weights of the losses
 
 
 def narrate(config: TrainConfig, asked: Request, images: Images, device: str) -> None:
     """Say what is about to be trained on what, and which settings differ from the paper's."""
+    task = task_of(config.task)
     weights = Path(config.encoder_weights).name or f"random weights, seed {config.seed}"
+    begins = "beginning with " if task.encoder_learns else ""
     click.echo(
-        f"Inverting {config.encoder} {config.layer} ({weights}) on {images.training.description}, {device}, "
+        f"{task.verb} {config.encoder} {config.layer} ({begins}{weights}) on {images.training.description}, {device}, "
         f"batch {config.batch}, {length(config)}; losses: {losses_in_words(config)}. Run folder: {asked.folder}",
         err=True,
     )

@@ -74,7 +74,7 @@ class Encoder(LayerStack):
     """Compute features of images: (N, 3, side, side) mean-subtracted BGR in 0-255 units -> (N, C, H, W) or (N, C).
 
     The generators' image space is also every encoder's input here; an encoder with another pixel convention
-    (torchvision's AlexNet) converts inside. Weights are frozen.
+    (torchvision's AlexNet) converts inside. Weights are frozen, until a task lets them learn.
     """
 
     pixel_scale: Tensor

@@ -10,20 +10,21 @@ from torch.optim import Adam, Optimizer
 from deepsim.runtime.errors import UsageError
 from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator
-from deepsim.train.networks import Generator
+from deepsim.train.networks import LayerStack
 
 
-def generator_optimizer(generator: Generator, config: TrainConfig, fused: bool) -> Adam:
-    """Build Adam for the generator by the roles of its layers (see :class:`deepsim.kernels.layers.Layer`).
+def layer_optimizer(stack: LayerStack, config: TrainConfig, fused: bool) -> Adam:
+    """Build Adam for a generator, or an encoder that learns, by the roles of its layers.
 
+    The roles are those of :class:`deepsim.kernels.layers.Layer`.
     The L2 term acts on the weights of "feature" layers; ``frozen_biases`` keeps the biases of "upconv" layers at 0.
     """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    for layer in generator.layers:
+    for layer in stack.layers:
         if not layer.has_weights:
             continue
-        own = generator.weights_of(layer)
+        own = stack.weights_of(layer)
         (decayed if layer.role == "feature" else plain).append(own.weight)
         if layer.role == "upconv" and config.frozen_biases:
             own.bias.requires_grad_(False)

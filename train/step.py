@@ -30,8 +30,9 @@ def train_step(models: Models, photos: Tensor) -> Losses:
     features, real_features = models.targets(real)
     with models.autocast():
         fake = scored(models.generator.call(features), models.geometry)
-    judged = _discriminator_step(models, real, fake.detach(), features)
-    losses = _generator_step(models, real, fake, features, real_features)
+    condition = features.detach()  # an encoder that learns is judged by its images alone
+    judged = _discriminator_step(models, real, fake.detach(), condition)
+    losses = _generator_step(models, real, fake, condition, real_features)
     adversarial = losses.get("adversarial_loss")
     if judged is not None and adversarial is not None:
         models.pausing.update(judged["real"], judged["fake"], adversarial)
@@ -58,13 +59,13 @@ def _discriminator_step(models: Models, real: Tensor, fake: Tensor, features: Te
             "real": real_loss(real_logits, normalisation),
             "fake": fake_loss(fake_logits, normalisation),
         }
-    return _update(models, player, losses["loss"], losses, models.pausing.discriminator_trains)
+    return _update(models, [player], losses["loss"], losses, models.pausing.discriminator_trains)
 
 
 def _generator_step(
     models: Models, real: Tensor, fake: Tensor, features: Tensor, real_features: Tensor | None
 ) -> dict[str, float]:
-    """Train G on the weighted sum of its losses (Eq. 1), the adversarial part through the updated D."""
+    """Train G, and an encoder that learns, on the weighted sum (Eq. 1), the adversarial part through the updated D."""
     config = models.config
 
     def compared() -> tuple[Tensor, Tensor]:
@@ -77,33 +78,40 @@ def _generator_step(
         losses = {term.name: (term.weight_in(config), term.function(made)) for term in used_terms(config)}
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
     values = {name: loss for name, (_, loss) in losses.items()} | {"generator_loss": total}
-    return _update(models, models.generator, total, values, models.pausing.generator_trains)
+    return _update(models, models.learners, total, values, models.pausing.generator_trains)
 
 
-def _update(models: Models, player: Player, loss: Tensor, losses: dict[str, Tensor], trains: bool) -> dict[str, float]:
-    """Make one optimiser update (unless paused) after checking that losses and gradients are finite.
+def _update(
+    models: Models, players: list[Player], loss: Tensor, losses: dict[str, Tensor], trains: bool
+) -> dict[str, float]:
+    """Make one update of every player (unless paused), all of one loss and one gradient scale.
 
+    Losses and gradients are checked to be finite before any weight changes.
     Losses are combined over all processes (gradients are averaged by DistributedDataParallel; the paper's sums need
     the number of processes on top), so that every process sees the same figures and pauses alike.
     """
     combine = models.world.size if models.config.normalisation == "paper" else 1
+    scaler = players[0].scaler
     norm = torch.zeros((), device=models.device)
     if trains:
-        player.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(player.scaler.scale(loss * combine))
-        player.scaler.unscale_(player.optimizer)
-        gradients = [p.grad for p in player.module.parameters() if p.grad is not None]
+        for player in players:
+            player.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(scaler.scale(loss * combine))
+        for player in players:
+            scaler.unscale_(player.optimizer)
+        gradients = [p.grad for player in players for p in player.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
     found = combine * models.world.mean(torch.stack([value.detach() for value in losses.values()]))
     *values, gradient_norm = torch.cat((found, norm.view(1).to(found))).tolist()  # the one synchronisation per update
     named = dict(zip(losses, values, strict=True))
     # A gradient overflow under fp16 is the scaler's business: it skips the update and lowers its scale.
-    _require_finite({**named, **({} if player.scaler.is_enabled() else {"gradient norm": gradient_norm})})
+    _require_finite({**named, **({} if scaler.is_enabled() else {"gradient norm": gradient_norm})})
     if trains:
-        set_learning_rate(player.optimizer, learning_rate(models.config, player.updates, models.time_share))
-        player.scaler.step(player.optimizer)
-        player.scaler.update()
-        player.updates += 1
+        for player in players:
+            set_learning_rate(player.optimizer, learning_rate(models.config, player.updates, models.time_share))
+            scaler.step(player.optimizer)
+            player.updates += 1
+        scaler.update()
     return named
 
 

@@ -130,8 +130,8 @@ def _about_training(config: dict[str, Any], steps: int, layer: str) -> list[Poin
 
 
 def _about_encoder(config: dict[str, Any], encoder: str) -> list[Point]:
-    """Warn about random encoder weights; the configuration names no file for those."""
-    if config.get("encoder_weights") != "":
+    """Warn about random encoder weights: the configuration names no file for those, and the encoder did not learn."""
+    if config.get("encoder_weights") != "" or config.get("task", "inversion") != "inversion":
         return []
     why = join(
         f"The encoder\u2019s weights are random (seed {config.get('seed')}). Its features respond to edges and "

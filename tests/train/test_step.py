@@ -16,7 +16,7 @@ from deepsim.train.encoders import pink_noise  # noqa: E402
 from deepsim.train.models import build_models  # noqa: E402
 from deepsim.train.networks import Generator, scored, to_image_space  # noqa: E402
 from deepsim.train.objective import REAL, discriminator_loss, negative_log_likelihood, squared_error  # noqa: E402
-from deepsim.train.optimizers import generator_optimizer, learning_rate  # noqa: E402
+from deepsim.train.optimizers import layer_optimizer, learning_rate  # noqa: E402
 
 CONFIG = PRESETS["tiny"].updated({"width": 1 / 64, "conditional": True, "weight_decay": 4e-4, "channels_last": False})
 
@@ -115,12 +115,12 @@ def test_groups_go_by_roles_and_not_by_names():
     layers = tuple(Layer(name, "conv", 3, 3, role=role) for name, role in roles.items())
     generator = Generator(GeneratorSpec("made", (3, 240, 240), layers))
     config = PRESETS["release"]
-    decayed, plain = generator_optimizer(generator, config, fused=False).param_groups
+    decayed, plain = layer_optimizer(generator, config, fused=False).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (config.weight_decay, 0)
     names = {id(parameter): name for name, parameter in generator.named_parameters()}
     assert [names[id(parameter)] for parameter in decayed["params"]] == ["deconv1.weight"]
     expected = ["Rconv6.weight", "deconv1.bias", "defc7.weight", "defc7.bias"]
     assert [names[id(parameter)] for parameter in plain["params"]] == expected
     assert not generator.Rconv6.bias.requires_grad
-    generator_optimizer(free := Generator(generator.spec), replace(config, frozen_biases=False), fused=False)
+    layer_optimizer(free := Generator(generator.spec), replace(config, frozen_biases=False), fused=False)
     assert free.Rconv6.bias.requires_grad
