@@ -90,13 +90,14 @@ class PlainLoop:
 
     def __init__(self, models: Models, memory_format: torch.memory_format) -> None:
         self.config, self.memory_format = models.config, memory_format
-        generator = models.generator.module
-        assert isinstance(generator, LayerStack)
+        generator, encoder = models.generator.module, models.encoder
+        assert isinstance(generator, LayerStack) and isinstance(encoder, LayerStack)
         self.generator = plain_network(generator).to(memory_format=memory_format)
-        self.encoder = plain_network(models.encoder).to(memory_format=memory_format).requires_grad_(False)
-        names = [layer.name for layer in models.encoder.layers]
-        self.depth = self._modules_up_to(models, names.index(self.config.layer))
-        self.comparator_depth = self._modules_up_to(models, names.index(self.config.comparator))
+        self.encoder = plain_network(encoder).to(memory_format=memory_format).requires_grad_(False)
+        self.layers = encoder.layers
+        names = [layer.name for layer in self.layers]
+        self.depth = self._modules_up_to(names.index(self.config.layer))
+        self.comparator_depth = self._modules_up_to(names.index(self.config.comparator))
         rate, betas = self.config.learning_rate, (self.config.beta1, self.config.beta2)
         self.optimizer = torch.optim.Adam(self.generator.parameters(), rate, betas)
         self.judge = None
@@ -105,8 +106,8 @@ class PlainLoop:
             self.judge.load_state_dict(models.discriminator.module.state_dict())
             self.judge_optimizer = torch.optim.Adam(self.judge.parameters(), rate, betas)
 
-    def _modules_up_to(self, models: Models, index: int) -> int:
-        return sum(1 + (layer.activation != "none") for layer in models.encoder.layers[: index + 1])
+    def _modules_up_to(self, index: int) -> int:
+        return sum(1 + (layer.activation != "none") for layer in self.layers[: index + 1])
 
     def step(self, photos: Tensor) -> float:
         """Make one update of both networks; return the generator's loss."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from deepsim.export.onnx_from_layers import IR_VERSION, MAX_BYTES, OPSET
 from deepsim.runtime.errors import NumericError, UsageError, missing_extra
+from deepsim.train.module_creation import one_line
 from deepsim.train.module_encoders import ModuleEncoder
-from deepsim.train.module_references import one_line
 
 if TYPE_CHECKING:
     import onnx

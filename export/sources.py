@@ -29,6 +29,7 @@ from deepsim.runtime.run_folder import (
     read_photographs,
     run_of,
 )
+from deepsim.train.module_references import is_module_reference, parse
 from deepsim.train.tasks import CODE_SIZE, encoder_for, task_of
 
 if TYPE_CHECKING:
@@ -114,20 +115,38 @@ def load_run(path: Path) -> Source:
     config, state = _json(run / CONFIG), _json(checkpoint / STATE)
     try:
         task = task_of(config.get("task", "inversion"))
-        encoder = encoder_for(task.name, config["encoder"], config["layer"], config.get("latent", CODE_SIZE))
+        encoder, module = _encoder(config, run)
         generator = generator_spec(config["layer"], encoder, config.get("width", 1.0))
     except (KeyError, UsageError) as error:
         reason = f"no setting {error}." if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{run / CONFIG}: {reason} Name a run of this version.") from error
-    encoder = replace(encoder, layers=encoder.up_to(generator.layer))
+    encoder_weights: Weights = {}
+    if isinstance(encoder, EncoderSpec):
+        encoder = replace(encoder, layers=encoder.up_to(generator.layer))
+        file = (checkpoint if task.encoder_learns else run) / ENCODER
+        encoder_weights = _weights(file, encoder.layers, exact=False)
     return Source(
         encoder,
         generator,
-        _weights((checkpoint if task.encoder_learns else run) / ENCODER, encoder.layers, exact=False),
+        encoder_weights,
         _weights(checkpoint / GENERATOR, generator.layers, exact=True),
         read_photographs(run, encoder.framing.side),
         {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},
+        module,
     )
+
+
+def _encoder(config: Mapping[str, Any], run: Path) -> tuple[EncoderSpec | GraphEncoder, ModuleEncoder | None]:
+    """Return a run's encoder: a table, or the record of a module and the module with the run's weights."""
+    if not is_module_reference(config["encoder"]):
+        task = config.get("task", "inversion")
+        return encoder_for(task, config["encoder"], config["layer"], config.get("latent", CODE_SIZE)), None
+    from deepsim.train.module_encoders import build_module_encoder
+    from deepsim.train.module_preprocessing import preprocessing_options
+
+    options = preprocessing_options(config)
+    module = build_module_encoder(parse(config["encoder"]), weights=run / ENCODER, options=options)
+    return module.record(), module
 
 
 def random_source(layer: str, encoder_name: str = "caffenet", seed: int = 0) -> Source:

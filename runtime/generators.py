@@ -215,6 +215,12 @@ def _narrow(layers: tuple[Layer, ...], width: float) -> tuple[Layer, ...]:
     )
 
 
+def check_width(width: float) -> None:
+    """Raise UsageError for a width that no generator has."""
+    if width not in WIDTHS:
+        raise UsageError(f"width {width}: expected one of {', '.join(f'{w:g}' for w in WIDTHS)}.")
+
+
 def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> GeneratorSpec:
     """Return the generator that turns a feature of ``shape`` into an image of at least ``side`` x ``side`` pixels.
 
@@ -234,8 +240,7 @@ def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> Ge
     >>> generator_for("layer3", (1024, 14, 14), 224).output_size
     224
     """
-    if width not in WIDTHS:
-        raise UsageError(f"width {width}: expected one of {', '.join(f'{w:g}' for w in WIDTHS)}.")
+    check_width(width)
     if len(shape) not in (1, 3) or (len(shape) == 3 and shape[1] != shape[2]) or max(shape) > 1 << 20:
         raise UsageError(f"layer {layer}: features of shape {shape}, expected (C,) or a square map (C, H, H).")
     if not 1 <= side <= MAX_SIDE:

@@ -122,8 +122,6 @@ def _configuration(
     Returns the settings and the run's folder.
     """
     values = {**(read_config(config_file) if config_file else {}), **given}
-    if isinstance(values.get("milestones"), str):
-        values["milestones"] = [part for part in values["milestones"].split(",") if part]
     if values.get("minutes") and "steps" not in values:
         values["steps"] = 0  # those of the preset would end the run before its time
     config = PRESETS[preset].updated(values)

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.generators import generator_spec
+from deepsim.runtime.generators import check_width, generator_spec
+from deepsim.runtime.geometry import MAX_SIDE
 from deepsim.runtime.networks import encoder_spec
 from deepsim.runtime.run_folder import run_of
+from deepsim.train.module_references import OWN, is_module_reference, parse
 from deepsim.train.objective import Normalisation, used_terms, uses, weights_of
-from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of
+from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of, task_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "halve", "cosine"]
+EncoderInterpolation = Literal["own", "bilinear", "bicubic"]
+_OF_MODULES = ("encoder_side", "encoder_resize", "encoder_interpolation", "encoder_mean", "encoder_std")
 _LARGEST = 2**62  # what every reader of a seed or a count takes
 
 
@@ -66,9 +70,32 @@ class TrainConfig:
         "or latent, the code of an encoder that learns.",
     )
     latent: int = setting(CODE_SIZE, "Units of the code, with --layer latent.", least=1, most=1 << 20)
-    encoder: str = setting("caffenet", "Network whose features are inverted: caffenet or alexnet (torchvision's).")
+    encoder: str = setting(
+        "caffenet",
+        "Network whose features are inverted: caffenet, alexnet, vgg16, vgg19; or any PyTorch module as "
+        "torchvision:NAME@LAYER, timm:NAME@LAYER or package.module:callable@LAYER.",
+    )
     encoder_weights: str = setting(
         "", "Local weights file of the encoder (.safetensors, .pt, .pth). Default: random, from the seed."
+    )
+    encoder_side: int = setting(0, "Side in pixels of a module's input; 0: the model's own.", least=0, most=MAX_SIDE)
+    encoder_resize: int = setting(
+        0,
+        "Pixels that a photograph's shorter side is resized to for a module; 0: the model's own.",
+        least=0,
+        most=MAX_SIDE,
+    )
+    encoder_interpolation: EncoderInterpolation = setting(  # noqa: RUF009
+        OWN, "How a photograph is resized for a module."
+    )
+    encoder_mean: tuple[float, ...] = setting(
+        (),
+        "Mean of R, G, B that a module's input is normalised with (pixels 0-1), as 0.5,0.5,0.5. Default: the model's.",
+    )
+    encoder_std: tuple[float, ...] = setting(
+        (),
+        "Standard deviation of R, G, B that a module's input is normalised with. Default: the model's own.",
+        least=1e-6,
     )
     comparator: str = setting("pool5", "Layer at which the feature loss compares images.")
     comparator_weights: str = setting("", "Weights file of a comparator that is not the encoder.")
@@ -128,8 +155,10 @@ class TrainConfig:
         hints = get_type_hints(type(self))
         for entry in fields(self):
             _check_value(entry.name, getattr(self, entry.name), hints[entry.name], entry.metadata)
-        generator_spec(self.layer, encoder_of(self), self.width)
-        encoder_spec(self.encoder).up_to(self.comparator)
+        if is_module_reference(self.encoder):
+            self._check_module()
+        else:
+            self._check_table()
         if not used_terms(self):
             raise UsageError(f"{weights_of()}: all 0, expected a loss. Set one above 0.")
         if self.steps == 0 and self.minutes == 0:
@@ -139,6 +168,26 @@ class TrainConfig:
                 "minutes, deterministic: both set, but how far the clock lets a run come differs each time. "
                 "Pass --steps with --deterministic."
             )
+
+    def _check_table(self) -> None:
+        generator_spec(self.layer, encoder_of(self), self.width)
+        encoder_spec(self.encoder).up_to(self.comparator)
+        for name in _OF_MODULES:
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise UsageError(f"{name}: {getattr(self, name)!r}, but {self.encoder} is a table with its own pixels.")
+
+    def _check_module(self) -> None:
+        check_width(self.width)
+        reference = parse(self.encoder)
+        if self.layer != reference.layer:
+            raise UsageError(
+                f"layer: {self.layer!r}, but the encoder names {reference.layer!r}. Pass one or the other."
+            )
+        if task_of(self.task).encoder_learns:
+            raise UsageError(f"task: {self.task}, but {reference.model} is a module, which stays frozen.")
+        for name in ("encoder_mean", "encoder_std"):
+            if len(getattr(self, name)) not in (0, 3):
+                raise UsageError(f"{name}: {getattr(self, name)}, expected three numbers, of R, G and B.")
 
     def to_json(self) -> str:
         """Return the record as JSON text."""
@@ -153,7 +202,15 @@ class TrainConfig:
         unknown = sorted(set(values) - set(hints))
         if unknown:
             raise UsageError(f"{unknown[0]}: no such setting, expected one of {', '.join(hints)}. Check the spelling.")
-        return replace(self, **{name: _converted(name, value, hints[name]) for name, value in values.items()})
+        named = {name: _converted(name, value, hints[name]) for name, value in values.items()}
+        return replace(self, **{**_layers_named(named), **named})
+
+
+def _layers_named(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that a reference to a module brings: its layer is inverted, and compared at."""
+    if not is_module_reference(values.get("encoder", "")):
+        return {}
+    return dict.fromkeys(("layer", "comparator"), parse(values["encoder"]).layer)
 
 
 def _check_value(name: str, value: Any, hint: Any, facts: Mapping[str, Any]) -> None:
@@ -172,8 +229,10 @@ def _check_value(name: str, value: Any, hint: Any, facts: Mapping[str, Any]) -> 
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:
+    if get_origin(hint) is tuple and isinstance(value, str):
+        value = [part for part in value.split(",") if part]
     if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_converted(name, entry, int) for entry in value)
+        return tuple(_converted(name, entry, get_args(hint)[0]) for entry in value)
     try:
         if hint is bool and isinstance(value, bool):
             return value
@@ -186,7 +245,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
             return value
     except (ValueError, OverflowError):
         pass
-    expected = "whole numbers" if get_origin(hint) is tuple else _WORDS.get(hint, "text")
+    expected = "numbers with commas between" if get_origin(hint) is tuple else _WORDS.get(hint, "text")
     found = reprlib.repr(value)  # short, also where YAML's references make a value that is endless when written out
     raise UsageError(f"{name}: {found if len(found) <= 60 else found[:57] + '...'}, expected {expected}.")
 
@@ -236,8 +295,8 @@ PRESETS["tiny"] = TrainConfig(
 
 # What a resumed run must share with its beginning: these decide networks, targets and the order of the data.
 FIXED = (
-    "task", "layer", "latent", "encoder", "encoder_weights", "comparator", "comparator_weights", "comparator_seed",
-    "width", "conditional", "frozen_biases", "seed",
+    "task", "layer", "latent", "encoder", *_OF_MODULES, "encoder_weights", "comparator", "comparator_weights",
+    "comparator_seed", "width", "conditional", "frozen_biases", "seed",
 )  # fmt: skip
 
 

@@ -14,17 +14,15 @@ from torch.optim import Adam
 
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.geometry import Geometry
-from deepsim.runtime.networks import encoder_spec
-from deepsim.runtime.run_folder import COMPARATOR, ENCODER, checkpoints
 from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator, check_side, initialise_discriminator
 from deepsim.train.distributed import World
-from deepsim.train.encoders import load_encoder, random_encoder
+from deepsim.train.encoder_building import AnyEncoder, build_encoders
 from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator
 from deepsim.train.objective import uses
 from deepsim.train.optimizers import discriminator_optimizer, layer_optimizer
 from deepsim.train.pausing import Pausing
-from deepsim.train.tasks import encoder_of, given_layer, task_of
+from deepsim.train.tasks import encoder_of, task_of
 
 _Module = TypeVar("_Module", bound=nn.Module)
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -61,8 +59,8 @@ class Models:
     world: World
     generator: Player
     discriminator: Player | None
-    encoder: Encoder
-    comparator: Encoder | None
+    encoder: AnyEncoder
+    comparator: AnyEncoder | None
     pausing: Pausing
     learner: Player | None = None
     time_share: float = 0.0
@@ -135,8 +133,9 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
     ``saved`` is the folder of a run that is resumed: its encoder.safetensors and comparator.safetensors are used, so
     that neither a moved weights file nor another machine's rounding changes them.
     """
-    encoder, comparator = _encoders(config, saved)
-    spec = generator_spec(config.layer, encoder_of(config), config.width)
+    encoder, comparator = build_encoders(config, saved)
+    described = encoder_of(config) if isinstance(encoder, Encoder) else encoder.record()
+    spec = generator_spec(config.layer, described, config.width)
     generator = Generator(spec)
     initialise_generator(generator, torch.Generator().manual_seed(config.seed))
     discriminator = None
@@ -150,7 +149,8 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
     player, learner = _player(generator, config, device, world), None
     if task_of(config.task).encoder_learns:
         # One backward pass reaches both, so one scale serves both.
-        learner = replace(_player(encoder.requires_grad_(True), config, device, world), scaler=player.scaler)
+        learning = cast(Encoder, encoder).requires_grad_(True)
+        learner = replace(_player(learning, config, device, world), scaler=player.scaler)
     return Models(
         config,
         device,
@@ -162,42 +162,6 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
         pausing,
         learner,
     )
-
-
-def _encoders(config: TrainConfig, saved: Path | None) -> tuple[Encoder, Encoder | None]:
-    """Build the encoder and the comparator, which are one where they share weights that nobody changes."""
-    shared = not config.comparator_weights and config.comparator_seed < 0
-    if task_of(config.task).encoder_learns:
-        encoder = _learning_encoder(config, saved)
-        weights, seed = config.encoder_weights, config.seed  # what the encoder begins with
-    else:
-        order = [entry.name for entry in encoder_spec(config.encoder).layers]
-        deepest = max(config.layer, config.comparator, key=order.index) if shared else config.layer
-        encoder = _encoder(config, deepest, config.encoder_weights, config.seed, saved and saved / ENCODER)
-        if shared:
-            return encoder, encoder if uses(config, "comparator") else None
-    if not uses(config, "comparator"):
-        return encoder, None
-    if not shared:
-        weights, seed = config.comparator_weights, config.comparator_seed
-    return encoder, _encoder(config, config.comparator, weights, seed, saved and saved / COMPARATOR)
-
-
-def _learning_encoder(config: TrainConfig, saved: Path | None) -> Encoder:
-    """Build an encoder as its learning begins; a resumed one gets its weights from the checkpoint, not from here."""
-    encoder = random_encoder(encoder_of(config), config.layer, config.seed)
-    begun = saved is not None and any(checkpoints(saved).glob("step-*"))
-    if config.encoder_weights and not begun:
-        given = load_encoder(encoder_spec(config.encoder), given_layer(config.layer), Path(config.encoder_weights))
-        encoder.load_state_dict({**encoder.state_dict(), **given.state_dict()})
-    return encoder
-
-
-def _encoder(config: TrainConfig, layer: str, weights: str, seed: int, saved: Path | None) -> Encoder:
-    spec = encoder_spec(config.encoder)
-    if saved is not None and saved.exists():
-        return load_encoder(spec, layer, saved)
-    return load_encoder(spec, layer, Path(weights)) if weights else random_encoder(spec, layer, seed)
 
 
 def _placed(module: _Module, config: TrainConfig, device: torch.device) -> _Module:

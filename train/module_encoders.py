@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from deepsim.runtime.errors import NumericError
+from deepsim.runtime.geometry import Framing
 from deepsim.runtime.networks import GraphEncoder
 from deepsim.runtime.pixels import CAFFE_PIXELS
 from deepsim.train.batch_norm_folding import Pair, find_pairs, fold
 from deepsim.train.encoders import pink_noise
+from deepsim.train.module_creation import check_layers, create
 from deepsim.train.module_layers import LayerFormat, Observation, formats, observe, prune, run_to
 from deepsim.train.module_preprocessing import Preprocessing, PreprocessingOptions, preprocessing_of
-from deepsim.train.module_references import ModuleReference, check_layers, create
+from deepsim.train.module_references import ModuleReference
 from deepsim.train.module_weights import calibrate, load, randomise, read_module_weights
 
 CALIBRATION = 8  # images that random weights are normalised on
@@ -59,6 +61,11 @@ class ModuleEncoder(nn.Module):
         offset = (caffe if pixels.order == "BGR" else caffe.flip(0)) - own
         self.register_buffer("pixel_scale", torch.tensor(pixels.scale).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_offset", offset.view(3, 1, 1), persistent=False)
+
+    @property
+    def framing(self) -> Framing:
+        """Return how photographs become this encoder's input."""
+        return self.preprocessing.framing
 
     def train(self, mode: bool = True) -> ModuleEncoder:
         """Stay in evaluation mode, whatever a training loop asks of its modules."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from deepsim.kernels.layers import Shape
 from deepsim.runtime.errors import UsageError
-from deepsim.train.module_references import one_line
+from deepsim.train.module_creation import one_line
 
 Form = Literal["map", "channels-last", "tokens"]
 _CHANNELS_LAST = ("SwinTransformer",)  # torchvision's, which has no attribute that says so

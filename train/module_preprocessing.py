@@ -13,7 +13,8 @@ from torch import nn
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.geometry import Framing, Interpolation, Resize
 from deepsim.runtime.pixels import PixelConvention
-from deepsim.train.module_references import ModuleReference, torchvision_transforms
+from deepsim.train.module_creation import torchvision_transforms
+from deepsim.train.module_references import OWN, ModuleReference
 
 Channels = tuple[float, float, float]
 _RESIZES: dict[str, Resize] = {"center": "shorter", "squash": "warp"}  # timm's crop_mode
@@ -50,6 +51,18 @@ class PreprocessingOptions:
     interpolation: Interpolation | None = None
     mean: Channels | None = None
     std: Channels | None = None
+
+
+def preprocessing_options(config: Mapping[str, Any]) -> PreprocessingOptions:
+    """Return what a run's settings ``encoder_side``, ``encoder_resize`` ... replace; those of older runs have none."""
+    interpolation = config.get("encoder_interpolation", OWN)
+    return PreprocessingOptions(
+        config.get("encoder_side") or None,
+        config.get("encoder_resize") or None,
+        None if interpolation == OWN else interpolation,
+        tuple(config.get("encoder_mean") or ()) or None,  # type: ignore[arg-type]  # the record checks that it has three
+        tuple(config.get("encoder_std") or ()) or None,  # type: ignore[arg-type]
+    )
 
 
 def preprocessing_of(

@@ -12,6 +12,7 @@ import click
 
 from deepsim.train import objective
 from deepsim.train.config import PRESETS, TrainConfig
+from deepsim.train.module_references import is_module_reference
 from deepsim.train.objective import used_terms
 from deepsim.train.tasks import task_of
 
@@ -27,9 +28,10 @@ def narrate(config: TrainConfig, asked: Request, images: Images, device: str) ->
     """Say what is about to be trained on what, and which settings differ from the paper's."""
     task = task_of(config.task)
     weights = Path(config.encoder_weights).name or f"random weights, seed {config.seed}"
+    inverted = config.encoder if is_module_reference(config.encoder) else f"{config.encoder} {config.layer}"
     begins = "beginning with " if task.encoder_learns else ""
     click.echo(
-        f"{task.verb} {config.encoder} {config.layer} ({begins}{weights}) on {images.training.description}, {device}, "
+        f"{task.verb} {inverted} ({begins}{weights}) on {images.training.description}, {device}, "
         f"batch {config.batch}, {length(config)}; losses: {losses_in_words(config)}. Run folder: {asked.folder}",
         err=True,
     )

@@ -7,7 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import DeviceError, UsageError  # noqa: E402
-from deepsim.train.module_references import ModuleReference, create, is_module_reference, parse  # noqa: E402
+from deepsim.train.module_creation import create  # noqa: E402
+from deepsim.train.module_references import ModuleReference, is_module_reference, parse  # noqa: E402
 
 HERE = "tests.train.modules"
 

@@ -10,9 +10,10 @@ torch = pytest.importorskip("torch")
 from deepsim.runtime.errors import CheckpointError  # noqa: E402
 from deepsim.runtime.images import prepare  # noqa: E402
 from deepsim.train.encoders import pink_noise  # noqa: E402
+from deepsim.train.module_creation import create  # noqa: E402
 from deepsim.train.module_encoders import build_module_encoder  # noqa: E402
 from deepsim.train.module_preprocessing import PreprocessingOptions  # noqa: E402
-from deepsim.train.module_references import create, parse  # noqa: E402
+from deepsim.train.module_references import parse  # noqa: E402
 from deepsim.train.module_weights import read_module_weights  # noqa: E402
 from deepsim.train.networks import to_image_space  # noqa: E402
 from deepsim.train.weights import write_weights  # noqa: E402
