@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import click
 from tqdm import tqdm
 
 from deepsim.benchmarks import ROUNDS, Contender, compare, interleave, work
-from deepsim.benchmarks.charts.plot_file import check_plot, plot_svg
 from deepsim.benchmarks.contenders import (
     INSTRUCTION_SETS,
     NAMES,
@@ -29,7 +29,7 @@ from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.bulk import check_inputs_stay
 from deepsim.runtime.cli.options import bundle_argument, check_absent, command, footer, overwrite_option
-from deepsim.runtime.errors import DeviceError, NumericError, UsageError
+from deepsim.runtime.errors import DeviceError, NumericError, UsageError, missing_extra
 from deepsim.runtime.files import reserved, write_atomic
 from deepsim.runtime.machine import environment
 
@@ -129,6 +129,8 @@ def bench(
             if output is not None:
                 write_atomic(output, text + "\n")
             if plot is not None:
+                from deepsim.benchmarks.charts.plot_file import plot_svg
+
                 write_atomic(plot, plot_svg(result))
     if output is None:
         kept = "kept nowhere" if plot is None else f"kept in {plot} only"
@@ -136,6 +138,22 @@ def bench(
     else:
         following = command("deepsim", "report", bundle, "--bench", output, "--photos", "PHOTOS")
         footer(f"{output}: {len(result['rows'])} rows", following)
+
+
+def check_plot(plot: Path | None, output: Path | None) -> None:
+    """Raise UsageError, before any work, when a plot cannot be written under this name beside ``output``.
+
+    Raises DeviceError without the package that draws it.
+    """
+    if plot is None:
+        return
+    if output is not None and plot.resolve() == output.resolve():
+        raise UsageError(f"--plot {plot}: the file of -o, expected another. Rename one of them.")
+    if plot.suffix.lower() != ".svg":
+        name = plot.with_suffix(".svg").name if plot.name else "bench.svg"
+        raise UsageError(f"--plot {plot}: no SVG file, expected a name that ends in .svg. Name it {name}.")
+    if find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", "bench")
 
 
 def _measure(

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from deepsim.benchmarks.charts.axes import Axis, linear_axis
-from deepsim.benchmarks.charts.charts import LEFT, WIDTH, path, px, text
-from deepsim.benchmarks.charts.markup import Html, element, join
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
+
+from deepsim.benchmarks.charts.lines import LEFT, WIDTH, scale_y
+from deepsim.benchmarks.charts.svg import COLOURS, Drawing, plain
 from deepsim.benchmarks.charts.wording import significant, tick, times
 from deepsim.benchmarks.contenders import OWN
 from deepsim.benchmarks.throughput import CALLS, Throughput, rate
@@ -23,54 +25,76 @@ CHARACTER = 5.8  # mean width of a label's character, ample for most faces
 LONGEST = 22  # characters of a name
 GAP = 18  # between the last batch size and the labels
 ROW = 22  # height of a bar and the space below it
-OWN_STYLES, HUES, DASHES = 3, 6, 4  # that the style sheets have
+OWN_COLOURS = ("first", "second", "third")
+HUES = 6  # of peers, each a colour
+DASHES: tuple[tuple[float, ...], ...] = ((), (7, 3.5), (1.5, 3.5), (9, 3, 1.5, 3))  # pixels on and off
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
+class Style:
+    """How a contender is drawn: its colour, whether it is ours, and which of DASHES its line has."""
+
+    colour: str
+    own: bool
+    dashes: int = 0
+
+
+@dataclass(frozen=True)
 class Series:
-    """One contender's images per second at each batch size, in order, and the style sheet's classes for it."""
+    """One contender's images per second at each batch size, in order, and how it is drawn."""
 
     name: str
-    style: str
+    style: Style
     points: tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: its marks, its size in pixels, and what is read out instead of it."""
+    """One chart: its lines, its size in pixels, and what is read out instead of it."""
 
-    marks: Html
+    lines: tuple[Series, ...]
     width: int
     height: int
     description: str
 
-    def svg(self) -> Html:
-        """Return the chart as an element for the page."""
-        box = f"0 0 {self.width} {self.height}"
-        return element("svg", self.marks, class_="chart", viewBox=box, role="img", aria_label=self.description)
+    @plain()
+    def svg(self) -> str:
+        """Return the chart as an element for a page."""
+        drawing = Drawing(self.width, self.height)
+        self.draw(drawing)
+        return drawing.inline(self.description)
+
+    def draw(self, drawing: Drawing, left: float = 0, top: float = 0) -> None:
+        """Draw the chart into a drawing, its upper left corner at (left, top)."""
+        sizes = sorted({batch for series in self.lines for batch, _ in series.points})
+        if len(sizes) == 1:
+            _bars(drawing, self.lines, left, top)
+        else:
+            _lines(drawing, self, sizes, left, top)
 
 
-def styles(contenders: Sequence[str]) -> dict[str, str]:
-    """Map contenders to the style sheet's classes; the only one is drawn as ours would be."""
+def styles(contenders: Sequence[str]) -> dict[str, Style]:
+    """Map contenders to how they are drawn; the only one is drawn as ours would be."""
     families: dict[str, list[str]] = {}
-    found: dict[str, str] = {}
+    found: dict[str, Style] = {}
     for name in contenders:
         if name in OWN or len(contenders) == 1:
-            found[name] = f"own-{sum(style.startswith('own') for style in found.values()) % OWN_STYLES + 1}"
+            ours = sum(style.own for style in found.values())
+            found[name] = Style(OWN_COLOURS[ours % len(OWN_COLOURS)], own=True)
             continue
         family = families.setdefault(name.split("-")[0], [])
         hue = list(families).index(name.split("-")[0]) % HUES + 1
-        found[name] = f"peer peer-{hue} dash-{len(family) % DASHES}"
+        found[name] = Style(f"peer-{hue}", own=False, dashes=len(family) % len(DASHES))
         family.append(name)
     return found
 
 
 def panels(measured: Throughput) -> dict[str, Panel]:
     """Draw one chart for each call that was timed."""
-    classes = styles(measured.contenders)
-    return {what: _panel(what, _series(measured, what, classes)) for what in measured.calls}
+    drawn = styles(measured.contenders)
+    return {what: _panel(what, _series(measured, what, drawn)) for what in measured.calls}
 
 
 def spread(positions: Sequence[float], least: float, low: float, high: float) -> list[float]:
@@ -107,24 +131,24 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _series(measured: Throughput, what: str, classes: Mapping[str, str]) -> list[Series]:
+def _series(measured: Throughput, what: str, drawn: Mapping[str, Style]) -> list[Series]:
     """Return the lines of a call in the order of drawing: ours last, the first of them on top."""
     points: dict[str, dict[int, float]] = {}
     for row in measured.rows:
         if row["what"] == what:
             points.setdefault(measured.name_of(row), {})[row["batch"]] = rate(row)
-    lines = [Series(name, classes[name], tuple(sorted(found.items()))) for name, found in points.items()]
+    lines = [Series(name, drawn[name], tuple(sorted(found.items()))) for name, found in points.items()]
     lines.reverse()
-    return sorted(lines, key=lambda series: series.style.startswith("own"))
+    return sorted(lines, key=lambda series: series.style.own)
 
 
 def _panel(what: str, lines: Sequence[Series]) -> Panel:
     description = f"{CALLS.get(what, what)}, images per second: {'; '.join(map(_told, reversed(lines)))}"
     sizes = sorted({batch for series in lines for batch, _ in series.points})
     if len(sizes) == 1:
-        return Panel(_bars(lines), WIDTH, len(lines) * ROW + 4, f"{description}, all at batch {sizes[0]}")
+        return Panel(tuple(lines), WIDTH, len(lines) * ROW + 4, f"{description}, all at batch {sizes[0]}")
     height = max(HEIGHT, round(TOP + BOTTOM + len(lines) * LINE))
-    return Panel(_lines(lines, sizes, height), WIDTH, height, description)
+    return Panel(tuple(lines), WIDTH, height, description)
 
 
 def _told(series: Series) -> str:
@@ -143,69 +167,66 @@ def _column(lines: Sequence[Series]) -> float:
     return 6 + CHARACTER * max(len("batch"), *(len(_shown(series.name)) for series in lines))
 
 
-def _lines(lines: Sequence[Series], sizes: Sequence[int], height: int) -> Html:
-    right = WIDTH - round(GAP + _column(lines))
-    x_axis = Axis(sizes[0], sizes[-1], LEFT, right, tuple(sizes), log=True)
-    top = [value for series in lines for _, value in series.points]
-    y_axis = linear_axis(top, height - BOTTOM, TOP)
-    drawn = [(series, [(x_axis(batch), y_axis(value)) for batch, value in series.points]) for series in lines]
-    return join(_grid(x_axis, y_axis), *(_line(*each) for each in drawn), _labels(drawn, right + GAP, height))
+def _lines(drawing: Drawing, panel: Panel, sizes: Sequence[int], left: float, top: float) -> None:
+    right, base = left + panel.width - round(GAP + _column(panel.lines)), top + panel.height - BOTTOM
+    axes = drawing.axes(left + LEFT, right, top + TOP, base)
+    scale_y(axes, [value for series in panel.lines for _, value in series.points])
+    _scale_x(drawing, axes, sizes, left, base)
+    drawing.text("images/s", left, top + 11)
+    drawing.text("batch", right + GAP, base + 18)
+    for series in panel.lines:
+        _line(drawing, axes, series)
+    ends = [drawing.place(axes, *series.points[-1]) for series in panel.lines]
+    _labels(drawing, panel.lines, ends, right + GAP, (top + TOP, base))
 
 
-def _grid(x_axis: Axis, y_axis: Axis) -> Html:
-    pieces = [text("images/s", 0, 11, "start")]
-    for value in y_axis.ticks:
-        y = px(y_axis(value))
-        pieces.append(element("line", class_="grid", x1=LEFT, x2=px(x_axis.end), y1=y, y2=y))
-        pieces.append(text(tick(value), LEFT - 8, y + 4, "end"))
-    base, free = y_axis.start, LEFT - 20.0
-    for value in x_axis.ticks:
-        x = x_axis(value)
-        pieces.append(element("line", class_="axis", x1=px(x), x2=px(x), y1=base, y2=base + 4))
-        half = CHARACTER * len(tick(value)) / 2
+def _scale_x(drawing: Drawing, axes: Axes, sizes: Sequence[int], left: float, base: float) -> None:
+    """Put a tick at every batch size, and its number where there is room."""
+    axes.set_xscale("log")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(sizes[0], sizes[-1])
+    axes.set_xticks(list(sizes), [""] * len(sizes))
+    free = left + LEFT - 20.0
+    for size in sizes:
+        x, _ = drawing.place(axes, size, 0)
+        half = CHARACTER * len(tick(size)) / 2
         if x - half > free:
-            pieces.append(text(tick(value), x, base + 18, "middle"))
+            drawing.text(tick(size), x, base + 18, "center")
             free = x + half + 3
-    pieces.append(element("line", class_="axis", x1=LEFT, x2=px(x_axis.end), y1=base, y2=base))
-    pieces.append(text("batch", x_axis.end + GAP, base + 18, "start"))
-    return join(*pieces)
 
 
-def _line(series: Series, points: Sequence[Point]) -> Html:
-    marks = [element("polyline", class_=f"line {series.style}", points=path(points))] if len(points) > 1 else []
-    for (batch, value), (x, y) in zip(series.points, points, strict=True):
-        told = element("title", f"{series.name}, batch {batch}: {significant(value)} images/s".lstrip(", "))
-        radius = 3.2 if series.style.startswith("own") else 2.2
-        marks.append(element("circle", told, class_=f"dot {series.style}", cx=px(x), cy=px(y), r=radius))
-    return join(*marks)
+def _line(drawing: Drawing, axes: Axes, series: Series) -> None:
+    style, dashes = series.style, DASHES[series.style.dashes]
+    if len(series.points) > 1:
+        width = 2.6 if style.own else 1.3
+        (line,) = axes.plot(*zip(*series.points, strict=True), color=COLOURS[style.colour], clip_on=False)
+        line.set(linewidth=width, solid_capstyle="round", dash_capstyle="round")
+        if dashes:
+            line.set_linestyle((0, tuple(length / width for length in dashes)))  # in widths of the line
+    told = [
+        f"{series.name}, batch {batch}: {significant(value)} images/s".lstrip(", ") for batch, value in series.points
+    ]
+    drawing.dots(axes, series.points, style.colour, 3.2 if style.own else 2.2, told)
 
 
-def _labels(drawn: Sequence[tuple[Series, list[Point]]], x: float, height: int) -> Html:
+def _labels(
+    drawing: Drawing, lines: Sequence[Series], ends: Sequence[Point], x: float, limits: tuple[float, float]
+) -> None:
     """Write the names in a column, each as near to the end of its line as the others let it, and tied to it."""
-    ends = [points[-1] for _, points in drawn]
-    moved = spread([y for _, y in ends], LINE, TOP, height - BOTTOM)
-    pieces = []
-    for (series, _), (end, at), y in zip(drawn, ends, moved, strict=True):
+    moved = spread([y for _, y in ends], LINE, *limits)
+    for series, (end, at), y in zip(lines, ends, moved, strict=True):
         if series.name and (abs(y - at) > 2 or end < x - GAP):
-            pieces.append(
-                element("line", class_=f"lead {series.style}", x1=px(end + 4), y1=px(at), x2=px(x - 3), y2=px(y))
-            )
-        pieces.append(text(_shown(series.name), x, y + 4, "start", f"label {series.style}"))
-    return join(*pieces)
+            drawing.line([(end + 4, at), (x - 3, y)], series.style.colour, 0.7, opacity=0.7)
+        drawing.text(_shown(series.name), x, y + 4, colour=series.style.colour, bold=series.style.own)
 
 
-def _bars(lines: Sequence[Series]) -> Html:
+def _bars(drawing: Drawing, lines: Sequence[Series], left: float, top: float) -> None:
     """Draw a bar for each contender, the fastest at the top, with its name before it and its rate behind."""
-    left = round(_column(lines)) if any(series.name for series in lines) else 0
-    fastest = max(series.points[0][1] for series in lines)
-    scale = (WIDTH - left - 48) / fastest
-    pieces = []
+    start = left + (round(_column(lines)) if any(series.name for series in lines) else 0)
+    scale = (left + WIDTH - start - 48) / max(series.points[0][1] for series in lines)
     for place, series in enumerate(sorted(lines, key=lambda each: -each.points[0][1])):
-        value = series.points[0][1]
-        middle, width = place * ROW + ROW / 2, max(1.0, value * scale)
-        pieces.append(text(_shown(series.name), left - 8, middle + 4, "end", f"label {series.style}"))
-        pieces.append(
-            element("rect", class_=f"dot block {series.style}", x=left, y=px(middle - 6), width=px(width), height=12)
-        )
-        pieces.append(text(significant(value), left + width + 6, middle + 4, "start"))
-    return join(*pieces)
+        value, style = series.points[0][1], series.style
+        middle, width = top + place * ROW + ROW / 2, max(1.0, value * scale)
+        drawing.text(_shown(series.name), start - 8, middle + 4, "right", style.colour, bold=style.own)
+        drawing.block(start, middle - 6, width, 12, style.colour, opacity=1.0 if style.own else 0.7)
+        drawing.text(significant(value), start + width + 6, middle + 4)

@@ -25,6 +25,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,7 @@ def main(
     if not check_only:
         check_folder(output)
     left_out = [] if headers else ["cutlass: no headers named with --cutlass or CUTLASS_PATH"]
+    left_out += [] if find_spec("matplotlib") else [results.NO_PLOTS]
     with tempfile.TemporaryDirectory() as folder:
         peer = None
         if headers is not None and single_layers and not check_only:

@@ -10,7 +10,6 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-from deepsim.benchmarks.charts.plot_file import plot_svg
 from deepsim.benchmarks.gpu.plan import SERIAL
 from deepsim.benchmarks.gpu.summary import Figure, figures
 from deepsim.benchmarks.gpu.timing import LOOP, OWN
@@ -20,6 +19,7 @@ METHOD = (
     f"From memory of the GPU to memory of the GPU, results compared before they were timed; re-encode makes {LOOP} "
     "iterations; median of seven rounds."
 )
+NO_PLOTS = "plots: matplotlib is not installed (pip install 'deepsim[bench]')"
 INCLUDED = (
     "Microseconds of kernels alone, as PyTorch's profiler has them from the GPU. Ours run as in a whole call, groups "
     "of images one after the other, but none starts before the one before is over; `input` and `output` convert pixels "
@@ -56,8 +56,12 @@ def free_name(folder: Path, wanted: str) -> str:
 def save(record: Record, folder: Path, name: str, day: datetime.date) -> list[Path]:
     """Write JSON, tables and plots of this name into ``folder``, over what is there; return their paths."""
     contents = {f"{name}.json": json.dumps(record, indent=2) + "\n"}
-    plots = {layer: f"{name}-{layer}.svg" for layer, found in record["generators"].items() if found["rows"]}
-    contents |= {plot: plot_svg(drawn(record, layer)) for layer, plot in plots.items()}
+    plots: dict[str, str] = {}
+    if NO_PLOTS not in record["left_out"]:
+        from deepsim.benchmarks.charts.plot_file import plot_svg
+
+        plots = {layer: f"{name}-{layer}.svg" for layer, found in record["generators"].items() if found["rows"]}
+        contents |= {plot: plot_svg(drawn(record, layer)) for layer, plot in plots.items()}
     contents[f"{name}.md"] = markdown(record, day, plots)
     for file, text in contents.items():
         write_atomic(folder / file, text)

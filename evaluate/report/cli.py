@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from deepsim.benchmarks import ROUNDS, WHATS, measure
 from deepsim.benchmarks.throughput import Throughput
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.figures import choose, collect, read_photos
-from deepsim.evaluate.report.page import render
 from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.cli.bulk import check_inputs_stay
 from deepsim.runtime.cli.options import (
@@ -25,7 +25,7 @@ from deepsim.runtime.cli.options import (
     open_inverter,
     overwrite_option,
 )
-from deepsim.runtime.errors import DataError, UsageError
+from deepsim.runtime.errors import DataError, UsageError, missing_extra
 from deepsim.runtime.files import reserved, write_atomic
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import find_images
@@ -72,6 +72,11 @@ def report(
     It shows reconstructions, errors against guesses that need no features, re-encoding, interpolation, training
     curves, throughput and provenance, and needs no network, no other file and no script.
     """
+    for module in ("matplotlib", "jinja2"):
+        if find_spec(module) is None:
+            raise missing_extra(module, "evaluate")
+    from deepsim.evaluate.report.page import render
+
     run = TrainingRun.open(run_folder) if run_folder else None
     files, found = run_folder.rglob("*") if run_folder else (), find_images([photos])
     check_inputs_stay([output], [*files, *filter(None, [bench_file]), *found], bundle)

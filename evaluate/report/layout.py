@@ -1,80 +1,48 @@
-"""The page's building blocks: sections, figures with captions, tables, notes."""
+"""What sections hand to their templates beside words: tables, charts and pieces of markup."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from deepsim.benchmarks.charts.markup import Child, Html, element
+from markupsafe import Markup
 
-
-def section(anchor: str, title: str, *children: Child) -> Html:
-    """Build a section with its heading; ``anchor`` is what the contents link to."""
-    heading = element("h2", title, id=f"{anchor}-title")
-    return element("section", heading, *children, id=anchor, aria_labelledby=f"{anchor}-title")
+Cell = str | Markup
 
 
-def paragraph(*children: Child, style: str | None = None) -> Html:
-    """Build a paragraph of text and inline markup."""
-    return element("p", *children, class_=style)
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names its rows; an empty heading is one of pictures. Row ``marked`` stands out."""
+
+    caption: str
+    head: Sequence[Cell]
+    rows: Sequence[Sequence[Cell]]
+    marked: int | None = None
 
 
-def note(*children: Child) -> Html:
-    """Build the one line that stands where a part of the page is missing."""
-    return paragraph(*children, style="note")
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its title and the figure beside it."""
+
+    svg: Markup
+    title: str
+    number: str
 
 
-def figure(content: Html, caption: Child, style: str | None = None) -> Html:
-    """Build a figure with its caption below."""
-    return element("figure", content, element("figcaption", caption), class_=style)
-
-
-def table(caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]], marked: int | None = None) -> Html:
-    """Build a table whose first column names its rows; row number ``marked`` stands out.
-
-    An empty heading is one of pictures. It scrolls sideways, also with the keyboard, where the screen is narrower.
-    """
-    header = element("tr", *(element("th", cell, scope="col") if cell else element("td") for cell in head))
-    body = [
-        element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:]), class_=style)
-        for row, style in ((row, "marked" if index == marked else None) for index, row in enumerate(rows))
-    ]
-    content = element(
-        "table", element("caption", caption), element("thead", header), element("tbody", *body), class_="figures"
-    )
-    return element("div", content, class_="scroll", tabindex=0, role="region", aria_label=caption)
-
-
-def compact_table(
-    caption: str, head: Sequence[Child], rows: Sequence[Sequence[Child]], marked: int | None = None
-) -> Html:
-    """Build a :func:`table` that is no wider than text."""
-    return element("div", table(caption, head, rows, marked), class_="compact")
-
-
-def facts(pairs: Sequence[tuple[str, Child]], style: str = "facts") -> Html:
-    """Build a list of terms, each with what it is."""
-    return element(
-        "dl",
-        *(element("div", element("dt", term), element("dd", meaning)) for term, meaning in pairs),
-        class_=style,
-    )
-
-
-def details(summary: str, *children: Child) -> Html:
-    """Build a part that opens on demand."""
-    return element("details", element("summary", summary), *children)
-
-
-def code(text: str) -> Html:
+def code(text: str) -> Markup:
     """Set a name or command in the fixed-width face."""
-    return element("code", text)
+    return Markup("<code>{}</code>").format(text)
 
 
-def strong(text: str) -> Html:
-    """Set text in bold."""
-    return element("strong", text)
+def span(text: str, style: str) -> Markup:
+    """Set text as a class of the style sheet says."""
+    return Markup('<span class="{}">{}</span>').format(style, text)
 
 
-def items(*children: Child) -> Html:
-    """Build a bulleted list."""
-    return element("ul", *(element("li", child) for child in children))
+def bar(fraction: float, style: str) -> Markup:
+    """Draw a bar that fills a fraction of the width it is given; the number beside it says the same."""
+    width = round(100 * min(1.0, max(0.0, fraction)), 2)
+    return Markup(
+        '<svg class="bar" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" width="100" height="8"></rect><rect class="{}" width="{}" height="8"></rect></svg>'
+    ).format(style, width)

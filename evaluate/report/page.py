@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.resources
-from string import Template
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
-from deepsim.benchmarks.charts.markup import element, join
+import jinja2
+from markupsafe import Markup
+
 from deepsim.evaluate.report import (
     sections_errors,
     sections_facts,
@@ -18,31 +22,56 @@ from deepsim.evaluate.report import (
 )
 from deepsim.evaluate.report.content import Content
 
-# anchor, title in the contents, section
-SECTIONS = (
-    ("comparison", "Reconstructions", sections_images.comparison),
-    ("baselines", "Baselines", sections_errors.baselines),
-    ("normalized", "Normalised errors", sections_errors.normalized),
-    ("reencoding", "Re-encoding", sections_images.reencoding),
-    ("interpolation", "Interpolation", sections_images.interpolation),
-    ("training", "Training", sections_training.training),
-    ("limits", "Limits", sections_limits.limits),
-    ("throughput", "Throughput", sections_throughput.throughput),
-    ("provenance", "Provenance", sections_facts.provenance),
-)
+# anchor -> title in the contents, and what its template is filled with
+SECTIONS: dict[str, tuple[str, Callable[[Content], dict[str, Any]]]] = {
+    "comparison": ("Reconstructions", sections_images.comparison),
+    "baselines": ("Baselines", sections_errors.baselines),
+    "normalized": ("Normalised errors", sections_errors.normalized),
+    "reencoding": ("Re-encoding", sections_images.reencoding),
+    "interpolation": ("Interpolation", sections_images.interpolation),
+    "training": ("Training", sections_training.training),
+    "limits": ("Limits", sections_limits.limits),
+    "throughput": ("Throughput", sections_throughput.throughput),
+    "provenance": ("Provenance", sections_facts.provenance),
+}
 
 
 def render(content: Content) -> str:
     """Return the whole page as HTML."""
-    links = [(anchor, title) for anchor, title, _ in SECTIONS]
-    body = join(
-        sections_head.head(content, links),
-        element("main", *(build(content) for _, _, build in SECTIONS)),
-        sections_facts.footer(content, _version()),
+    sections = [
+        {"anchor": anchor, "title": title, "html": render_section(anchor, content)}
+        for anchor, (title, _) in SECTIONS.items()
+    ]
+    page = _filled(
+        "page.html",
+        name=content.manifest.name,
+        layer=content.layer,
+        head=sections_head.head(content),
+        sections=sections,
+        footer=sections_facts.footer(content, _version()),
     )
-    title = element("title", f"{content.manifest.name}: photographs from {content.layer} features")
-    page = Template(_resource("page.html")).substitute(title=title, style=_resource("page.css"), body=body)
     return page.encode("utf-8", "replace").decode("utf-8")  # halves of surrogate pairs, as JSON files can hold
+
+
+def render_section(anchor: str, content: Content) -> Markup:
+    """Return one section of the page as HTML."""
+    return Markup(_filled(f"{anchor}.html", **SECTIONS[anchor][1](content)))
+
+
+def _filled(template: str, **given: Any) -> str:
+    """Fill a template; the white space between tags that only its lines bring is left out."""
+    return re.sub(r">\s*\n\s*<", "><", _environment().get_template(template).render(given))
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("deepsim.evaluate.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _version() -> str | None:
@@ -50,7 +79,3 @@ def _version() -> str | None:
         return importlib.metadata.version("deepsim")
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         return None
-
-
-def _resource(name: str) -> str:
-    return importlib.resources.files("deepsim.evaluate.report").joinpath(name).read_text("utf-8")

@@ -6,10 +6,9 @@ import base64
 import io
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
-
-from deepsim.benchmarks.charts.markup import Html, element
 
 MAP_TOP = 128  # absolute error in grey levels at which the colour of an error map stops changing
 QUALITIES = (92, 85, 75, 60)  # of the JPEG copies on the page, the first that keeps a picture below MAX_BYTES
@@ -21,10 +20,12 @@ Pixels = NDArray[np.uint8]
 _COLOURS = np.array([(10, 9, 20), (74, 22, 99), (165, 44, 96), (231, 106, 52), (250, 187, 76), (252, 251, 205)])
 
 
-def picture(rgb: Pixels, alt: str, css_class: str | None = None) -> Html:
+def picture(rgb: Pixels, alt: str, css_class: str = "") -> Markup:
     """Return an ``<img>`` that holds the picture (H, W, 3) itself, with its alternative text."""
     height, width = rgb.shape[:2]
-    return element("img", src=data_uri(rgb), alt=alt, width=width, height=height, class_=css_class)
+    given = Markup(' class="{}"').format(css_class) if css_class else ""
+    text = Markup('<img src="{}" alt="{}" width="{}" height="{}"{}>')
+    return text.format(data_uri(rgb), alt, width, height, given)
 
 
 def data_uri(rgb: Pixels) -> str:

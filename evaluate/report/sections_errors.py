@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from deepsim.benchmarks.charts.charts import bar
-from deepsim.benchmarks.charts.markup import Child, Html, element, join
+from typing import Any
+
+from markupsafe import Markup
+
 from deepsim.benchmarks.charts.wording import MINUS, NBSP, count, listed, percent, signed
 from deepsim.evaluate.report.baselines import BLUR_SIGMA, ImageError
 from deepsim.evaluate.report.content import Content
-from deepsim.evaluate.report.layout import compact_table, figure, note, paragraph, section, table
+from deepsim.evaluate.report.layout import Cell, Table, bar, span
 from deepsim.evaluate.report.pictures import picture, thumbnail
 
 # Dosovitskiy & Brox 2016, Table 2: normalised error in image / feature space, percent.
@@ -21,57 +23,45 @@ TABLE_2 = (
 )
 
 
-def baselines(content: Content) -> Html:
+def baselines(content: Content) -> dict[str, Any]:
     """Compare the reconstruction with images that need no features."""
     figures = content.figures
     errors = [figures.reconstruction, *figures.baselines]
     worst = max(error.distance for error in errors) or 1.0
-    body = table(
-        f"Image error, mean over {count(len(figures.photos), 'photograph')}",
-        ["Guess", "", "Distance", "RMSE", "PSNR", "Normalised", "Margin"],
-        [_row(error, worst) for error in errors],
-        marked=0,
-    )
-    missing = None
-    if content.run is None or content.run.mean_image is None:
-        missing = note("The mean training image is not known here: pass the run folder with --run to compare with it.")
-    return section(
-        "baselines",
-        "Against guesses that need no features",
-        paragraph(_summary(content)),
-        body,
-        missing,
-        figure(_thumbnails(content), _definitions(content), "guesses"),
-    )
+    return {
+        "summary": _summary(content),
+        "errors": Table(
+            f"Image error, mean over {count(len(figures.photos), 'photograph')}",
+            ["Guess", "", "Distance", "RMSE", "PSNR", "Normalised", "Margin"],
+            [_row(error, worst) for error in errors],
+            marked=0,
+        ),
+        "mean_known": content.run is not None and content.run.mean_image is not None,
+        "thumbnails": _thumbnails(content),
+        "definitions": _definitions(content),
+    }
 
 
-def normalized(content: Content) -> Html:
+def normalized(content: Content) -> dict[str, Any]:
     """Give the normalised errors in image and feature space, with the paper's table beside for context."""
     figures = content.figures
-    if figures.reconstruction.normalized is None:
-        text: Html = note("Normalised errors need two different photographs or more in the folder of --photos.")
-    else:
-        text = join(
-            paragraph(_normalized_text(content)),
-            compact_table(
-                "This bundle, normalised error",
-                ["Layer", "Image space", "Feature space"],
-                [[content.layer, _with_error(content), _optional(figures.feature_error)]],
-                marked=0,
-            ),
-        )
-    context = join(
-        paragraph(_paper_text(content)),
-        compact_table(
+    own = None
+    if figures.reconstruction.normalized is not None:
+        errors = [content.layer, _with_error(content), _optional(figures.feature_error)]
+        own = Table("This bundle, normalised error", ["Layer", "Image space", "Feature space"], [errors], marked=0)
+    return {
+        "own": own,
+        "explanation": _normalized_text(content),
+        "context": _paper_text(content),
+        "paper": Table(
             "Dosovitskiy & Brox 2016, Table 2: normalised error, image / feature space, %",
             ["Method", *(_column(layer, content) for layer in TABLE_2_LAYERS)],
             [[method, *values] for method, values in TABLE_2],
         ),
-    )
-    return section("normalized", "Normalised errors, and the paper\u2019s", text, context)
+    }
 
 
-def _row(error: ImageError, worst: float) -> list[Child]:
+def _row(error: ImageError, worst: float) -> list[Cell]:
     own = error.margin is None
     return [
         error.name[0].upper() + error.name[1:],
@@ -99,16 +89,14 @@ def _summary(content: Content) -> str:
     )
 
 
-def _thumbnails(content: Content) -> Html:
-    shown = [("the reconstruction", content.pictures.reconstructions[0])]
-    for name, image in content.pictures.baselines.items():
-        shown.append((name, image if image.ndim == 3 else image[0]))
+def _thumbnails(content: Content) -> list[tuple[Markup, str]]:
     photo = content.figures.photos[0].name
-    cells = [
-        element("div", picture(thumbnail(content.pictures.photos[0], 160), f"Photograph {photo}"), "the photograph")
-    ]
-    cells += [element("div", picture(thumbnail(image, 160), f"{name} for {photo}"), name) for name, image in shown]
-    return element("div", *cells, class_="thumbs")
+    guesses = [("the reconstruction", content.pictures.reconstructions[0])]
+    for name, image in content.pictures.baselines.items():
+        guesses.append((name, image if image.ndim == 3 else image[0]))
+    original = picture(thumbnail(content.pictures.photos[0], 160), f"Photograph {photo}")
+    shown = [(picture(thumbnail(image, 160), f"{name} for {photo}"), name) for name, image in guesses]
+    return [(original, "the photograph"), *shown]
 
 
 def _definitions(content: Content) -> str:
@@ -153,9 +141,9 @@ def _paper_text(content: Content) -> str:
     )
 
 
-def _column(layer: str, content: Content) -> Html:
+def _column(layer: str, content: Content) -> Cell:
     own = layer == content.layer and content.manifest.encoder_name == "caffenet"
-    return element("span", _paper_name(layer), class_="own" if own else None)
+    return span(_paper_name(layer), "own") if own else _paper_name(layer)
 
 
 def _paper_name(layer: str) -> str:

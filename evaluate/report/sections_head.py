@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from deepsim.benchmarks.charts.markup import Html, element, join
+from typing import Any
+
 from deepsim.benchmarks.charts.wording import NBSP, count, duration, percent, signed, significant
 from deepsim.evaluate.report.content import Content
-from deepsim.evaluate.report.layout import facts, paragraph
 
 TRAINING_MEAN = "the mean training image"
 
 
-def head(content: Content, links: list[tuple[str, str]]) -> Html:
-    """Build the head: title, a plain-language statement, the key figures and the contents."""
-    return element(
-        "header",
-        paragraph("deepsim report", style="kicker"),
-        element("h1", f"Photographs from {content.layer} features"),
-        paragraph(
-            element("span", content.manifest.name, class_="bundle"), " \u00b7 ", _origin(content), style="origin"
-        ),
-        paragraph(_statement(content), style="lead"),
-        facts(_key_figures(content), style="keys"),
-        element("nav", *(element("a", title, href=f"#{anchor}") for anchor, title in links), aria_label="Contents"),
-    )
+Figure = tuple[str, str, str]  # what, its value, what to hold it against
+
+
+def head(content: Content) -> dict[str, Any]:
+    """Return the head's words: where the pictures come from, a plain-language statement, the key figures."""
+    return {"origin": _origin(content), "statement": _statement(content), "figures": _key_figures(content)}
 
 
 def _origin(content: Content) -> str:
@@ -40,31 +33,27 @@ def _statement(content: Content) -> str:
     )
 
 
-def _key_figures(content: Content) -> list[tuple[str | Html, str | Html]]:
+def _key_figures(content: Content) -> list[Figure]:
     figures = content.figures
-    keys: list[tuple[str | Html, str | Html]] = []
+    keys: list[Figure] = []
     if figures.reconstruction.normalized is not None:
-        keys.append(_key("Image error", percent(figures.reconstruction.normalized), "100 % is a random photograph"))
+        keys.append(("Image error", percent(figures.reconstruction.normalized), "100 % is a random photograph"))
     keys.append(_margin(content))
-    keys.append(_key("PSNR", f"{signed(figures.reconstruction.psnr, 1)}{NBSP}dB", "mean over the photographs"))
+    keys.append(("PSNR", f"{signed(figures.reconstruction.psnr, 1)}{NBSP}dB", "mean over the photographs"))
     best = content.throughput.best() if content.throughput else None
     if best:
         rate = f"{significant(best['images_per_second'])}/s"
         backend = best.get("backend", content.backend)
-        keys.append(_key("Images decoded", rate, f"{backend}, batches of {best['batch']}"))
+        keys.append(("Images decoded", rate, f"{backend}, batches of {best['batch']}"))
     if content.run:
         seen = content.run.images_seen
         shown = f"{content.run.steps:,} steps" + (f", {seen:,} crops" if seen else "")
-        keys.append(_key("Training", duration(content.run.seconds), shown))
+        keys.append(("Training", duration(content.run.seconds), shown))
     return keys
 
 
-def _margin(content: Content) -> tuple[str | Html, str | Html]:
+def _margin(content: Content) -> Figure:
     """Name the margin over the mean training image, or over the blurred mean where that is not known."""
     rivals = content.figures.baselines
     rival = next((error for error in rivals if error.name == TRAINING_MEAN), rivals[0])
-    return _key("Margin", percent(rival.margin or 0.0), f"over {rival.name}")
-
-
-def _key(term: str, value: str, explanation: str) -> tuple[str | Html, str | Html]:
-    return term, join(element("span", value, class_="value"), element("span", explanation, class_="small"))
+    return "Margin", percent(rival.margin or 0.0), f"over {rival.name}"

@@ -2,85 +2,59 @@
 
 from __future__ import annotations
 
-from deepsim.benchmarks.charts.charts import Frame, Line, line_chart
-from deepsim.benchmarks.charts.markup import Html, element, join
+from typing import Any
+
+from markupsafe import Markup
+
+from deepsim.benchmarks.charts.lines import Frame, Line, line_chart
 from deepsim.benchmarks.charts.wording import count, percent, signed
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.figures import PhotoError
-from deepsim.evaluate.report.layout import details, figure, note, paragraph, section, strong, table
+from deepsim.evaluate.report.layout import Table
 from deepsim.evaluate.report.pictures import MAP_TOP, error_map, picture
 from deepsim.evaluate.report.reencoding import ITERATIONS, KEEP, RULE, Reencoding
 
 STRIPS = 3  # photographs whose re-encoding is shown
 
 
-def comparison(content: Content) -> Html:
-    """Show photographs beside their reconstructions, with the error of each, and error maps on demand."""
-    gallery = element("div", *(_pair(content, index) for index in range(content.shown)), class_="gallery")
-    scale = element("span", element("i"), f" 0 to {MAP_TOP} grey levels or more", class_="scale")
-    return section(
-        "comparison",
-        "Photographs and reconstructions",
-        paragraph(
-            "Left the photograph, right what the generator made of its features. ",
-            _selection(content),
-            " The percentage is the normalised image error.",
-        ),
-        element("input", type="checkbox", id="maps"),
-        element("label", "Show where the reconstructions are wrong", scale, for_="maps"),
-        gallery,
-    )
+def comparison(content: Content) -> dict[str, Any]:
+    """Return photographs beside their reconstructions, with the error of each, and error maps on demand."""
+    pairs = [_pair(content, index) for index in range(content.shown)]
+    return {"selection": _selection(content), "map_top": MAP_TOP, "pairs": pairs}
 
 
-def reencoding(content: Content) -> Html:
-    """Show what repeated encoding and decoding does, with its chart and verdict."""
+def reencoding(content: Content) -> dict[str, Any]:
+    """Return what repeated encoding and decoding does, with its chart and verdict."""
     loop = content.figures.reencoding
-    text = element("div", paragraph(strong(_verdict(loop))), paragraph(_rule(loop), style="small"), _numbers(loop))
-    chart = figure(
-        _loop_chart(loop),
-        f"Mean over {count(len(content.pictures.iterates), 'photograph')}, in grey levels RMSE (0 to 255), against the "
-        "number of times encoded and decoded.",
-    )
-    return section(
-        "reencoding",
-        "Encoding and decoding again",
-        paragraph(
-            "Each reconstruction is put through the encoder and the generator again, up to eight times. A generator "
-            "that keeps to natural images changes little; one with a bias of its own amplifies it at each turn."
+    return {
+        "verdict": _verdict(loop),
+        "rule": _rule(loop),
+        "numbers": _numbers(loop),
+        "chart": _loop_chart(loop),
+        "chart_caption": (
+            f"Mean over {count(len(content.pictures.iterates), 'photograph')}, in grey levels RMSE (0 to 255), against "
+            "the number of times encoded and decoded."
         ),
-        element("div", text, chart, class_="split"),
-        figure(_strips(content), "Photographs, and the images after 1, 2, 4 and 8 iterations."),
-    )
+        "titles": [f"iteration {KEEP[0]}", *map(str, KEEP[1:])],
+        "strips": [_strip(content, index) for index in range(min(STRIPS, len(content.pictures.iterates)))],
+    }
 
 
-def interpolation(content: Content) -> Html:
-    """Show the decoded features between pairs of photographs."""
-    if not content.pictures.frames:
-        body: Html = note("Interpolation needs two photographs or more: add some to the folder of --photos.")
-    else:
-        body = join(
-            paragraph(
-                "Eight points on the straight line between the features of two photographs, both ends included, each "
-                "decoded; the photographs themselves stand outside. Cross-fading means that the generator has learned "
-                "pixels; shapes that move or turn into each other would mean that it has learned more."
-            ),
-            *(_interpolation(content, pair) for pair in content.pictures.frames),
-        )
-    return section("interpolation", "From one photograph to another", body)
+def interpolation(content: Content) -> dict[str, Any]:
+    """Return the decoded features between pairs of photographs."""
+    return {"pairs": [_interpolation(content, pair) for pair in content.pictures.frames]}
 
 
-def _pair(content: Content, index: int) -> Html:
+def _pair(content: Content, index: int) -> dict[str, Any]:
     error = content.figures.photos[index]
     photo, image = content.pictures.photos[index], content.pictures.reconstructions[index]
-    right = element(
-        "div",
-        picture(image, f"Reconstruction of {error.name}"),
-        picture(error_map(image, photo), f"Absolute error on {error.name}", "map"),
-        class_="stack",
-    )
-    caption = join(element("span", error.name, class_="name"), element("span", _error_text(error), class_="number"))
-    duo = element("div", picture(photo, f"Photograph {error.name}"), right, class_="duo")
-    return figure(duo, caption, "pair")
+    return {
+        "photo": picture(photo, f"Photograph {error.name}"),
+        "image": picture(image, f"Reconstruction of {error.name}"),
+        "map": picture(error_map(image, photo), f"Absolute error on {error.name}", "map"),
+        "name": error.name,
+        "error": _error_text(error),
+    }
 
 
 def _error_text(error: PhotoError) -> str:
@@ -124,49 +98,45 @@ def _rule(loop: Reencoding) -> str:
     )
 
 
-def _loop_chart(loop: Reencoding) -> Html:
+def _loop_chart(loop: Reencoding) -> Markup:
     errors = [(index + 1, value) for index, value in enumerate(loop.errors)]
     steps = [(index + 2, value) for index, value in enumerate(loop.steps)]
-    return line_chart(
+    chart = line_chart(
         f"Error to the photograph from {loop.errors[0]:.1f} to {loop.errors[-1]:.1f} and change per iteration from "
         f"{loop.steps[0]:.1f} to {loop.steps[-1]:.1f} grey levels over {ITERATIONS} iterations",
         [Line(errors, "first", "error", dots=True), Line(steps, "second", "step", dots=True)],
         frame=Frame(width=440, height=230, right=56, every=True),
     )
+    return Markup(chart)
 
 
-def _numbers(loop: Reencoding) -> Html:
+def _numbers(loop: Reencoding) -> Table:
     steps: tuple[float | None, ...] = (None, *loop.steps)
     rows = [
         [str(index), signed(error, 2), "\u2013" if step is None else signed(step, 2)]
         for index, (error, step) in enumerate(zip(loop.errors, steps, strict=True), 1)
     ]
-    return details("The numbers", table("Grey levels RMSE", ["Iteration", "Error", "Step"], rows))
+    return Table("Grey levels RMSE", ["Iteration", "Error", "Step"], rows)
 
 
-def _strips(content: Content) -> Html:
-    titles = (f"iteration {KEEP[0]}", *map(str, KEEP[1:]))
-    gap = element("td", class_="gap")
-    columns = (element("th", title, scope="col") for title in titles)
-    head = element("tr", element("th", "photograph", scope="col"), gap, *columns)
-    rows = []
-    for index in range(min(STRIPS, len(content.pictures.iterates))):
-        name = content.figures.photos[index].name
-        images = [
-            picture(content.pictures.iterates[index, number - 1], f"{name} after {count(number, 'iteration')}")
-            for number in KEEP
-        ]
-        photo = element("td", picture(content.pictures.photos[index], f"Photograph {name}"))
-        rows.append(element("tr", photo, gap, *(element("td", image) for image in images)))
-    return element("table", element("thead", head), element("tbody", *rows), class_="strip")
+def _strip(content: Content, index: int) -> tuple[Markup, list[Markup]]:
+    """Return a photograph, and its image after each of the iterations that were kept."""
+    name = content.figures.photos[index].name
+    images = [
+        picture(content.pictures.iterates[index, number - 1], f"{name} after {count(number, 'iteration')}")
+        for number in KEEP
+    ]
+    return picture(content.pictures.photos[index], f"Photograph {name}"), images
 
 
-def _interpolation(content: Content, pair: tuple[int, int]) -> Html:
+def _interpolation(content: Content, pair: tuple[int, int]) -> dict[str, Any]:
     first, second = pair
     names = [content.figures.photos[index].name for index in pair]
     frames = content.pictures.frames[pair]
-    start = picture(content.pictures.photos[first], f"Photograph {names[0]}")
-    end = picture(content.pictures.photos[second], f"Photograph {names[1]}")
     decoded = [picture(frame, f"Decoded features, point {at} of {len(frames)}") for at, frame in enumerate(frames, 1)]
-    strip = element("div", start, element("div", *decoded, class_="between"), end, class_="frames")
-    return figure(strip, f"From {names[0]} to {names[1]}.")
+    return {
+        "names": names,
+        "start": picture(content.pictures.photos[first], f"Photograph {names[0]}"),
+        "decoded": decoded,
+        "end": picture(content.pictures.photos[second], f"Photograph {names[1]}"),
+    }

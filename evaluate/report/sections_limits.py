@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
-from deepsim.benchmarks.charts.markup import Html, element, join
+from markupsafe import Markup
+
 from deepsim.benchmarks.charts.wording import count, duration, percent, signed, significant
 from deepsim.evaluate.report.coarse import CLEAR, GRID
 from deepsim.evaluate.report.content import Content
-from deepsim.evaluate.report.layout import code, items, section, strong
+from deepsim.evaluate.report.layout import code
 
 FULL_TRAINING = 500_000 * 64  # images seen in the paper's shortest training
 
 RANDOM = "random weights"  # what a bundle's provenance says of a generator that was never trained
 
-Point: TypeAlias = "tuple[str, str | Html]"  # what, and why
+Point = tuple[str, str | Markup]  # what, and why
 
 
-def limits(content: Content) -> Html:
+def limits(content: Content) -> dict[str, Any]:
     """Say in plain words what the pictures and figures above mean, and what they do not."""
     run = content.run
-    subject = f"{duration(run.seconds)} of training" if run and run.seconds else "these pictures"
-    who = "It" if run and run.seconds else "They"
     nothing: list[Point] = [("Nothing yet.", "What a longer training should show stands beside.")]
-    columns = ((f"{who} can show", _can(content) or nothing), (f"{who} cannot show", _cannot(content)))
-    return section(
-        "limits",
-        f"What {subject} can and cannot show",
-        element("div", *(_column(title, points) for title, points in columns), class_="split even"),
-    )
-
-
-def _column(title: str, points: list[Point]) -> Html:
-    return element("div", element("h3", title), items(*(join(strong(f"{what} "), why) for what, why in points)))
+    return {
+        "subject": f"{duration(run.seconds)} of training" if run and run.seconds else "these pictures",
+        "who": "It" if run and run.seconds else "They",
+        "can": _can(content) or nothing,
+        "cannot": _cannot(content),
+    }
 
 
 def _can(content: Content) -> list[Point]:
@@ -133,7 +128,7 @@ def _about_encoder(config: dict[str, Any], encoder: str) -> list[Point]:
     """Warn about random encoder weights: the configuration names no file for those, and the encoder did not learn."""
     if config.get("encoder_weights") != "" or config.get("task", "inversion") != "inversion":
         return []
-    why = join(
+    why = Markup("{}{}{}").format(
         f"The encoder\u2019s weights are random (seed {config.get('seed')}). Its features respond to edges and "
         f"colours and know no objects; what a trained {encoder} keeps of a photograph may be quite different. Train "
         "with ",

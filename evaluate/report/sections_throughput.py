@@ -2,53 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
+from markupsafe import Markup
+
 from deepsim.benchmarks import ITERATIONS
-from deepsim.benchmarks.charts.charts import bar
-from deepsim.benchmarks.charts.markup import Child, Html, element, join
-from deepsim.benchmarks.charts.rates import Panel, caption_of, panels, styles
+from deepsim.benchmarks.charts.rates import caption_of, panels, styles
 from deepsim.benchmarks.charts.wording import NBSP, duration, listed, percent, significant, times
 from deepsim.benchmarks.throughput import CALLS, Comparison, Throughput, is_number, rate
 from deepsim.evaluate.report.content import Content
-from deepsim.evaluate.report.layout import compact_table, details, facts, figure, items, note, paragraph, section, table
+from deepsim.evaluate.report.layout import Cell, Chart, Table, bar, span
 from deepsim.evaluate.report.machine import describe
 
 NONE = "\u2013"
 SHARES = {"multiply_add_share": "FMA roof", "memory_share": "Memory roof"}
 
 
-def throughput(content: Content) -> Html:
+def throughput(content: Content) -> dict[str, Any]:
     """Compare contenders where there are several, chart and tabulate every rate, and describe the machine."""
     measured = content.throughput
     if measured is None or not measured.rows:
-        body: Html = note("Throughput was not measured: leave out --seconds 0, or pass a file with --bench.")
-    else:
-        several = len(measured.contenders) > 1
-        rates = _rates(measured, several)
-        body = join(
-            paragraph(_summary(measured, several)),
-            element("div", *_figures(measured), class_="panels rates"),
-            paragraph(_method(), style="small"),
-            _comparison(measured) if several else None,
-            paragraph(_reading(measured), style="small") if _shares(measured) else None,
-            _memory(measured),
-            _left_out(measured),
-            facts(_conditions(measured), "facts columns"),
-            details(f"Latency of every call ({len(measured.rows)} rows)", rates) if several else rates,
-        )
-    return section("throughput", "Throughput", body)
+        return {"rates": None}
+    several = len(measured.contenders) > 1
+    return {
+        "rates": _rates(measured, several),
+        "several": several,
+        "summary": _summary(measured, several),
+        "charts": _charts(measured),
+        "method": _method(),
+        "comparison": _comparison(measured) if several else None,
+        "comparison_is_wide": bool(measured.own),
+        "reading": _reading(measured) if _shares(measured) else None,
+        "memory": _memory(measured),
+        "left_out": [(name, reason.removeprefix(f"{name}: ")) for name, reason in measured.left_out.items()],
+        "conditions": _conditions(measured),
+    }
 
 
-def _figures(measured: Throughput) -> Iterable[Html]:
-    for what, panel in panels(measured).items():
-        yield _figure(panel, *caption_of(measured, what))
-
-
-def _figure(panel: Panel, title: str, number: str) -> Html:
-    caption = join(element("span", title, class_="name"), element("span", number, class_="number"))
-    return figure(panel.svg(), caption, "panel")
+def _charts(measured: Throughput) -> list[Chart]:
+    drawn = panels(measured).items()
+    return [Chart(Markup(panel.svg()), *caption_of(measured, what)) for what, panel in drawn]
 
 
 def _summary(measured: Throughput, several: bool) -> str:
@@ -99,26 +92,26 @@ def _span(ratios: list[float]) -> str:
     return low if low == high else f"{low[:-1]} to {high}"
 
 
-def _comparison(measured: Throughput) -> Html:
+def _comparison(measured: Throughput) -> Table:
     """Tabulate each call and batch size: ours, the best peer, the ratio, and the shares of the roofs."""
     first, others = next(iter(measured.own), None), measured.own[1:]
     shares = _shares(measured)
     rated = bool(measured.own and measured.peers)
-    classes = styles(measured.contenders)
-    names = {name: element("span", name, class_=classes[name]) for name in measured.own}
-    head: list[Child] = ["Call", *([names[first]] if first else [])]
+    colours = {name: style.colour for name, style in styles(measured.contenders).items()}
+    names = {name: span(name, colours[name]) for name in measured.own}
+    head: list[Cell] = ["Call", *([names[first]] if first else [])]
     head += ["Best peer" if first else "Fastest", "Images/s"] if measured.peers else []
     head += [*(["Ratio"] if rated else []), *(SHARES[share] for share in shares)]
     for name in others:
         head += [names[name], *(["Ratio"] if rated else [])]
     rows = [_compared(each, first, others, shares, rated) for each in measured.comparisons()]
     if not first:
-        return compact_table("The fastest contender, call by call", head, rows)
-    return table(f"Images per second of ours{' and of the best peer' if rated else ''}, call by call", head, rows)
+        return Table("The fastest contender, call by call", head, rows)
+    return Table(f"Images per second of ours{' and of the best peer' if rated else ''}, call by call", head, rows)
 
 
-def _compared(each: Comparison, first: str | None, others: list[str], shares: list[str], rated: bool) -> list[Child]:
-    cells: list[Child] = [_call(each.what, each.batch)]
+def _compared(each: Comparison, first: str | None, others: list[str], shares: list[str], rated: bool) -> list[Cell]:
+    cells: list[Cell] = [_call(each.what, each.batch)]
     peer = each.best_peer
     row = each.own.get(first) if first else each.peers.get(peer or "")
     if first:
@@ -134,9 +127,9 @@ def _compared(each: Comparison, first: str | None, others: list[str], shares: li
     return cells
 
 
-def _ratio(each: Comparison, name: str) -> Html:
+def _ratio(each: Comparison, name: str) -> Markup:
     ratio = each.ratio(name)
-    return element("span", NONE if ratio is None else times(ratio), class_="ratio")
+    return span(NONE if ratio is None else times(ratio), "ratio")
 
 
 def _share(value: object) -> str:
@@ -162,7 +155,7 @@ def _reading(measured: Throughput) -> str:
     )
 
 
-def _memory(measured: Throughput) -> Html | None:
+def _memory(measured: Throughput) -> Table | None:
     """Tabulate peak memory and the time to the first image, where they were measured."""
     found = {name: each for name, each in measured.memory.items() if is_number(each.get("peak_bytes"))}
     if not found:
@@ -170,7 +163,7 @@ def _memory(measured: Throughput) -> Html | None:
     most = max(each["peak_bytes"] for each in found.values()) or 1
     batches = sorted({each["batch"] for each in found.values() if isinstance(each.get("batch"), int)})
     at = f", decoding at batch {listed([str(batch) for batch in batches])}" if batches else ""
-    rows: list[list[Child]] = [
+    rows: list[list[Cell]] = [
         [
             name,
             duration(each["load_seconds"], 2) if is_number(each.get("load_seconds")) else NONE,
@@ -180,23 +173,13 @@ def _memory(measured: Throughput) -> Html | None:
         for name, each in sorted(found.items(), key=lambda entry: entry[0] not in measured.own)
     ]
     caption = f"From the start of a new process to the first image, and the process\u2019s peak memory{at}"
-    return compact_table(caption, ["Contender", "First image", "Peak memory", ""], rows)
+    return Table(caption, ["Contender", "First image", "Peak memory", ""], rows)
 
 
-def _left_out(measured: Throughput) -> Html | None:
-    if not measured.left_out:
-        return None
-    reasons = [
-        join(element("strong", f"{name}: "), reason.removeprefix(f"{name}: "))
-        for name, reason in measured.left_out.items()
-    ]
-    return element("div", element("h3", "Left out"), items(*reasons), class_="left-out")
-
-
-def _conditions(measured: Throughput) -> list[tuple[str, Child]]:
+def _conditions(measured: Throughput) -> list[tuple[str, str]]:
     """Describe the machine, its roofs, and what was timed."""
     adds, read = (measured.roofs.get(name) for name in ("multiply_adds", "bytes"))
-    pairs: list[tuple[str, Child]] = list(describe(measured.environment, measured.devices))
+    pairs: list[tuple[str, str]] = list(describe(measured.environment, measured.devices))
     if measured.instruction_set:
         pairs.append(("Instruction set", measured.instruction_set))
     if adds is not None:
@@ -208,9 +191,9 @@ def _conditions(measured: Throughput) -> list[tuple[str, Child]]:
     return pairs
 
 
-def _rates(measured: Throughput, several: bool) -> Html:
+def _rates(measured: Throughput, several: bool) -> Table:
     """Tabulate every row: rate, latency percentiles, repeats."""
-    body: list[list[Child]] = [
+    body: list[list[Cell]] = [
         [
             _call(str(row["what"]), row["batch"]),
             *([measured.name_of(row)] if several else []),
@@ -221,7 +204,7 @@ def _rates(measured: Throughput, several: bool) -> Html:
         for row in measured.rows
     ]
     head = ["Call", *(["Contender"] if several else []), "Images/s", "p50 ms", "p95 ms", "p99 ms", "Repeats"]
-    return table("Images per second, and latency of one call in milliseconds", head, body)
+    return Table("Images per second, and latency of one call in milliseconds", head, body)
 
 
 def _call(what: str, batch: int, lower: bool = False) -> str:

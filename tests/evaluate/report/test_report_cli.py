@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from deepsim.evaluate.report import cli
 from deepsim.evaluate.report.figures import choose
-from deepsim.runtime.errors import DataError, UsageError
+from deepsim.runtime.errors import DataError, DeviceError, UsageError
 from deepsim.runtime.files import reserved
 from deepsim.runtime.inverter import Inverter
 from tests.evaluate.report.report_fakes import FakeInverter, write_photos, write_run
@@ -168,3 +168,11 @@ def test_a_page_that_another_process_writes_is_refused_before_any_work(invoke, t
     with reserved(tmp_path / "page.html"):
         result = invoke()
     assert isinstance(result.exception, UsageError) and "page.html: in use by process" in str(result.exception)
+
+
+@pytest.mark.parametrize("missing", ["matplotlib", "jinja2"])
+def test_without_its_extra_it_names_it_before_any_work(invoke, tmp_path, monkeypatch, missing):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == missing else name)
+    error = invoke().exception
+    assert isinstance(error, DeviceError) and not (tmp_path / "page.html").exists()
+    assert str(error).startswith(f"{missing}: not installed, this needs deepsim[evaluate].")

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepsim.benchmarks.charts.markup import Html, element, join
 from deepsim.evaluate.report.coarse import Coarse
 from deepsim.evaluate.report.content import Content, Throughput
 from deepsim.evaluate.report.figures import collect
-from deepsim.evaluate.report.page import SECTIONS, render
-from deepsim.evaluate.report.pictures import MAP_TOP, colours, data_uri, error_map, thumbnail
+from deepsim.evaluate.report.layout import bar, code, span
+from deepsim.evaluate.report.page import SECTIONS, render, render_section
+from deepsim.evaluate.report.pictures import MAP_TOP, colours, data_uri, error_map, picture, thumbnail
 from deepsim.evaluate.report.reencoding import Reencoding
 from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.manifest import Manifest
@@ -70,6 +70,10 @@ def page(content) -> str:
     return render(content)
 
 
+def section(anchor: str, content: Content) -> str:
+    return str(render_section(anchor, content))
+
+
 def text_of(page: str) -> str:
     return " ".join("".join(Page(page).text).replace("\u00a0", " ").split())
 
@@ -78,8 +82,8 @@ def test_well_formed_with_every_section_linked(page):
     parsed = Page(page)
     identifiers = parsed.values("id")
     assert len(identifiers) == len(set(identifiers))
-    assert parsed.values("href") == [f"#{anchor}" for anchor, _, _ in SECTIONS]
-    assert {anchor for anchor, _, _ in SECTIONS} <= set(identifiers)
+    assert parsed.values("href") == [f"#{anchor}" for anchor in SECTIONS]
+    assert set(SECTIONS) <= set(identifiers)
     assert set(parsed.values("aria-labelledby")) <= set(identifiers)
     assert set(parsed.values("for")) <= set(identifiers)
 
@@ -160,32 +164,34 @@ def test_without_run_or_throughput_says_how_to_get_them(content):
 def test_curves_of_another_run_are_named(content):
     manifest = replace(content.manifest, provenance={"run": "other", "step": 40})
     assert "exported from a run named other, these curves are of run" in text_of(
-        render(replace(content, manifest=manifest))
+        section("training", replace(content, manifest=manifest))
     )
     manifest = replace(content.manifest, provenance={"run": "run", "step": 20})
-    assert "exported at step 20; the log goes to step 40" in text_of(render(replace(content, manifest=manifest)))
+    assert "exported at step 20; the log goes to step 40" in text_of(
+        section("training", replace(content, manifest=manifest))
+    )
 
 
 def test_a_run_says_what_its_error_is_measured_on_and_that_the_clock_ended_it(content):
     (content.run.path / "data.json").write_text(json.dumps({"training": "9 photographs", "validation_on": "held-out"}))
     run = replace(content.run, config={**content.run.config, "minutes": 5.0})
-    text = text_of(render(replace(content, run=run)))
+    text = text_of(section("training", replace(content, run=run)))
     assert "that of the samples below: held-out images." in text
     assert "(by the clock: 5 minutes)" in text
     (content.run.path / "data.json").unlink()
-    assert "by the clock" not in text_of(render(content))
+    assert "by the clock" not in text_of(section("training", content))
 
 
 def test_random_weights_show_nothing(content):
     manifest = replace(content.manifest, provenance={"from": "random weights", "seed": 0})
-    text = text_of(render(replace(content, manifest=manifest, run=None)))
+    text = text_of(section("limits", replace(content, manifest=manifest, run=None)))
     assert "Encoder and generator hold random weights; nothing was trained." in text
 
 
 def test_without_a_run_the_bundle_tells_how_it_was_trained(content):
     config = {"batch": 4, "encoder_weights": "", "seed": 7, "lambda_adv": 0}
     manifest = replace(content.manifest, provenance={"from": "training run", "step": 10, "config": config})
-    text = text_of(render(replace(content, manifest=manifest, run=None)))
+    text = text_of(section("limits", replace(content, manifest=manifest, run=None)))
     assert "The generator saw 40 crops" in text and "random (seed 7)" in text and "It was off in this run" in text
 
 
@@ -199,17 +205,17 @@ def test_a_beaten_reconstruction_shows_nothing(content):
 
 def test_missing_colours_are_named(content):
     figures = replace(content.figures, coarse=Coarse(0.9, 0.2))
-    text = text_of(render(replace(content, figures=figures)))
+    text = text_of(section("limits", replace(content, figures=figures)))
     assert "Colour. Not learned yet: the correlation over a grid of 16 by 16 cells is 0.20" in text
     assert "Layout. Where things are" in text and "Swapped channels" not in text
     figures = replace(content.figures, coarse=Coarse(None, None))
-    assert "Not learned yet" not in text_of(render(replace(content, figures=figures)))
+    assert "Not learned yet" not in text_of(section("limits", replace(content, figures=figures)))
 
 
 @pytest.mark.parametrize(("plain", "lost"), [(1.0, True), (99.0, False)])
 def test_a_loop_that_lost_the_photograph_says_so(content, plain, lost):
     figures = replace(content.figures, reencoding=Reencoding((20, 25, 30), (5, 1), plain))
-    assert ("little of it is left" in text_of(render(replace(content, figures=figures)))) == lost
+    assert ("little of it is left" in text_of(section("reencoding", replace(content, figures=figures)))) == lost
 
 
 def test_adversarial_loss_off(content, tmp_path):
@@ -260,13 +266,15 @@ def test_equal_photographs_have_no_normalized_error():
     assert figures.reconstruction.normalized is None and figures.feature_error is None
 
 
-def test_markup_escapes_what_is_not_markup():
-    assert (
-        element("p", "<b>", Html("<i></i>"), title='"<', aria_label=None)
-        == '<p title="&quot;&lt;">&lt;b&gt;<i></i></p>'
-    )
-    assert join("a & b", None, 3) == "a &amp; b3"
-    assert element("img", src="x") == '<img src="x">'
+def test_pieces_escape_what_is_not_markup():
+    assert code("<b>") == "<code>&lt;b&gt;</code>"
+    assert span("a & b", '"') == '<span class="&#34;">a &amp; b</span>'
+    assert 'alt="&lt;b&gt; &#34;"' in picture(np.zeros((2, 3, 3), np.uint8), '<b> "')
+
+
+@pytest.mark.parametrize(("fraction", "width"), [(0.25, "25.0"), (2, "100.0"), (-1, "0.0")])
+def test_bar_fills_its_fraction(fraction, width):
+    assert f'class="own" width="{width}"' in bar(fraction, "own")
 
 
 def test_pictures():

@@ -11,8 +11,7 @@ import pytest
 from deepsim.benchmarks.throughput import Throughput
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.figures import collect
-from deepsim.evaluate.report.page import render
-from deepsim.evaluate.report.sections_throughput import throughput
+from deepsim.evaluate.report.page import render, render_section
 from tests.evaluate.report.report_fakes import FakeInverter, write_photos
 from tests.evaluate.report.test_report_page import HOSTILE, Page, text_of
 
@@ -37,7 +36,10 @@ def content(tmp_path_factory) -> Content:
 
 @pytest.fixture
 def section(content):
-    return lambda record: throughput(replace(content, throughput=Throughput.from_record(record)))
+    def render_it(record):
+        return str(render_section("throughput", replace(content, throughput=Throughput.from_record(record))))
+
+    return render_it
 
 
 def row(backend, rate, what="decode", batch=8, **more):

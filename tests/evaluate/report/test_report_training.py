@@ -4,8 +4,9 @@ import json
 import re
 from types import SimpleNamespace
 
-from deepsim.evaluate.report.run_folder import TrainingRun
-from deepsim.evaluate.report.sections_training import panels, training
+from deepsim.evaluate.report.page import render_section
+from deepsim.evaluate.report.sections_training import panels
+from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.train import objective
 from tests.evaluate.report.report_fakes import write_run
 
@@ -13,7 +14,8 @@ TOY = objective.Term("total_variation_loss", "lambda_tv", lambda made: made.fake
 
 
 def page_of(run):
-    return str(training(SimpleNamespace(run=TrainingRun.open(run), manifest=SimpleNamespace(provenance={}))))
+    content = SimpleNamespace(run=TrainingRun.open(run), manifest=SimpleNamespace(provenance={}))
+    return str(render_section("training", content))
 
 
 def test_an_added_loss_has_its_panel_and_its_weight(tmp_path, monkeypatch):
