@@ -73,19 +73,22 @@ def test_wrong_input_is_one_line_and_a_defined_exit_code(tmp_path, arguments, co
     assert not (tmp_path / "r/checkpoints").exists()
 
 
-def test_two_processes_train_what_one_does(tmp_path):
+@pytest.mark.parametrize("task", ["inversion", pytest.param("autoencoder", marks=pytest.mark.slow)])
+def test_two_processes_train_what_one_does(tmp_path, task):
     write_photographs(tmp_path / "photos")
-    options = [*TINY, "--data", "photos", "--lambda-adv", "0", "--threads", "1"]
+    options = [*TINY, "--data", "photos", "--lambda-adv", "0", "--threads", "1", "--task", task]
     alone = run(*options, "-o", "one", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", RUN[1]]
     both = run(*options, "-o", "two", cwd=tmp_path, command=torchrun)
     assert both.returncode == 0, both.stderr
-    expected, found = (
-        read_weights(tmp_path / name / "checkpoints/step-00000003/generator.safetensors") for name in ("one", "two")
-    )
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=name)
+    for network in ("generator", "encoder") if task == "autoencoder" else ("generator",):
+        expected, found = (
+            read_weights(tmp_path / name / f"checkpoints/step-00000003/{network}.safetensors")
+            for name in ("one", "two")
+        )
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=f"{network} {name}")
 
 
 def test_yaml_numbers_written_as_text_become_floats(tmp_path):
