@@ -14,6 +14,20 @@ import runtime  # noqa: F401  (makes deepsim.* importable from the checkout)
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(trylast=True)  # after tests were deselected
+def pytest_collection_modifyitems(items):
+    """Put long tests first, dealt to both halves of the list.
+
+    The Makefile runs two processes by worksteal: each begins with one half, and steals from the other's end. So long
+    tests run side by side, and short ones even out the end.
+    """
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    first = slow[::2]
+    cut = max(0, len(items) // 2 - len(first))
+    items[:] = [*first, *others[:cut], *slow[1::2], *others[cut:]]
+
+
 @pytest.fixture(scope="session")
 def emulated():
     """Return the environment in which the library and the driver are those of an emulated GPU."""

@@ -65,7 +65,9 @@ def build(name, *targets):
     options = ["-DDEEPSIM_BUILD_TESTS=ON", "-DDEEPSIM_CUDA=EMULATED", f"-DDEEPSIM_SANITIZE={BUILDS[name]}"]
     with alone_in(folder):
         subprocess.run([cmake(), "-S", ROOT, "-B", folder, *options], check=True, capture_output=True)
-        built = subprocess.run([cmake(), "--build", folder, "--target", *targets], capture_output=True, text=True)
+        # By two compilers: another test process may wait for this one meanwhile.
+        command = [cmake(), "--build", folder, "--parallel", "2", "--target", *targets]
+        built = subprocess.run(command, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]
     return folder
 
