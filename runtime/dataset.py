@@ -24,7 +24,7 @@ _log = logging.getLogger("deepsim")
 OnError: TypeAlias = Literal["stop", "skip"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Photograph:
     """One of many photographs: its place from 0, and what to read it from."""
 

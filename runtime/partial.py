@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.runtime.dataset import Photograph, path_of, version_of
+from deepsim.runtime.dataset import Photograph, version_of
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.features import Labels, Rows, write_features
 from deepsim.runtime.features.records import cuts, text_of
@@ -85,12 +85,9 @@ class PartialFeatures:
 
     def publish(self, photographs: Sequence[Photograph]) -> int:
         """Write the output from the rows of these photographs, in this order; return how many have one."""
-        found = [(photograph, self._places.get(self._key(photograph))) for photograph in photographs]
-        there = [(photograph, place) for photograph, place in found if place is not None]
-        labels = Labels(
-            tuple(photograph.name for photograph, _ in there), tuple(photograph.index for photograph, _ in there)
-        )
-        write_features(self.output, self._in_order([place for _, place in there]), labels)
+        there = [photograph for photograph in photographs if self.has(photograph)]
+        labels = Labels(tuple(each.name for each in there), tuple(each.index for each in there))
+        write_features(self.output, self._in_order([self._places[self._key(each)] for each in there]), labels)
         self._places.clear()  # the folder goes when it is closed
         return len(there)
 
@@ -111,7 +108,8 @@ class PartialFeatures:
     def _key(self, photograph: Photograph) -> tuple[str, str]:
         """Return what tells a photograph's file from all others, and from itself after a change."""
         if photograph.index not in self._keys:
-            self._keys[photograph.index] = (str(path_of(photograph)), version_of(photograph))
+            path = os.fspath(photograph.photo)  # type: ignore[arg-type]  # raises for an image
+            self._keys[photograph.index] = (path, version_of(photograph))
         return self._keys[photograph.index]
 
     def _append(self, name: str) -> BinaryIO:

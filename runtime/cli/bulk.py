@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -187,7 +188,7 @@ def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[Path], bundle: P
     if not (bundle / FILE_NAME).is_file():  # no bundle, which opening it will say; it may be any folder, with anything
         check_apart(outputs, inputs)
         return
-    check_apart(outputs, [*inputs, *bundle.rglob("*")])
+    check_apart(outputs, chain(inputs, bundle.rglob("*")))
     folder = bundle.resolve()
     for output in outputs:
         if folder in output.resolve().parents:  # by whichever links

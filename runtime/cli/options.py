@@ -92,11 +92,13 @@ def check_absent(paths: Iterable[Path], overwrite: bool, why: str = "", other: s
 
 def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Raise UsageError when an output is one of the inputs, whatever links or spellings lead to it."""
-    known = {identity: path for path in inputs if (identity := identity_of(path)) is not None}
-    for output in outputs:
-        identity = identity_of(output)
-        if identity in known:
-            raise UsageError(f"{output}: is the input {known[identity]}, expected another place.")
+    existing = {identity: output for output in outputs if (identity := identity_of(output)) is not None}
+    if not existing:  # as most outputs do: no input is looked at
+        return
+    for path in inputs:
+        identity = identity_of(path)
+        if identity is not None and identity in existing:
+            raise UsageError(f"{existing[identity]}: is the input {path}, expected another place.")
 
 
 def check_folder(folder: Path) -> None:

@@ -150,4 +150,5 @@ def text_of(name: str) -> str:
         text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # half of a surrogate pair
         text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return text.replace("\0", r"\x00")
+    text = text.replace("\0", r"\x00")
+    return name if text == name else text  # one string for all who keep it
