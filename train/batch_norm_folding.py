@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from deepsim.train.module_layers import replace_submodule
+from deepsim.train.module_layers import replace_submodule, replaced, runs
 
 _LINEAR_WITHIN = 1e-4  # relative error of a convolution whose weights are scaled, against its scaled output
 
@@ -126,7 +126,26 @@ def find_pairs(model: nn.Module, run: Callable[[], object], kept: Iterable[str])
         recorder.watch(hooks, kept)
         uses = hooks.enter_context(_Uses())
         run()
-    return recorder.pairs(uses.counts)
+    pairs = recorder.pairs(uses.counts)
+    return pairs if _called_only(model, pairs, run) else [pair for pair in pairs if _called_only(model, [pair], run)]
+
+
+class _Hollow(nn.Module):
+    """Calls another module, and has none of its attributes."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.hidden = (module,)  # in a tuple, it is not registered
+
+    def forward(self, x: Tensor) -> Any:
+        """Call the module."""
+        return self.hidden[0](x)
+
+
+def _called_only(model: nn.Module, pairs: Iterable[Pair], run: Callable[[], object]) -> bool:
+    """Tell whether nothing but the batch norms themselves reads their weights."""
+    with replaced(model, {pair.norm: _Hollow(model.get_submodule(pair.norm)) for pair in pairs}):
+        return runs(model, run)
 
 
 @torch.no_grad()

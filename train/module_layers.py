@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from deepsim.train.module_creation import one_line
 Form = Literal["map", "channels-last", "tokens"]
 _CHANNELS_LAST = ("SwinTransformer",)  # torchvision's, which has no attribute that says so
 _CLASS_TOKEN = ("VisionTransformer",)  # torchvision's
+_REORDERED = ("timm.models.hiera",)  # whose tokens lie in the order of its windows
 
 
 class _Reached(BaseException):
@@ -163,23 +164,61 @@ def _needed(model: nn.Module, outputs: list[Tensor], called: set[str]) -> frozen
     return frozenset(used | (owned - set(parameters)))
 
 
-def prune(model: nn.Module, needed: frozenset[str]) -> None:
-    """Take out the submodules none of whose tensors is needed, so that they use no memory and no file holds them."""
-    for name, module in list(model.named_modules()):
+@torch.no_grad()
+def prune(model: nn.Module, needed: frozenset[str], run: Callable[[], object]) -> None:
+    """Take out the submodules none of whose tensors is needed, so that they use no memory and no file holds them.
+
+    ``run`` runs the model as far as its layers. All stay where it reads an attribute of one that it does not call.
+    """
+    unused = []
+    for name, module in model.named_modules():
         own = [f"{name}.{key}" for key in module.state_dict()]
         if name and own and not needed.intersection(own):
+            unused.append(name)
+    outer = [name for name in unused if not any(name.startswith(f"{other}.") for other in unused)]
+    with replaced(model, {name: nn.Identity() for name in outer}):
+        fits = runs(model, run)
+    if fits:
+        for name in outer:
             replace_submodule(model, name, nn.Identity())
 
 
-def replace_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put a module in the place of a named submodule, under the same name; gone with its parent, it stays gone."""
-    parent, _, child = name.rpartition(".")
+def runs(model: nn.Module, run: Callable[[], object]) -> bool:
+    """Tell whether a pass misses no attribute of a module that another one stands in for."""
+    forget(model)
     try:
-        holder = model.get_submodule(parent)
-    except AttributeError:  # its parent was replaced
-        return
-    if child in holder._modules:
-        holder._modules[child] = module
+        run()
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+@contextmanager
+def replaced(model: nn.Module, others: Mapping[str, nn.Module]) -> Iterator[None]:
+    """Put other modules in the places of named submodules, for a while."""
+    before = {name: model.get_submodule(name) for name in others}
+    for name, module in others.items():
+        replace_submodule(model, name, module)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            replace_submodule(model, name, module)
+
+
+def replace_submodule(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put a module in the place of a named submodule, under the same name."""
+    parent, _, child = name.rpartition(".")
+    model.get_submodule(parent)._modules[child] = module
+
+
+def forget(model: nn.Module) -> None:
+    """Let modules drop what they keep of their weights: timm's drop attention biases as they go to training mode.
+
+    Whoever changes the weights of a model that has run calls this, or it goes on with what the old weights gave.
+    """
+    model.train()
+    model.eval()
 
 
 def layer_format(model: nn.Module, who: str, layer: str, shape: Shape) -> LayerFormat:
@@ -205,6 +244,8 @@ def layer_format(model: nn.Module, who: str, layer: str, shape: Shape) -> LayerF
 
 def _tokens(model: nn.Module, who: str, layer: str, shape: Shape) -> LayerFormat:
     count, channels = shape
+    if type(model).__module__ in _REORDERED:
+        raise UsageError(f"encoder {who}: {layer!r} gives tokens in an order of its own, expected rows of a grid.")
     before = _prefix_tokens(model)
     sides = {prefix: math.isqrt(max(0, count - prefix)) for prefix in {0, before}}
     fitting = {prefix: side for prefix, side in sides.items() if side > 0 and side**2 == count - prefix}

@@ -8,7 +8,7 @@ from deepsim.train.batch_norm_folding import Pair, batch_norms, find_pairs, fold
 from deepsim.train.module_encoders import build_module_encoder  # noqa: E402
 from deepsim.train.module_preprocessing import PreprocessingOptions  # noqa: E402
 from deepsim.train.module_references import parse  # noqa: E402
-from tests.train.modules import SIDE, Net, Shared, Standardising, stirred  # noqa: E402
+from tests.train.modules import SIDE, Net, Peeking, Shared, Standardising, stirred  # noqa: E402
 
 
 def pairs_of(model, kept=("conv2",)):
@@ -27,7 +27,7 @@ def test_folding_changes_no_features():
     assert batch_norms(model) == ["norm2"]  # behind an activation
 
 
-@pytest.mark.parametrize("model", [Shared, Standardising])
+@pytest.mark.parametrize("model", [Shared, Standardising, Peeking])
 def test_a_convolution_that_cannot_be_scaled_is_left_alone(model):
     assert pairs_of(stirred(model())) == []
 

@@ -58,6 +58,12 @@ def test_nothing_behind_the_layer_runs():
     assert {name.split(".")[1] for name in encoder.state_dict()} == {"conv1", "norm2", "conv2"}
 
 
+def test_what_a_pass_reads_stays_though_it_is_not_called():
+    encoder = build(f"{HERE}:Peeking@conv2")
+    assert encoder.record().feature_shape == (16, 8, 8)
+    assert {"module.norm1.weight", "module.head.weight"} <= set(encoder.state_dict())
+
+
 def test_several_layers_come_from_one_pass():
     encoder = build(own("act1"), "conv2", "norm1", "conv1")
     images = to_image_space(pink_noise(2, SIDE, 1))
@@ -166,7 +172,13 @@ def check_models(reference, shape):
 
 def test_a_swin_transformer_is_channels_last():
     pytest.importorskip("timm")
-    encoder = build("timm:swin_tiny_patch4_window7_224@layers.0", "patch_embed.proj")
-    assert encoder.formats["layers.0"].shape == (96, 56, 56)
-    assert encoder.formats["patch_embed.proj"].shape == (96, 56, 56)
+    encoder = build("timm:swin_tiny_patch4_window7_224@layers.0", "patch_embed.proj", options=SMALL)
+    assert encoder.formats["layers.0"].shape == encoder.formats["patch_embed.proj"].shape == (96, 16, 16)
     assert encoder.formats["layers.0"].form == "channels-last" and encoder.formats["patch_embed.proj"].form == "map"
+
+
+@pytest.mark.slow
+def test_tokens_that_are_reordered_are_refused():
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError, match="tokens in an order of its own"):
+        build("timm:hiera_tiny_224@blocks.9")

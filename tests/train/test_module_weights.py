@@ -17,7 +17,7 @@ from deepsim.train.module_references import parse  # noqa: E402
 from deepsim.train.module_weights import read_module_weights  # noqa: E402
 from deepsim.train.networks import to_image_space  # noqa: E402
 from deepsim.train.weights import write_weights  # noqa: E402
-from tests.train.modules import SIDE, Net, stirred  # noqa: E402
+from tests.train.modules import SIDE, Caching, Net, stirred  # noqa: E402
 
 NET = parse("tests.train.modules:net@conv2")
 LITE0 = parse("timm:tf_efficientnet_lite0@classifier")
@@ -61,6 +61,19 @@ def test_what_an_encoder_saves_loads_again(tmp_path):
     built.load_state_dict(encoder.state_dict())
     images = to_image_space(pink_noise(1, SIDE, 1))
     assert torch.equal(built(images), encoder(images)) and torch.equal(again(images), encoder(images))
+
+
+def test_nothing_is_kept_of_earlier_weights(tmp_path):
+    reference, weights = parse("tests.train.modules:Caching@conv2"), stirred(Caching()).state_dict()
+    path = save(tmp_path / "net.safetensors", weights)
+    images = to_image_space(pink_noise(1, SIDE, 1))
+    encoder = build_module_encoder(reference, weights=path)
+    assert torch.equal(encoder.module.kept, 2 * weights["norm2.bias"])
+    expected = encoder(images)
+    other = build_module_encoder(reference)
+    assert not torch.equal(other(images), expected)
+    other.load_state_dict(encoder.state_dict())
+    assert torch.equal(other(images), expected)
 
 
 def test_weights_behind_the_layer_are_not_asked_for(tmp_path):
