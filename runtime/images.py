@@ -62,6 +62,7 @@ _NOT_READ = (
 )
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_METADATA = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")  # colour profiles and texts: no pixel depends on them here
+# Pillow's ImageOps.exif_transpose turns images too, but writes all of their EXIF anew, for which some is too damaged.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

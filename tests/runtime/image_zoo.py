@@ -41,6 +41,12 @@ def exif(orientation):
     return block.tobytes()
 
 
+def exif_that_cannot_be_written(orientation):
+    """Return an EXIF block that can be read, but not be written again: its unit of resolution is a text."""
+    entries = struct.pack("<HHHIHH", 2, 0x0112, 3, 1, orientation, 0) + struct.pack("<HHI4s", 0x0128, 2, 4, b"cm\0\0")
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + entries + struct.pack("<I", 0)
+
+
 def png(width, height, depth, colour, rows=b"", extra=b""):
     """Write a PNG chunk by chunk, as Pillow cannot write every kind."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
@@ -122,6 +128,7 @@ def good():
         ("thin.png", encode(np.repeat(BASE[:1], 3000, axis=0)), np.repeat(BASE[:1], 3000, axis=0), 0),
         ("exif-garbage.png", encode(BASE, exif=b"Exif\0\0not a tiff"), BASE, 0),
         ("exif-9.png", encode(BASE, exif=exif(9)), BASE, 0),
+        ("exif-6-unwritable.png", encode(np.rot90(BASE), exif=exif_that_cannot_be_written(6)), BASE, 0),
         ("rgb.jpg", encode(BASE, "JPEG", quality=98, subsampling=0), BASE, 9),
         ("progressive.jpg", encode(BASE, "JPEG", quality=98, subsampling=0, progressive=True), BASE, 9),
         ("grey.jpg", encode(GREY, "JPEG", quality=98), three(GREY), 9),

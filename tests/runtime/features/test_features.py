@@ -308,3 +308,54 @@ def test_a_dataset_that_holds_nothing(tmp_path):
         file["features"] = h5py.Empty("f4")
     with pytest.raises(DataError, match="holds nothing"):
         read_features(tmp_path / "f.h5")
+
+
+@pytest.mark.parametrize("suffix", ["npy", "csv"])
+def test_features_never_have_the_names_of_others(tmp_path, monkeypatch, suffix):
+    path = tmp_path / f"f.{suffix}"
+    write_features(path, VALUES, LABELS)
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(DeepsimError):
+        patch.setattr(f"deepsim.runtime.features.{suffix}_file.write", fail)
+        write_features(path, VALUES[:2], Labels(("x", "y"), (0, 1)))
+    assert read_features(path).names == NAMES  # the old ones of the old features
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr("deepsim.runtime.features.names_file.write", fail)
+        write_features(path, VALUES[:2], Labels(("x", "y"), (0, 1)))
+    assert read_features(path).names is None  # the new ones have none rather than others'
+    write_features(path, VALUES)
+    assert read_features(path).names is None
+
+
+def test_names_with_every_line_break(tmp_path):
+    names = ("a\rb.jpg", "c\nd", "e\r\nf", "\u2028", '"', "")
+    write_features(tmp_path / "f.npy", np.zeros((6, 2), np.float32), Labels(names, tuple(range(6))))
+    assert read_features(tmp_path / "f.npy").names == names
+
+
+@pytest.mark.parametrize("content", ["index,name\n" + "9" * 5000 + ",a\n", "index,name\n0," + "x" * 200_000])
+def test_files_of_names_that_are_absurd(tmp_path, content):
+    write_features(tmp_path / "f.npy", VALUES)
+    (tmp_path / "f.npy.names.csv").write_text(content)
+    with pytest.raises(DataError, match=r"names\.csv"):
+        read_features(tmp_path / "f.npy")
+
+
+@pytest.mark.parametrize("shape", ["(5, 96, }", "(-5, 4)"])
+def test_headers_that_are_no_shapes(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    header += b" " * (117 - len(header)) + b"\n"
+    (tmp_path / "f.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64)
+    with pytest.raises(DataError, match="unreadable"):
+        read_features(tmp_path / "f.npy")
+
+
+def test_a_dataset_that_holds_nothing(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["features"] = h5py.Empty("f4")
+    with pytest.raises(DataError, match="holds nothing"):
+        read_features(tmp_path / "f.h5")
