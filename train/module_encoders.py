@@ -63,7 +63,6 @@ class ModuleEncoder(nn.Module):
         offset = (caffe if pixels.order == "BGR" else caffe.flip(0)) - own
         self.register_buffer("pixel_scale", torch.tensor(pixels.scale).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_offset", offset.view(3, 1, 1), persistent=False)
-
         self.register_load_state_dict_post_hook(_forget_loaded)  # type: ignore[no-untyped-call]
 
     @property

@@ -77,7 +77,7 @@ def test_every_field_has_help():
         ({"zoom": 1.1}, "zoom: 1.1, expected at least 0 and at most 1"),
         ({"stop_discriminator": float("inf")}, "stop_discriminator: inf"),
         ({"width": float("nan")}, "width: nan"),
-        ({"milestones": "300"}, "milestones: '300', expected whole numbers"),
+        ({"milestones": 300}, "milestones: 300, expected numbers with commas between"),
         ({"milestones": [3, 2.5]}, "milestones: 2.5"),
         ({"milestones": {"a": 1}}, "milestones: {'a': 1}"),
         ({"milestones": [-5]}, "milestones: -5, expected at least 0"),
