@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from deepsim.kernels.layers import Layer
 from deepsim.runtime.files import sha256
-from deepsim.runtime.generators import GeneratorSpec, generator_spec
-from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
+from deepsim.runtime.generators import GeneratorSpec, generator_for, generator_spec
+from deepsim.runtime.geometry import CAFFE_FRAMING, Framing, Geometry
 from deepsim.runtime.manifest import FileRecord, Manifest
-from deepsim.runtime.networks import CAFFENET, EncoderSpec
+from deepsim.runtime.networks import CAFFENET, EncoderSpec, GraphEncoder
 from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS
 
 Weights = dict[str, NDArray[np.float32]]
@@ -59,9 +59,18 @@ TINY_RGB_GENERATOR = GeneratorSpec(
         Layer("conv1_1", "conv", 4, 3, 3, 1, 1, activation="tanh255"),
     ),
 )
+# Another geometry: photographs of 64 pixels, whose shorter side was resized to 72, in a square at an odd place.
+SMALL_ENCODER = EncoderSpec(
+    "small",
+    (Layer("conv1", "conv", 3, 4, 8, 8, activation="relu"),),
+    IMAGENET_PIXELS,
+    Framing("shorter", 72, 64, "bicubic"),
+)
+SMALL_GENERATOR = generator_for("conv1", (4, 8, 8), 66, width=1 / 8)
 NETWORKS = {
     "tiny": (TINY_ENCODER, TINY_GENERATOR),
     "tiny-rgb": (TINY_RGB_ENCODER, TINY_RGB_GENERATOR),
+    "small": (SMALL_ENCODER, SMALL_GENERATOR),
     "norm2": (EncoderSpec("caffenet", CAFFENET.up_to("norm2"), CAFFE_PIXELS, CAFFE_FRAMING), generator_spec("norm2")),
 }
 
@@ -69,6 +78,8 @@ NETWORKS = {
 def geometry_of(name: str) -> Geometry:
     """Return the geometry of a network's bundle."""
     encoder, generator = NETWORKS[name]
+    if name == "small":
+        return Geometry(encoder.framing, 1)  # of 80 pixels, the central square would begin at 8
     return Geometry.central(encoder.framing, generator.output_size)
 
 
@@ -78,7 +89,8 @@ def random_weights(name: str) -> tuple[Weights, Weights]:
     encoder, generator = NETWORKS[name]
     encoder_weights = _he_weights(encoder.layers, seed=1)
     generator_weights = _he_weights(generator.layers, seed=2)
-    noise = np.random.default_rng(3).integers(0, 256, (1, 227, 227, 3), dtype=np.uint8)
+    side = encoder.framing.side
+    noise = np.random.default_rng(3).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     from deepsim.kernels import reference
 
     features = reference.apply_layers(encoder.layers, encoder.pixels.to_network(noise), encoder_weights)
@@ -108,6 +120,28 @@ def write_bundle(folder: Path, name: str = "tiny") -> Path:
             "README.md": b"# A bundle for tests\n",
         },
     )
+
+
+def write_kind(folder: Path, kind: str) -> Path:
+    """Write the small network as a bundle whose encoder is a "table", a "graph" or "none"; return its path."""
+    from safetensors.numpy import save
+
+    from deepsim.export.onnx_from_layers import encoder_onnx, generator_onnx
+
+    encoder, generator = NETWORKS["small"]
+    weights, generator_weights = random_weights("small")
+    prefixed = {f"generator.{key}": value for key, value in generator_weights.items()}
+    files = {"generator.onnx": generator_onnx(generator, geometry_of("small"), generator_weights)}
+    record: EncoderSpec | GraphEncoder | None = None
+    if kind != "none":
+        files["encoder.onnx"] = encoder_onnx(encoder, "conv1", weights)
+    if kind == "table":
+        record = encoder
+        prefixed |= {f"encoder.{key}": value for key, value in weights.items()}
+    if kind == "graph":
+        record = GraphEncoder("tests:small", "conv1", encoder.framing, encoder.pixels, generator.input_shape)
+    files["weights.safetensors"] = save(prefixed)
+    return write_files(folder / f"{kind}.deepsim", "small", files, encoder=record)
 
 
 def write_files(path: Path, name: str, contents: dict[str, bytes], **changes: object) -> Path:
