@@ -113,6 +113,16 @@ inline std::string setting(const char* name) {
   return text == nullptr ? "" : text;
 }
 
+inline int this_architecture() {
+  const std::string text = setting("DEEPSIM_STAND_IN_ARCHITECTURE");
+  return text.empty() ? 80 : std::stoi(text);
+}
+
+inline int compiled_for() {
+  const std::string text = setting("DEEPSIM_STAND_IN_COMPILED_FOR");
+  return text.empty() ? this_architecture() : std::stoi(text);
+}
+
 inline std::size_t size_of_gpu() {
   const std::string text = setting("DEEPSIM_STAND_IN_MEMORY");
   return text.empty() ? std::size_t{4} << 30 : std::stoull(text);
