@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deepsim.benchmarks import ROUNDS, WHATS, measure
@@ -84,8 +86,9 @@ def report(
     bench = _read_bench(bench_file) if bench_file else None
     with reserved(output), open_inverter(bundle, backend, device, max_batch) as inverter:
         _check_layer(inverter.layer, run, bench)
+        mean = _mean_image(run, inverter.image_size)
         read = _photographs(photos, found, limit, inverter.geometry.framing)
-        figures, pictures = collect(inverter, *read, run.mean_image if run else None)
+        figures, pictures = collect(inverter, *read, mean)
         bench = _time(inverter, seconds) if bench is None and seconds > 0 else bench
         shown = min(show, len(figures.photos))
         content = Content(inverter.bundle.manifest, inverter.backend, figures, pictures, shown, run, bench)
@@ -108,6 +111,15 @@ def _check_layer(layer: str, run: TrainingRun | None, bench: Throughput | None) 
     for option, other in told.items():
         if other not in (None, layer):
             raise UsageError(f"{option}: of layer {other}, expected the bundle's, {layer}. Name what belongs together.")
+
+
+def _mean_image(run: TrainingRun | None, side: int) -> NDArray[np.uint8] | None:
+    """Return the run's mean training image. Raises UsageError when it has not the bundle's side."""
+    mean = run.mean_image if run else None
+    if run is not None and mean is not None and mean.shape != (side, side, 3):
+        found = f"photographs of {mean.shape[1]}x{mean.shape[0]} pixels"
+        raise UsageError(f"--run {run.path}: {found}, expected the bundle's {side}x{side}.")
+    return mean
 
 
 def _time(inverter: Inverter, seconds: float) -> Throughput:

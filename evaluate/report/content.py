@@ -31,6 +31,11 @@ class Content:
         return self.manifest.generator.layer
 
     @property
+    def side(self) -> int:
+        """Return the side of the photographs, in pixels."""
+        return self.manifest.geometry.framing.side
+
+    @property
     def encoder(self) -> str:
         """Return the encoder's name as it is written in a sentence."""
         name = self.manifest.encoder_name or "no encoder"

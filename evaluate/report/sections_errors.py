@@ -101,7 +101,8 @@ def _thumbnails(content: Content) -> list[tuple[Markup, str]]:
 
 def _definitions(content: Content) -> str:
     return (
-        "Distance is the Euclidean distance between the 227 \u00d7 227 \u00d7 3 grey levels of both pictures; RMSE is "
+        f"Distance is the Euclidean distance between the {content.side} \u00d7 {content.side} \u00d7 3 grey levels of "
+        "both pictures; RMSE is "
         f"the same per value. Margin is 1 {MINUS} (distance of the reconstruction) / (distance of the guess). The best "
         f"constant image is the pixelwise mean of these very {len(content.figures.photos):,} photographs, the one "
         f"picture with the least squared error over them, blurred with a Gaussian of {BLUR_SIGMA:g} pixels; it and the "

@@ -79,7 +79,7 @@ def _least_margin(content: Content) -> float:
 
 def _cannot(content: Content) -> list[Point]:
     config, steps = _training(content)
-    points = [*_about_training(config, steps, content.layer), *_about_encoder(config, content.encoder)]
+    points = [*_about_training(config, steps, content.layer), *_about_encoder(config, content)]
     if content.manifest.provenance.get("from") == RANDOM:
         points = [("Anything at all.", "Encoder and generator hold random weights; nothing was trained.")]
     photos = len(content.figures.photos)
@@ -124,14 +124,18 @@ def _about_training(config: dict[str, Any], steps: int, layer: str) -> list[Poin
     return points
 
 
-def _about_encoder(config: dict[str, Any], encoder: str) -> list[Point]:
-    """Warn about random encoder weights: the configuration names no file for those, and the encoder did not learn."""
-    if config.get("encoder_weights") != "" or config.get("task", "inversion") != "inversion":
+def _about_encoder(config: dict[str, Any], content: Content) -> list[Point]:
+    """Warn about random encoder weights: the configuration names no file for those, and the encoder did not learn.
+
+    An encoder that is a graph has its own weights.
+    """
+    learned = config.get("task", "inversion") != "inversion"
+    if config.get("encoder_weights") != "" or learned or content.manifest.encoder_kind != "table":
         return []
     why = Markup("{}{}{}").format(
         f"The encoder\u2019s weights are random (seed {config.get('seed')}). Its features respond to edges and "
-        f"colours and know no objects; what a trained {encoder} keeps of a photograph may be quite different. Train "
-        "with ",
+        f"colours and know no objects; what a trained {content.encoder} keeps of a photograph may be quite different. "
+        "Train with ",
         code("--encoder-weights"),
         " for that.",
     )

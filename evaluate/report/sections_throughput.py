@@ -32,10 +32,10 @@ def throughput(content: Content) -> dict[str, Any]:
         "method": _method(),
         "comparison": _comparison(measured) if several else None,
         "comparison_is_wide": bool(measured.own),
-        "reading": _reading(measured) if _shares(measured) else None,
+        "reading": _reading(measured, content.side) if _shares(measured) else None,
         "memory": _memory(measured),
         "left_out": [(name, reason.removeprefix(f"{name}: ")) for name, reason in measured.left_out.items()],
-        "conditions": _conditions(measured),
+        "conditions": _conditions(measured, content.side),
     }
 
 
@@ -143,10 +143,10 @@ def _shares(measured: Throughput) -> list[str]:
     return [share for share in SHARES if any(is_number(row.get(share)) for row in measured.rows)]
 
 
-def _reading(measured: Throughput) -> str:
+def _reading(measured: Throughput, side: int) -> str:
     """Explain the shares of the roofs."""
     own = measured.own[0] if measured.own else "the fastest"
-    crop = "" if measured.whole_images else ", and only what the crop of 227 pixels needs is computed"
+    crop = "" if measured.whole_images else f", and only what the crop of {side} pixels needs is computed"
     return (
         f"The shares of the roofs are those of {own}. 100 % of the FMA roof is what convolving whole images directly "
         "would reach if the processor did nothing but fused multiply-adds. More than 100 % is possible: "
@@ -176,7 +176,7 @@ def _memory(measured: Throughput) -> Table | None:
     return Table(caption, ["Contender", "First image", "Peak memory", ""], rows)
 
 
-def _conditions(measured: Throughput) -> list[tuple[str, str]]:
+def _conditions(measured: Throughput, side: int) -> list[tuple[str, str]]:
     """Describe the machine, its roofs, and what was timed."""
     adds, read = (measured.roofs.get(name) for name in ("multiply_adds", "bytes"))
     pairs: list[tuple[str, str]] = list(describe(measured.environment, measured.devices))
@@ -187,7 +187,8 @@ def _conditions(measured: Throughput) -> list[tuple[str, str]]:
     if read is not None:
         pairs.append(("Memory roof", f"{significant(read)}{NBSP}GB/s"))
     if measured.whole_images is not None:
-        pairs.append(("Decoded", "whole images" if measured.whole_images else "central 227 \u00d7 227 pixels"))
+        crop = f"central {side} \u00d7 {side} pixels"
+        pairs.append(("Decoded", "whole images" if measured.whole_images else crop))
     return pairs
 
 

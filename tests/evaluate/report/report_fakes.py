@@ -10,24 +10,26 @@ import numpy as np
 from PIL import Image
 
 from deepsim.runtime.generators import generator_spec
-from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
+from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.manifest import FileRecord, Manifest
-from deepsim.runtime.networks import CAFFENET
+from deepsim.runtime.networks import CAFFENET, EncoderSpec
 
 
 class FakeInverter:
     """Iteration k moves each grey level 1/4^k of the way to 120; features are sparse pixels."""
 
-    backend, device, layer = "onnxruntime", "cpu", "norm2"
+    backend, device = "onnxruntime", "cpu"
 
-    def __init__(self, name: str = "norm2-test") -> None:
-        record = FileRecord(1234, "ab" * 32)
+    def __init__(self, name: str = "norm2-test", encoder: EncoderSpec = CAFFENET, layer: str = "norm2") -> None:
+        record, generator = FileRecord(1234, "ab" * 32), generator_spec(layer, encoder)
+        self.layer, self.image_size = layer, encoder.framing.side
+        self.geometry = Geometry.central(encoder.framing, generator.output_size)
         self.bundle = SimpleNamespace(
             manifest=Manifest(
                 name,
-                Geometry.central(CAFFE_FRAMING, 240),
-                CAFFENET,
-                generator_spec("norm2"),
+                self.geometry,
+                encoder,
+                generator,
                 {"generator.onnx": record},
                 verification={"encoder": {"max_difference": 1.5e-6, "passed": True}},
                 provenance={"from": "training run", "run": "run", "step": 40, "versions": {"torch": "2.15"}},
@@ -39,8 +41,6 @@ class FakeInverter:
 
     def __exit__(self, *_):
         return None
-
-    geometry, image_size = Geometry.central(CAFFE_FRAMING, 240), 227
 
     def encode(self, photos):
         return photos[:, ::50, ::50].reshape(len(photos), -1).astype(np.float32)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import nullcontext
 
 import numpy as np
@@ -12,6 +13,8 @@ from deepsim.evaluate.report.figures import choose
 from deepsim.runtime.errors import DataError, DeviceError, UsageError
 from deepsim.runtime.files import reserved
 from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.networks import VGG16
+from tests.bundles import random_weights, write_files
 from tests.evaluate.report.report_fakes import FakeInverter, write_photos, write_run
 
 
@@ -161,6 +164,37 @@ def test_a_real_bundle_end_to_end(tmp_path):
     assert [photo["rmse"] for photo in record["per_photograph"]] == pytest.approx(expected)
     assert {row["what"] for row in record["throughput"]["rows"]} == {"encode", "decode", "reencode"}
     assert "tiny, layer fc6 (20 values)" in page.read_text()
+
+
+def test_a_bundle_of_another_size_has_its_own_sides(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "open_inverter", lambda *_: nullcontext(FakeInverter("v", VGG16, "conv3_1")))
+    rows = [{"what": "decode", "batch": 1, "images_per_second": 2.0}]
+    (tmp_path / "bench.json").write_text(json.dumps({"rows": rows, "whole_images": False}))
+    result = invoke("--bench", str(tmp_path / "bench.json"))
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "page.html").read_text()
+    assert "VGG-16, layer conv3_1" in page and "227" not in re.sub(r"base64,[^\"]*|<svg.*?</svg>", "", page)
+    assert "the 224 \u00d7 224 \u00d7 3 grey levels" in page and "central 224 \u00d7 224 pixels" in page
+    assert page.count('width="224" height="224"') > 10
+
+
+def test_a_run_of_another_size_is_refused(invoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "open_inverter", lambda *_: nullcontext(FakeInverter("v", VGG16, "conv3_1")))
+    result = invoke("--seconds", "0", "--run", str(write_run(tmp_path / "run", layer="conv3_1")))
+    assert isinstance(result.exception, UsageError) and not (tmp_path / "page.html").exists()
+    assert str(result.exception).endswith("photographs of 227x227 pixels, expected the bundle's 224x224.")
+
+
+def test_a_bundle_without_an_encoder_is_one_line(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy")
+    weights = {f"generator.{name}": value for name, value in random_weights("tiny")[1].items()}
+    contents = {"weights.safetensors": safetensors.save(weights)}
+    bundle = write_files(tmp_path / "d.deepsim", "tiny", contents, encoder=None)
+    write_photos(tmp_path / "photos", ["a.png"])
+    arguments = [str(bundle), "--photos", str(tmp_path / "photos"), "-o", str(tmp_path / "page.html")]
+    result = CliRunner().invoke(cli.report, [*arguments, "--backend", "cpu"])
+    assert isinstance(result.exception, UsageError) and not (tmp_path / "page.html").exists()
+    assert str(result.exception) == f"{bundle}: has no encoder, so it decodes features only."
 
 
 def test_a_page_that_another_process_writes_is_refused_before_any_work(invoke, tmp_path, monkeypatch):
