@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from itertools import chain, groupby
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,16 @@ def pytest_collection_modifyitems(items):
     """Put long tests first, dealt to both halves of the list.
 
     The Makefile runs two processes by worksteal: each begins with one half, and steals from the other's end. So long
-    tests run side by side, and short ones even out the end.
+    tests run side by side, and short ones even out the end. Neighbours with equal parameters share fixtures, and stay
+    together.
     """
     slow = [item for item in items if item.get_closest_marker("slow")]
     others = [item for item in items if not item.get_closest_marker("slow")]
-    first = slow[::2]
-    cut = max(0, len(items) // 2 - len(first))
-    items[:] = [*first, *others[:cut], *slow[1::2], *others[cut:]]
+    hands = [list(hand) for _, hand in groupby(slow, lambda item: (item.path, item.name.partition("[")[2]))]
+    first, second = chain(*hands[::2]), chain(*hands[1::2])
+    items[:] = first
+    cut = max(0, (len(slow) + len(others)) // 2 - len(items))
+    items += [*others[:cut], *second, *others[cut:]]
 
 
 @pytest.fixture(scope="session")

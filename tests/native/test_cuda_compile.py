@@ -8,6 +8,7 @@ import subprocess
 import sysconfig
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from pathlib import Path
 from shutil import which
 
@@ -102,6 +103,7 @@ class Compiled:
     said: str
 
 
+@cache
 def built_kernels():
     """Return the folder of what the build made: that of the editable installation, where it is up to date."""
     folder = ROOT / "build/editable"
@@ -164,6 +166,7 @@ def disassembler():
     return next(filter(None, found), None)
 
 
+@lru_cache(maxsize=4)  # for the tests of one image, which follow each other
 def listings(cubin):
     """Return {kernel: its instructions in order} of a cubin."""
     if (tool := disassembler()) is None:
