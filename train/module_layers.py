@@ -61,7 +61,7 @@ def run_to(model: nn.Module, layers: Iterable[str], x: Tensor) -> dict[str, Tens
         if len(found) == len(wanted):
             raise _Reached
 
-    with ExitStack() as hooks, slow_attention():
+    with ExitStack() as hooks:
         for name in wanted:
             hooks.enter_context(_hooked(model.get_submodule(name), name, keep))
         try:
@@ -70,17 +70,6 @@ def run_to(model: nn.Module, layers: Iterable[str], x: Tensor) -> dict[str, Tens
             return found
     missing = sorted(wanted - set(found))
     raise UsageError(f"layer {missing[0]!r}: not run in a pass over an image, expected a submodule that is.")
-
-
-@contextmanager
-def slow_attention() -> Iterator[None]:
-    """Keep PyTorch's transformer layers from a fast path that runs no submodules, and so no hooks."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
@@ -120,7 +109,7 @@ def observe(model: nn.Module, who: str, layers: Iterable[str], x: Tensor) -> Obs
     def enter(name: str) -> Any:
         return lambda *_: called.add(name) if len(outputs) < len(wanted) else None
 
-    with ExitStack() as hooks, slow_attention():
+    with ExitStack() as hooks:
         for name, module in model.named_modules():
             hooks.callback(module.register_forward_pre_hook(enter(name)).remove)
             hooks.enter_context(_hooked(module, name, keep))
@@ -159,7 +148,11 @@ def _needed(model: nn.Module, outputs: list[Tensor], called: set[str]) -> frozen
     sources = [output for output in outputs if output.requires_grad]
     if len(sources) < len(outputs):  # computed under no_grad
         return frozenset(owned)
-    gradients = torch.autograd.grad([output.sum() for output in sources], list(parameters.values()), allow_unused=True)
+    try:
+        sums = [output.sum() for output in sources]
+        gradients = torch.autograd.grad(sums, list(parameters.values()), allow_unused=True)
+    except RuntimeError:  # the model overwrites in place what a gradient needs
+        return frozenset(owned)
     used = {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
     return frozenset(used | (owned - set(parameters)))
 

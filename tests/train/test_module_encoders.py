@@ -81,6 +81,18 @@ def test_several_layers_come_from_one_pass():
         encoder.features(images, ["head"])
 
 
+def test_a_layers_output_is_kept_from_what_runs_next():
+    encoder = build(f"{HERE}:InPlace@act1", "conv2")
+    images = to_image_space(pink_noise(1, SIDE, 1))
+    assert torch.equal(encoder.features(images, ["act1", "conv2"])["act1"], encoder(images))
+
+
+def test_the_parts_of_pytorchs_transformer_layer_are_layers():
+    encoder = build(f"{HERE}:Transformer@block.linear1")
+    with torch.no_grad():
+        assert encoder(torch.zeros(2, 3, SIDE, SIDE)).shape == (2, 16, 4, 4)
+
+
 def test_gradients_reach_the_images_and_no_weights():
     encoder = build(own("conv2"))
     encoder.train()
