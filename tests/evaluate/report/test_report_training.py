@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 from deepsim.evaluate.report.page import render_section
+from deepsim.evaluate.report.sections_limits import _about_encoder
 from deepsim.evaluate.report.sections_training import panels
 from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.train import objective
@@ -43,3 +44,9 @@ def test_the_panels_of_the_papers_losses():
         ("adversarial_loss", "Adversarial loss", True),
         ("discriminator_loss", "Discriminator loss", True),
     ]
+
+
+def test_an_encoder_that_learned_is_not_called_random():
+    begun = {"encoder_weights": "", "seed": 3}
+    assert _about_encoder(begun, "caffenet") and _about_encoder({**begun, "task": "inversion"}, "caffenet")
+    assert _about_encoder({**begun, "task": "autoencoder"}, "caffenet") == []
