@@ -50,6 +50,7 @@ def settings_of(record: type[TrainConfig]) -> Callable[[_Command], _Command]:
 Examples:
   deepsim train --preset demo --data photos/ -o runs/demo
   deepsim train --preset paper --layer pool5 --data imagenet/train --encoder-weights caffenet.safetensors
+  deepsim train --task autoencoder --layer latent --latent 512 --data photos/ -o runs/code
   deepsim train -o runs/demo --resume auto --steps 2000
   deepsim train --preset demo --data photos/ --minutes 5
   torchrun --nproc-per-node 8 train/run.py --preset paper --data imagenet/train --precision bf16"""

@@ -143,7 +143,7 @@ class TrainConfig:
     )
     precision: Precision = setting("fp32", "Arithmetic of the networks (autocast).")  # noqa: RUF009
     channels_last: bool = setting(True, "Keep activations in channels-last memory order.")
-    compile: bool = setting(False, "Compile generator and discriminator with torch.compile.")
+    compile: bool = setting(False, "Compile the networks that learn with torch.compile.")
     deterministic: bool = setting(False, "Use deterministic algorithms only, for bit-identical repeats.")
     seed: int = setting(0, "Seed of weights, held-out photographs, data order and dropout.", least=0, most=_LARGEST)
     log_every: int = setting(20, "Steps between log lines.", least=1, most=_LARGEST)

@@ -14,7 +14,7 @@ from deepsim.runtime.networks import CAFFENET, ENCODERS, EncoderSpec  # noqa: E4
 from deepsim.runtime.pixels import CAFFE_PIXELS  # noqa: E402
 from deepsim.train import loop  # noqa: E402
 from deepsim.train import models as models_module  # noqa: E402
-from deepsim.train.config import check_resumable  # noqa: E402
+from deepsim.train.config import TrainConfig, check_resumable  # noqa: E402
 from deepsim.train.distributed import World  # noqa: E402
 from deepsim.train.encoders import pink_noise, random_encoder  # noqa: E402
 from deepsim.train.models import build_models  # noqa: E402
@@ -230,3 +230,10 @@ def test_a_run_keeps_its_task(change):
     begun = AUTOENCODER
     with pytest.raises(UsageError, match="the run was begun with"):
         check_resumable(begun, begun.updated(change))
+
+
+def test_a_run_from_before_there_were_tasks_is_an_inversion():
+    saved = {name: value for name, value in json.loads(TINY.to_json()).items() if name not in ("task", "latent")}
+    begun = TrainConfig().updated(saved)
+    assert begun == TINY and begun.task == "inversion"
+    check_resumable(begun, TINY.updated({"steps": 99}))
