@@ -12,6 +12,8 @@ CLANG ?= clang++
 # Several builds compile the same sources: for tests, what a compiler made once is kept.
 CCACHE := CCACHE_DIR=$(CURDIR)/build/ccache CMAKE_CXX_COMPILER_LAUNCHER=$(CURDIR)/$(BIN)/ccache
 SECONDS ?= 600
+CPP = $(shell find runtime/native kernels tests/native examples -name third_party -prune -o -name '*.cpp' -print \
+	-o -name '*.h' -print -o -name '*.cu' -print -o -name '*.c' -print)
 FUZZ := build/fuzz
 FUZZ_OPTIONS := -dict=tests/native/fuzz/json.dict -timeout=20 -print_final_stats=1
 FUZZ_MEMORY_manifest := -rss_limit_mb=512 -malloc_limit_mb=64
@@ -25,7 +27,7 @@ help:
 	@echo "make demo    train on photographs for five minutes, export with an FP16 engine, reconstruct, re-encode, report"
 	@echo "make test    install everything and run the tests, without the long proofs"
 	@echo "make test-all  all tests: also emulated GPUs, sanitizers, kills, builds in environments of their own"
-	@echo "make check   formatter, linter, types"
+	@echo "make check   formatters, linter, types"
 	@echo "make bench   benchmarks: training step, runtime throughput"
 	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
 	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against their peers;"
@@ -73,6 +75,7 @@ test-all: .venv/dev.stamp
 check: .venv/dev.stamp types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
 
 # mypy cannot follow a package whose parts lie elsewhere; a tree of links serves it.
 types: .venv/dev.stamp
