@@ -40,8 +40,8 @@ Picture read_picture(const std::string& path) {
 
 void write_picture(const std::string& path, const Picture& picture) {
   const bool ppm = path.size() > 4 && path.compare(path.size() - 4, 4, ".ppm") == 0;
-  const bool written = ppm ? write_ppm(path, picture)
-                           : stbi_write_png(path.c_str(), picture.width, picture.height, 3, picture.rgb.data(),
-                                            picture.width * 3) != 0;
+  const bool written =
+      ppm ? write_ppm(path, picture)
+          : stbi_write_png(path.c_str(), picture.width, picture.height, 3, picture.rgb.data(), picture.width * 3) != 0;
   if (!written) throw std::runtime_error(path + ": cannot be written. Check the folder and the free space.");
 }

@@ -1,7 +1,7 @@
 // Reconstruct one picture: reconstruct BUNDLE PICTURE.png RESULT.png
 //
-// The picture is as large as the bundle's images (image_size), or larger and then cut to its central part; the command line resizes
-// it by the bundle's rule instead.
+// The picture is as large as the bundle's images (image_size), or larger and then cut to its central part; the command line
+// resizes it by the bundle's rule instead.
 #include <deepsim/inverter.h>
 
 #include <algorithm>
@@ -41,8 +41,8 @@ int main(int argc, char** argv) {
     Picture result = picture;
     inverter.reconstruct(picture.rgb.data(), 1, result.rgb.data());
     write_picture(argv[3], result);
-    std::fprintf(stderr, "%s: reconstructed from %s's %s with %s kernels on %d threads\n", argv[3],
-                 inverter.encoder().c_str(), inverter.layer().c_str(), inverter.isa().c_str(), inverter.threads());
+    std::fprintf(stderr, "%s: reconstructed from %s's %s with %s kernels on %d threads\n", argv[3], inverter.encoder().c_str(),
+                 inverter.layer().c_str(), inverter.isa().c_str(), inverter.threads());
     return 0;
   } catch (const deepsim::Error& error) {
     std::fprintf(stderr, "Error: %s\n", error.what());

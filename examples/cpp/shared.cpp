@@ -19,7 +19,8 @@ int main(int argc, char** argv) {
   try {
     deepsim::runtime::Inverter inverter(argv[1]);
     const auto size = static_cast<std::size_t>(inverter.feature_size());
-    const std::size_t image = static_cast<std::size_t>(inverter.image_size()) * static_cast<std::size_t>(inverter.image_size()) * 3;
+    const std::size_t image =
+        static_cast<std::size_t>(inverter.image_size()) * static_cast<std::size_t>(inverter.image_size()) * 3;
     std::atomic<int> different{0};
     std::vector<std::thread> running;
     for (int t = 0; t < threads; ++t)

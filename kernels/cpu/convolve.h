@@ -33,8 +33,7 @@ inline void copy_row(const Convolution& layer, const Patch& patch, const float* 
     std::memcpy(to + filled_begin * kBlock, plane + at,
                 static_cast<std::size_t>(filled_end - filled_begin) * kBlock * sizeof(float));
   }
-  std::memset(to + filled_end * kBlock, 0,
-              static_cast<std::size_t>(patch.width - filled_end) * kBlock * sizeof(float));
+  std::memset(to + filled_end * kBlock, 0, static_cast<std::size_t>(patch.width - filled_end) * kBlock * sizeof(float));
 }
 
 inline void copy_patch(const ConvolutionTask& task, const Patch& patch, float* to) {
@@ -56,8 +55,7 @@ inline void fill_steps(const Convolution& layer, const Patch& patch, std::ptrdif
         *steps++ = block * patch.plane() + (static_cast<std::ptrdiff_t>(r) * patch.width + s) * kBlock;
 }
 
-inline void put_tile(const ConvolutionTask& task, int image, int p, int q, int rows, int column, int width,
-                     const float* sums) {
+inline void put_tile(const ConvolutionTask& task, int image, int p, int q, int rows, int column, int width, const float* sums) {
   const Convolution& layer = *task.layer;
   if (layer.store == Store::pixels) {
     const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(layer.pixels.crop_side) * layer.pixels.crop_side * 3;

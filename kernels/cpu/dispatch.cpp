@@ -78,9 +78,7 @@ std::size_t winograd_transformed(const Convolution& layer, int tiles) {
   return side * side * size(tiles) * size(layer.in_blocks) * kBlock;
 }
 
-std::size_t fully_connected_scratch(const KernelTable& table, int rows) {
-  return size(rows) * size(table.tile_columns);
-}
+std::size_t fully_connected_scratch(const KernelTable& table, int rows) { return size(rows) * size(table.tile_columns); }
 
 std::size_t pool_scratch(const Pool& layer) { return size(2 * layer.blocks + 2) * kBlock; }
 

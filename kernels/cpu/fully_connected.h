@@ -20,8 +20,7 @@ inline void put_rows(const FullyConnectedTask& task, int column, int width, cons
 
 // sums[row][column] of all rows and the columns of one tile, piece by piece of the depth.
 template <class Weight>
-void sum_rows(const FullyConnectedTask& task, const Weight* weights, int width, const std::ptrdiff_t* steps,
-              float* sums) {
+void sum_rows(const FullyConnectedTask& task, const Weight* weights, int width, const std::ptrdiff_t* steps, float* sums) {
   const int rows = balanced_rows(task.rows);
   for (int block = 0; block < task.layer->in_blocks; block += kDepthBlocks) {
     const int depth = std::min(kDepthBlocks, task.layer->in_blocks - block);

@@ -13,8 +13,7 @@ constexpr int kAhead = 32;  // inputs ahead of their use at which weights are fe
 // Each sum runs in this order whatever the number of rows, so a result does not depend on how rows are cut into tiles.
 // Weights are float, or IEEE binary16 that is widened as it is loaded.
 template <int Rows, int Vectors, int Stride, class Weight>
-void register_tile(const float* a, const std::ptrdiff_t* steps, int step_count, const Weight* w, float* c,
-                   bool accumulate) {
+void register_tile(const float* a, const std::ptrdiff_t* steps, int step_count, const Weight* w, float* c, bool accumulate) {
   constexpr int columns = Vectors * kLanes;
   Vector sum[Rows][Vectors];
 #pragma GCC unroll 16

@@ -27,7 +27,7 @@ static float multiply_add(long rounds) {
 }
 
 extern const KernelTable table;
-const KernelTable table = {DEEPSIM_TEXT(DEEPSIM_ISA), kColumns,          kRows,           kLanes, convolve,
-                           winograd_transform,        winograd_multiply, fully_connected, pool,   multiply_add, kChains};
+const KernelTable table = {DEEPSIM_TEXT(DEEPSIM_ISA), kColumns,        kRows, kLanes,       convolve, winograd_transform,
+                           winograd_multiply,         fully_connected, pool,  multiply_add, kChains};
 
 }  // namespace deepsim::kernels::DEEPSIM_ISA

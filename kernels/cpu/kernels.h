@@ -61,9 +61,7 @@ struct Convolution {
 
   int windows_down() const { return row_end - row_begin; }
   int windows_across() const { return column_end - column_begin; }
-  std::ptrdiff_t in_image() const {
-    return static_cast<std::ptrdiff_t>(groups) * in_blocks * in_height * in_width * kBlock;
-  }
+  std::ptrdiff_t in_image() const { return static_cast<std::ptrdiff_t>(groups) * in_blocks * in_height * in_width * kBlock; }
   std::ptrdiff_t out_image() const { return static_cast<std::ptrdiff_t>(out_blocks) * out_height * out_width * kBlock; }
 };
 

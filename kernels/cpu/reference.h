@@ -28,8 +28,8 @@ struct Image {
 inline double leaky_relu(double x, double slope) { return std::max(x, 0.0) + slope * std::min(x, 0.0); }
 
 // Cross-correlation; weight (out, in / groups, k, k).
-inline Image convolve(const Image& x, const std::vector<float>& weight, const std::vector<float>& bias, int k,
-                      int stride, int padding, int groups) {
+inline Image convolve(const Image& x, const std::vector<float>& weight, const std::vector<float>& bias, int k, int stride,
+                      int padding, int groups) {
   const int outputs = static_cast<int>(bias.size()), inputs = x.channels / groups;
   Image y(outputs, (x.height + 2 * padding - k) / stride + 1, (x.width + 2 * padding - k) / stride + 1);
   for (int o = 0; o < outputs; ++o)
@@ -47,8 +47,8 @@ inline Image convolve(const Image& x, const std::vector<float>& weight, const st
 }
 
 // Transposed convolution; weight (in, out, k, k). Every input pixel adds its kernel to the output.
-inline Image upconvolve(const Image& x, const std::vector<float>& weight, const std::vector<float>& bias, int k,
-                        int stride, int padding) {
+inline Image upconvolve(const Image& x, const std::vector<float>& weight, const std::vector<float>& bias, int k, int stride,
+                        int padding) {
   const int outputs = static_cast<int>(bias.size());
   Image y(outputs, (x.height - 1) * stride - 2 * padding + k, (x.width - 1) * stride - 2 * padding + k);
   for (int o = 0; o < outputs; ++o) {
@@ -61,8 +61,8 @@ inline Image upconvolve(const Image& x, const std::vector<float>& weight, const 
             for (int s = 0; s < k; ++s) {
               const int down = i * stride + r - padding, across = j * stride + s - padding;
               if (down < 0 || across < 0 || down >= y.height || across >= y.width) continue;
-              y.at(o, down, across) += x.at(c, i, j) * static_cast<double>(weight[static_cast<std::size_t>(
-                                                           ((c * outputs + o) * k + r) * k + s)]);
+              y.at(o, down, across) +=
+                  x.at(c, i, j) * static_cast<double>(weight[static_cast<std::size_t>(((c * outputs + o) * k + r) * k + s)]);
             }
   }
   return y;

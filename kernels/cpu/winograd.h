@@ -134,8 +134,7 @@ void transform_tiles(const ConvolutionTask& task) {
   for (int t = 0; t < tiles; ++t) {
     const TilePlace place(layer, range, task.tile_begin + t);
     const int top = place.p - layer.pad, left = place.q - layer.pad;
-    const bool inside =
-        top >= 0 && left >= 0 && top + F::tile <= layer.in_height && left + F::tile <= layer.in_width;
+    const bool inside = top >= 0 && left >= 0 && top + F::tile <= layer.in_height && left + F::tile <= layer.in_width;
     const float* image = task.in + place.image * layer.in_image() + task.group * layer.in_blocks * plane;
     for (int block = task.block_begin; block < task.block_end; ++block) {
       const float* from = image + block * plane + (static_cast<std::ptrdiff_t>(top) * layer.in_width + left) * kBlock;
@@ -165,7 +164,8 @@ void put_tiles(const ConvolutionTask& task, const float* products, int column, i
     for (int j = 0; j < width; j += kLanes) {
       const ColumnTarget target(layer, image, task.group, column + j);
       Vector result[F::outputs][F::outputs];
-      transform_output<F>(products + static_cast<std::ptrdiff_t>(t) * width + j, static_cast<std::ptrdiff_t>(tiles) * width, result);
+      transform_output<F>(products + static_cast<std::ptrdiff_t>(t) * width + j, static_cast<std::ptrdiff_t>(tiles) * width,
+                          result);
       for (int y = 0; y < rows; ++y)
         for (int x = 0; x < across; ++x) target.put(layer, place.p + y, place.q + x, result[y][x]);
     }

@@ -74,9 +74,7 @@ DEEPSIM_DEVICE Four load_constant(const float* from) {
   return {{four.x, four.y, four.z, four.w}};
 }
 
-DEEPSIM_DEVICE unsigned shared_address(const void* shared) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(shared));
-}
+DEEPSIM_DEVICE unsigned shared_address(const void* shared) { return static_cast<unsigned>(__cvta_generic_to_shared(shared)); }
 
 // Where something is in shared memory: an address of 32 bits, which a kernel moves on from step to step. Made of a pointer
 // in each step, it would be computed from the block's place among those that share memory, each time anew.

@@ -25,7 +25,8 @@ struct Window {
     const int rest = r - image * layer.image_rows.value;
     p = divide(rest, layer.grid_pitch);
     q = rest - p * layer.grid_pitch.value;
-    kept = r < layer.rows && lies_in(p - layer.first_down, layer.windows_down) && lies_in(q - layer.first_across, layer.windows_across);
+    kept = r < layer.rows && lies_in(p - layer.first_down, layer.windows_down) &&
+           lies_in(q - layer.first_across, layer.windows_across);
   }
 };
 
@@ -71,7 +72,8 @@ DEEPSIM_DEVICE void put(unsigned char* at, std::ptrdiff_t plane_bytes, const flo
   constexpr int together = kCount < kPlane<Element> ? kCount : kPlane<Element>;
   DEEPSIM_UNROLL
   for (int first = 0; first < kCount; first += together)
-    *reinterpret_cast<Neighbours<Element, together>*>(at + first / together * plane_bytes) = narrow<Element, together>(values + first);
+    *reinterpret_cast<Neighbours<Element, together>*>(at + first / together * plane_bytes) =
+        narrow<Element, together>(values + first);
 }
 
 // What network values are as grey levels, but for the mean and rounding. Without a scale there is no division, which would
@@ -89,11 +91,14 @@ DEEPSIM_DEVICE void to_levels(const Levels& levels, float scale, float (&values)
 }
 
 // What the encoder makes of grey level `level` of colour c of a photograph.
-DEEPSIM_DEVICE float value_of_level(const PixelsIn& layer, int c, float level) { return (level - layer.mean[c]) * layer.scale[c]; }
+DEEPSIM_DEVICE float value_of_level(const PixelsIn& layer, int c, float level) {
+  return (level - layer.mean[c]) * layer.scale[c];
+}
 
 // Hand a pixel of the crop to the encoder, as pixels_in does (passes.h): red, green and blue.
 template <class Element>
-DEEPSIM_DEVICE void hand_over(const PixelsIn& reader, Divisor stride, int image, int down, int across, const unsigned char* levels) {
+DEEPSIM_DEVICE void hand_over(const PixelsIn& reader, Divisor stride, int image, int down, int across,
+                              const unsigned char* levels) {
   const int y = divide(down + reader.pad, stride), x = divide(across + reader.pad, stride);
   if (y >= reader.out.height || x >= reader.out.width) return;  // pixels that no window of its first layer reaches
   const int phase = (down + reader.pad - y * stride.value) * stride.value + across + reader.pad - x * stride.value;
@@ -127,7 +132,8 @@ struct StagedRow {
 
   // The windows of row `line` of all images' grids, which give `half` rows of pixels; of these number a.
   template <int kRows>
-  DEEPSIM_DEVICE static StagedRow of(const ShiftGemm& layer, const unsigned char* shared, int first_row, int line, int a, int half) {
+  DEEPSIM_DEVICE static StagedRow of(const ShiftGemm& layer, const unsigned char* shared, int first_row, int line, int a,
+                                     int half) {
     const Levels& levels = layer.levels;
     const int image = divide(line, layer.image_lines), p = line - image * layer.image_lines.value;
     const int before = line * layer.grid_pitch.value - first_row;  // windows of the tile before the line's first
@@ -289,22 +295,21 @@ template <int kRows, int kPairs, class RowOf, class SumsOf>
 DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums) {
   constexpr int run = kRun<kPairs>;
   DEEPSIM_NO_UNROLL
-  for (int split = 0; split < layer.splits; ++split)
+  for (int split = 0; split < layer.splits; ++split) DEEPSIM_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    if (!Window(layer, row(r)).kept) continue;
+    const Four* parts = partial_sums(layer, split, share.group, row(r), share.column);
     DEEPSIM_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      if (!Window(layer, row(r)).kept) continue;
-      const Four* parts = partial_sums(layer, split, share.group, row(r), share.column);
+    for (int j = 0; j < kPairs; j += 2) {
+      if (share.column + j / run * kRuns >= layer.columns) break;
+      const Four part = load_fresh(parts + j / run * (kRuns / 4) + j % run / 2);
       DEEPSIM_UNROLL
-      for (int j = 0; j < kPairs; j += 2) {
-        if (share.column + j / run * kRuns >= layer.columns) break;
-        const Four part = load_fresh(parts + j / run * (kRuns / 4) + j % run / 2);
-        DEEPSIM_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          float& sum = sums(r, j + i / 2)[i % 2];
-          sum = split == 0 ? part.values[i] : sum + part.values[i];
-        }
+      for (int i = 0; i < 4; ++i) {
+        float& sum = sums(r, j + i / 2)[i % 2];
+        sum = split == 0 ? part.values[i] : sum + part.values[i];
       }
     }
+  }
 }
 
 // Store the bytes of a thread's sums in shared memory, as StagedRow has them. row(r): of the tile.
@@ -325,8 +330,7 @@ DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, con
     for (int r = 0; r < kRows; ++r) values[r] = activate(sums(r, i / 2)[i % 2] + bias, layer.slope);
     to_levels(levels, levels.scale[channel], values);
     DEEPSIM_UNROLL
-    for (int r = 0; r < kRows; ++r)
-      shared_store(to + 3 * half * row(r), static_cast<unsigned char>(to_byte(values[r] + mean)));
+    for (int r = 0; r < kRows; ++r) shared_store(to + 3 * half * row(r), static_cast<unsigned char>(to_byte(values[r] + mean)));
   }
 }
 

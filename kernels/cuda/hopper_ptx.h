@@ -40,10 +40,10 @@ DEEPSIM_DEVICE void wait_phase(Barrier* barrier, unsigned parity) {
 
 // Start copying, both addresses and the size multiples of 16; the barrier's phase completes no earlier than the copy.
 DEEPSIM_DEVICE void bulk_copy(void* shared, const void* global, int bytes, Barrier* barrier) {
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(
-                   shared_address(shared)),
-               "l"(global), "r"(bytes), "r"(shared_address(barrier))
-               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];\n" ::"r"(shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier))
+      : "memory");
 }
 
 // One lane of a whole warp.
@@ -73,24 +73,24 @@ DEEPSIM_DEVICE void settle(float (&sums)[Count]) {
 
 // Operands 0 to 9 as %0 ... %9; with t, %t0 ... %t9.
 #define DEEPSIM_TEN(t) "%" #t "0,%" #t "1,%" #t "2,%" #t "3,%" #t "4,%" #t "5,%" #t "6,%" #t "7,%" #t "8,%" #t "9,"
-#define DEEPSIM_64                                                                                       \
-  DEEPSIM_TEN() DEEPSIM_TEN(1) DEEPSIM_TEN(2) DEEPSIM_TEN(3) DEEPSIM_TEN(4) DEEPSIM_TEN(5) "%60,%61,%62,%63"
+#define DEEPSIM_64 DEEPSIM_TEN() DEEPSIM_TEN(1) DEEPSIM_TEN(2) DEEPSIM_TEN(3) DEEPSIM_TEN(4) DEEPSIM_TEN(5) "%60,%61,%62,%63"
 #define DEEPSIM_SUMS_4(i) "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3])
 #define DEEPSIM_SUMS_16(i) DEEPSIM_SUMS_4(i), DEEPSIM_SUMS_4(i + 4), DEEPSIM_SUMS_4(i + 8), DEEPSIM_SUMS_4(i + 12)
 #define DEEPSIM_SUMS_64(i) DEEPSIM_SUMS_16(i), DEEPSIM_SUMS_16(i + 16), DEEPSIM_SUMS_16(i + 32), DEEPSIM_SUMS_16(i + 48)
 
 // The operands after the sums: descriptors, then whether the sums count; 1, 1: no signs turned; 0, 0: both K-major.
-#define DEEPSIM_WGMMA(columns, type, registers, left_at, right_at, counts_at, ...)                                    \
-  asm volatile("{\n.reg .pred counts;\nsetp.ne.b32 counts, " counts_at ", 0;\n"                                       \
-               "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." #type "." #type " {" registers "}, " left_at ", " \
-               right_at ", counts, 1, 1, 0, 0;\n}\n"                                                                  \
-               : __VA_ARGS__                                                                                          \
+#define DEEPSIM_WGMMA(columns, type, registers, left_at, right_at, counts_at, ...)                                  \
+  asm volatile("{\n.reg .pred counts;\nsetp.ne.b32 counts, " counts_at                                              \
+               ", 0;\n"                                                                                             \
+               "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." #type "." #type " {" registers "}, " left_at \
+               ", " right_at ", counts, 1, 1, 0, 0;\n}\n"                                                           \
+               : __VA_ARGS__                                                                                        \
                : "l"(left), "l"(right), "r"(static_cast<int>(accumulate)))
-#define DEEPSIM_MULTIPLY(columns, element, type, registers, left_at, right_at, counts_at, ...)                        \
-  template <>                                                                                                         \
-  DEEPSIM_DEVICE void multiply_warpgroup<element>(float(&sums)[columns / 2], std::uint64_t left, std::uint64_t right, \
-                                                  bool accumulate) {                                                  \
-    DEEPSIM_WGMMA(columns, type, registers, left_at, right_at, counts_at, __VA_ARGS__);                               \
+#define DEEPSIM_MULTIPLY(columns, element, type, registers, left_at, right_at, counts_at, ...)                         \
+  template <>                                                                                                          \
+  DEEPSIM_DEVICE void multiply_warpgroup<element>(float (&sums)[columns / 2], std::uint64_t left, std::uint64_t right, \
+                                                  bool accumulate) {                                                   \
+    DEEPSIM_WGMMA(columns, type, registers, left_at, right_at, counts_at, __VA_ARGS__);                                \
   }
 
 // Start sums[64][Columns] = left[64][16] right[16][Columns], plus the old sums with `accumulate`. Lane l of warp w holds

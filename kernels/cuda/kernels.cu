@@ -24,10 +24,10 @@ using Element = DEEPSIM_ELEMENT;
   using name##_tile = Tile<Element, rows, columns, depth, warp_rows, warp_columns, stages>;
 DEEPSIM_CUDA_TILES(TILE)
 
-#define ENTRY(product, tile, kind)                                                                  \
+#define ENTRY(product, tile, kind)                                                                                          \
   extern "C" DEEPSIM_KERNEL(tile##_tile::threads, tile##_tile::residents) tile##_##kind(DEEPSIM_ARGUMENT ShiftGemm layer) { \
-    DEEPSIM_SHARED_MEMORY(shared);                                                                  \
-    product<tile##_tile, Store::kind>(layer, shared);                                               \
+    DEEPSIM_SHARED_MEMORY(shared);                                                                                          \
+    product<tile##_tile, Store::kind>(layer, shared);                                                                       \
   }
 #define PRODUCT(tile, kind) ENTRY(shift_gemm, tile, kind)
 DEEPSIM_CUDA_PRODUCTS(PRODUCT)
@@ -36,8 +36,7 @@ DEEPSIM_CUDA_DEEP_PRODUCTS(PRODUCT)
 #endif
 
 #if defined(DEEPSIM_HOPPER)
-#define HOPPER_TILE(name, rows, columns, depth, stages) \
-  using name##_tile = HopperTile<Element, rows, columns, depth, stages>;
+#define HOPPER_TILE(name, rows, columns, depth, stages) using name##_tile = HopperTile<Element, rows, columns, depth, stages>;
 DEEPSIM_CUDA_HOPPER_TILES(HOPPER_TILE)
 #define HOPPER_PRODUCT(tile, kind) ENTRY(shift_gemm_hopper, tile, kind)
 DEEPSIM_CUDA_HOPPER_PRODUCTS(HOPPER_PRODUCT)

@@ -48,10 +48,9 @@ DEEPSIM_DEVICE void multiply_matrices(SharedBytes a, int a_rows, SharedBytes b, 
     DEEPSIM_UNROLL
     for (int j = 0; j < T::warp_columns / 16; ++j) load_matrices(right[j], b + (k * T::columns + j * 16) * kRow);
     DEEPSIM_UNROLL
-    for (int i = 0; i < T::warp_rows / 16; ++i)
-      DEEPSIM_UNROLL
-      for (int j = 0; j < T::warp_columns / 8; ++j)
-        multiply_add<typename T::Element>(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
+    for (int i = 0; i < T::warp_rows / 16; ++i) DEEPSIM_UNROLL
+    for (int j = 0; j < T::warp_columns / 8; ++j)
+      multiply_add<typename T::Element>(sums[i][j], left[i], right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]);
   }
 }
 
@@ -61,11 +60,10 @@ DEEPSIM_DEVICE void multiply_matrices(SharedBytes a, int a_rows, SharedBytes b, 
 template <class T>
 DEEPSIM_DEVICE void multiply_values(SharedBytes a, int a_rows, SharedBytes b, Sums<T>& sums) {
   DEEPSIM_NO_UNROLL  // or the operands of several planes fill the registers beside the sums
-  for (int k = 0; k < T::planes; ++k) {
+      for (int k = 0; k < T::planes; ++k) {
     Four left[T::warp_rows / 8];
     DEEPSIM_UNROLL
-    for (int i = 0; i < T::warp_rows / 8; ++i)
-      left[i] = load_four(a + (k * a_rows + i * 8) * kRow);
+    for (int i = 0; i < T::warp_rows / 8; ++i) left[i] = load_four(a + (k * a_rows + i * 8) * kRow);
     DEEPSIM_UNROLL
     for (int j = 0; j < T::warp_columns / 4; ++j) {
       const Four right = load_four(b + (k * T::columns + j / 2 * 8 + j % 2) * kRow);
@@ -96,8 +94,12 @@ struct Product {
   int left_at, right_at;  // where this thread begins to read the buffers of a step
 
   DEEPSIM_DEVICE Product(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(in_shared(memory)), first_row(first_row_of(l, T::rows, block_x())), column_tile(block_y()),
-        group(block_z() / l.splits), split(block_z() % l.splits) {
+      : layer(l),
+        shared(in_shared(memory)),
+        first_row(first_row_of(l, T::rows, block_x())),
+        column_tile(block_y()),
+        group(block_z() / l.splits),
+        split(block_z() % l.splits) {
     const int taps = l.kernel * l.kernel, warp = thread_index() / 32;
     steps_of_chunk = T::steps(taps);
     taps_of_step = T::all_taps ? taps : 1;
@@ -138,7 +140,7 @@ struct Product {
     DEEPSIM_NO_UNROLL
     for (int row = thread_index(); row < input_rows; row += T::threads, from += T::threads * kRow, to += T::threads * kRow)
       DEEPSIM_UNROLL
-      for (int p = 0; p < T::planes; ++p) copy_async(to + p * input_rows * kRow, from + p * plane);
+    for (int p = 0; p < T::planes; ++p) copy_async(to + p * input_rows * kRow, from + p * plane);
   }
 
   // A step's weights: each thread a column of some planes; where they lie together, as they come.
@@ -255,10 +257,9 @@ struct Product {
     if constexpr (T::all_taps) {
       fetch(next);
       DEEPSIM_NO_UNROLL
-      for (int row = 0; row < layer.kernel; ++row, left += (layer.pitch - layer.kernel) * kRow)
-        DEEPSIM_NO_UNROLL
-        for (int column = 0; column < layer.kernel; ++column, left += kRow, right += T::weight_bytes)
-          multiply_tap(left, right, sums);
+      for (int row = 0; row < layer.kernel; ++row, left += (layer.pitch - layer.kernel) * kRow) DEEPSIM_NO_UNROLL
+      for (int column = 0; column < layer.kernel; ++column, left += kRow, right += T::weight_bytes)
+        multiply_tap(left, right, sums);
     } else if constexpr (Policy::through_registers) {
       const Held held = fetch_held(next);
       multiply_tap(left, right, sums);
@@ -295,11 +296,9 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const Product<T, Policy> product(layer, shared);
   Sums<T> sums;
   DEEPSIM_UNROLL
-  for (int i = 0; i < T::warp_rows / 16; ++i)
-    DEEPSIM_UNROLL
-    for (int j = 0; j < T::warp_columns / 8; ++j)
-      DEEPSIM_UNROLL
-      for (int k = 0; k < 4; ++k) sums[i][j][k] = 0.0f;
+  for (int i = 0; i < T::warp_rows / 16; ++i) DEEPSIM_UNROLL
+  for (int j = 0; j < T::warp_columns / 8; ++j) DEEPSIM_UNROLL
+  for (int k = 0; k < 4; ++k) sums[i][j][k] = 0.0f;
   product.multiply(sums);
   const int lane = thread_index() % 32, warp = thread_index() / 32;
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
@@ -310,7 +309,8 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const auto sums_of_share = [&](int r, int j) { return sums[r / 2][j] + r % 2 * 2; };
   if constexpr (kStore == Store::pixels) {
     if (Policy::barrier_before_staging) sync_block();  // no copy is under way any more
-    stage_pixels<T::rows, rows, pairs>(layer, share, [&](int r) { return row + r * 8 - product.first_row; }, sums_of_share, shared);
+    stage_pixels<T::rows, rows, pairs>(
+        layer, share, [&](int r) { return row + r * 8 - product.first_row; }, sums_of_share, shared);
     if (Policy::barrier_after_staging) sync_block();
     write_pixels<Element, T::rows, T::threads>(layer, shared, product.first_row);
   } else if constexpr (kStore == Store::partial) {

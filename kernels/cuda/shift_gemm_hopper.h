@@ -70,8 +70,11 @@ struct HopperProduct {
   bool keeps_weights;  // the same for all tiles, and as many as there are buffers
 
   DEEPSIM_DEVICE HopperProduct(const ShiftGemm& l, unsigned char* memory)
-      : layer(l), shared(memory), input_rows(T::rows + l.span),
-        input_count(T::input_buffers(l.kernel * l.kernel, l.chunks_per_split)), taps(l.kernel * l.kernel),
+      : layer(l),
+        shared(memory),
+        input_rows(T::rows + l.span),
+        input_count(T::input_buffers(l.kernel * l.kernel, l.chunks_per_split)),
+        taps(l.kernel * l.kernel),
         keeps_weights(l.splits == 1 && l.column_tiles.value * l.groups == 1 && l.chunks * taps <= T::stages) {}
 
   // The buffers of a block's tile number `turn`, all of whose tiles have as many steps.
@@ -123,8 +126,9 @@ struct HopperProduct {
     const int chunks = chunks_of(layer, at.split);
     const unsigned char* input = layer.in + (at.group * layer.group_planes + first_chunk * T::planes) * plane +
                                  static_cast<std::ptrdiff_t>(at.first_row + layer.first_shift) * kRow;
-    const unsigned char* weights = layer.weights + (static_cast<std::ptrdiff_t>(at.group * units + at.column_tile) * layer.chunks +
-                                                    first_chunk) * taps * T::weight_bytes;
+    const unsigned char* weights =
+        layer.weights +
+        (static_cast<std::ptrdiff_t>(at.group * units + at.column_tile) * layer.chunks + first_chunk) * taps * T::weight_bytes;
     int fed = keeps_weights && turn > 0 ? chunks * taps : 0;  // steps whose weights need no copy any more
     if (turn == 0) {
       for (; fed < smaller(chunks * taps, T::stages); ++fed) feed_weights(weights, stages);
@@ -151,18 +155,18 @@ struct HopperProduct {
   }
 
   // Start sums += the input, shifted by this tap, times the step's weights.
-  DEEPSIM_DEVICE void multiply(int input, int stage, int tap_shift, bool first, float (&sums)[T::matrices][T::columns / 2]) const {
+  DEEPSIM_DEVICE void multiply(int input, int stage, int tap_shift, bool first,
+                               float (&sums)[T::matrices][T::columns / 2]) const {
     const int row = thread_index() / kWarpgroup * T::matrices * 64 + tap_shift;
     const unsigned left = shared_address(input_at(input)) + row * kRow, right = shared_address(weights_at(stage));
     sync_warp();  // a lane or two may have waited longer
     fence_multiplies();
     DEEPSIM_UNROLL
-    for (int k = 0; k < T::planes; k += 2)
-      DEEPSIM_UNROLL
-      for (int i = 0; i < T::matrices; ++i)
-        multiply_warpgroup<typename T::Element>(
-            sums[i], describe_operand(left + (k * input_rows + i * 64) * kRow, input_rows * kRow, 128),
-            describe_operand(right + k * T::columns * kRow, T::columns * kRow, 128), !first || k > 0);
+    for (int k = 0; k < T::planes; k += 2) DEEPSIM_UNROLL
+    for (int i = 0; i < T::matrices; ++i)
+      multiply_warpgroup<typename T::Element>(
+          sums[i], describe_operand(left + (k * input_rows + i * 64) * kRow, input_rows * kRow, 128),
+          describe_operand(right + k * T::columns * kRow, T::columns * kRow, 128), !first || k > 0);
     commit_multiplies();
   }
 

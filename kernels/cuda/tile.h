@@ -21,7 +21,8 @@ struct Tile {
   static constexpr bool matrices = sizeof(typename Element::Bits) == 2;  // multiplied by tensor cores
   static constexpr int weight_bytes = planes * Columns * kRow;  // of one tap
   // What all warps read of a tap's operands; in fp32, where lanes share what they read, half of what they get.
-  static constexpr int warp_reads = planes == Depth / 8 ? (WarpRows + WarpColumns) * kRow : (WarpRows / 8 + WarpColumns / 4) * 16 * kRow;
+  static constexpr int warp_reads =
+      planes == Depth / 8 ? (WarpRows + WarpColumns) * kRow : (WarpRows / 8 + WarpColumns / 4) * 16 * kRow;
   static constexpr int operand_bytes = warps_down * warps_across * planes * warp_reads;
   static_assert(WarpRows % 16 == 0 && WarpColumns % 16 == 0 && Depth % 16 == 0 && Stages >= 2);
 
@@ -30,7 +31,9 @@ struct Tile {
   DEEPSIM_HOST_DEVICE static constexpr int input_buffers(int taps, int chunks) {
     return smaller(steps(taps) >= Stages - 1 ? 2 : Stages, chunks);
   }
-  DEEPSIM_HOST_DEVICE static constexpr int weight_buffers(int taps, int chunks) { return smaller(Stages, steps(taps) * chunks); }
+  DEEPSIM_HOST_DEVICE static constexpr int weight_buffers(int taps, int chunks) {
+    return smaller(Stages, steps(taps) * chunks);
+  }
   DEEPSIM_HOST_DEVICE static constexpr int shared_bytes(int span, int taps, int chunks) {
     return input_buffers(taps, chunks) * planes * (Rows + span) * kRow +
            weight_buffers(taps, chunks) * (all_taps ? taps : 1) * weight_bytes;

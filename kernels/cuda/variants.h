@@ -3,18 +3,18 @@
 #pragma once
 
 //   tile, rows, columns, depth, warp rows, warp columns, stages
-#define DEEPSIM_CUDA_TILES(TILE)             \
-  TILE(large, 128, 128, 32, 64, 64, 3)       \
-  TILE(large16, 128, 128, 16, 64, 64, 4)     \
-  TILE(small, 64, 64, 32, 32, 32, 3)         \
-  TILE(small16, 64, 64, 16, 32, 32, 4)       \
-  TILE(narrow, 128, 32, 32, 32, 32, 3)       \
-  TILE(narrow16, 128, 32, 16, 32, 32, 4)     \
-  TILE(skinny, 16, 64, 32, 16, 16, 6)        \
-  TILE(skinny16, 16, 64, 16, 16, 16, 6)      \
-  TILE(images, 256, 16, 32, 64, 16, 2)       \
-  TILE(images16, 256, 16, 16, 64, 16, 2)     \
-  TILE(image, 128, 16, 32, 32, 16, 2)        \
+#define DEEPSIM_CUDA_TILES(TILE)         \
+  TILE(large, 128, 128, 32, 64, 64, 3)   \
+  TILE(large16, 128, 128, 16, 64, 64, 4) \
+  TILE(small, 64, 64, 32, 32, 32, 3)     \
+  TILE(small16, 64, 64, 16, 32, 32, 4)   \
+  TILE(narrow, 128, 32, 32, 32, 32, 3)   \
+  TILE(narrow16, 128, 32, 16, 32, 32, 4) \
+  TILE(skinny, 16, 64, 32, 16, 16, 6)    \
+  TILE(skinny16, 16, 64, 16, 16, 16, 6)  \
+  TILE(images, 256, 16, 32, 64, 16, 2)   \
+  TILE(images16, 256, 16, 16, 64, 16, 2) \
+  TILE(image, 128, 16, 32, 32, 16, 2)    \
   TILE(image16, 128, 16, 16, 32, 16, 2)
 
 // Products with chunks of 32 channels, of 16-bit values.

@@ -41,9 +41,8 @@ json network_json(const Network& network, const char* name) {
                       {"shape", shape},
                       {"ceil_mode", each.ceil_mode}});
   }
-  const json pixels = {{"order", network.pixels.bgr ? "BGR" : "RGB"},
-                       {"mean", network.pixels.mean},
-                       {"scale", network.pixels.scale}};
+  const json pixels = {
+      {"order", network.pixels.bgr ? "BGR" : "RGB"}, {"mean", network.pixels.mean}, {"scale", network.pixels.scale}};
   return {{name, network.name}, {"input_shape", shape_json(network.input)}, {"layers", layers}, {"pixels", pixels}};
 }
 
@@ -69,8 +68,7 @@ json encoder_json(const Manifest& manifest) {
 }
 
 json record_of(const Network& generator, const std::string& tensors) {
-  const json files = {
-      {"weights.safetensors", {{"size", tensors.size()}, {"sha256", sha256(tensors.data(), tensors.size())}}}};
+  const json files = {{"weights.safetensors", {{"size", tensors.size()}, {"sha256", sha256(tensors.data(), tensors.size())}}}};
   return {{"name", "random"},
           {"layer", generator.name},
           {"generator", network_json(generator, "layer")},

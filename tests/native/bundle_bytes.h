@@ -19,8 +19,8 @@ using WeightShapes = std::map<std::string, std::vector<std::int64_t>>;
 // `body` is a JSON object without its last "\n}".
 std::string with_checksum(const std::string& body);
 
-// manifest.json, of schema 2, of a bundle whose weights.safetensors has the bytes `tensors`. Of the record's own fields only the
-// geometry and the networks count.
+// manifest.json, of schema 2, of a bundle whose weights.safetensors has the bytes `tensors`. Of the record's own fields only
+// the geometry and the networks count.
 std::string manifest_bytes(const Manifest& manifest, const std::string& tensors);
 
 // The same of schema 1, whose geometry is CaffeNet's and whose encoder is a table.

@@ -57,7 +57,8 @@ std::vector<Layer> encoder_layers() {
 }
 
 std::vector<Layer> generator_layers(bool tanh) {
-  std::vector<Layer> layers = {layer("defc5", Kind::fc, 50, 33 * 16, 1, 1, 0, Activation::lrelu), reshape(33, 4, 4),
+  std::vector<Layer> layers = {layer("defc5", Kind::fc, 50, 33 * 16, 1, 1, 0, Activation::lrelu),
+                               reshape(33, 4, 4),
                                layer("deconv5", Kind::deconv, 33, 32, 4, 2, 1, Activation::lrelu),
                                layer("conv5_1", Kind::deconv, 32, 48, 3, 1, 1, Activation::lrelu),
                                layer("deconv4", Kind::deconv, 48, 32, 4, 2, 1, Activation::lrelu),
@@ -136,7 +137,8 @@ RandomBundle::RandomBundle(const Recipe& recipe) {
 void RandomBundle::add_weights(const Network& network, const std::string& prefix, unsigned seed, WeightShapes* shapes) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
-  const bool levels = network.pixels.scale[0] == 1.0f && network.layers.size() > 0 && network.layers.back().activation != Activation::tanh255;
+  const bool levels =
+      network.pixels.scale[0] == 1.0f && network.layers.size() > 0 && network.layers.back().activation != Activation::tanh255;
   for (const Layer& l : network.layers) {
     if (!l.has_weights()) continue;
     const std::string name = prefix + "." + l.name;

@@ -47,8 +47,15 @@ TEST_CASE("a client compiled with the first version's header gets the images tha
 }
 
 TEST_CASE("an older client is told in words what a bundle without an encoder lacks") {
-  const RandomBundle bundle({{}, {layer("image", deepsim::runtime::detail::Kind::conv, 5, 3, 3, 1, 1, deepsim::runtime::detail::Activation::none)},
-                             6, 1, false, 1, deepsim::runtime::detail::EncoderKind::none, {5, 8, 8, false}});
+  const RandomBundle bundle(
+      {{},
+       {layer("image", deepsim::runtime::detail::Kind::conv, 5, 3, 3, 1, 1, deepsim::runtime::detail::Activation::none)},
+       6,
+       1,
+       false,
+       1,
+       deepsim::runtime::detail::EncoderKind::none,
+       {5, 8, 8, false}});
   const OlderClient older = run_older_client(bundle.path(), std::vector<std::uint8_t>(6 * 6 * 3), 1);
   CHECK(older.error == "encoder: this bundle has none, expected a table of layers. It decodes and interpolates.");
   CHECK(older.encoder == "");
@@ -70,8 +77,9 @@ TEST_CASE("options of another size: shorter ones have defaults, longer ones are 
   CHECK(sized(0) == "UsageError: options: size 0" + expected);
   CHECK(sized(4097) == "UsageError: options: size 4097" + expected);
   options.added[3] = 1;
-  CHECK(sized(sizeof options) == "UsageError: options: size 80 with values beyond byte 48, expected zeros there, which this "
-                                 "version does not know.");
+  CHECK(sized(sizeof options) ==
+        "UsageError: options: size 80 with values beyond byte 48, expected zeros there, which this "
+        "version does not know.");
   CHECK(sized(sizeof options - 8) == "opened");
 }
 

@@ -19,7 +19,8 @@ namespace {
 
 // A bundle that decodes 4 maps of 6 x 6 to as many pixels, opened on the CPU.
 struct Opened {
-  RandomBundle bundle{Recipe{{}, {layer("image", Kind::conv, 4, 3, 3, 1, 1, Activation::none)}, 6, 0, false, 1, EncoderKind::none, {4, 6, 6, false}}};
+  RandomBundle bundle{Recipe{
+      {}, {layer("image", Kind::conv, 4, 3, 3, 1, 1, Activation::none)}, 6, 0, false, 1, EncoderKind::none, {4, 6, 6, false}}};
   deepsim_inverter* inverter = nullptr;
   deepsim_error error{};
   Opened() { REQUIRE(deepsim_open(bundle.path().c_str(), nullptr, &inverter, &error) == 0); }
@@ -46,10 +47,14 @@ TEST_CASE("null pointers and impossible numbers are refused by name") {
   };
   CHECK(decoding(inverter, features.data(), 2, images.data()) == "done");
   CHECK(decoding(inverter, nullptr, 0, nullptr) == "done");
-  CHECK(decoding(nullptr, features.data(), 2, images.data()) == "UsageError: inverter: a null pointer, expected memory. Correct the call.");
-  CHECK(decoding(inverter, nullptr, 2, images.data()) == "UsageError: input: a null pointer, expected memory. Correct the call.");
-  CHECK(decoding(inverter, features.data(), 2, nullptr) == "UsageError: output: a null pointer, expected memory. Correct the call.");
-  CHECK(decoding(inverter, features.data(), -1, images.data()) == "ShapeError: n: -1, expected 0 to 2147483648 images. Correct the call.");
+  CHECK(decoding(nullptr, features.data(), 2, images.data()) ==
+        "UsageError: inverter: a null pointer, expected memory. Correct the call.");
+  CHECK(decoding(inverter, nullptr, 2, images.data()) ==
+        "UsageError: input: a null pointer, expected memory. Correct the call.");
+  CHECK(decoding(inverter, features.data(), 2, nullptr) ==
+        "UsageError: output: a null pointer, expected memory. Correct the call.");
+  CHECK(decoding(inverter, features.data(), -1, images.data()) ==
+        "ShapeError: n: -1, expected 0 to 2147483648 images. Correct the call.");
   features[100] = -INFINITY;
   CHECK(decoding(inverter, features.data(), 2, images.data()) ==
         "DataError: features: infinite values, expected finite float32. Look where they come from.");
@@ -61,7 +66,8 @@ TEST_CASE("null pointers and impossible numbers are refused by name") {
   };
   CHECK(line(2) == "done");
   for (const int steps : {1, 0, -5, (1 << 20) + 1})
-    CHECK(line(steps) == "UsageError: steps: " + std::to_string(steps) + ", expected a whole number from 2 to 1,048,576. Correct it.");
+    CHECK(line(steps) ==
+          "UsageError: steps: " + std::to_string(steps) + ", expected a whole number from 2 to 1,048,576. Correct it.");
   CHECK(opened.says([&](deepsim_error* error) { return deepsim_describe(inverter, nullptr, error); }) ==
         "UsageError: info: a null pointer, expected memory. Correct the call.");
   CHECK(opened.says([&](deepsim_error* error) { return deepsim_open("/nowhere", nullptr, nullptr, error); }) ==
@@ -78,19 +84,21 @@ TEST_CASE("an inverter on the CPU refuses memory of a GPU in every call for one"
   std::uint64_t memory = 0;
   char byte = 0;
   using Call = std::function<int(deepsim_error*)>;
-  const Call calls[] = {[&](deepsim_error* e) { return deepsim_encode_on_device(inverter, 64, 1, 64, nullptr, e); },
-                        [&](deepsim_error* e) { return deepsim_decode_on_device(inverter, 64, 1, 0, 64, nullptr, e); },
-                        [&](deepsim_error* e) { return deepsim_reencode_on_device(inverter, 64, 1, 1, &keep, 1, 64, nullptr, e); },
-                        [&](deepsim_error* e) { return deepsim_interpolate_on_device(inverter, 64, 64, 3, 64, nullptr, e); },
-                        [&](deepsim_error* e) { return deepsim_take_on_device(inverter, 8, nullptr, &memory, e); },
-                        [&](deepsim_error* e) { return deepsim_free_on_device(inverter, 64, nullptr, e); },
-                        [&](deepsim_error* e) { return deepsim_order_streams(inverter, nullptr, nullptr, e); },
-                        [&](deepsim_error* e) { return deepsim_copy_from_device(inverter, 64, 1, &byte, nullptr, e); },
-                        [&](deepsim_error* e) { return deepsim_list_kernels(inverter, 0, 1, nullptr, 0, &count, e); }};
+  const Call calls[] = {
+      [&](deepsim_error* e) { return deepsim_encode_on_device(inverter, 64, 1, 64, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_decode_on_device(inverter, 64, 1, 0, 64, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_reencode_on_device(inverter, 64, 1, 1, &keep, 1, 64, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_interpolate_on_device(inverter, 64, 64, 3, 64, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_take_on_device(inverter, 8, nullptr, &memory, e); },
+      [&](deepsim_error* e) { return deepsim_free_on_device(inverter, 64, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_order_streams(inverter, nullptr, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_copy_from_device(inverter, 64, 1, &byte, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_list_kernels(inverter, 0, 1, nullptr, 0, &count, e); }};
   for (const Call& call : calls) {
     deepsim_error error;
     CHECK(call(&error) == 2);
-    CHECK(std::string(error.message) == "inverter: on the CPU, expected one on a GPU for memory of a GPU. Open it with device cuda:0.");
+    CHECK(std::string(error.message) ==
+          "inverter: on the CPU, expected one on a GPU for memory of a GPU. Open it with device cuda:0.");
   }
   deepsim_close(inverter);
 }
@@ -123,12 +131,17 @@ TEST_CASE("what the library says of itself and of this machine") {
 TEST_CASE("notes go where the application wants them, and nowhere once it wants none") {
   static std::vector<std::string> notes;
   notes.clear();
-  deepsim_set_log([](int level, const char* message, void* user) { notes.push_back(std::to_string(level) + message + *static_cast<const char*>(user)); },
+  deepsim_set_log([](int level, const char* message,
+                     void* user) { notes.push_back(std::to_string(level) + message + *static_cast<const char*>(user)); },
                   const_cast<char*>("!"));
-  { const Opened opened; }
+  {
+    const Opened opened;
+  }
   const std::vector<std::string> heard = notes;
   deepsim_set_log(nullptr, nullptr);
-  { const Opened opened; }
+  {
+    const Opened opened;
+  }
   REQUIRE(heard.size() >= 1);
   CHECK(heard.back().find(": loaded, kernels for ") != std::string::npos);
   CHECK(heard.back().front() == '0');

@@ -114,8 +114,8 @@ TEST_CASE("buffers are aligned, hold their bytes to the last and change owners")
 }
 
 TEST_CASE("memory that is not to be had is an error with its size, also where rounding up would overflow") {
-  for (const std::size_t bytes : {std::numeric_limits<std::size_t>::max(), std::numeric_limits<std::size_t>::max() - 5000,
-                                  std::size_t{1} << 62}) {
+  for (const std::size_t bytes :
+       {std::numeric_limits<std::size_t>::max(), std::numeric_limits<std::size_t>::max() - 5000, std::size_t{1} << 62}) {
     try {
       const Buffer buffer(bytes);
       CHECK(false);

@@ -18,8 +18,10 @@ namespace {
 
 // An encoder whose first layer has stride 1, as VGG's has, to 6 maps of a quarter of the side.
 std::vector<Layer> small_encoder() {
-  return {layer("conv1_1", Kind::conv, 3, 20, 3, 1, 1, Activation::relu), layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
-          layer("conv2_1", Kind::conv, 20, 6, 3, 1, 1, Activation::relu), layer("pool2", Kind::pool, 0, 0, 2, 2, 0, Activation::none)};
+  return {layer("conv1_1", Kind::conv, 3, 20, 3, 1, 1, Activation::relu),
+          layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
+          layer("conv2_1", Kind::conv, 20, 6, 3, 1, 1, Activation::relu),
+          layer("pool2", Kind::pool, 0, 0, 2, 2, 0, Activation::none)};
 }
 
 // The ends that a generator may have, each from 6 maps to an image of four times the side: an up-convolution, a convolution.

@@ -18,8 +18,11 @@ Manifest made(EncoderKind kind) {
   manifest.geometry = {{Resize::shorter, 40, 32, Interpolation::bicubic}, 3};
   manifest.encoder_kind = kind;
   manifest.encoder = {"small", {3, 32, 32, false}, {layer("conv1", Kind::conv, 3, 5, 3, 2, 1, Activation::relu)}, pixels};
-  manifest.generator = {"conv1", {5, 16, 16, false}, {layer("wide", Kind::conv, 5, 8, 3, 1, 2, Activation::lrelu),
-                                                       layer("image", Kind::deconv, 8, 3, 4, 2, 1, Activation::none)}, pixels};
+  manifest.generator = {"conv1",
+                        {5, 16, 16, false},
+                        {layer("wide", Kind::conv, 5, 8, 3, 1, 2, Activation::lrelu),
+                         layer("image", Kind::deconv, 8, 3, 4, 2, 1, Activation::none)},
+                        pixels};
   return manifest;
 }
 
@@ -91,7 +94,8 @@ TEST_CASE("schema 1 means CaffeNet's geometry and a table") {
   const Manifest small = made(EncoderKind::table);
   CHECK_THROWS_WITH_AS(parse_manifest(manifest_bytes_1(small.encoder, small.generator, "tensors"), "manifest.json"),
                        "manifest.json: its networks do not fit together, expected 227x227 in, and out at -95 of a square. "
-                       "Do not use this bundle.", Failure);
+                       "Do not use this bundle.",
+                       Failure);
 }
 
 TEST_CASE("a photograph's framing is one of those that are known") {
@@ -99,7 +103,8 @@ TEST_CASE("a photograph's framing is one of those that are known") {
   CHECK(changed("/geometry/photograph/resize", "warp") == "accepted");
   CHECK(changed("/geometry/photograph/size", 4096) == "accepted");
   CHECK(changed("/geometry/photograph/size", 32) == "accepted");
-  CHECK(begins(changed("/geometry/photograph/resize", "longer"), "BundleError: manifest.json: not a valid manifest (resize 'longer')"));
+  CHECK(begins(changed("/geometry/photograph/resize", "longer"),
+               "BundleError: manifest.json: not a valid manifest (resize 'longer')"));
   CHECK(begins(changed("/geometry/photograph/resize", 1), "BundleError"));
   CHECK(begins(changed("/geometry/photograph/interpolation", "nearest"), "BundleError"));
   for (const json& size : {json(31), json(0), json(4097), json(-40), json(40.0), json("40"), json(nullptr), json(true)})

@@ -89,11 +89,14 @@ TEST_CASE("convolutions, direct and by Winograd, agree with float64 on maps whos
     int channels, outputs, kernel, padding, groups, winograd;
   };
   const Shape shapes[] = {{32, 13, 9, false}, {32, 8, 17, false}};
-  for (const Case& each : {Case{32, 20, 3, 1, 1, 0}, Case{32, 20, 3, 1, 1, 4}, Case{32, 48, 2, 1, 1, 3}, Case{32, 16, 5, 2, 1, 2},
-                           Case{32, 64, 3, 0, 2, 4}, Case{32, 64, 5, 2, 2, 0}, Case{32, 7, 1, 0, 1, 0}})
+  for (const Case& each :
+       {Case{32, 20, 3, 1, 1, 0}, Case{32, 20, 3, 1, 1, 4}, Case{32, 48, 2, 1, 1, 3}, Case{32, 16, 5, 2, 1, 2},
+        Case{32, 64, 3, 0, 2, 4}, Case{32, 64, 5, 2, 2, 0}, Case{32, 7, 1, 0, 1, 0}})
     for (const Shape& shape : shapes) {
-      const Layer conv = layer("conv", Kind::conv, each.channels, each.outputs, each.kernel, 1, each.padding, Activation::lrelu, each.groups);
-      const auto weight = random_values(static_cast<std::size_t>(each.outputs * each.channels / each.groups * each.kernel * each.kernel), 1);
+      const Layer conv =
+          layer("conv", Kind::conv, each.channels, each.outputs, each.kernel, 1, each.padding, Activation::lrelu, each.groups);
+      const auto weight =
+          random_values(static_cast<std::size_t>(each.outputs * each.channels / each.groups * each.kernel * each.kernel), 1);
       const auto bias = random_values(static_cast<std::size_t>(each.outputs), 2);
       const Image in = random_image(shape, 3), other = random_image(shape, 4);
       Image wanted = deepsim::kernels::reference::convolve(other, weight, bias, each.kernel, 1, each.padding, each.groups);
@@ -120,7 +123,8 @@ TEST_CASE("convolutions, direct and by Winograd, agree with float64 on maps whos
 
 TEST_CASE("pooling takes the largest of each window, cut off at the border, and normalises over five channels") {
   const Image in = random_image({21, 9, 12, false}, 5);
-  for (const auto& [kernel, stride, height, width] : {std::array{2, 2, 4, 6}, std::array{3, 2, 4, 6}, std::array{4, 3, 3, 4}, std::array{1, 1, 9, 12}})
+  for (const auto& [kernel, stride, height, width] :
+       {std::array{2, 2, 4, 6}, std::array{3, 2, 4, 6}, std::array{4, 3, 3, 4}, std::array{1, 1, 9, 12}})
     for (const bool normalises : {false, true}) {
       Image wanted = deepsim::kernels::reference::max_pool(in, kernel, stride, height, width);
       for (double& value : wanted.values) value *= normalises ? 40 : 1;  // where normalising is worth something
@@ -149,7 +153,8 @@ TEST_CASE("features come in and go out in the order of their channels, padding a
 TEST_CASE("pixels come in as network values, by stride and with zeros around, in both orders of colours") {
   const std::vector<std::uint8_t> image = random_images(1, 7, 11);
   for (const bool bgr : {false, true})
-    for (const auto& [stride, pad, extent] : {std::array{1, 1, 13}, std::array{1, 0, 11}, std::array{2, 1, 7}, std::array{4, 2, 4}}) {
+    for (const auto& [stride, pad, extent] :
+         {std::array{1, 1, 13}, std::array{1, 0, 11}, std::array{2, 1, 7}, std::array{4, 2, 4}}) {
       PixelsIn record{11, stride, pad, extent, extent, bgr, {100, 110, 120}, {0.5f, 1, 2}};
       on_every_machine([&](Machine machine) {
         const std::vector<float> found = run(*pixels_in(record), &machine, image.data(), 1);
@@ -160,7 +165,8 @@ TEST_CASE("pixels come in as network values, by stride and with zeros around, in
             for (int c = 0; c < 3; ++c) {
               const int row = y - pad, column = x - pad, phase = y % stride * stride + x % stride;
               const bool inside = row >= 0 && column >= 0 && row < 11 && column < 11;
-              const auto level = inside ? image[static_cast<std::size_t>((row * 11 + column) * 3 + (bgr ? 2 - c : c))] : std::uint8_t{0};
+              const auto level =
+                  inside ? image[static_cast<std::size_t>((row * 11 + column) * 3 + (bgr ? 2 - c : c))] : std::uint8_t{0};
               const float wanted = inside ? (static_cast<float>(level) - record.mean[c]) * record.scale[c] : 0.0f;
               different += found[place(grid, phase * 3 + c, y / stride, x / stride)] != wanted;
             }
@@ -178,7 +184,8 @@ TEST_CASE("what a layer was said to take in memory is what its lowered weights t
   for (const int kernel : {1, 2, 3, 5})
     for (const int stride : {1, 2, 3}) {
       const Layer first = layer("first", Kind::conv, 3, 20, kernel, stride, 1, Activation::relu);
-      CHECK(footprint_of(first, photo, first.output_shape(photo), true, false).weights == floats(lower_strided(first, photo, true, w, w)));
+      CHECK(footprint_of(first, photo, first.output_shape(photo), true, false).weights ==
+            floats(lower_strided(first, photo, true, w, w)));
       for (const int groups : {1, 2, 4}) {
         const Layer conv = layer("conv", Kind::conv, 40, 20, kernel, stride, 1, Activation::relu, groups);
         const Lowered lowered = stride > 1 ? lower_strided(conv, maps, false, w, w) : lower_convolution(conv, maps, w, w);
@@ -188,10 +195,14 @@ TEST_CASE("what a layer was said to take in memory is what its lowered weights t
   const Layer wide = layer("wide", Kind::conv, 64, 64, 3, 1, 1, Activation::relu, 2);  // whose groups stay groups
   const Shape wide_maps{64, 10, 10, false};
   CHECK(footprint_of(wide, wide_maps, wide_maps, false, false).weights == floats(lower_convolution(wide, wide_maps, w, w)));
-  const Layer up = layer("up", Kind::deconv, 40, 20, 4, 2, 1, Activation::lrelu), up_image = layer("up", Kind::deconv, 40, 3, 4, 2, 1, Activation::none);
+  const Layer up = layer("up", Kind::deconv, 40, 20, 4, 2, 1, Activation::lrelu),
+              up_image = layer("up", Kind::deconv, 40, 3, 4, 2, 1, Activation::none);
   CHECK(footprint_of(up, maps, up.output_shape(maps), false, false).weights == floats(lower_upconvolution(up, maps, w, w)));
-  CHECK(footprint_of(up_image, maps, up_image.output_shape(maps), false, true).weights == floats(lower_image(up_image, maps, pixels, true, w, w)));
+  CHECK(footprint_of(up_image, maps, up_image.output_shape(maps), false, true).weights ==
+        floats(lower_image(up_image, maps, pixels, true, w, w)));
   const Layer image = layer("image", Kind::conv, 40, 3, 3, 1, 1, Activation::none);
-  CHECK(footprint_of(image, maps, image.output_shape(maps), false, true).weights >= floats(lower_image(image, maps, pixels, true, w, w)));
-  CHECK(footprint_of(image, maps, image.output_shape(maps), false, true).weights >= floats(lower_image(image, maps, pixels, false, w, w)));
+  CHECK(footprint_of(image, maps, image.output_shape(maps), false, true).weights >=
+        floats(lower_image(image, maps, pixels, true, w, w)));
+  CHECK(footprint_of(image, maps, image.output_shape(maps), false, true).weights >=
+        floats(lower_image(image, maps, pixels, false, w, w)));
 }

@@ -147,5 +147,6 @@ TEST_CASE("fully connected weights lie by tiles of columns, as the maps order th
   weight[1 * kInputs + 4] = -65520.0f;
   CHECK_NOTHROW(pack_fully_connected(weight.data(), kInputs, rows, inputs, false, 8, pool));
   CHECK_THROWS_WITH_AS(pack_fully_connected(weight.data(), kInputs, rows, inputs, true, 8, pool),
-                       "half_fc_weights: a weight is beyond 65504, which fp16 cannot hold. Load this bundle without it.", Failure);
+                       "half_fc_weights: a weight is beyond 65504, which fp16 cannot hold. Load this bundle without it.",
+                       Failure);
 }

@@ -79,8 +79,8 @@ TEST_CASE("a stride whose square overflows is refused before anything is allocat
 }
 
 TEST_CASE("a few weights that become many are refused, also when layers share them") {
-  const Network depthwise = network(kPhoto, {plain("conv1", Kind::conv, 3, 32767, 1, 16),
-                                             plain("conv2", Kind::conv, 32767, 32767, 1, 1, 0, 32767)});
+  const Network depthwise =
+      network(kPhoto, {plain("conv1", Kind::conv, 3, 32767, 1, 16), plain("conv2", Kind::conv, 32767, 32767, 1, 1, 0, 32767)});
   CHECK(contains(answer(depthwise, true), "encoder layer conv2: weights up to it take 4,"));
   std::vector<Layer> same(42, plain("fc", Kind::fc, 512, 512));
   same[0] = plain("conv1", Kind::conv, 3, 16, 3, 16);
@@ -108,8 +108,9 @@ TEST_CASE("what a layer says is done or refused") {
   const auto pooled = [&](int kernel) {
     return answer(network(kPhoto, {plain("conv1", Kind::conv, 3, 16, kernel, 16), pool}), true);
   };
-  CHECK(pooled(16) == "encoder layer pool: the cpu backend has no kernel for this pooling, whose last windows are empty. "
-                      "Use backend onnxruntime or torch.");
+  CHECK(pooled(16) ==
+        "encoder layer pool: the cpu backend has no kernel for this pooling, whose last windows are empty. "
+        "Use backend onnxruntime or torch.");
   CHECK(pooled(20) == "planned");
   pool.activation = Activation::relu;
   CHECK(contains(pooled(20), "no kernel for this activation"));

@@ -79,8 +79,7 @@ TEST_CASE("a good bundle is read") {
   const RandomBundle bundle(false);
   const Bundle opened = Bundle::open(bundle.path());
   CHECK(opened.manifest().encoder.layers.size() == bundle.manifest.encoder.layers.size());
-  CHECK(opened.weights().find("generator.deconv0.weight", {5, 3, 4, 4})[7] ==
-        bundle.weights.at("generator.deconv0.weight")[7]);
+  CHECK(opened.weights().find("generator.deconv0.weight", {5, 3, 4, 4})[7] == bundle.weights.at("generator.deconv0.weight")[7]);
   CHECK_THROWS_AS(opened.weights().find("generator.deconv0.weight", {3, 5, 4, 4}), Failure);
   CHECK_THROWS_AS(opened.weights().find("generator.nothing", {1}), Failure);
 }
@@ -94,7 +93,8 @@ TEST_CASE("every changed byte of a manifest is refused") {
     bad[at] = static_cast<char>(bad[at] ^ 1);
     accepted += std::string(refusal(bad)) == "accepted";
   }
-  for (std::size_t size = 0; size < good.size(); size += 13) accepted += std::string(refusal(good.substr(0, size))) == "accepted";
+  for (std::size_t size = 0; size < good.size(); size += 13)
+    accepted += std::string(refusal(good.substr(0, size))) == "accepted";
   CHECK(accepted == 0);
   CHECK(std::string(refusal(good)) == "accepted");
 }
@@ -177,19 +177,21 @@ TEST_CASE("safetensors: the published rules") {
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"F32","shape":[-6],"data_offsets":[0,24]}})", 24)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"F32","shape":[6],"data_offsets":[24,0]}})", 24)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"F32","shape":[6],"data_offsets":[4,28]}})", 28)));
-  CHECK_FALSE(parses(tensor_file(
-      R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0)));
+  CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]}})", 0)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
-                                 R"("b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})", 6)));
+                                 R"("b":{"dtype":"U8","shape":[4],"data_offsets":[2,6]}})",
+                                 6)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
-                                 R"("b":{"dtype":"U8","shape":[4],"data_offsets":[6,10]}})", 10)));
+                                 R"("b":{"dtype":"U8","shape":[4],"data_offsets":[6,10]}})",
+                                 10)));
   CHECK(parses(tensor_file(R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}})", 0)));
-  CHECK_FALSE(parses(tensor_file(
-      R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[18446744073709551612,18446744073709551612]}})", 0)));
+  CHECK_FALSE(parses(
+      tensor_file(R"({"a":{"dtype":"F32","shape":[0],"data_offsets":[18446744073709551612,18446744073709551612]}})", 0)));
   CHECK(parses(tensor_file("{}" + std::string((1 << 20) - 2, ' '), 0)));
   CHECK_FALSE(parses(tensor_file("{}" + std::string((1 << 20) - 1, ' '), 0)));
   CHECK_FALSE(parses(tensor_file(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},)"
-                                 R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})", 4)));
+                                 R"("a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+                                 4)));
 }
 
 TEST_CASE("safetensors: weights that are not finite are refused by name") {

@@ -98,7 +98,8 @@ TEST_CASE("the least quota of a group and of those above it counts") {
 TEST_CASE("cgroup v1 has a quota and a period, and a container sees its own group at the top") {
   Root root;
   root.write(kGroup, "4:memory:/c\n3:cpuacct,cpu:/c\n0::/\n").write(kMounts, kV1);
-  root.write("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us", "-1\n").write("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_period_us", "50000\n");
+  root.write("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us", "-1\n")
+      .write("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_period_us", "50000\n");
   CHECK(root.cpus() == all_cpus());
   root.write("sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us", "50000\n");
   CHECK(root.cpus() == 1);

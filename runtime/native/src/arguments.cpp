@@ -28,8 +28,8 @@ void check_size(std::uint32_t size, std::uint32_t first, const char* name) {
 
 void check_count(std::int64_t n) {
   if (n >= 0 && n <= kMaxImages) return;
-  throw Failure(ErrorKind::shape, "n: " + std::to_string(n) + ", expected 0 to " + std::to_string(kMaxImages) +
-                                      " images. Correct the call.");
+  throw Failure(ErrorKind::shape,
+                "n: " + std::to_string(n) + ", expected 0 to " + std::to_string(kMaxImages) + " images. Correct the call.");
 }
 
 // A client's options in this version's layout.
@@ -39,7 +39,8 @@ deepsim_options known_options(const deepsim_options& given) {
   const std::uint32_t known = std::min<std::uint32_t>(given.size, sizeof given);
   if (std::any_of(bytes + known, bytes + given.size, [](unsigned char byte) { return byte != 0; })) {
     throw Failure(ErrorKind::usage, "options: size " + std::to_string(given.size) + " with values beyond byte " +
-                                        std::to_string(sizeof given) + ", expected zeros there, which this version does not know.");
+                                        std::to_string(sizeof given) +
+                                        ", expected zeros there, which this version does not know.");
   }
   deepsim_options options{};
   std::memcpy(&options, bytes, known);
@@ -66,8 +67,8 @@ void check_memory(const void* inverter, std::uint64_t in, std::int64_t n, std::u
 
 void check_steps(std::int32_t steps) {
   if (steps >= 2 && steps <= (1 << 20)) return;
-  throw Failure(ErrorKind::usage, "steps: " + std::to_string(steps) +
-                                      ", expected a whole number from 2 to 1,048,576. Correct it.");
+  throw Failure(ErrorKind::usage,
+                "steps: " + std::to_string(steps) + ", expected a whole number from 2 to 1,048,576. Correct it.");
 }
 
 void check_finite(const float* features, std::int64_t count) {
@@ -81,8 +82,8 @@ void check_keep(std::int32_t iterations, const std::int32_t* keep, std::int32_t 
   bool fits = iterations >= 1 && count >= 1 && keep[count - 1] <= iterations && keep[0] >= 1;
   for (std::int32_t i = 1; fits && i < count; ++i) fits = keep[i - 1] < keep[i];
   if (fits) return;
-  throw Failure(ErrorKind::usage, "keep: expected increasing numbers from 1 to " + std::to_string(iterations) +
-                                      " (iterations). Correct it.");
+  throw Failure(ErrorKind::usage,
+                "keep: expected increasing numbers from 1 to " + std::to_string(iterations) + " (iterations). Correct it.");
 }
 
 EngineOptions engine_options(const char* device, const char* precision) {

@@ -17,7 +17,7 @@ constexpr const char* kWeights = "weights.safetensors";
 }  // namespace
 
 Bundle Bundle::open(const std::string& folder) {
-  struct stat status {};
+  struct stat status{};
   const bool exists = stat(folder.c_str(), &status) == 0;
   if (!exists || !S_ISDIR(status.st_mode)) {
     throw Failure(ErrorKind::bundle, folder + ": " + (exists ? "a file" : "not found") +
@@ -25,8 +25,8 @@ Bundle Bundle::open(const std::string& folder) {
   }
   const std::shared_ptr<const Bytes> data = map_file(folder, kManifest, std::nullopt, kMaxManifestBytes);
   if (!data) {
-    throw Failure(ErrorKind::bundle, folder + ": no " + kManifest +
-                                         " in it, expected a bundle. Give the folder that deepsim export wrote.");
+    throw Failure(ErrorKind::bundle,
+                  folder + ": no " + kManifest + " in it, expected a bundle. Give the folder that deepsim export wrote.");
   }
   Bundle bundle;
   bundle.path_ = folder;
@@ -45,8 +45,7 @@ Tensors Bundle::weights() const {
     throw Failure(ErrorKind::bundle_corrupt, path + ": missing, the manifest lists it. Copy or export it again.");
   }
   if (sha256(data->data(), data->size()) != record->second.sha256) {
-    throw Failure(ErrorKind::bundle_corrupt,
-                  path + ": its SHA-256 does not match the manifest. Copy or export it again.");
+    throw Failure(ErrorKind::bundle_corrupt, path + ": its SHA-256 does not match the manifest. Copy or export it again.");
   }
   return Tensors::parse(std::move(data), kWeights);
 }

@@ -72,9 +72,7 @@ int guarded(deepsim_error* error, const Body& body) {
   }
 }
 
-std::int64_t feature_size(const deepsim_inverter* inverter) {
-  return inverter->bundle.manifest().generator.input.elements();
-}
+std::int64_t feature_size(const deepsim_inverter* inverter) { return inverter->bundle.manifest().generator.input.elements(); }
 
 // For a call that encodes. Raises UsageError for a bundle without an encoder that this library runs.
 Engine& encoding(deepsim_inverter* inverter) {
@@ -84,8 +82,7 @@ Engine& encoding(deepsim_inverter* inverter) {
 
 }  // namespace
 
-int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter,
-                 deepsim_error* error) {
+int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter, deepsim_error* error) {
   return guarded(error, [&] {
     require(inverter, "inverter");
     *inverter = nullptr;
@@ -153,8 +150,7 @@ int deepsim_describe_kernels(const char* device, const char* precision, char* te
   });
 }
 
-int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features,
-                   deepsim_error* error) {
+int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features, deepsim_error* error) {
   return guarded(error, [&] {
     check_buffers(inverter, images, n, features);
     encoding(inverter).encode(images, n, features);
@@ -170,8 +166,8 @@ int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n,
   });
 }
 
-int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations,
-                     const int32_t* keep, int32_t keep_count, uint8_t* result, deepsim_error* error) {
+int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations, const int32_t* keep,
+                     int32_t keep_count, uint8_t* result, deepsim_error* error) {
   return guarded(error, [&] {
     check_buffers(inverter, images, n, result);
     require(keep, "keep");
@@ -180,8 +176,8 @@ int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t 
   });
 }
 
-int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const float* end, int32_t steps,
-                        uint8_t* images, deepsim_error* error) {
+int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const float* end, int32_t steps, uint8_t* images,
+                        deepsim_error* error) {
   return guarded(error, [&] {
     check_buffers(inverter, start, 1, images);
     require(end, "end");
@@ -206,17 +202,16 @@ int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_
   });
 }
 
-int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,
-                             void* stream, deepsim_error* error) {
+int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images, void* stream,
+                             deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, features, n, images);
     inverter->engine->decode_on_device(features, n, full != 0, images, stream);
   });
 }
 
-int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations,
-                               const int32_t* keep, int32_t keep_count, uint64_t result, void* stream,
-                               deepsim_error* error) {
+int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations, const int32_t* keep,
+                               int32_t keep_count, uint64_t result, void* stream, deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, images, n, result);
     require(keep, "keep");
@@ -235,8 +230,7 @@ int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, ui
   });
 }
 
-int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory,
-                           deepsim_error* error) {
+int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* stream, uint64_t* memory, deepsim_error* error) {
   return guarded(error, [&] {
     require(inverter, "inverter");
     require(memory, "memory");
@@ -280,8 +274,7 @@ int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int3
   });
 }
 
-int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
-                          deepsim_error* error) {
+int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second, deepsim_error* error) {
   return guarded(error, [&] {
     require(gmacs, "gmacs");
     require(gigabytes_per_second, "gigabytes_per_second");

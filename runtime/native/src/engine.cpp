@@ -27,8 +27,8 @@ const kernels::KernelTable* kernels_named(const std::string& isa) {
     if (isa.empty() || isa == (*table)->name) return *table;
     names += std::string(names.empty() ? "" : ", ") + (*table)->name;
   }
-  throw Failure(ErrorKind::device, "instruction set '" + isa + "': not on this machine, it has " + names +
-                                       ". Choose one of these.");
+  throw Failure(ErrorKind::device,
+                "instruction set '" + isa + "': not on this machine, it has " + names + ". Choose one of these.");
 }
 
 namespace {
@@ -117,7 +117,7 @@ void CpuEngine::decode(const float* features, std::int64_t n, bool full, std::ui
 }
 
 void CpuEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
-                      std::uint8_t* rgb_out) {
+                         std::uint8_t* rgb_out) {
   over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
     const std::uint8_t* current = rgb + at * image_bytes_;
@@ -151,7 +151,8 @@ int ordinal_of(const std::string& device) {
 namespace {
 
 [[noreturn]] void refuse_device_memory() {
-  throw Failure(ErrorKind::usage, "inverter: on the CPU, expected one on a GPU for memory of a GPU. Open it with device cuda:0.");
+  throw Failure(ErrorKind::usage,
+                "inverter: on the CPU, expected one on a GPU for memory of a GPU. Open it with device cuda:0.");
 }
 
 }  // namespace

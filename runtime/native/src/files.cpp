@@ -40,11 +40,9 @@ class Descriptor {
     throw Failure(ErrorKind::device, path + ": " + std::strerror(error) + ". Close files, or raise the limit on them.");
   }
   if (error == ELOOP || error == ENOTDIR || error == ENXIO) {  // what a link, a file as folder, a socket answer
-    throw Failure(ErrorKind::bundle_unsafe,
-                  path + ": not a regular file reached without links. Do not use this bundle.");
+    throw Failure(ErrorKind::bundle_unsafe, path + ": not a regular file reached without links. Do not use this bundle.");
   }
-  throw Failure(ErrorKind::bundle,
-                path + ": " + std::strerror(error) + ", expected a readable file. Check its permissions.");
+  throw Failure(ErrorKind::bundle, path + ": " + std::strerror(error) + ", expected a readable file. Check its permissions.");
 }
 
 // Open one path component at a time, following no link below `folder`; -1 when something on the way does not exist.
@@ -64,12 +62,12 @@ Descriptor open_below(const std::string& folder, const std::string& name) {
 
 void check_size(const std::string& path, std::uint64_t found, std::optional<std::uint64_t> size, std::uint64_t limit) {
   if (!size && found > limit) {
-    throw Failure(ErrorKind::bundle_unsafe, path + ": " + with_commas(found) + " bytes, expected at most " +
-                                                with_commas(limit) + ". Do not use it.");
+    throw Failure(ErrorKind::bundle_unsafe,
+                  path + ": " + with_commas(found) + " bytes, expected at most " + with_commas(limit) + ". Do not use it.");
   }
   if (size && found != *size) {
-    throw Failure(ErrorKind::bundle_corrupt, path + ": " + with_commas(found) + " bytes, expected " +
-                                                 with_commas(*size) + ". Copy or export the bundle again.");
+    throw Failure(ErrorKind::bundle_corrupt, path + ": " + with_commas(found) + " bytes, expected " + with_commas(*size) +
+                                                 ". Copy or export the bundle again.");
   }
 }
 
@@ -79,12 +77,12 @@ Bytes::~Bytes() {
   if (mapped_) munmap(const_cast<char*>(data_), size_);
 }
 
-std::shared_ptr<const Bytes> map_file(const std::string& folder, const std::string& name,
-                                      std::optional<std::uint64_t> size, std::uint64_t limit) {
+std::shared_ptr<const Bytes> map_file(const std::string& folder, const std::string& name, std::optional<std::uint64_t> size,
+                                      std::uint64_t limit) {
   const std::string path = folder + "/" + name;
   const Descriptor file = open_below(folder, name);
   if (file.get() < 0) return nullptr;
-  struct stat status {};
+  struct stat status{};
   if (fstat(file.get(), &status) != 0) raise_for(errno, path);
   if (!S_ISREG(status.st_mode)) {
     throw Failure(ErrorKind::bundle_unsafe, path + ": not a regular file. Do not use this bundle.");

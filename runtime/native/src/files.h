@@ -28,8 +28,8 @@ class Bytes {
 // Map `folder/name`, `name` with '/' between its parts; `size` is what it must have (none: at most `limit`). Raises
 // BundleUnsafe for links and what is no regular file, BundleCorrupt for another size, BundleError when it cannot be
 // read. Returns nullptr when it does not exist.
-std::shared_ptr<const Bytes> map_file(const std::string& folder, const std::string& name,
-                                      std::optional<std::uint64_t> size, std::uint64_t limit);
+std::shared_ptr<const Bytes> map_file(const std::string& folder, const std::string& name, std::optional<std::uint64_t> size,
+                                      std::uint64_t limit);
 
 // 1234567 -> "1,234,567"
 std::string with_commas(std::uint64_t number);

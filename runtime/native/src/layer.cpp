@@ -87,7 +87,8 @@ Shape Layer::output_shape(const Shape& input) const {
       break;
   }
   const bool divides = inputs % groups == 0 && outputs % groups == 0;
-  const bool sane = channels > 0 && height > 0 && width > 0 && channels <= kMaxChannels && height <= kMaxSide && width <= kMaxSide;
+  const bool sane =
+      channels > 0 && height > 0 && width > 0 && channels <= kMaxChannels && height <= kMaxSide && width <= kMaxSide;
   if (!fits || !divides || !sane) {
     throw Failure(ErrorKind::bundle_unsafe,
                   "layer " + name + ": does not fit its input, expected a table whose layers fit. Do not use this bundle.");

@@ -101,9 +101,7 @@ void for_each_pair(const Layer& layer, int groups, const Visit& visit) {
     }
 }
 
-int convolution_pad(const Layer& layer) {
-  return is_deconvolution(layer) ? layer.kernel - 1 - layer.padding : layer.padding;
-}
+int convolution_pad(const Layer& layer) { return is_deconvolution(layer) ? layer.kernel - 1 - layer.padding : layer.padding; }
 
 void fill_upconvolution(const Layer& layer, const float* weight, bool image, DenseWeights* weights) {
   for (int in = 0; in < layer.inputs; ++in)
@@ -182,8 +180,7 @@ float slope_of(const Layer& layer) {
 }
 
 bool is_upconvolution(const Layer& layer) {
-  return layer.kind == Kind::deconv && layer.kernel == 4 && layer.stride == 2 && layer.padding == 1 &&
-         layer.groups == 1;
+  return layer.kind == Kind::deconv && layer.kernel == 4 && layer.stride == 2 && layer.padding == 1 && layer.groups == 1;
 }
 
 int kept_groups(const Layer& layer) {
@@ -205,8 +202,7 @@ Lowered lower_convolution(const Layer& layer, const Shape& input, const float* w
   return to_blocks(lowered, layer, output, std::move(weights), bias);
 }
 
-Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, const float* weight,
-                      const float* bias) {
+Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, const float* weight, const float* bias) {
   const int stride = layer.stride, inputs = layer.inputs / layer.groups;
   const int channels = from_pixels ? layer.inputs : blocks_of(layer.inputs) * kBlock;
   DenseWeights weights(1, layer.outputs, stride * stride * channels, (layer.kernel + stride - 1) / stride);
@@ -244,8 +240,8 @@ Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float*
   return {lowered, std::move(weights), std::move(biases)};
 }
 
-Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool stacks,
-                    const float* weight, const float* bias) {
+Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool stacks, const float* weight,
+                    const float* bias) {
   const bool up = is_upconvolution(layer);
   Lowered lowered = up       ? lower_image_upconvolution(layer, input, weight, bias)
                     : stacks ? lower_stacked_image(layer, input, weight, bias)

@@ -23,8 +23,8 @@ Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float*
 
 // The last layer, to uint8 RGB: an up-convolution or a stride-1 convolution to three channels, with `stacks` 2x2 of its
 // outputs to a window.
-Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool stacks,
-                    const float* weight, const float* bias);
+Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool stacks, const float* weight,
+                    const float* bias);
 
 // The first layer of an encoder or any strided convolution reads its input after space-to-depth by the stride:
 // kernel ceil(k / stride), channel (dy stride + dx) C + c, C padded to blocks unless the input is pixels.

@@ -114,8 +114,8 @@ class Reader {
     static const std::map<std::string, Resize> rules = {{"warp", Resize::warp}, {"shorter", Resize::shorter}};
     static const std::map<std::string, Interpolation> interpolations = {{"bilinear", Interpolation::bilinear},
                                                                         {"bicubic", Interpolation::bicubic}};
-    const Framing framing{named(record, "resize", rules), whole(field(record, "size"), "size"), whole(field(record, "side"), "side"),
-                          named(record, "interpolation", interpolations)};
+    const Framing framing{named(record, "resize", rules), whole(field(record, "size"), "size"),
+                          whole(field(record, "side"), "side"), named(record, "interpolation", interpolations)};
     if (record.size() != 4) invalid("photograph");
     if (framing.size > kMaxSide || framing.side < 1 || framing.side > framing.size) {
       unsafe("photograph of side " + std::to_string(framing.side) + " from size " + std::to_string(framing.size) +
@@ -133,7 +133,8 @@ class Reader {
 
   // A graph says what goes in and comes out, which must be what the generator takes; what it computes is in a file.
   Network graph(const json& record, const Network& generator) const {
-    const bool fits = text(record, "layer") == generator.name && shape(field(record, "feature_shape"), "feature_shape") == generator.input;
+    const bool fits =
+        text(record, "layer") == generator.name && shape(field(record, "feature_shape"), "feature_shape") == generator.input;
     if (!fits) unsafe("its encoder's features are not its generator's input");
     return {text(record, "name"), shape(field(record, "input_shape"), "input_shape"), {}, pixels(field(record, "pixels"))};
   }
@@ -207,10 +208,8 @@ class Reader {
   Layer layer(const json& record) const {
     static const std::map<std::string, Kind> kinds = {{"fc", Kind::fc},     {"conv", Kind::conv}, {"deconv", Kind::deconv},
                                                       {"pool", Kind::pool}, {"lrn", Kind::lrn},   {"reshape", Kind::reshape}};
-    static const std::map<std::string, Activation> activations = {{"none", Activation::none},
-                                                                  {"relu", Activation::relu},
-                                                                  {"lrelu", Activation::lrelu},
-                                                                  {"tanh255", Activation::tanh255}};
+    static const std::map<std::string, Activation> activations = {
+        {"none", Activation::none}, {"relu", Activation::relu}, {"lrelu", Activation::lrelu}, {"tanh255", Activation::tanh255}};
     Layer layer;
     layer.name = text(record, "name");
     layer.kind = named(record, "kind", kinds);
@@ -258,8 +257,8 @@ class Reader {
     const Shape image = generator.shapes().back();
     const bool takes = manifest.encoder_kind == EncoderKind::none || encoder.input == Shape{3, side, side, false};
     const bool feeds = !manifest.can_encode() || encoder.shapes().back() == generator.input;
-    const bool gives = !image.flat && image.channels == 3 && image.height == image.width &&
-                       manifest.geometry.offset >= 0 && manifest.geometry.offset + side <= image.height;
+    const bool gives = !image.flat && image.channels == 3 && image.height == image.width && manifest.geometry.offset >= 0 &&
+                       manifest.geometry.offset + side <= image.height;
     if (takes && feeds && gives) return;
     const std::string square = std::to_string(side) + "x" + std::to_string(side);
     unsafe("its networks do not fit together, expected " + square + " in, and out at " +
@@ -288,8 +287,9 @@ void require_encoder(const Manifest& manifest) {
     case EncoderKind::table:
       return;
     case EncoderKind::graph:
-      raise(ErrorKind::usage, "encoder: " + manifest.encoder.name + " is a graph in encoder.onnx, expected a table of layers. "
-                                                                    "Encode with ONNX Runtime, and decode here.");
+      raise(ErrorKind::usage, "encoder: " + manifest.encoder.name +
+                                  " is a graph in encoder.onnx, expected a table of layers. "
+                                  "Encode with ONNX Runtime, and decode here.");
     case EncoderKind::none:
       break;
   }
@@ -299,8 +299,7 @@ void require_encoder(const Manifest& manifest) {
 Manifest parse_manifest(std::string_view bytes, const std::string& source) {
   const json record = parse_json(bytes, source);
   if (!record.is_object() || !record.contains("schema")) {
-    raise(ErrorKind::bundle_corrupt,
-          source + ": no schema field, expected a bundle manifest. Copy or export it again.");
+    raise(ErrorKind::bundle_corrupt, source + ": no schema field, expected a bundle manifest. Copy or export it again.");
   }
   if (record.at("schema") != 1 && record.at("schema") != 2) {
     raise(ErrorKind::bundle,

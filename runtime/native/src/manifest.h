@@ -39,8 +39,8 @@ struct Manifest {
 // Raises UsageError naming what the bundle has instead of an encoder that this library runs.
 void require_encoder(const Manifest& manifest);
 
-// Schemas 1 and 2. `source` names the file in messages. Raises BundleCorrupt (not JSON, a changed byte), BundleError (unknown schema,
-// missing fields), BundleUnsafe (keys twice, names that leave the bundle, absurd values).
+// Schemas 1 and 2. `source` names the file in messages. Raises BundleCorrupt (not JSON, a changed byte), BundleError (unknown
+// schema, missing fields), BundleUnsafe (keys twice, names that leave the bundle, absurd values).
 Manifest parse_manifest(std::string_view bytes, const std::string& source);
 
 }  // namespace deepsim::runtime::detail

@@ -49,8 +49,8 @@ Buffer::Buffer(std::size_t bytes) : bytes_(bytes) {
   const bool fits = taken >= bytes && taken <= SIZE_MAX - unit, mapped = unit > kLine && !DEEPSIM_UNDER_ASAN;
   data_ = {!fits ? nullptr : mapped ? map_pages(taken, unit) : std::aligned_alloc(unit, taken), Free{mapped ? taken : 0}};
   if (data_) return;
-  throw Failure(ErrorKind::out_of_memory, "memory: " + std::to_string(bytes) +
-                                              " bytes are not to be had. Use a smaller max_batch, or free memory.");
+  throw Failure(ErrorKind::out_of_memory,
+                "memory: " + std::to_string(bytes) + " bytes are not to be had. Use a smaller max_batch, or free memory.");
 }
 
 void Buffer::Free::operator()(void* data) const {

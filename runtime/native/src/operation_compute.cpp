@@ -27,8 +27,8 @@ class PoolOperation final : public Operation {
       const std::size_t image = size(task / layer_.out_height);
       const int row = task % layer_.out_height;
       machine.kernels->pool({&layer_, static_cast<const float*>(in) + image * floats(layer_.in_height, layer_.in_width),
-                             static_cast<float*>(out) + image * floats(layer_.out_height, layer_.out_width), row,
-                             row + 1, machine.scratch_of(thread)});
+                             static_cast<float*>(out) + image * floats(layer_.out_height, layer_.out_width), row, row + 1,
+                             machine.scratch_of(thread)});
     });
   }
 
@@ -45,17 +45,14 @@ class FullyConnectedOperation final : public Operation {
   std::size_t scratch_floats(const Machine& machine, int images) const override {
     return kernels::fully_connected_scratch(*machine.kernels, images);
   }
-  std::size_t panel_floats(const Machine&, int images) const override {
-    return size(images) * size(layer_.in_blocks) * kBlock;
-  }
+  std::size_t panel_floats(const Machine&, int images) const override { return size(images) * size(layer_.in_blocks) * kBlock; }
   void run(const Machine& machine, const void* in, void* out, int images) const override {
     fill_panel(machine, static_cast<const float*>(in), images);
     const int tiles = divide_up(layer_.columns, machine.kernels->tile_columns);
     const int per_task = std::max(1, tiles / (machine.pool->threads() * 8));
     machine.pool->run(divide_up(tiles, per_task), [&](int task, int thread) {
-      machine.kernels->fully_connected({&layer_, machine.panel.floats(), static_cast<float*>(out), images,
-                                        task * per_task, std::min(tiles, (task + 1) * per_task),
-                                        machine.scratch_of(thread)});
+      machine.kernels->fully_connected({&layer_, machine.panel.floats(), static_cast<float*>(out), images, task * per_task,
+                                        std::min(tiles, (task + 1) * per_task), machine.scratch_of(thread)});
     });
   }
 

@@ -149,9 +149,7 @@ class FeaturesOperation final : public Operation {
 }  // namespace
 
 std::unique_ptr<Operation> pixels_in(const PixelsIn& layer) { return std::make_unique<PixelsInOperation>(layer); }
-std::unique_ptr<Operation> space_to_depth(const SpaceToDepth& layer) {
-  return std::make_unique<SpaceToDepthOperation>(layer);
-}
+std::unique_ptr<Operation> space_to_depth(const SpaceToDepth& layer) { return std::make_unique<SpaceToDepthOperation>(layer); }
 std::unique_ptr<Operation> features_in(const FeatureLayout& layout) {
   return std::make_unique<FeaturesOperation>(layout, true);
 }

@@ -44,8 +44,8 @@ constexpr Transform transform_of(int kernel) {
 constexpr Transform kF43 = transform_of(3), kF25 = transform_of(5);
 
 // G g G^T of one kernel in float64, rounded once: result[position * step].
-void transform_kernel(const Transform& t, const DenseWeights& weights, int group, int column, int channel,
-                      float* result, std::size_t step) {
+void transform_kernel(const Transform& t, const DenseWeights& weights, int group, int column, int channel, float* result,
+                      std::size_t step) {
   const int k = weights.kernel;
   double rows[kernels::kMaxWinograd][5] = {};
   for (int i = 0; i < t.tile; ++i)
@@ -150,8 +150,9 @@ Buffer pack_fully_connected(const float* weight, std::int64_t inputs, const std:
       }
   });
   if (too_large) {
-    throw Failure(ErrorKind::numeric, "half_fc_weights: a weight is beyond 65504, which fp16 cannot hold. "
-                                      "Load this bundle without it.");
+    throw Failure(ErrorKind::numeric,
+                  "half_fc_weights: a weight is beyond 65504, which fp16 cannot hold. "
+                  "Load this bundle without it.");
   }
   return packed;
 }

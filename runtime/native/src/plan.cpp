@@ -52,7 +52,8 @@ void Plan::prepare(int images, Machine* machine) {
     if (!last) segment.out = Buffer(static_cast<std::size_t>(images) * operations_[segment.end - 1]->out_bytes());
     for (std::size_t side = 0; side < 2; ++side) {
       std::size_t bytes = 0;
-      for (std::size_t i = segment.begin + side; i + 1 < segment.end; i += 2) bytes = std::max(bytes, operations_[i]->out_bytes());
+      for (std::size_t i = segment.begin + side; i + 1 < segment.end; i += 2)
+        bytes = std::max(bytes, operations_[i]->out_bytes());
       if (bytes > 0) segment.between[side] = Buffer(bytes * static_cast<std::size_t>(segment.group));
     }
   }

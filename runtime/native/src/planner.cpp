@@ -41,7 +41,8 @@ class Planner {
     for (const Layer& layer : network_.layers) {
       if (!layer.has_weights() && layer.activation != Activation::none) refuse(layer, "activation");
       const bool convolves = layer.kind == Kind::conv || layer.kind == Kind::deconv;
-      if (!convolves && (layer.padding > 0 || layer.groups > 1)) refuse(layer, layer.padding > 0 ? "padding" : "number of groups");
+      if (!convolves && (layer.padding > 0 || layer.groups > 1))
+        refuse(layer, layer.padding > 0 ? "padding" : "number of groups");
       slope_of(layer);  // raises for an activation that is not known
       const bool first = &layer == &network_.layers.front(), last = &layer == &network_.layers.back();
       const Shape output = layer.output_shape(shape);
@@ -60,8 +61,7 @@ class Planner {
     if (floats <= most) return;
     const auto text = [](double count) { return with_commas(static_cast<std::uint64_t>(std::min(4 * count, 1e18))); };
     throw Failure(ErrorKind::bundle, prefix_ + " layer " + layer.name + ": " + what + " take " + text(floats) +
-                                         " bytes, expected at most " + text(most) +
-                                         ". Use backend onnxruntime or torch.");
+                                         " bytes, expected at most " + text(most) + ". Use backend onnxruntime or torch.");
   }
 
   void add_layers(bool from_pixels, bool to_pixels) {
@@ -88,7 +88,8 @@ class Planner {
       case Kind::fc:
         return add_fully_connected(layer, next);
       case Kind::conv:
-        layer.stride > 1 ? add_strided(layer) : add_lowered(layer, lower_convolution(layer, shape_, weight(layer), bias(layer)));
+        layer.stride > 1 ? add_strided(layer)
+                         : add_lowered(layer, lower_convolution(layer, shape_, weight(layer), bias(layer)));
         return 0;
       case Kind::deconv:
         add_deconvolution(layer);
@@ -138,8 +139,8 @@ class Planner {
   }
 
   void add_image(const Layer& layer) {
-    const bool convolves = (layer.kind == Kind::conv || layer.kind == Kind::deconv) && layer.stride == 1 &&
-                           layer.groups == 1 && layer.padding < layer.kernel;
+    const bool convolves = (layer.kind == Kind::conv || layer.kind == Kind::deconv) && layer.stride == 1 && layer.groups == 1 &&
+                           layer.padding < layer.kernel;
     if (!convolves && !is_upconvolution(layer)) refuse(layer, "last layer");
     add_lowered(layer, lower_image(layer, shape_, network_.pixels, builder_->stacks_images(), weight(layer), bias(layer)));
   }
@@ -157,8 +158,8 @@ class Planner {
     const float* const given = bias(layer);
     std::vector<float> biases(columns.size());
     for (std::size_t i = 0; i < columns.size(); ++i) biases[i] = columns[i] < 0 ? 0.0f : given[columns[i]];
-    builder_->fully_connected({weight(layer), layer.inputs, blocked_order(shape_), columns, std::move(biases), slope_of(layer),
-                               shape_, output});
+    builder_->fully_connected(
+        {weight(layer), layer.inputs, blocked_order(shape_), columns, std::move(biases), slope_of(layer), shape_, output});
     shape_ = output;
     return reshapes ? 1 : 0;
   }
@@ -179,8 +180,8 @@ class Planner {
     const bool pools = layer.kind == Kind::pool;
     const bool normalises = !pools || (next != nullptr && next->kind == Kind::lrn);
     const Shape output = layer.output_shape(shape_);
-    const bool outside = (output.height - 1) * layer.stride >= shape_.height ||
-                         (output.width - 1) * layer.stride >= shape_.width;
+    const bool outside =
+        (output.height - 1) * layer.stride >= shape_.height || (output.width - 1) * layer.stride >= shape_.width;
     if (pools && outside) refuse(layer, "pooling, whose last windows are empty");
     kernels::Pool record;
     record.blocks = blocks_of(shape_.channels);
@@ -200,9 +201,7 @@ class Planner {
   const float* weight(const Layer& layer) const {
     return tensors_.find(prefix_ + "." + layer.name + ".weight", layer.weight_shape());
   }
-  const float* bias(const Layer& layer) const {
-    return tensors_.find(prefix_ + "." + layer.name + ".bias", {layer.outputs});
-  }
+  const float* bias(const Layer& layer) const { return tensors_.find(prefix_ + "." + layer.name + ".bias", {layer.outputs}); }
   [[noreturn]] void refuse(const Layer& layer, const std::string& what) const {
     throw Failure(ErrorKind::bundle, prefix_ + " layer " + layer.name + ": " + builder_->name() + " has no kernel for this " +
                                          what + ". Use backend onnxruntime or torch.");

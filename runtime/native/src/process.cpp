@@ -90,8 +90,9 @@ std::shared_ptr<ThreadPool> shared_pool(int asked) {
   const ThreadCount wanted = thread_count(asked);
   std::shared_ptr<ThreadPool> pool = pool_of(wanted.count);
   if (!wanted.asked || pool->shortage().empty()) return pool;
-  throw Failure(ErrorKind::device, pool->shortage() + ", expected as many as were asked for. Ask for fewer, or raise the "
-                                                      "limits on processes and memory.");
+  throw Failure(ErrorKind::device, pool->shortage() +
+                                       ", expected as many as were asked for. Ask for fewer, or raise the "
+                                       "limits on processes and memory.");
 }
 
 void log_shortage(const ThreadPool& pool) {

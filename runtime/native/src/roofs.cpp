@@ -45,17 +45,15 @@ Roofs measure_roofs(int asked, const std::string& isa) {
   const std::lock_guard<std::mutex> lock(calls());
   constexpr long rounds = 3'000'000;
   std::atomic<float> sink{0};
-  const double computing =
-      best_seconds([&] { pool.run(threads, [&](int, int) { sink = table.multiply_add(rounds); }); });
+  const double computing = best_seconds([&] { pool.run(threads, [&](int, int) { sink = table.multiply_add(rounds); }); });
   const std::size_t bytes = std::size_t{256} << 20;
   const Buffer memory(bytes);
   std::memset(memory.as<char>(), 1, bytes);
   const std::size_t part = bytes / sizeof(std::uint64_t) / static_cast<std::size_t>(threads);
   std::atomic<std::uint64_t> total{0};
   const double reading = best_seconds([&] {
-    pool.run(threads, [&](int task, int) {
-      total += sum_of(memory.as<std::uint64_t>() + part * static_cast<std::size_t>(task), part);
-    });
+    pool.run(threads,
+             [&](int task, int) { total += sum_of(memory.as<std::uint64_t>() + part * static_cast<std::size_t>(task), part); });
   });
   const double multiply_adds = static_cast<double>(rounds) * table.chains * table.lanes * threads;
   return {multiply_adds / computing / 1e9, static_cast<double>(bytes) / reading / 1e9};

@@ -76,9 +76,8 @@ Tensors Tensors::parse(std::shared_ptr<const Bytes> data, const std::string& sou
   for (const auto& [name, record] : header.items()) {
     if (name == "__metadata__") continue;
     const bool complete = record.is_object() && record.contains("dtype") && record.contains("shape") &&
-                          record.contains("data_offsets") && record.at("dtype").is_string() &&
-                          record.at("shape").is_array() && record.at("data_offsets").is_array() &&
-                          record.at("data_offsets").size() == 2;
+                          record.contains("data_offsets") && record.at("dtype").is_string() && record.at("shape").is_array() &&
+                          record.at("data_offsets").is_array() && record.at("data_offsets").size() == 2;
     if (!complete) invalid(source, name + " lacks dtype, shape or data_offsets");
     Entry entry;
     entry.type = record.at("dtype").get<std::string>();
@@ -123,12 +122,13 @@ const float* Tensors::find(const std::string& name, const std::vector<std::int64
   const bool fits = found && entry->second.type == "F32" && entry->second.shape == shape && entry->second.begin % 4 == 0;
   if (!fits) {
     const std::string what = found ? entry->second.type + " " + text_of(entry->second.shape) : "missing";
-    throw Failure(ErrorKind::bundle, source_ + ": " + name + " is " + what + ", expected F32 " + text_of(shape) +
-                                         ". Export the bundle again.");
+    throw Failure(ErrorKind::bundle,
+                  source_ + ": " + name + " is " + what + ", expected F32 " + text_of(shape) + ". Export the bundle again.");
   }
   const auto* values = reinterpret_cast<const float*>(data_ + entry->second.begin);
   if (!all_finite(values, (entry->second.end - entry->second.begin) / sizeof(float))) {
-    throw Failure(ErrorKind::bundle, source_ + ": " + name + " holds NaN or infinity, expected finite float32. "
+    throw Failure(ErrorKind::bundle, source_ + ": " + name +
+                                         " holds NaN or infinity, expected finite float32. "
                                          "Train or export it again.");
   }
   return values;

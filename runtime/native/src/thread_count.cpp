@@ -20,7 +20,9 @@ namespace {
 constexpr int kMostThreads = 4096;
 constexpr int kMostCpus = 1 << 20;  // that a mask is taken to have at most
 
-bool has_word(const std::string& list, const std::string& word) { return ("," + list + ",").find("," + word + ",") != std::string::npos; }
+bool has_word(const std::string& list, const std::string& word) {
+  return ("," + list + ",").find("," + word + ",") != std::string::npos;
+}
 
 // Where in its hierarchies this process is: the folder in that of cgroup v2, and in that of v1 which has the CPU's quota.
 struct Place {
@@ -146,8 +148,8 @@ ThreadCount thread_count(int asked) {
   const bool digits = text.size() <= 4 && text.find_first_not_of("0123456789") == std::string::npos;
   const int count = digits ? std::stoi(text) : 0;
   if (count < 1 || count > kMostThreads) {
-    throw Failure(ErrorKind::usage, "DEEPSIM_NUM_THREADS: '" + text +
-                                        "', expected a number of threads from 1 to 4096. Correct or unset it.");
+    throw Failure(ErrorKind::usage,
+                  "DEEPSIM_NUM_THREADS: '" + text + "', expected a number of threads from 1 to 4096. Correct or unset it.");
   }
   return {count, true};
 }

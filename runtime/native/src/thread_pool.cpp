@@ -120,7 +120,9 @@ void ThreadPool::run(int count, const std::function<void(int, int)>& body) {
 void ThreadPool::wake(int count) {
   const int sleeping = sleeping_.load();
   if (sleeping == 0) return;
-  { const std::lock_guard<std::mutex> lock(mutex_); }  // who has counted itself as sleeping waits now, or has seen the tasks
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+  }  // who has counted itself as sleeping waits now, or has seen the tasks
   if (count >= sleeping) return wake_.notify_all();
   for (int worker = 0; worker < count; ++worker) wake_.notify_one();
 }
@@ -143,7 +145,9 @@ int ThreadPool::work(int thread) {
 
 void ThreadPool::finish(int tasks) {
   if (tasks == 0 || unfinished_.fetch_sub(tasks) > tasks || !caller_sleeps_.load()) return;
-  { const std::lock_guard<std::mutex> lock(mutex_); }
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+  }
   finished_.notify_one();
 }
 

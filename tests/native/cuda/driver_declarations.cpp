@@ -58,15 +58,13 @@ static_assert(sizeof(Address) == sizeof(CUdeviceptr));
 
 // The source's and the destination's part of CUDA_MEMCPY2D.
 static_assert(sizeof(RowCopy) == sizeof(CUDA_MEMCPY2D));
-#define DEEPSIM_CUDA_END(end, theirs)                                                                        \
-  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, x) == offsetof(CUDA_MEMCPY2D, theirs##XInBytes));  \
-  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, y) == offsetof(CUDA_MEMCPY2D, theirs##Y));         \
-  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, memory_type) ==                                    \
-                offsetof(CUDA_MEMCPY2D, theirs##MemoryType));                                                \
-  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, host) == offsetof(CUDA_MEMCPY2D, theirs##Host));   \
-  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, device) ==                                         \
-                offsetof(CUDA_MEMCPY2D, theirs##Device));                                                    \
-  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, array) == offsetof(CUDA_MEMCPY2D, theirs##Array)); \
+#define DEEPSIM_CUDA_END(end, theirs)                                                                                   \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, x) == offsetof(CUDA_MEMCPY2D, theirs##XInBytes));             \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, y) == offsetof(CUDA_MEMCPY2D, theirs##Y));                    \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, memory_type) == offsetof(CUDA_MEMCPY2D, theirs##MemoryType)); \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, host) == offsetof(CUDA_MEMCPY2D, theirs##Host));              \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, device) == offsetof(CUDA_MEMCPY2D, theirs##Device));          \
+  static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, array) == offsetof(CUDA_MEMCPY2D, theirs##Array));            \
   static_assert(offsetof(RowCopy, end) + offsetof(RowEnd, pitch) == offsetof(CUDA_MEMCPY2D, theirs##Pitch));
 DEEPSIM_CUDA_END(from, src)
 DEEPSIM_CUDA_END(to, dst)

@@ -32,9 +32,9 @@ DEEPSIM_CUDA_TILES(TILE)
 DEEPSIM_CUDA_HOPPER_TILES(TILE)
 #undef TILE
 
-#define ENTRY(product, tile, kind)              \
-  kernels[#tile "_" #kind] = kernel<ShiftGemm>( \
-      [](const ShiftGemm& layer) { product<tile##_tile<Element>, Store::kind>(layer, shared()); });
+#define ENTRY(product, tile, kind) \
+  kernels[#tile "_" #kind] =       \
+      kernel<ShiftGemm>([](const ShiftGemm& layer) { product<tile##_tile<Element>, Store::kind>(layer, shared()); });
 
 // Those of 16-bit values.
 template <class Element>

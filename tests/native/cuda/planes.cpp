@@ -71,9 +71,7 @@ std::uint32_t Planes::get(std::size_t index) const {
   return bits;
 }
 
-void Planes::set(std::size_t index, std::uint32_t bits) {
-  std::memcpy(&memory_[index * bytes_], &bits, bytes_);
-}
+void Planes::set(std::size_t index, std::uint32_t bits) { std::memcpy(&memory_[index * bytes_], &bits, bytes_); }
 
 template <class Body>
 void Planes::for_all(const Body& body) const {

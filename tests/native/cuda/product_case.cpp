@@ -46,16 +46,20 @@ std::string ProductCase::text() const {
   return store + " " + number(images) + " x " + number(channels) + "x" + number(height) + "x" + number(width) + " to " +
          number(outputs) + ", kernel " + number(kernel) + ", pad " + number(pad) + ", groups " + number(groups) +
          (flat ? ", flat" : "") + (up ? ", up" : "") + (bgr ? ", bgr" : "") + (tanh255 ? ", tanh" : "") +
-         (scaled ? ", scaled" : "") +
-         (crop > 0 ? ", crop " + number(crop) : "") + (splits > 0 ? ", splits " + number(splits) : "");
+         (scaled ? ", scaled" : "") + (crop > 0 ? ", crop " + number(crop) : "") +
+         (splits > 0 ? ", splits " + number(splits) : "");
 }
 
 std::vector<TileFacts> tiles_for(const std::string& store, int channels, const Precision& precision) {
   std::vector<TileFacts> tiles;
-#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages)                              \
-  using name##_half = Tile<Half, rows, columns, depth, warp_rows, warp_columns, stages>;               \
-  using name##_single = Tile<Single, rows, columns, depth, warp_rows, warp_columns, stages>;           \
-  const TileFacts name##_facts{#name, rows, columns, depth, name##_half::threads,                      \
+#define TILE(name, rows, columns, depth, warp_rows, warp_columns, stages)                    \
+  using name##_half = Tile<Half, rows, columns, depth, warp_rows, warp_columns, stages>;     \
+  using name##_single = Tile<Single, rows, columns, depth, warp_rows, warp_columns, stages>; \
+  const TileFacts name##_facts{#name,                                                        \
+                               rows,                                                         \
+                               columns,                                                      \
+                               depth,                                                        \
+                               name##_half::threads,                                         \
                                precision.bytes() == 2 ? name##_half::shared_bytes : name##_single::shared_bytes};
   DEEPSIM_CUDA_TILES(TILE)
 #undef TILE
@@ -241,8 +245,13 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.splits = divide_up(product_.chunks, product_.chunks_per_split);
   const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 128, tile.depth);
   const std::vector<float> bias = packed_bias();
-  const Planes::Shape shape{layer_.images, layer_.channels, layer_.height, layer_.width, layer_.connected() ? 0 : layer_.pad,
-                            layer_.connected(), (layer_.connected() || taps == 1 ? 0 : product_.span) + 256};
+  const Planes::Shape shape{layer_.images,
+                            layer_.channels,
+                            layer_.height,
+                            layer_.width,
+                            layer_.connected() ? 0 : layer_.pad,
+                            layer_.connected(),
+                            (layer_.connected() || taps == 1 ? 0 : product_.span) + 256};
   const Planes given(shape, input_, precision_);
   Planes input(shape, precision_);
   const auto give_input = [&] { input.take(given); };
@@ -250,7 +259,8 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.in_plane = input.place().plane;
   product_.weights = weights.data();
   product_.bias = bias.data();
-  const EmulatedKernel& used = kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.product_store());
+  const EmulatedKernel& used =
+      kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.product_store());
   if (layer_.store == "pixels") return run_pixels(tile, schedule, used, give_input);
   Planes written = output();
   product_.out = written.place();
@@ -266,7 +276,8 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   const auto counted = [&] { return std::count_if(ready.begin(), ready.end(), [](unsigned count) { return count != 0; }); };
   std::ptrdiff_t early = 0;
   launch(tile, schedule, used, [&] {
-    early = written.touched() + counted() + std::count_if(partial.begin(), partial.end(), [](float part) { return !std::isnan(part); });
+    early = written.touched() + counted() +
+            std::count_if(partial.begin(), partial.end(), [](float part) { return !std::isnan(part); });
     give_input();
   });
   return {written.interior(), written.touched_outside() + static_cast<int>(counted() + early)};

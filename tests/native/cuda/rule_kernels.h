@@ -23,7 +23,8 @@ alignas(16) inline const unsigned char global[8192] = {};
 
 // body(true) breaks the rule; body(false) is the twin. Which of two threads comes first may give it another name: a read
 // too early, or a store too early, but never none.
-inline void check_twins(Rule rule, int threads, const std::function<void(bool wrong)>& body, std::set<Rule> or_in_other_orders = {}) {
+inline void check_twins(Rule rule, int threads, const std::function<void(bool wrong)>& body,
+                        std::set<Rule> or_in_other_orders = {}) {
   std::set<Rule> found;
   for (const auto& schedule : schedules) {
     const auto first = broken(threads, shared_bytes, [&] { body(true); }, schedule);

@@ -28,7 +28,8 @@ struct SmallBundle : RandomBundle {
             layer("fc6", Kind::fc, 64 * 7 * 7, kFeatures, 1, 1, 0, Activation::relu)};
   }
   static std::vector<Layer> generator_layers() {
-    return {layer("defc5", Kind::fc, kFeatures, 16 * 15 * 15, 1, 1, 0, Activation::lrelu), reshape(16, 15, 15),
+    return {layer("defc5", Kind::fc, kFeatures, 16 * 15 * 15, 1, 1, 0, Activation::lrelu),
+            reshape(16, 15, 15),
             layer("deconv3", Kind::deconv, 16, 8, 4, 2, 1, Activation::lrelu),
             layer("deconv2", Kind::deconv, 8, 8, 4, 2, 1, Activation::lrelu),
             layer("deconv1", Kind::deconv, 8, 4, 4, 2, 1, Activation::lrelu),

@@ -17,8 +17,8 @@ using namespace deepsim::tests::stand_in;
 using deepsim::runtime::detail::cuda::PoolProperties;
 using deepsim::runtime::detail::cuda::RowCopy;
 using deepsim::runtime::detail::cuda::RowEnd;
-using deepsim::tests::EmulatedKernel;
 using deepsim::tests::emulated_kernel;
+using deepsim::tests::EmulatedKernel;
 
 extern "C" {
 
@@ -61,8 +61,8 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
   const std::map<int, int> shared = {{75, 65536}, {80, 166912}, {90, 232448}};  // that a block may use
   const int most_shared = shared.count(architecture) > 0 ? shared.at(architecture) : 101376;
   const std::map<int, int> values = {
-      {75, architecture / 10}, {76, architecture % 10}, {16, count}, {38, cache}, {97, most_shared},
-      {13, 1410000}, {36, 1215000}, {37, bits}};  // an A100's clocks, in kHz
+      {75, architecture / 10}, {76, architecture % 10}, {16, count},   {38, cache},
+      {97, most_shared},       {13, 1410000},           {36, 1215000}, {37, bits}};  // an A100's clocks, in kHz
   *value = values.at(attribute);
   return kSuccess;
 }

@@ -2,14 +2,14 @@
 // the emulation, and graphs are replayed. What breaks the driver's rules (a copy beyond an allocation, a
 // graph that is gone) fails as it would there. Environment: DEEPSIM_STAND_IN_FAILS="cuLaunchKernel 3" makes the third of
 // these calls fail, DEEPSIM_STAND_IN_MEMORY is the size of the GPU, DEEPSIM_STAND_IN_ARCHITECTURE its compute capability
-// ("75"), DEEPSIM_STAND_IN_COMPILED_FOR that of its kernels ("80") where it is another, DEEPSIM_STAND_IN_VERSION the CUDA version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of
-// these it has, DEEPSIM_STAND_IN_CACHE the bytes of its L2 cache, DEEPSIM_STAND_IN_MEMORY_BITS how wide its memory is,
-// DEEPSIM_STAND_IN_IDLE leaves out what kernels compute; with DEEPSIM_STAND_IN_CAPTURING every stream says that it is being
-// captured, or, where it is "implicit", the default one that another is that waits for it; with DEEPSIM_STAND_IN_ELSEWHERE
-// another thread captures one; with DEEPSIM_STAND_IN_FOREIGN memory says that it is another context's.
-// A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules allow, when somebody waits for it; with
-// another number sometimes early, sometimes late, as chance has it for that number. What an engine gets wrong about the order
-// of streams shows in one of them.
+// ("75"), DEEPSIM_STAND_IN_COMPILED_FOR that of its kernels ("80") where it is another, DEEPSIM_STAND_IN_VERSION the CUDA
+// version of the driver (12080), DEEPSIM_STAND_IN_MULTIPROCESSORS how many of these it has, DEEPSIM_STAND_IN_CACHE the bytes of
+// its L2 cache, DEEPSIM_STAND_IN_MEMORY_BITS how wide its memory is, DEEPSIM_STAND_IN_IDLE leaves out what kernels compute;
+// with DEEPSIM_STAND_IN_CAPTURING every stream says that it is being captured, or, where it is "implicit", the default one that
+// another is that waits for it; with DEEPSIM_STAND_IN_ELSEWHERE another thread captures one; with DEEPSIM_STAND_IN_FOREIGN
+// memory says that it is another context's. A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules
+// allow, when somebody waits for it; with another number sometimes early, sometimes late, as chance has it for that number.
+// What an engine gets wrong about the order of streams shows in one of them.
 #pragma once
 
 #include <cstdint>
@@ -55,7 +55,7 @@ struct Node {
   std::string name;
   std::function<int(const std::function<void()>& earlier)> run;
   bool linked = false;  // an edge leads to it from the one before
-  bool early = false;   // by an edge with which it may start while that one is at work
+  bool early = false;  // by an edge with which it may start while that one is at work
 };
 using Recording = std::vector<Node>;
 
@@ -69,7 +69,7 @@ struct Module {
 };
 struct Stream {
   std::deque<Work> late;  // work that nobody has waited for yet
-  long queued = 0;        // work that it was ever given
+  long queued = 0;  // work that it was ever given
 };
 struct Pool {
   std::uint64_t kept = 0;  // bytes
@@ -86,16 +86,16 @@ struct State {
   std::set<Address> pooled;  // memory that is of a pool
   std::set<const void*> graphs;
   std::map<void*, std::shared_ptr<void>> objects;  // modules, streams, events that live
-  std::map<const char*, std::size_t> pinned;       // memory of the host
-  std::recursive_mutex work;                       // held while late work is queued or done
+  std::map<const char*, std::size_t> pinned;  // memory of the host
+  std::recursive_mutex work;  // held while late work is queued or done
   std::set<Stream*> streams;
-  int fault = kSuccess;                            // of late work, until somebody asks
+  int fault = kSuccess;  // of late work, until somebody asks
   std::uint32_t chance = 1;
-  int retained = 0;                                // contexts
+  int retained = 0;  // contexts
   long ran = 0;  // kernels
   std::map<std::string, long> calls;
   std::string violation;  // what the last kernel did wrong
-  std::string launched;   // names of the kernels that ran, with a space behind each
+  std::string launched;  // names of the kernels that ran, with a space behind each
 };
 
 inline State& state() {

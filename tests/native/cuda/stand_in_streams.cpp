@@ -18,7 +18,8 @@ using deepsim::tests::EmulatedKernel;
 static int node_of(const KernelNode& node, Node* found) {
   if (contexts <= 0) return kNoContext;
   const bool flat = node.block_y == 1 && node.block_z == 1;
-  if (node.grid_x == 0 || node.grid_y == 0 || node.grid_z == 0 || node.grid_y > 65535 || node.grid_z > 65535 || !flat) return kInvalid;
+  if (node.grid_x == 0 || node.grid_y == 0 || node.grid_z == 0 || node.grid_y > 65535 || node.grid_z > 65535 || !flat)
+    return kInvalid;
   if (node.block_x > 1024 || node.context != nullptr || node.kernel != nullptr) return kInvalid;
   const auto* entry = static_cast<Entry*>(node.function);
   const EmulatedKernel* kernel = entry->kernel;

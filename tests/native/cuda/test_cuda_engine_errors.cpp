@@ -49,7 +49,8 @@ bool may_be_of_no_matter(const std::string& function) {
   return false;
 }
 
-std::string text_with(const std::string& variable, const std::string& value, const Options& options, const std::string& bundle) {
+std::string text_with(const std::string& variable, const std::string& value, const Options& options,
+                      const std::string& bundle) {
   const StandIn setting(variable, value), idle("IDLE", "1");
   std::string text;
   CHECK(kind_of_all(bundle, options, &text) != "");
@@ -101,8 +102,9 @@ TEST_CASE("after a call that failed, the next one gives the right bytes") {
   const std::vector<std::uint8_t> images = random_images(1, 1);
   std::vector<std::uint8_t> wanted(kImage), found(kImage);
   Inverter(bundle.path(), on_gpu(1)).reconstruct(images.data(), 1, wanted.data());
-  for (const char* failing : {"cuLaunchKernel 3", "cuGraphLaunch 1", "cuGraphCreate 1", "cuGraphAddKernelNode_v2 2",
-                              "cuGraphAddDependencies_v2 2", "cuGraphInstantiateWithFlags 1", "cuMemcpyDtoHAsync_v2 1", "cuModuleGetFunction 2"}) {
+  for (const char* failing :
+       {"cuLaunchKernel 3", "cuGraphLaunch 1", "cuGraphCreate 1", "cuGraphAddKernelNode_v2 2", "cuGraphAddDependencies_v2 2",
+        "cuGraphInstantiateWithFlags 1", "cuMemcpyDtoHAsync_v2 1", "cuModuleGetFunction 2"}) {
     Inverter inverter(bundle.path(), on_gpu(1));
     const std::string name(failing);  // kernels are looked up and launched once, from the second call on there is a graph
     const bool first = name.find("Module") != std::string::npos || name.find("LaunchKernel") != std::string::npos;
@@ -167,9 +169,10 @@ TEST_CASE("a GPU that is too old, or is not there, is refused by name") {
         "cuda: Emulated GPU has compute capability 7.0, expected 7.5 or later. Use backend cpu.");
   CHECK(text_with("ARCHITECTURE", "75", on_gpu(1, false, "bf16"), bundle.path()) ==
         "cuda: Emulated GPU has compute capability 7.5, expected 8.0 or later for bf16. Use fp16.");
-  CHECK(text_with("VERSION", "12080", on_gpu(1), bundle.path()) ==
-        "cuda: the driver knows CUDA 12.8, expected 13 or later, since a CUDA 13 toolkit compiled the kernels. Update the driver, "
-        "or build deepsim with an older toolkit.");
+  CHECK(
+      text_with("VERSION", "12080", on_gpu(1), bundle.path()) ==
+      "cuda: the driver knows CUDA 12.8, expected 13 or later, since a CUDA 13 toolkit compiled the kernels. Update the driver, "
+      "or build deepsim with an older toolkit.");
   const StandIn old("ARCHITECTURE", "75"), idle("IDLE", "1");
   CHECK(kind_of_all(bundle.path(), on_gpu(1)) == "");
   Options options = on_gpu(1);
@@ -203,8 +206,8 @@ TEST_CASE("on memory of the GPU, no images are no work, and a stream that is bei
   inverter.encode(nowhere, 0, nowhere, nullptr);
   inverter.decode(nowhere, 0, nowhere, nullptr);
   inverter.reencode(nowhere, 0, 2, {1, 2}, nowhere, nullptr);
-  CHECK_THROWS_WITH_AS(inverter.encode(nowhere, 1, nowhere, nullptr), "input: a null pointer, expected memory. Correct the call.",
-                       Error);
+  CHECK_THROWS_WITH_AS(inverter.encode(nowhere, 1, nowhere, nullptr),
+                       "input: a null pointer, expected memory. Correct the call.", Error);
   const CurrentContext context;
   std::uint64_t memory = 0;
   REQUIRE(cuMemAlloc_v2(&memory, kImage) == 0);
@@ -213,7 +216,8 @@ TEST_CASE("on memory of the GPU, no images are no work, and a stream that is bei
     const StandIn foreign("FOREIGN", "1");
     CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, image, nullptr),
                          "images: in memory of another context, expected the GPU's primary one. Use that one "
-                         "(pycuda.autoprimaryctx instead of pycuda.autoinit).", Error);
+                         "(pycuda.autoprimaryctx instead of pycuda.autoinit).",
+                         Error);
   }
   inverter.reconstruct(image, 1, image, nullptr);
   const char* const overlaps = "result: it overlaps with what the call reads, expected memory of its own. Take some.";
@@ -223,15 +227,18 @@ TEST_CASE("on memory of the GPU, no images are no work, and a stream that is bei
   CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, behind, nullptr), overlaps, Error);
   CHECK_THROWS_WITH_AS(inverter.reencode(image, 1, 2, {1, 2}, image, nullptr), overlaps, Error);
   CHECK_THROWS_WITH_AS(inverter.interpolate(image, behind, 2, image, nullptr), overlaps, Error);
-  const char* const unaligned = ": at an address that is no multiple of 4, expected one for float32. Copy it to memory of its own.";
+  const char* const unaligned =
+      ": at an address that is no multiple of 4, expected one for float32. Copy it to memory of its own.";
   CHECK_THROWS_WITH_AS(inverter.encode(image, 1, odd, nullptr), (std::string("features") + unaligned).c_str(), Error);
   CHECK_THROWS_WITH_AS(inverter.decode(odd, 1, image, nullptr), (std::string("features") + unaligned).c_str(), Error);
   CHECK_THROWS_WITH_AS(inverter.interpolate(image, odd, 2, image, nullptr), (std::string("end") + unaligned).c_str(), Error);
   const StandIn capturing("CAPTURING", "1");
   deepsim_stand_in_count_anew();
-  CHECK_THROWS_WITH_AS(inverter.reconstruct(image, 1, image, nullptr),
-                       "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it outside of the "
-                       "capture.", Error);
+  CHECK_THROWS_WITH_AS(
+      inverter.reconstruct(image, 1, image, nullptr),
+      "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it outside of the "
+      "capture.",
+      Error);
   CHECK(deepsim_stand_in_calls("cuEventRecord") == 0);
   CHECK(cuMemFree_v2(memory) == 0);
 }

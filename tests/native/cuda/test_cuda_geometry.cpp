@@ -15,13 +15,15 @@ namespace {
 
 // An encoder whose first layer has stride 1, as VGG's has.
 std::vector<Layer> encoder() {
-  return {layer("conv1_1", Kind::conv, 3, 20, 3, 1, 1, Activation::relu), layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
+  return {layer("conv1_1", Kind::conv, 3, 20, 3, 1, 1, Activation::relu),
+          layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),
           layer("conv2_1", Kind::conv, 20, 6, 3, 1, 1, Activation::relu)};
 }
 
 std::vector<Layer> generator(bool convolves) {
   std::vector<Layer> layers = {layer("conv2", Kind::conv, 6, 16, 3, 1, 2, Activation::lrelu)};
-  layers.push_back(layer("deconv0", Kind::deconv, 16, convolves ? 5 : 3, 4, 2, 1, convolves ? Activation::lrelu : Activation::none));
+  layers.push_back(
+      layer("deconv0", Kind::deconv, 16, convolves ? 5 : 3, 4, 2, 1, convolves ? Activation::lrelu : Activation::none));
   if (convolves) layers.push_back(layer("conv0", Kind::conv, 5, 3, 3, 1, 1, Activation::tanh255));
   return layers;
 }
@@ -60,7 +62,8 @@ TEST_CASE("a bundle without an encoder decodes on the emulated GPU, and says why
     CHECK_THROWS_AS(inverter.encode(image.data(), 1, features.data()), Error);
     CHECK_THROWS_AS(inverter.reconstruct(image.data(), 1, again.data()), Error);
     CHECK_THROWS_AS(inverter.encode(deepsim::runtime::DeviceMemory(std::uint64_t{8}), 1,
-                                    deepsim::runtime::DeviceMemory(std::uint64_t{8}), nullptr), Error);
+                                    deepsim::runtime::DeviceMemory(std::uint64_t{8}), nullptr),
+                    Error);
     inverter.decode(features.data(), 1, again.data());
     CHECK(again == image);
   }
@@ -75,7 +78,8 @@ TEST_CASE("photographs of 224 pixels through 3x3 convolutions of stride 1 agree 
                       {layer("deconv2", Kind::deconv, 8, 8, 4, 2, 1, Activation::lrelu),
                        layer("deconv1", Kind::deconv, 8, 4, 4, 2, 1, Activation::lrelu),
                        layer("deconv0", Kind::deconv, 4, 3, 4, 2, 1, Activation::none)},
-                      224, 0};
+                      224,
+                      0};
   const RandomBundle bundle(recipe);
   const std::vector<std::uint8_t> image = random_images(1, 3, 224);
   const auto features = reference_encode(bundle, image.data());

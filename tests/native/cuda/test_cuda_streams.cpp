@@ -30,7 +30,8 @@ const std::vector<std::int32_t> kKeep = {1, 2};
 // What every kind of call gives for the same images.
 struct Results {
   std::vector<float> features = std::vector<float>(kImages * kFeatures);
-  std::vector<std::uint8_t> decoded = std::vector<std::uint8_t>(kImages * kImage), kept = std::vector<std::uint8_t>(kKeep.size() * kImages * kImage);
+  std::vector<std::uint8_t> decoded = std::vector<std::uint8_t>(kImages * kImage),
+                            kept = std::vector<std::uint8_t>(kKeep.size() * kImages * kImage);
 
   // Which of them differ: "", "features kept".
   std::string differences(const Results& other) const {
@@ -156,7 +157,8 @@ TEST_CASE("calls on memory of the GPU read and write where the caller has it, in
     REQUIRE(cuMemcpyDtoHAsync_v2(found.data(), out, found.size(), nullptr) == 0);
     REQUIRE(cuStreamSynchronize(nullptr) == 0);
     CHECK(found == wanted);
-    return deepsim_stand_in_calls("cuGraphExecKernelNodeSetParams_v2") - std::exchange(moved, deepsim_stand_in_calls("cuGraphExecKernelNodeSetParams_v2"));
+    return deepsim_stand_in_calls("cuGraphExecKernelNodeSetParams_v2") -
+           std::exchange(moved, deepsim_stand_in_calls("cuGraphExecKernelNodeSetParams_v2"));
   };
   CHECK(call(memory[0], memory[1]) == 0);  // recorded
   CHECK(call(memory[0], memory[1]) == 0);

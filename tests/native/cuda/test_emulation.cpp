@@ -295,10 +295,13 @@ TEST_CASE("blocks and threads all run once, in the order asked for") {
   std::set<std::vector<int>> block_orders, thread_orders;
   for (const auto& schedule : schedules) {
     std::vector<int> blocks, threads;
-    launch({3, 5, 7}, 64, 0, [&] {
-      if (thread_index() == 0) blocks.push_back(block_x() + 3 * (block_y() + 5 * block_z()));
-      if (block_x() + block_y() + block_z() == 0) threads.push_back(thread_index());
-    }, schedule);
+    launch(
+        {3, 5, 7}, 64, 0,
+        [&] {
+          if (thread_index() == 0) blocks.push_back(block_x() + 3 * (block_y() + 5 * block_z()));
+          if (block_x() + block_y() + block_z() == 0) threads.push_back(thread_index());
+        },
+        schedule);
     block_orders.insert(blocks);
     thread_orders.insert(threads);
     if (schedule.threads == emulation::Order::ascending) CHECK(std::is_sorted(blocks.begin(), blocks.end()));

@@ -37,7 +37,7 @@ TEST_CASE("lanes of a warp at different collectives") {
     copy(thread_index());
     wait_copies<0>();
     sync_block();
-    wrong && thread_index() % 2 == 0 ? any_collective() : load_rows(0);
+    wrong&& thread_index() % 2 == 0 ? any_collective() : load_rows(0);
   });
 }
 

@@ -74,26 +74,30 @@ TEST_CASE("stored or copied while a copy is under way") {
 
 TEST_CASE("read what another thread stored with no barrier since") {
   for (const int threads : {32, 64}) {
-    check_twins(Rule::unsynchronised_read, threads, [=](bool wrong) {
-      store(thread_index());
-      store(100 + thread_index());
-      sync_block();
-      if (thread_index() == 0) store(0);
-      if (!wrong) sync_block();
-      if (thread_index() == threads - 1) load(0);
-      if (thread_index() == threads - 1) load(100);
-    }, {Rule::overwritten_read});
+    check_twins(Rule::unsynchronised_read, threads,
+                [=](bool wrong) {
+                  store(thread_index());
+                  store(100 + thread_index());
+                  sync_block();
+                  if (thread_index() == 0) store(0);
+                  if (!wrong) sync_block();
+                  if (thread_index() == threads - 1) load(0);
+                  if (thread_index() == threads - 1) load(100);
+                },
+                {Rule::overwritten_read});
   }
 }
 
 TEST_CASE("a warp's collective orders the stores of its lanes, and of no other warp") {
-  check_twins(Rule::unsynchronised_read, 64, [](bool wrong) {
-    store(thread_index());
-    sync_block();
-    store(thread_index());
-    any_collective();
-    load(wrong ? 63 - thread_index() : thread_index() ^ 31);
-  }, {Rule::overwritten_read});
+  check_twins(Rule::unsynchronised_read, 64,
+              [](bool wrong) {
+                store(thread_index());
+                sync_block();
+                store(thread_index());
+                any_collective();
+                load(wrong ? 63 - thread_index() : thread_index() ^ 31);
+              },
+              {Rule::overwritten_read});
 }
 
 TEST_CASE("a collective does not order a store before itself with its own reads") {
@@ -105,14 +109,16 @@ TEST_CASE("a collective does not order a store before itself with its own reads"
 }
 
 TEST_CASE("a copy waited for is seen by its own thread, by others after a barrier only") {
-  check_twins(Rule::unsynchronised_read, 64, [](bool wrong) {
-    store(4 * thread_index());
-    sync_block();
-    copy(thread_index());
-    wait_copies<0>();
-    if (!wrong) sync_block();
-    if (thread_index() == 63) load(0);
-  }, {Rule::overwritten_read});
+  check_twins(Rule::unsynchronised_read, 64,
+              [](bool wrong) {
+                store(4 * thread_index());
+                sync_block();
+                copy(thread_index());
+                wait_copies<0>();
+                if (!wrong) sync_block();
+                if (thread_index() == 63) load(0);
+              },
+              {Rule::overwritten_read});
   check_twins(Rule::unsynchronised_read, 32, [](bool wrong) {
     copy(thread_index());
     wait_copies<0>();
@@ -130,13 +136,15 @@ TEST_CASE("a copy waited for is seen by its own thread, by others after a barrie
 
 TEST_CASE("stored over what another thread has read") {
   for (const int threads : {2, 64}) {
-    check_twins(Rule::overwritten_read, threads, [=](bool wrong) {
-      if (thread_index() == 0) store(0);
-      sync_block();
-      if (thread_index() == 0) load(0);
-      if (!wrong) sync_block();
-      if (thread_index() == threads - 1) store(0);
-    }, {Rule::unsynchronised_read});
+    check_twins(Rule::overwritten_read, threads,
+                [=](bool wrong) {
+                  if (thread_index() == 0) store(0);
+                  sync_block();
+                  if (thread_index() == 0) load(0);
+                  if (!wrong) sync_block();
+                  if (thread_index() == threads - 1) store(0);
+                },
+                {Rule::unsynchronised_read});
   }
 }
 
@@ -153,39 +161,48 @@ TEST_CASE("a thread may store over what it has read alone, not over what others 
 }
 
 TEST_CASE("a lane may store over what it has read alone since the last collective") {
-  const auto is_reader = [](bool wrong) { return thread_index() == 3 || (wrong && (thread_index() == 2 || thread_index() == 4)); };
-  check_twins(Rule::overwritten_read, 32, [=](bool wrong) {
-    if (thread_index() == 0) store(0);
-    sync_block();
-    if (thread_index() == 9) load(0);
-    any_collective();
-    if (is_reader(wrong)) load(0);
-    if (thread_index() == 3) store(0);
-  }, {Rule::unsynchronised_read});
+  const auto is_reader = [](bool wrong) {
+    return thread_index() == 3 || (wrong && (thread_index() == 2 || thread_index() == 4));
+  };
+  check_twins(Rule::overwritten_read, 32,
+              [=](bool wrong) {
+                if (thread_index() == 0) store(0);
+                sync_block();
+                if (thread_index() == 9) load(0);
+                any_collective();
+                if (is_reader(wrong)) load(0);
+                if (thread_index() == 3) store(0);
+              },
+              {Rule::unsynchronised_read});
 }
 
 TEST_CASE("a buffer is filled again before all have read it") {
-  check_twins(Rule::overwritten_read, 64, [](bool wrong) {
-    for (int step = 0; step < 3; ++step) {
-      if (thread_index() < 32) copy(thread_index());
-      wait_copies<0>();
-      sync_block();
-      load_rows(0);
-      if (!wrong) sync_block();
-    }
-  }, {Rule::in_flight, Rule::unsynchronised_read});
+  check_twins(Rule::overwritten_read, 64,
+              [](bool wrong) {
+                for (int step = 0; step < 3; ++step) {
+                  if (thread_index() < 32) copy(thread_index());
+                  wait_copies<0>();
+                  sync_block();
+                  load_rows(0);
+                  if (!wrong) sync_block();
+                }
+              },
+              {Rule::in_flight, Rule::unsynchronised_read});
 }
 
 TEST_CASE("the lanes of one warp may fill a buffer again after their collective") {
   for (const auto& schedule : schedules) {
-    CHECK(broken(32, shared_bytes, [] {
-      for (int step = 0; step < 3; ++step) {
-        copy(thread_index());
-        wait_copies<0>();
-        sync_block();
-        load_rows(0);
-      }
-    }, schedule) == std::nullopt);
+    CHECK(broken(
+              32, shared_bytes,
+              [] {
+                for (int step = 0; step < 3; ++step) {
+                  copy(thread_index());
+                  wait_copies<0>();
+                  sync_block();
+                  load_rows(0);
+                }
+              },
+              schedule) == std::nullopt);
   }
 }
 
@@ -234,9 +251,8 @@ TEST_CASE("addresses that are no multiples of what the operation wants") {
   const auto at = [](bool wrong) { return emulation::position.shared + (wrong ? 8 : 16); };
   check_twins(Rule::misaligned, 1, [=](bool wrong) { copy_async(at(wrong), global); });
   check_twins(Rule::misaligned, 1, [](bool wrong) { copy_async(piece(0), global + (wrong ? 8 : 16)); });
-  check_twins(Rule::misaligned, 1, [](bool wrong) {
-    shared_store(reinterpret_cast<int*>(emulation::position.shared + (wrong ? 2 : 4)), 1);
-  });
+  check_twins(Rule::misaligned, 1,
+              [](bool wrong) { shared_store(reinterpret_cast<int*>(emulation::position.shared + (wrong ? 2 : 4)), 1); });
   check_twins(Rule::misaligned, 32, [=](bool wrong) {
     for (int i = 0; i < 4; ++i) copy(thread_index() * 4 + i);
     wait_copies<0>();

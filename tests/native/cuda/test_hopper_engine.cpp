@@ -64,7 +64,8 @@ TEST_CASE("wgmma is taken where the GPU has it and it is estimated to be faster;
   CHECK(chosen("connected", 16, 1024, 4096, wgmma) == "wgmma_tall16_connected");
   CHECK(chosen("connected", 32, 64, 4096, wgmma) == "small_connected");
   CHECK(chosen("blocks", 32, 32 * 33 * 33, 64, wgmma) == "narrow_blocks");
-  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) == "wgmma_square_blocks");  // as a single image's, whatever its speed
+  CHECK(chosen("blocks", 32, 32 * 33 * 33, 128, wgmma, true) ==
+        "wgmma_square_blocks");  // as a single image's, whatever its speed
   CHECK(chosen("blocks", 32, 33 * 33, 128, wgmma, true) == "wgmma_short_blocks");
   CHECK(chosen("connected", 32, 1, 4096, wgmma, true) == "wgmma_short_connected");
   CHECK(chosen("pixels", 32, 129 * 129, 16, wgmma, true) == "image_pixels");
@@ -83,7 +84,8 @@ TEST_CASE("a tile that is named is taken as far as it has kernels") {
   CHECK(chosen("blocks", 32, 33 * 33, 512, wgmma, true, "wgmma_tall") == "wgmma_tall_blocks");
   CHECK(chosen("blocks", 16, 33 * 33, 512, wgmma, true, "wgmma_tall") == "wgmma_tall16_blocks");
   CHECK(chosen("pixels", 32, 32 * 129 * 129, 16, wgmma, false, "wgmma_tall") == "images_pixels");
-  const Kernels tall = kernels_of("wgmma_tall", hopper(), Precision::half), small = kernels_of("small", hopper(), Precision::half);
+  const Kernels tall = kernels_of("wgmma_tall", hopper(), Precision::half),
+                small = kernels_of("small", hopper(), Precision::half);
   CHECK(tall.instructions == wgmma);
   CHECK(tall.tile == "wgmma_tall");
   CHECK(small.instructions == mma);
@@ -100,9 +102,11 @@ TEST_CASE("the choice of instructions by name") {
   CHECK_THROWS_WITH_AS(kernels_of("wgmma", ampere, Precision::half),
                        "kernels 'wgmma': an A100 is sm_80, expected sm_90. Use mma.", Failure);
   CHECK(kernels_of("", ampere, Precision::single).instructions == Instructions::fma);
-  CHECK_THROWS_WITH_AS(kernels_of("wgmma", hopper(), Precision::single),
-                       "kernels 'wgmma': precision is fp32, expected fp16 or bf16, since they multiply 16-bit values. Choose one "
-                       "of these, or leave DEEPSIM_CUDA_KERNELS unset.", Failure);
+  CHECK_THROWS_WITH_AS(
+      kernels_of("wgmma", hopper(), Precision::single),
+      "kernels 'wgmma': precision is fp32, expected fp16 or bf16, since they multiply 16-bit values. Choose one "
+      "of these, or leave DEEPSIM_CUDA_KERNELS unset.",
+      Failure);
   CHECK_THROWS_AS(kernels_of("mma", hopper(), Precision::single), Failure);
   CHECK_THROWS_WITH_AS(kernels_of("hmma", hopper(), Precision::half),
                        "kernels 'hmma': unknown, expected mma or wgmma. Choose one of these.", Failure);
@@ -132,8 +136,11 @@ TEST_CASE("the images that convolutions take at once may be named") {
   for (const char* wrong : {"3", "2048", "all"}) {
     const Variable named("DEEPSIM_CUDA_IMAGES", wrong);
     CHECK_THROWS_WITH_AS(kernels_of("", hopper(), Precision::half),
-                         ("DEEPSIM_CUDA_IMAGES: '" + std::string(wrong) + "', expected a power of two up to 1024. Set one, or "
-                          "leave it unset.").c_str(), Failure);
+                         ("DEEPSIM_CUDA_IMAGES: '" + std::string(wrong) +
+                          "', expected a power of two up to 1024. Set one, or "
+                          "leave it unset.")
+                             .c_str(),
+                         Failure);
   }
 }
 
@@ -229,6 +236,5 @@ TEST_CASE("an overlap that is neither on nor off is refused") {
   const SmallBundle bundle;
   const Variable overlap("DEEPSIM_CUDA_OVERLAP", "off");
   CHECK_THROWS_WITH_AS(Inverter(bundle.path(), on_gpu(1)),
-                       "DEEPSIM_CUDA_OVERLAP: 'off', expected 0 or 1. Set one of these, or leave it unset.",
-                       deepsim::Error);
+                       "DEEPSIM_CUDA_OVERLAP: 'off', expected 0 or 1. Set one of these, or leave it unset.", deepsim::Error);
 }

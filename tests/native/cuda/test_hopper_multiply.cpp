@@ -67,33 +67,36 @@ void check_numbers() {
   constexpr int bytes = Both::left_size + Both::right_size;
   double largest = 0;
   for (const auto& schedule : schedules) {
-    launch({}, 128, 256 + bytes, [&] {
-      unsigned char* const shared = emulation::position.shared;
-      bring(shared, both.packed.data(), bytes);
-      const std::uint64_t left = describe_operand(shared_address(shared + 256), Both::left_leading, Both::left_stride);
-      const std::uint64_t right =
-          describe_operand(shared_address(shared + 256 + Both::left_size), Both::right_leading, Both::right_stride);
-      float twice[Both::columns / 2], once[Both::columns / 2];
-      fence_multiplies();
-      multiply_warpgroup<Element>(twice, left, right, false);
-      multiply_warpgroup<Element>(twice, left, right, true);
-      commit_multiplies();
-      fence_multiplies();
-      multiply_warpgroup<Element>(once, left, right, false);
-      commit_multiplies();
-      CHECK((std::isnan(twice[0]) && std::isnan(once[0])));
-      wait_multiplies<1>();
-      CHECK((!std::isnan(twice[0]) && std::isnan(once[0])));
-      wait_multiplies<0>();
-      // PTX ISA, "Register Fragments" of wgmma, for D.
-      for (int i = 0; i < Both::columns / 2; ++i) {
-        const int row = thread_index() / 32 * 16 + thread_index() % 32 / 4 + 8 * (i / 2 % 2);
-        const int column = i / 4 * 8 + thread_index() % 4 * 2 + i % 2;
-        const double sum = both.sum(row, column);
-        largest = std::max(largest, std::fabs(static_cast<double>(once[i]) - sum));
-        largest = std::max(largest, std::fabs(static_cast<double>(twice[i]) - 2 * sum) / 2);
-      }
-    }, schedule);
+    launch(
+        {}, 128, 256 + bytes,
+        [&] {
+          unsigned char* const shared = emulation::position.shared;
+          bring(shared, both.packed.data(), bytes);
+          const std::uint64_t left = describe_operand(shared_address(shared + 256), Both::left_leading, Both::left_stride);
+          const std::uint64_t right =
+              describe_operand(shared_address(shared + 256 + Both::left_size), Both::right_leading, Both::right_stride);
+          float twice[Both::columns / 2], once[Both::columns / 2];
+          fence_multiplies();
+          multiply_warpgroup<Element>(twice, left, right, false);
+          multiply_warpgroup<Element>(twice, left, right, true);
+          commit_multiplies();
+          fence_multiplies();
+          multiply_warpgroup<Element>(once, left, right, false);
+          commit_multiplies();
+          CHECK((std::isnan(twice[0]) && std::isnan(once[0])));
+          wait_multiplies<1>();
+          CHECK((!std::isnan(twice[0]) && std::isnan(once[0])));
+          wait_multiplies<0>();
+          // PTX ISA, "Register Fragments" of wgmma, for D.
+          for (int i = 0; i < Both::columns / 2; ++i) {
+            const int row = thread_index() / 32 * 16 + thread_index() % 32 / 4 + 8 * (i / 2 % 2);
+            const int column = i / 4 * 8 + thread_index() % 4 * 2 + i % 2;
+            const double sum = both.sum(row, column);
+            largest = std::max(largest, std::fabs(static_cast<double>(once[i]) - sum));
+            largest = std::max(largest, std::fabs(static_cast<double>(twice[i]) - 2 * sum) / 2);
+          }
+        },
+        schedule);
   }
   CHECK(largest < 2e-6);
   CHECK(largest > 0);

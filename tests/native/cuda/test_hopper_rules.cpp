@@ -100,15 +100,18 @@ TEST_CASE("two threads hand each other the turn, many phases long") {
   std::vector<int> turns;
   for (const auto& schedule : schedules) {
     turns.clear();
-    launch({}, 2, shared_bytes, [&] {
-      make_barriers({1, 1});
-      for (unsigned i = 0; i < 9; ++i) {
-        if (thread_index() == 1) wait_phase(barrier(0), i % 2);
-        turns.push_back(thread_index());
-        arrive(barrier(thread_index()));
-        if (thread_index() == 0) wait_phase(barrier(1), i % 2);
-      }
-    }, schedule);
+    launch(
+        {}, 2, shared_bytes,
+        [&] {
+          make_barriers({1, 1});
+          for (unsigned i = 0; i < 9; ++i) {
+            if (thread_index() == 1) wait_phase(barrier(0), i % 2);
+            turns.push_back(thread_index());
+            arrive(barrier(thread_index()));
+            if (thread_index() == 0) wait_phase(barrier(1), i % 2);
+          }
+        },
+        schedule);
     for (std::size_t i = 0; i < 18; ++i) CHECK(turns[i] == static_cast<int>(i % 2));
   }
 }
@@ -161,15 +164,18 @@ TEST_CASE("multiplied before the copies have come, or by lanes that cannot know"
 
 TEST_CASE("what one thread waited for, those know who then wait for it") {
   for (const auto& schedule : schedules) {
-    CHECK(broken(160, shared_bytes, [] {
-      make_barriers({1, 1});
-      copy_operands();
-      if (thread_index() == 159) wait_phase(barrier(0), 0);
-      if (thread_index() == 159) arrive(barrier(1));
-      if (thread_index() >= 128) return;
-      wait_phase(barrier(1), 0);
-      multiply();
-    }, schedule) == std::nullopt);
+    CHECK(broken(
+              160, shared_bytes,
+              [] {
+                make_barriers({1, 1});
+                copy_operands();
+                if (thread_index() == 159) wait_phase(barrier(0), 0);
+                if (thread_index() == 159) arrive(barrier(1));
+                if (thread_index() >= 128) return;
+                wait_phase(barrier(1), 0);
+                multiply();
+              },
+              schedule) == std::nullopt);
   }
 }
 

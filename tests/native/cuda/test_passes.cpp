@@ -21,15 +21,16 @@ int divide_up(int a, int b) { return (a + b - 1) / b; }
 // Run a kernel of `work` threads in every order on an output that was poison. All orders write the same, and that alone, and
 // none before the kernels before are over.
 template <class Layer>
-std::vector<std::uint32_t> run(const char* name, const Precision& precision, Layer layer, Place Layer::*to,
+std::vector<std::uint32_t> run(const char* name, const Precision& precision, Layer layer, Place Layer::* to,
                                const Planes::Shape& shape, int blocks, int threads, int shared = 0) {
   std::vector<std::uint32_t> first;
   for (const auto& schedule : schedules) {
     Planes out(shape, precision);
     layer.*to = out.place();
     const EmulatedKernel& kernel = emulated_kernel(precision.name, name);
-    emulation::launch({blocks, 1, 1}, threads, static_cast<std::size_t>(shared), [&] { kernel.body(&layer); }, schedule,
-                      [&] { CHECK(out.touched() == 0); });
+    emulation::launch(
+        {blocks, 1, 1}, threads, static_cast<std::size_t>(shared), [&] { kernel.body(&layer); }, schedule,
+        [&] { CHECK(out.touched() == 0); });
     CHECK(out.touched_outside() == 0);
     if (first.empty()) first = out.interior();
     CHECK(out.interior() == first);
@@ -56,9 +57,9 @@ struct PoolCase {
 };
 
 const PoolCase POOLS[] = {
-    {1, 16, 1, 1, 1, 1, 1, 1, 1.0, false},      {2, 96, 7, 9, 3, 2, 3, 4, 10.0, false},
+    {1, 16, 1, 1, 1, 1, 1, 1, 1.0, false},     {2, 96, 7, 9, 3, 2, 3, 4, 10.0, false},
     {3, 32, 6, 8, 3, 2, 3, 4, 20000.0, false},  // the last windows end at the border
-    {2, 48, 5, 5, 2, 2, 3, 3, 300.0, true},     {1, 1040, 3, 3, 3, 2, 1, 1, 100.0, false},
+    {2, 48, 5, 5, 2, 2, 3, 3, 300.0, true},    {1, 1040, 3, 3, 3, 2, 1, 1, 100.0, false},
 };
 
 // Activations after a ReLU; fp16's largest ones are among them, the squares of which are beyond its range.
@@ -170,7 +171,8 @@ void check_features_in(const Tensor& x, bool flat, const Precision& precision) {
   std::vector<float> plain(x.values.begin(), x.values.end());
   const Features told{plain.data(), {}, x.images, x.channels};
   const Planes::Shape shape = features_shape(x, flat);
-  const auto found = run("read_features", precision, told, &Features::place, shape, features_blocks(x, precision), kPassThreads);
+  const auto found =
+      run("read_features", precision, told, &Features::place, shape, features_blocks(x, precision), kPassThreads);
   Tensor wanted(x.images, shape.channels, x.height, x.width);
   const std::ptrdiff_t size = x.channels * x.height * x.width, room = shape.channels * x.height * x.width;
   for (int n = 0; n < x.images; ++n) std::copy_n(x.values.begin() + n * size, size, wanted.values.begin() + n * room);
@@ -209,9 +211,9 @@ TEST_CASE("pooling is exact, and normalisation right where fp16's squares would 
 }
 
 TEST_CASE("photographs become network values, in depth, with zeros beyond the border") {
-  for (const PixelsCase& layer : {PixelsCase{1, 1, 1, 0, 1, 1, false}, PixelsCase{2, 23, 4, 0, 5, 5, true},
-                                  PixelsCase{3, 13, 4, 2, 4, 5, false}, PixelsCase{1, 9, 2, 3, 8, 7, true},
-                                  PixelsCase{2, 11, 1, 1, 13, 13, false}}) {
+  for (const PixelsCase& layer :
+       {PixelsCase{1, 1, 1, 0, 1, 1, false}, PixelsCase{2, 23, 4, 0, 5, 5, true}, PixelsCase{3, 13, 4, 2, 4, 5, false},
+        PixelsCase{1, 9, 2, 3, 8, 7, true}, PixelsCase{2, 11, 1, 1, 13, 13, false}}) {
     check_pixels_in(layer, {"half"});
     check_pixels_in(layer, {"brain"});
     check_pixels_in(layer, {"single"});

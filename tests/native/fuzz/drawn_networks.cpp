@@ -27,10 +27,9 @@ struct Record {
   const std::uint8_t* at;
   // A byte below 128 is itself; above come the numbers at which something changes.
   int number(std::size_t field) const {
-    static constexpr int edges[] = {144,  160,  192,  224,  226,  227,  228,   240,   255,   256,   257,    384,
-                                    511,  512,  1000, 1023, 1024, 2047, 2048,  4095,  4096,  4097,  8192,   16384,
-                                    9216, 3025, 4,    8,    32,   64,   32767, 32768, 46340, 46341, 65535,  65536,
-                                    65537, -1,  99999};
+    static constexpr int edges[] = {144, 160,  192,  224,  226,   227,   228,   240,   255,   256,   257,   384,  511,
+                                    512, 1000, 1023, 1024, 2047,  2048,  4095,  4096,  4097,  8192,  16384, 9216, 3025,
+                                    4,   8,    32,   64,   32767, 32768, 46340, 46341, 65535, 65536, 65537, -1,   99999};
     const int byte = at[field];
     return byte < 128 ? byte : edges[static_cast<std::size_t>(byte - 128) % (sizeof edges / sizeof *edges)];
   }

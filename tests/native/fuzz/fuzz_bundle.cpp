@@ -38,8 +38,7 @@ struct Folder {
 
 std::string isa_of(std::uint8_t number) {
   std::vector<std::string> names;
-  for (const auto* table = deepsim::kernels::available_kernels(); *table != nullptr; ++table)
-    names.push_back((*table)->name);
+  for (const auto* table = deepsim::kernels::available_kernels(); *table != nullptr; ++table) names.push_back((*table)->name);
   return names[number % names.size()];
 }
 

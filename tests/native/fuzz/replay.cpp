@@ -52,12 +52,24 @@ void mutate(Input* input, std::mt19937& random) {
   const std::string number = numbers[below(std::size(numbers), random)];
   const Input piece(place, end);
   switch (random() % 6) {
-    case 0: (*input)[at] = static_cast<std::uint8_t>((*input)[at] ^ (1u << random() % 8)); break;
-    case 1: (*input)[at] = static_cast<std::uint8_t>(random()); break;
-    case 2: input->resize(at); break;
-    case 3: input->erase(place, end); break;
-    case 4: input->insert(end, piece.begin(), piece.end()); break;
-    default: input->insert(input->erase(place, place + 1), number.begin(), number.end()); break;
+    case 0:
+      (*input)[at] = static_cast<std::uint8_t>((*input)[at] ^ (1u << random() % 8));
+      break;
+    case 1:
+      (*input)[at] = static_cast<std::uint8_t>(random());
+      break;
+    case 2:
+      input->resize(at);
+      break;
+    case 3:
+      input->erase(place, end);
+      break;
+    case 4:
+      input->insert(end, piece.begin(), piece.end());
+      break;
+    default:
+      input->insert(input->erase(place, place + 1), number.begin(), number.end());
+      break;
   }
 }
 
@@ -76,7 +88,8 @@ void run_mutations(const std::filesystem::path& path, unsigned count) {
   for (unsigned mutation = 1; mutation <= count && !whole.empty(); ++mutation) {  // its number is its seed
     std::mt19937 random(mutation);
     Input input = whole;
-    for (unsigned changes = 1 + static_cast<unsigned>(below(3, random)); changes > 0 && !input.empty(); --changes) mutate(&input, random);
+    for (unsigned changes = 1 + static_cast<unsigned>(below(3, random)); changes > 0 && !input.empty(); --changes)
+      mutate(&input, random);
     run(input, path, mutation);
   }
 }

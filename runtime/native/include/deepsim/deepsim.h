@@ -86,11 +86,11 @@ int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n,
                    deepsim_error* error);
 /* Iteration k is decode(encode(.)) k times over its own uint8 output. keep: increasing, from 1 to iterations.
  * result: (n, keep_count, side, side, 3). iterations = 1, keep = {1} reconstructs. */
-int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations,
-                     const int32_t* keep, int32_t keep_count, uint8_t* result, deepsim_error* error);
+int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations, const int32_t* keep,
+                     int32_t keep_count, uint8_t* result, deepsim_error* error);
 /* Images of `steps` (2 or more) features on the straight line from one feature to another, both included. */
-int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const float* end, int32_t steps,
-                        uint8_t* images, deepsim_error* error);
+int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const float* end, int32_t steps, uint8_t* images,
+                        deepsim_error* error);
 
 /* The same on memory of the inverter's GPU: addresses as the CUDA driver and runtime give them, contiguous arrays of the same
  * shapes and types. The work is queued on `stream` (a CUstream or cudaStream_t; NULL is the default stream) and the
@@ -99,11 +99,10 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
  * 4. An inverter on the CPU refuses, as does one on a GPU where `stream` is being captured into a CUDA graph. */
 int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, uint64_t features, void* stream,
                              deepsim_error* error);
-int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,
-                             void* stream, deepsim_error* error);
-int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations,
-                               const int32_t* keep, int32_t keep_count, uint64_t result, void* stream,
-                               deepsim_error* error);
+int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images, void* stream,
+                             deepsim_error* error);
+int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations, const int32_t* keep,
+                               int32_t keep_count, uint64_t result, void* stream, deepsim_error* error);
 int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, uint64_t end, int32_t steps, uint64_t images,
                                   void* stream, deepsim_error* error);
 /* Memory of the inverter's GPU, from a pool that the driver keeps; taken and freed in the order of `stream`, which must
@@ -122,8 +121,7 @@ int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int3
                          deepsim_error* error);
 
 /* Measure, in about half a second, 1e9 fp32 multiply-adds and 1e9 bytes read from memory per second, of all threads. */
-int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second,
-                          deepsim_error* error);
+int deepsim_measure_roofs(int32_t threads, const char* isa, double* gmacs, double* gigabytes_per_second, deepsim_error* error);
 
 /* The threads that an inverter on the CPU has by default, without DEEPSIM_NUM_THREADS: the CPUs of this process's affinity
  * mask, or fewer where its control groups have a quota of CPU time (containers). */

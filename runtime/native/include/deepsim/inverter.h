@@ -24,8 +24,7 @@ namespace deepsim {
 // 2 usage, 3 bad input, 4 environment, 5 a numeric check failed.
 class Error : public std::runtime_error {
  public:
-  explicit Error(const deepsim_error& error)
-      : std::runtime_error(error.message), kind_(error.kind), exit_code_(error.code) {}
+  explicit Error(const deepsim_error& error) : std::runtime_error(error.message), kind_(error.kind), exit_code_(error.code) {}
   const std::string& kind() const noexcept { return kind_; }
   int exit_code() const noexcept { return exit_code_; }
 
@@ -119,17 +118,18 @@ class Inverter {
   void reconstruct(DeviceMemory images, std::int64_t n, DeviceMemory reconstructed, void* stream) {
     reencode(images, n, 1, {1}, reconstructed, stream);
   }
-  void reencode(DeviceMemory images, std::int64_t n, int iterations, const std::vector<std::int32_t>& keep,
-                DeviceMemory kept, void* stream) {
+  void reencode(DeviceMemory images, std::int64_t n, int iterations, const std::vector<std::int32_t>& keep, DeviceMemory kept,
+                void* stream) {
     deepsim_error error;
     const auto count = static_cast<std::int32_t>(keep.size());
-    check(deepsim_reencode_on_device(inverter_.get(), images.address, n, iterations, keep.data(), count, kept.address,
-                                     stream, &error),
+    check(deepsim_reencode_on_device(inverter_.get(), images.address, n, iterations, keep.data(), count, kept.address, stream,
+                                     &error),
           error);
   }
   void interpolate(DeviceMemory start, DeviceMemory end, int steps, DeviceMemory images, void* stream) {
     deepsim_error error;
-    check(deepsim_interpolate_on_device(inverter_.get(), start.address, end.address, steps, images.address, stream, &error), error);
+    check(deepsim_interpolate_on_device(inverter_.get(), start.address, end.address, steps, images.address, stream, &error),
+          error);
   }
 
   std::string layer() const { return info_.layer; }      // of the encoder, that is inverted: "fc6"

@@ -10,9 +10,12 @@ namespace {
 std::string instructions_of(const Kernels& kernels) {
   if (!kernels.tile.empty()) return kernels.tile + " where it fits";
   switch (kernels.instructions) {
-    case Instructions::wgmma: return "wgmma, and mma.sync where that is faster";
-    case Instructions::mma: return "mma.sync";
-    case Instructions::fma: return "fp32 without tensor cores";
+    case Instructions::wgmma:
+      return "wgmma, and mma.sync where that is faster";
+    case Instructions::mma:
+      return "mma.sync";
+    case Instructions::fma:
+      return "fp32 without tensor cores";
   }
   return "";
 }

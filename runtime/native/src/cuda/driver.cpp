@@ -145,7 +145,7 @@ DeviceFacts device_facts(int ordinal) {
   facts.cache_bytes = attribute(device, kCacheBytes);
   facts.shared_bytes = attribute(device, kSharedOptin);
   const int clock = attribute(device, kClock), memory_clock = attribute(device, kMemoryClock);  // kHz
-  const double each = 2.0 * memory_clock * attribute(device, kMemoryWidth) / 8;                 // two transfers of so many bits
+  const double each = 2.0 * memory_clock * attribute(device, kMemoryWidth) / 8;  // two transfers of so many bits
   facts.memory_bytes = clock > 0 && each > 0 ? each / clock : kUnknownMemory * facts.multiprocessors;
   return facts;
 }

@@ -78,65 +78,63 @@ constexpr int kNotCapturing = 0;                                                
 constexpr int kRelaxed = 2;                                                                      // CUstreamCaptureMode
 
 //   member, exported name, parameters
-#define DEEPSIM_CUDA_DRIVER(CALL)                                                                                \
-  CALL(init, cuInit, (unsigned))                                                                                 \
-  CALL(driver_version, cuDriverGetVersion, (int*))                                                               \
-  CALL(device_count, cuDeviceGetCount, (int*))                                                                   \
-  CALL(device_get, cuDeviceGet, (Device*, int))                                                                  \
-  CALL(device_name, cuDeviceGetName, (char*, int, Device))                                                       \
-  CALL(device_attribute, cuDeviceGetAttribute, (int*, int, Device))                                              \
-  CALL(primary_retain, cuDevicePrimaryCtxRetain, (Context*, Device))                                             \
-  CALL(primary_release, cuDevicePrimaryCtxRelease_v2, (Device))                                                  \
-  CALL(context_push, cuCtxPushCurrent_v2, (Context))                                                             \
-  CALL(context_pop, cuCtxPopCurrent_v2, (Context*))                                                              \
-  CALL(module_load, cuModuleLoadData, (Module*, const void*))                                                    \
-  CALL(module_unload, cuModuleUnload, (Module))                                                                  \
-  CALL(module_function, cuModuleGetFunction, (Function*, Module, const char*))                                   \
-  CALL(function_get, cuFuncGetAttribute, (int*, int, Function))                                                  \
-  CALL(function_set, cuFuncSetAttribute, (Function, int, int))                                                   \
-  CALL(launch, cuLaunchKernel,                                                                                   \
-       (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**, void**)) \
-  CALL(memory_info, cuMemGetInfo_v2, (std::size_t*, std::size_t*))                                               \
-  CALL(memory_take, cuMemAlloc_v2, (Address*, std::size_t))                                                      \
-  CALL(memory_free, cuMemFree_v2, (Address))                                                                     \
-  CALL(pinned_take, cuMemAllocHost_v2, (void**, std::size_t))                                                    \
-  CALL(pinned_free, cuMemFreeHost, (void*))                                                                      \
-  CALL(pool_create, cuMemPoolCreate, (MemoryPool*, const PoolProperties*))                                       \
-  CALL(pool_set, cuMemPoolSetAttribute, (MemoryPool, int, void*))                                                \
-  CALL(pool_destroy, cuMemPoolDestroy, (MemoryPool))                                                             \
-  CALL(pool_take, cuMemAllocFromPoolAsync, (Address*, std::size_t, MemoryPool, Stream))                          \
-  CALL(pool_free, cuMemFreeAsync, (Address, Stream))                                                             \
-  CALL(pointer_attribute, cuPointerGetAttribute, (void*, int, Address))                                          \
-  CALL(copy_to_device, cuMemcpyHtoDAsync_v2, (Address, const void*, std::size_t, Stream))                        \
-  CALL(copy_to_host, cuMemcpyDtoHAsync_v2, (void*, Address, std::size_t, Stream))                                \
-  CALL(copy_on_device, cuMemcpyDtoDAsync_v2, (Address, Address, std::size_t, Stream))                            \
-  CALL(copy_rows, cuMemcpy2DAsync_v2, (const RowCopy*, Stream))                                                  \
-  CALL(fill, cuMemsetD8Async, (Address, unsigned char, std::size_t, Stream))                                     \
-  CALL(stream_create, cuStreamCreate, (Stream*, unsigned))                                                       \
-  CALL(stream_destroy, cuStreamDestroy_v2, (Stream))                                                             \
-  CALL(stream_synchronize, cuStreamSynchronize, (Stream))                                                        \
-  CALL(stream_wait, cuStreamWaitEvent, (Stream, Event, unsigned))                                                \
-  CALL(stream_capturing, cuStreamIsCapturing, (Stream, int*))                                                    \
-  CALL(capture_mode, cuThreadExchangeStreamCaptureMode, (int*))                                                  \
-  CALL(graph_create, cuGraphCreate, (Graph*, unsigned))                                                          \
-  CALL(graph_add_kernel, cuGraphAddKernelNode_v2,                                                                \
-       (GraphNode*, Graph, const GraphNode*, std::size_t, const KernelNode*))                                    \
-  CALL(graph_instantiate, cuGraphInstantiateWithFlags, (GraphExecutable*, Graph, unsigned long long))            \
-  CALL(graph_set_kernel, cuGraphExecKernelNodeSetParams_v2, (GraphExecutable, GraphNode, const KernelNode*))     \
-  CALL(graph_launch, cuGraphLaunch, (GraphExecutable, Stream))                                                   \
-  CALL(graph_executable_destroy, cuGraphExecDestroy, (GraphExecutable))                                          \
-  CALL(graph_destroy, cuGraphDestroy, (Graph))                                                                   \
-  CALL(event_create, cuEventCreate, (Event*, unsigned))                                                          \
-  CALL(event_record, cuEventRecord, (Event, Stream))                                                             \
-  CALL(event_synchronize, cuEventSynchronize, (Event))                                                           \
-  CALL(event_destroy, cuEventDestroy_v2, (Event))                                                                \
-  CALL(error_name, cuGetErrorName, (Result, const char**))                                                       \
+#define DEEPSIM_CUDA_DRIVER(CALL)                                                                                        \
+  CALL(init, cuInit, (unsigned))                                                                                         \
+  CALL(driver_version, cuDriverGetVersion, (int*))                                                                       \
+  CALL(device_count, cuDeviceGetCount, (int*))                                                                           \
+  CALL(device_get, cuDeviceGet, (Device*, int))                                                                          \
+  CALL(device_name, cuDeviceGetName, (char*, int, Device))                                                               \
+  CALL(device_attribute, cuDeviceGetAttribute, (int*, int, Device))                                                      \
+  CALL(primary_retain, cuDevicePrimaryCtxRetain, (Context*, Device))                                                     \
+  CALL(primary_release, cuDevicePrimaryCtxRelease_v2, (Device))                                                          \
+  CALL(context_push, cuCtxPushCurrent_v2, (Context))                                                                     \
+  CALL(context_pop, cuCtxPopCurrent_v2, (Context*))                                                                      \
+  CALL(module_load, cuModuleLoadData, (Module*, const void*))                                                            \
+  CALL(module_unload, cuModuleUnload, (Module))                                                                          \
+  CALL(module_function, cuModuleGetFunction, (Function*, Module, const char*))                                           \
+  CALL(function_get, cuFuncGetAttribute, (int*, int, Function))                                                          \
+  CALL(function_set, cuFuncSetAttribute, (Function, int, int))                                                           \
+  CALL(launch, cuLaunchKernel,                                                                                           \
+       (Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**, void**))         \
+  CALL(memory_info, cuMemGetInfo_v2, (std::size_t*, std::size_t*))                                                       \
+  CALL(memory_take, cuMemAlloc_v2, (Address*, std::size_t))                                                              \
+  CALL(memory_free, cuMemFree_v2, (Address))                                                                             \
+  CALL(pinned_take, cuMemAllocHost_v2, (void**, std::size_t))                                                            \
+  CALL(pinned_free, cuMemFreeHost, (void*))                                                                              \
+  CALL(pool_create, cuMemPoolCreate, (MemoryPool*, const PoolProperties*))                                               \
+  CALL(pool_set, cuMemPoolSetAttribute, (MemoryPool, int, void*))                                                        \
+  CALL(pool_destroy, cuMemPoolDestroy, (MemoryPool))                                                                     \
+  CALL(pool_take, cuMemAllocFromPoolAsync, (Address*, std::size_t, MemoryPool, Stream))                                  \
+  CALL(pool_free, cuMemFreeAsync, (Address, Stream))                                                                     \
+  CALL(pointer_attribute, cuPointerGetAttribute, (void*, int, Address))                                                  \
+  CALL(copy_to_device, cuMemcpyHtoDAsync_v2, (Address, const void*, std::size_t, Stream))                                \
+  CALL(copy_to_host, cuMemcpyDtoHAsync_v2, (void*, Address, std::size_t, Stream))                                        \
+  CALL(copy_on_device, cuMemcpyDtoDAsync_v2, (Address, Address, std::size_t, Stream))                                    \
+  CALL(copy_rows, cuMemcpy2DAsync_v2, (const RowCopy*, Stream))                                                          \
+  CALL(fill, cuMemsetD8Async, (Address, unsigned char, std::size_t, Stream))                                             \
+  CALL(stream_create, cuStreamCreate, (Stream*, unsigned))                                                               \
+  CALL(stream_destroy, cuStreamDestroy_v2, (Stream))                                                                     \
+  CALL(stream_synchronize, cuStreamSynchronize, (Stream))                                                                \
+  CALL(stream_wait, cuStreamWaitEvent, (Stream, Event, unsigned))                                                        \
+  CALL(stream_capturing, cuStreamIsCapturing, (Stream, int*))                                                            \
+  CALL(capture_mode, cuThreadExchangeStreamCaptureMode, (int*))                                                          \
+  CALL(graph_create, cuGraphCreate, (Graph*, unsigned))                                                                  \
+  CALL(graph_add_kernel, cuGraphAddKernelNode_v2, (GraphNode*, Graph, const GraphNode*, std::size_t, const KernelNode*)) \
+  CALL(graph_instantiate, cuGraphInstantiateWithFlags, (GraphExecutable*, Graph, unsigned long long))                    \
+  CALL(graph_set_kernel, cuGraphExecKernelNodeSetParams_v2, (GraphExecutable, GraphNode, const KernelNode*))             \
+  CALL(graph_launch, cuGraphLaunch, (GraphExecutable, Stream))                                                           \
+  CALL(graph_executable_destroy, cuGraphExecDestroy, (GraphExecutable))                                                  \
+  CALL(graph_destroy, cuGraphDestroy, (Graph))                                                                           \
+  CALL(event_create, cuEventCreate, (Event*, unsigned))                                                                  \
+  CALL(event_record, cuEventRecord, (Event, Stream))                                                                     \
+  CALL(event_synchronize, cuEventSynchronize, (Event))                                                                   \
+  CALL(event_destroy, cuEventDestroy_v2, (Event))                                                                        \
+  CALL(error_name, cuGetErrorName, (Result, const char**))                                                               \
   CALL(error_text, cuGetErrorString, (Result, const char**))
 
 // Those that drivers have since CUDA 12.3; null before.
-#define DEEPSIM_CUDA_NEWER_DRIVER(CALL)                                                                          \
-  CALL(graph_add_edges, cuGraphAddDependencies_v2,                                                               \
-       (Graph, const GraphNode*, const GraphNode*, const Edge*, std::size_t))
+#define DEEPSIM_CUDA_NEWER_DRIVER(CALL) \
+  CALL(graph_add_edges, cuGraphAddDependencies_v2, (Graph, const GraphNode*, const GraphNode*, const Edge*, std::size_t))
 
 // The functions of the driver, by what they do.
 struct Driver {

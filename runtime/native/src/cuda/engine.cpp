@@ -174,9 +174,8 @@ void CudaEngine::reencode(Stream stream, const Ends& ends, int images, int itera
   Ends part = ends;
   for (; iterations > 0; iterations -= most, part.source = ends.result) {
     const int several = std::min(iterations, most);
-    graphs_.run({Work::reencode, images, several}, part, stream, [&] {
-      Plan::run_loop(stream, encoder_, generator_, part, features_.address(), images, several);
-    });
+    graphs_.run({Work::reencode, images, several}, part, stream,
+                [&] { Plan::run_loop(stream, encoder_, generator_, part, features_.address(), images, several); });
   }
 }
 
@@ -234,9 +233,9 @@ void CudaEngine::check_place(Address memory, const char* what, std::size_t align
   Context context = nullptr;  // stays null for memory of a pool, which belongs to none
   const bool told = driver.pointer_attribute(&context, kPointerContext, memory) == 0;
   if (!told || context == nullptr || context == gpu_->context()) return;
-  throw Failure(ErrorKind::usage,
-                std::string(what) + ": in memory of another context, expected the GPU's primary one. Use that one "
-                                    "(pycuda.autoprimaryctx instead of pycuda.autoinit).");
+  throw Failure(ErrorKind::usage, std::string(what) +
+                                      ": in memory of another context, expected the GPU's primary one. Use that one "
+                                      "(pycuda.autoprimaryctx instead of pycuda.autoinit).");
 }
 
 // Raises UsageError.
@@ -333,7 +332,8 @@ void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, i
   check_place(start, "start", sizeof(float));
   check_place(end, "end", sizeof(float));
   check_place(rgb, "images");
-  for (const Address each : {start, end}) check_apart(each, feature_bytes_, rgb, static_cast<std::size_t>(steps) * image_bytes_);
+  for (const Address each : {start, end})
+    check_apart(each, feature_bytes_, rgb, static_cast<std::size_t>(steps) * image_bytes_);
   in_turns(stream, steps, [&](std::size_t first, int images) {
     deepsim::cuda::Line line;
     line.start = reinterpret_cast<const float*>(start);

@@ -8,15 +8,15 @@ namespace {
 
 constexpr double kSharedRate = 128;      // bytes that a multiprocessor's shared memory delivers in a cycle
 constexpr double kOutputCycles = 0.045;  // of a multiprocessor for each value that is stored: 4.5 instructions, four at a time
-constexpr double kLatency = 700;         // of a copy from the cache
-constexpr double kStepCycles = 250;      // of a step of mma.sync beside its multiplications: a barrier, the first operands
-constexpr double kBeside = 0.25;         // of storing, where other blocks multiply meanwhile
+constexpr double kLatency = 700;  // of a copy from the cache
+constexpr double kStepCycles = 250;  // of a step of mma.sync beside its multiplications: a barrier, the first operands
+constexpr double kBeside = 0.25;  // of storing, where other blocks multiply meanwhile
 constexpr double kReady = 3 * kLatency;  // to tell the other blocks that a part is ready, and to hear of theirs
-constexpr double kBlockRate = 24;        // bytes that one block gets from the cache in a cycle, into registers
-constexpr double kCopyRate = 56;         // bytes that one multiprocessor gets from the cache in a cycle, copied ahead
-constexpr double kOverlap = 0.1;         // of what takes less time than the longest: it does not hide entirely
-constexpr int kRegisters = 65536;        // of a multiprocessor
-constexpr int kOtherRegisters = 96;      // of a thread, beside its sums
+constexpr double kBlockRate = 24;  // bytes that one block gets from the cache in a cycle, into registers
+constexpr double kCopyRate = 56;  // bytes that one multiprocessor gets from the cache in a cycle, copied ahead
+constexpr double kOverlap = 0.1;  // of what takes less time than the longest: it does not hide entirely
+constexpr int kRegisters = 65536;  // of a multiprocessor
+constexpr int kOtherRegisters = 96;  // of a thread, beside its sums
 
 // What one multiprocessor does in a cycle.
 struct Rates {
@@ -25,7 +25,8 @@ struct Rates {
 };
 
 Rates rates_of(int architecture, Instructions instructions) {
-  const bool turing = architecture < 80, ampere = architecture == 80, hopper = architecture == 90, blackwell = architecture == 100;
+  const bool turing = architecture < 80, ampere = architecture == 80, hopper = architecture == 90,
+             blackwell = architecture == 100;
   Rates rates{512, ampere ? 40.0 : hopper || blackwell ? 26.0 : 20.0};
   if (ampere || blackwell) rates.multiplications = 1024;
   if (hopper) rates.multiplications = instructions == Instructions::wgmma ? 2048 : 1300;  // mma.sync does not reach the rest

@@ -26,7 +26,8 @@ constexpr int kFirstEarly = 90;  // compute capability 9.0
 bool wants_overlap() {
   const std::string wanted = environment("DEEPSIM_CUDA_OVERLAP", "1");
   if (wanted == "0" || wanted == "1") return wanted == "1";
-  throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_OVERLAP: '" + wanted + "', expected 0 or 1. Set one of these, or leave it unset.");
+  throw Failure(ErrorKind::usage,
+                "DEEPSIM_CUDA_OVERLAP: '" + wanted + "', expected 0 or 1. Set one of these, or leave it unset.");
 }
 
 }  // namespace
@@ -41,10 +42,10 @@ void require_kernels(const DeviceFacts& facts, Precision precision) {
   check(Driver::get().driver_version(&driver), "read the driver's version");
   if (driver / 1000 < kernel_toolkit()) {
     const std::string toolkit = std::to_string(kernel_toolkit());
-    throw Failure(ErrorKind::device, "cuda: the driver knows CUDA " + std::to_string(driver / 1000) + "." +
-                                         std::to_string(driver % 1000 / 10) + ", expected " + toolkit + " or later, since a CUDA " +
-                                         toolkit + " toolkit compiled the kernels. Update the driver, or build deepsim with an " +
-                                         "older toolkit.");
+    throw Failure(ErrorKind::device,
+                  "cuda: the driver knows CUDA " + std::to_string(driver / 1000) + "." + std::to_string(driver % 1000 / 10) +
+                      ", expected " + toolkit + " or later, since a CUDA " + toolkit +
+                      " toolkit compiled the kernels. Update the driver, or build deepsim with an " + "older toolkit.");
   }
   const int oldest = oldest_architecture(precision);
   if (facts.architecture < oldest) {
@@ -101,7 +102,8 @@ Function Gpu::function(const char* kernel, int shared_bytes) const {
     check(Driver::get().module_function(&loaded.function, module_, kernel), std::string("find the kernel ") + kernel);
     // A multiprocessor divides its memory anew between L1 and shared memory only when it is idle: for all kernels alike.
     if (starts_early()) {
-      check(Driver::get().function_set(loaded.function, kSharedShare, 100), std::string("divide memory for the kernel ") + kernel);
+      check(Driver::get().function_set(loaded.function, kSharedShare, 100),
+            std::string("divide memory for the kernel ") + kernel);
     }
   }
   if (shared_bytes > loaded.shared_bytes) {
@@ -135,12 +137,13 @@ void Gpu::launch(const char* kernel, GridSize grid, int threads, int shared_byte
   if (Recording* const recording = Recording::on(stream)) {
     return recording->add(node, std::move(argument), end, what);
   }
-  check(Driver::get().launch(node.function, node.grid_x, node.grid_y, node.grid_z, node.block_x, 1, 1, node.shared_bytes, stream,
-                             arguments, nullptr),
+  check(Driver::get().launch(node.function, node.grid_x, node.grid_y, node.grid_z, node.block_x, 1, 1, node.shared_bytes,
+                             stream, arguments, nullptr),
         what);
 }
 
-DeviceMemory::DeviceMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes, Stream stream) : gpu_(std::move(gpu)), bytes_(bytes) {
+DeviceMemory::DeviceMemory(std::shared_ptr<const Gpu> gpu, std::size_t bytes, Stream stream)
+    : gpu_(std::move(gpu)), bytes_(bytes) {
   const Gpu::Current current(*gpu_);
   check(Driver::get().memory_take(&address_, bytes), "take " + std::to_string(bytes) + " bytes of GPU memory");
   const Result filled = Driver::get().fill(address_, 0, bytes, stream);

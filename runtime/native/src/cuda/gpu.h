@@ -32,10 +32,10 @@ struct Ends {
 // The field of a kernel's argument that points into what a call reads, or writes; without an end none does.
 struct EndField {
   const void* field = nullptr;
-  Address Ends::*end = nullptr;
+  Address Ends::* end = nullptr;
 };
 struct EndOffset {  // the same, in bytes from the argument's beginning
-  Address Ends::*end = nullptr;
+  Address Ends::* end = nullptr;
   std::ptrdiff_t offset = 0;
 };
 
@@ -95,7 +95,8 @@ class Gpu {
 
  private:
   using Bytes = std::vector<unsigned char>;
-  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument, EndOffset end) const;
+  void launch(const char* kernel, GridSize grid, int threads, int shared_bytes, Stream stream, Bytes argument,
+              EndOffset end) const;
   Function function(const char* kernel, int shared_bytes) const;
   std::string reason_against_early() const;
   void close() const;

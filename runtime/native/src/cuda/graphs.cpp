@@ -80,9 +80,8 @@ void Replay::launch(Stream stream, const Ends& ends) {
 void Graphs::remember(const Key& key) {
   graphs_[key] = {nullptr, ++uses_};
   if (graphs_.size() <= kKept) return;
-  graphs_.erase(std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
-    return a.second.second < b.second.second;
-  }));
+  graphs_.erase(std::min_element(graphs_.begin(), graphs_.end(),
+                                 [](const auto& a, const auto& b) { return a.second.second < b.second.second; }));
 }
 
 }  // namespace deepsim::runtime::detail::cuda

@@ -22,10 +22,10 @@ struct EndNode {
   Address distance = 0;       // from the beginning of what is read or written
 };
 
-// A graph of kernels, each after the one before; on GPUs that can, each starts while that one is still at work, and waits in the
-// kernel for its end. While it lives, what this thread launches on the stream is added to it
-// instead of being started. (A stream that captures would do the same, but breaks whatever waits for the whole GPU in the
-// meantime, in any thread, and is broken by it.)
+// A graph of kernels, each after the one before; on GPUs that can, each starts while that one is still at work, and waits in
+// the kernel for its end. While it lives, what this thread launches on the stream is added to it instead of being started. (A
+// stream that captures would do the same, but breaks whatever waits for the whole GPU in the meantime, in any thread, and is
+// broken by it.)
 class Recording {
  public:
   Recording(std::shared_ptr<const Gpu> gpu, Stream stream, const Ends& ends);

@@ -15,9 +15,12 @@ namespace deepsim::runtime::detail::cuda {
 const void* kernel_image(Precision precision) {
 #if defined(DEEPSIM_CUDA_EMBEDDED) || defined(DEEPSIM_CUDA_EMULATED)
   switch (precision) {
-    case Precision::half: return deepsim_cuda_half;
-    case Precision::brain: return deepsim_cuda_brain;
-    case Precision::single: return deepsim_cuda_single;
+    case Precision::half:
+      return deepsim_cuda_half;
+    case Precision::brain:
+      return deepsim_cuda_brain;
+    case Precision::single:
+      return deepsim_cuda_single;
   }
 #else
   (void)precision;

@@ -160,8 +160,10 @@ std::size_t Plan::configure(const Settings& settings) {
         const ProductSize size = step.size(images, area);
         const Choice choice = choose(size);
         if (!choice.split()) continue;
-        const auto blocks = static_cast<std::size_t>(choice.product.blocks(size)), splits = static_cast<std::size_t>(choice.splits);
-        const std::size_t values = static_cast<std::size_t>(size.groups) * static_cast<std::size_t>(size.rows) * static_cast<std::size_t>(size.columns);
+        const auto blocks = static_cast<std::size_t>(choice.product.blocks(size)),
+                   splits = static_cast<std::size_t>(choice.splits);
+        const std::size_t values = static_cast<std::size_t>(size.groups) * static_cast<std::size_t>(size.rows) *
+                                   static_cast<std::size_t>(size.columns);
         partial_bytes_ = std::max(partial_bytes_, splits * values * sizeof(float));
         ready_bytes_ = std::max(ready_bytes_, blocks * sizeof(unsigned));
       }
@@ -297,8 +299,15 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
       const int planes = step.in.planes();
       const int shared = step.pooling.normalise ? kernel::pool_shared_bytes(planes, step.in.channels) : 0;
       const kernel::Divisor area(to.height * to.width), width(to.width);
-      const kernel::Pool layer{from, to, part.count, kernel::Divisor(planes), area, width, step.pooling.kernel,
-                               step.pooling.stride, step.pooling.normalise ? 1 : 0};
+      const kernel::Pool layer{from,
+                               to,
+                               part.count,
+                               kernel::Divisor(planes),
+                               area,
+                               width,
+                               step.pooling.kernel,
+                               step.pooling.stride,
+                               step.pooling.normalise ? 1 : 0};
       const GridSize grid{divide_up(part.count * area.value, kernel::pool_pixels(planes))};
       gpu_->launch("pool_and_normalise", grid, kernel::kPoolThreads, shared, stream, layer);
       return;
@@ -312,7 +321,7 @@ void Plan::start(Stream stream, std::size_t index, const Pass& pass, const Part&
 }
 
 // Start a product whose layer, but for its size, is described.
-void Plan::start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product, Address Ends::*pixels) const {
+void Plan::start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product, Address Ends::* pixels) const {
   const Choice choice = choose(size);
   const Product& chosen = choice.product;
   product.rows = size.rows;
@@ -361,7 +370,8 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
     set_levels(layer.pixels, &product.levels);
     const int side = product.levels.crop_side;
     if (pass.reader == nullptr) {
-      product.pixels = reinterpret_cast<std::uint8_t*>(pass.ends.result) + static_cast<std::ptrdiff_t>(part.first) * side * side * 3;
+      product.pixels =
+          reinterpret_cast<std::uint8_t*>(pass.ends.result) + static_cast<std::ptrdiff_t>(part.first) * side * side * 3;
     } else {
       product.reader = pass.reader->first_layer(part.first);
       product.reader_stride = kernel::Divisor(product.reader.stride);

@@ -78,8 +78,8 @@ class Plan {
   // The same for `iterations` of encoding and decoding. Between two of them no image is written: the generator's last layer
   // hands its grey levels to the encoder, while they are in the cache.
   // `features`: device memory for those of `count` images.
-  static void run_loop(Stream stream, const Plan& encoder, const Plan& generator, const Ends& images, Address features, int count,
-                       int iterations);
+  static void run_loop(Stream stream, const Plan& encoder, const Plan& generator, const Ends& images, Address features,
+                       int count, int iterations);
   // Which step each kernel of `run` is of, in order.
   std::vector<int> steps_of_kernels(int images) const;
 
@@ -123,7 +123,7 @@ class Plan {
   int group_of(const Step& step) const;
   Choice choose(const ProductSize& size) const;
   // `pixels`: of which end of the call the product's pixels are, if any.
-  void start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product, Address Ends::*pixels = nullptr) const;
+  void start_product(Stream stream, const ProductSize& size, kernel::ShiftGemm product, Address Ends::* pixels = nullptr) const;
   void start_convolution(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out, const Pass& pass,
                          const Part& part) const;
   kernel::PixelsIn first_layer(int first) const;  // as it is told to read photographs from one on, or to be handed them

@@ -36,8 +36,9 @@ struct Entry {
 template <class Tile>
 Entry entry(const char* store, const char* name, Instructions instructions) {
   const bool in_turns = instructions == Instructions::wgmma && store != std::string_view("partial");
-  return {store, {name, Tile::rows, Tile::columns, Tile::depth, Tile::stages, Tile::threads, Tile::planes * kernel::kRow,
-                  Tile::operand_bytes, Tile::all_taps, in_turns, Tile::residents, Tile::shared_bytes, instructions}};
+  return {store,
+          {name, Tile::rows, Tile::columns, Tile::depth, Tile::stages, Tile::threads, Tile::planes * kernel::kRow,
+           Tile::operand_bytes, Tile::all_taps, in_turns, Tile::residents, Tile::shared_bytes, instructions}};
 }
 
 // The first of several that are estimated to be as fast is taken.
@@ -46,10 +47,10 @@ const Entry kProducts[] = {
     DEEPSIM_CUDA_HOPPER_PRODUCTS(PRODUCT)
 #undef PRODUCT
 #define PRODUCT(tile, kind) entry<tile##_tile<kernel::Half>>(#kind, #tile "_" #kind, Instructions::mma),
-    DEEPSIM_CUDA_DEEP_PRODUCTS(PRODUCT) DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+        DEEPSIM_CUDA_DEEP_PRODUCTS(PRODUCT) DEEPSIM_CUDA_PRODUCTS(PRODUCT)
 #undef PRODUCT
 #define PRODUCT(tile, kind) entry<tile##_tile<kernel::Single>>(#kind, #tile "_" #kind, Instructions::fma),
-    DEEPSIM_CUDA_PRODUCTS(PRODUCT)
+            DEEPSIM_CUDA_PRODUCTS(PRODUCT)
 #undef PRODUCT
 };
 
@@ -97,8 +98,8 @@ Kernels instructions_of(const std::string& name, const DeviceFacts& facts, Preci
     return {Instructions::mma, tile != nullptr ? wanted : ""};
   }
   if (facts.architecture != 90) {
-    throw Failure(ErrorKind::device, "kernels '" + wanted + "': " + facts.name + " is sm_" + std::to_string(facts.architecture) +
-                                         ", expected sm_90. Use mma.");
+    throw Failure(ErrorKind::device, "kernels '" + wanted + "': " + facts.name + " is sm_" +
+                                         std::to_string(facts.architecture) + ", expected sm_90. Use mma.");
   }
   if (!has_machine_code(90)) {
     throw Failure(ErrorKind::device, "kernels '" + wanted + "': this libdeepsim was built without those for sm_90. Use mma.");

@@ -23,8 +23,8 @@ struct Kernels {
 };
 
 // By the name of instructions, "mma" or "wgmma", or of a tile, or "" for the environment's DEEPSIM_CUDA_KERNELS, else wgmma
-// where the GPU and this library have it, mma elsewhere; in fp32 fma, where none was named. Raises UsageError for another name or
-// one that the precision has no kernels for, DeviceError for wgmma on another GPU. `images` is DEEPSIM_CUDA_IMAGES, else 0;
+// where the GPU and this library have it, mma elsewhere; in fp32 fma, where none was named. Raises UsageError for another name
+// or one that the precision has no kernels for, DeviceError for wgmma on another GPU. `images` is DEEPSIM_CUDA_IMAGES, else 0;
 // UsageError for what is no power of two.
 Kernels kernels_of(const std::string& name, const DeviceFacts& facts, Precision precision);
 

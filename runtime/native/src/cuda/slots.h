@@ -86,8 +86,8 @@ struct HostCall {
   char* out = nullptr;  // (n, results, out_bytes)
   std::size_t in_bytes = 0, out_bytes = 0;
   std::size_t results = 1;
-  DeviceMemory Slot::*source = nullptr;  // where a slot's input and results are
-  DeviceMemory Slot::*result = nullptr;
+  DeviceMemory Slot::* source = nullptr;  // where a slot's input and results are
+  DeviceMemory Slot::* result = nullptr;
   // Queue on the engine's stream what makes result `number` of `images` images in the slot.
   std::function<void(Slot& slot, int images, std::size_t number)> compute{};
 };

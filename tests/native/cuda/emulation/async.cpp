@@ -93,8 +93,9 @@ bool Async::arrive(const void* at, int bytes, const Actor& actor) {
   Phases& barrier = barriers_[static_cast<std::size_t>(index)];
   if (barrier.pending == 0) {
     violate(Rule::surplus, actor.thread, barrier.offset,
-            "arrived at a barrier whose " + number(barrier.arrivals) + " arrivals have all come, "
-            "while its copies are under way. Wait for the phase before.");
+            "arrived at a barrier whose " + number(barrier.arrivals) +
+                " arrivals have all come, "
+                "while its copies are under way. Wait for the phase before.");
   }
   --barrier.pending;
   barrier.bytes += bytes;
@@ -114,8 +115,9 @@ void Async::check_destination(std::size_t offset, std::size_t bytes, const Actor
     for (std::size_t warp = 0; warp < piece.readers.size(); ++warp) {
       if (piece.readers[warp] <= known.multiplies[warp]) continue;
       violate(Rule::operands_in_use, actor.thread, i * piece_bytes,
-              "copied over what a multiplication of warp " + std::to_string(warp) + " may still read. "
-              "Let the warp wait for it, arrive at a barrier, and wait there.");
+              "copied over what a multiplication of warp " + std::to_string(warp) +
+                  " may still read. "
+                  "Let the warp wait for it, arrive at a barrier, and wait there.");
     }
   }
   for (const Phases& barrier : barriers_) {
@@ -195,8 +197,7 @@ void Async::read(std::size_t offset, int warp, std::uint32_t number, const Knowl
     violate(Rule::unwritten, actor.thread, offset, "multiplied, but never copied to. Copy first.");
   }
   if (!piece.copied) {
-    violate(Rule::in_flight, actor.thread, offset,
-            "multiplied while a copy to it is under way. Wait for the copy's barrier.");
+    violate(Rule::in_flight, actor.thread, offset, "multiplied while a copy to it is under way. Wait for the copy's barrier.");
   }
   if (known.phases[static_cast<std::size_t>(piece.barrier)] < piece.phase) {
     violate(Rule::unsynchronised_read, actor.thread, offset,

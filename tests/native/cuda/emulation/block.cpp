@@ -69,8 +69,8 @@ void Block::prepare(std::size_t threads) {
   ++interval_;
 }
 
-void Block::run(Grid at, int threads, std::size_t shared_bytes, const std::function<void()>& body,
-                const Schedule& schedule, Earlier* earlier) {
+void Block::run(Grid at, int threads, std::size_t shared_bytes, const std::function<void()>& body, const Schedule& schedule,
+                Earlier* earlier) {
   prepare(static_cast<std::size_t>(threads));
   memory_.start_block(shared_bytes, interval_);
   async_.start_block(&memory_, threads, shared_bytes);
@@ -213,8 +213,7 @@ void Block::wait_phase(const void* barrier, unsigned parity) {
   }
 }
 
-void Block::meet(Collective collective, const Operands& operands,
-                 void (*compute)(Block&, Warp&, int first_thread)) {
+void Block::meet(Collective collective, const Operands& operands, void (*compute)(Block&, Warp&, int first_thread)) {
   const int index = position.thread / lanes, first_thread = index * lanes;
   Warp& warp = warps_[static_cast<std::size_t>(index)];
   if (warp.arrived > 0 && warp.collective != collective) {

@@ -63,8 +63,8 @@ class Block {
   bool sync_any(bool vote);  // the same; whether any thread's is true
   // The last lane that arrives computes for all.
   void meet(Collective collective, const Operands& operands, void (*compute)(Block&, Warp&, int first_thread));
-  // Where a copy that starts now reads global memory, as late as it may; or, while the kernels before are awaited, what is there
-  // now, as it may read early too.
+  // Where a copy that starts now reads global memory, as late as it may; or, while the kernels before are awaited, what is
+  // there now, as it may read early too.
   const void* source(const void* global, std::size_t bytes);
   void start_copy(void* shared, const void* global);
   // Violation unless a global address is a multiple of 16; offset: in shared memory, of where its bytes go, if that is known.

@@ -32,8 +32,7 @@ void SharedMemory::end_block() const {
   }
 }
 
-std::size_t SharedMemory::offset_of(const void* address, std::size_t bytes, std::size_t alignment,
-                                    const Actor& actor) const {
+std::size_t SharedMemory::offset_of(const void* address, std::size_t bytes, std::size_t alignment, const Actor& actor) const {
   const std::size_t offset = reinterpret_cast<std::uintptr_t>(address) - reinterpret_cast<std::uintptr_t>(data_);
   if (offset > bytes_ || bytes > bytes_ - offset) {
     violate(Rule::outside, actor.thread, offset,
@@ -101,7 +100,8 @@ void SharedMemory::check_unclaimed(std::size_t i, const Actor& actor, const char
 void SharedMemory::claim(std::size_t offset, std::size_t bytes, const Actor& actor) {
   for (std::size_t i = offset; i < offset + bytes; ++i) {
     if (!is_written(writes_[i]) || writes_[i].state == State::claimed) continue;
-    violate(Rule::other_proxy, actor.thread, i, "given to a bulk copy or a barrier, but a thread has written it. Use other memory.");
+    violate(Rule::other_proxy, actor.thread, i,
+            "given to a bulk copy or a barrier, but a thread has written it. Use other memory.");
   }
   mark(offset, bytes, actor, State::claimed);
 }

@@ -66,8 +66,7 @@ void Warpgroups::end_block() const {
   for (std::size_t warp = 0; warp < states_.size(); ++warp) {
     const int thread = static_cast<int>(warp) * lanes;
     if (!states_[warp].under_way.empty()) {
-      violate(Rule::unfinished, thread, Violation::no_offset,
-              "ended while its multiplications are under way. Wait for them.");
+      violate(Rule::unfinished, thread, Violation::no_offset, "ended while its multiplications are under way. Wait for them.");
     }
     if (states_[warp].started != said_[warp / warps_together].size()) {
       violate(Rule::divergent_warpgroup, thread, Violation::no_offset,
