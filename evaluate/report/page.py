@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from deepsim.benchmarks.charts.wording import count
 from deepsim.evaluate.report import (
     sections_errors,
     sections_facts,
@@ -21,6 +22,7 @@ from deepsim.evaluate.report import (
     sections_training,
 )
 from deepsim.evaluate.report.content import Content
+from deepsim.evaluate.report.pictures import QUALITIES
 
 # anchor -> title in the contents, and what its template is filled with
 SECTIONS: dict[str, tuple[str, Callable[[Content], dict[str, Any]]]] = {
@@ -48,7 +50,9 @@ def render(content: Content) -> str:
         layer=content.layer,
         head=sections_head.head(content),
         sections=sections,
-        footer=sections_facts.footer(content, _version()),
+        version=_version(),
+        photographs=count(len(content.figures.photos), "photograph"),
+        qualities=QUALITIES,
     )
     return page.encode("utf-8", "replace").decode("utf-8")  # halves of surrogate pairs, as JSON files can hold
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from deepsim.benchmarks.charts.wording import MINUS, NBSP, count, listed, percent, signed
+from deepsim.benchmarks.charts.wording import NBSP, count, listed, percent, signed
 from deepsim.evaluate.report.baselines import BLUR_SIGMA, ImageError
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import Cell, Table, bar, span
@@ -38,20 +38,24 @@ def baselines(content: Content) -> dict[str, Any]:
         ),
         "mean_known": content.run is not None and content.run.mean_image is not None,
         "thumbnails": _thumbnails(content),
-        "definitions": _definitions(content),
+        "side": content.side,
+        "photographs": len(figures.photos),
+        "sigma": BLUR_SIGMA,
     }
 
 
 def normalized(content: Content) -> dict[str, Any]:
     """Give the normalised errors in image and feature space, with the paper's table beside for context."""
-    figures = content.figures
+    figures, photos = content.figures, len(content.figures.photos)
     own = None
     if figures.reconstruction.normalized is not None:
         errors = [content.layer, _with_error(content), _optional(figures.feature_error)]
         own = Table("This bundle, normalised error", ["Layer", "Image space", "Feature space"], [errors], marked=0)
     return {
         "own": own,
-        "explanation": _normalized_text(content),
+        "layer": content.layer,
+        "photographs": photos,
+        "pairs": count(photos * (photos - 1) // 2, "pair"),
         "context": _paper_text(content),
         "paper": Table(
             "Dosovitskiy & Brox 2016, Table 2: normalised error, image / feature space, %",
@@ -97,29 +101,6 @@ def _thumbnails(content: Content) -> list[tuple[Markup, str]]:
     original = picture(thumbnail(content.pictures.photos[0], 160), f"Photograph {photo}")
     shown = [(picture(thumbnail(image, 160), f"{name} for {photo}"), name) for name, image in guesses]
     return [(original, "the photograph"), *shown]
-
-
-def _definitions(content: Content) -> str:
-    return (
-        f"Distance is the Euclidean distance between the {content.side} \u00d7 {content.side} \u00d7 3 grey levels of "
-        "both pictures; RMSE is "
-        f"the same per value. Margin is 1 {MINUS} (distance of the reconstruction) / (distance of the guess). The best "
-        f"constant image is the pixelwise mean of these very {len(content.figures.photos):,} photographs, the one "
-        f"picture with the least squared error over them, blurred with a Gaussian of {BLUR_SIGMA:g} pixels; it and the "
-        "mean colours look at the photographs, so they are harder to beat than an honest guess. Shown for the first "
-        "photograph."
-    )
-
-
-def _normalized_text(content: Content) -> str:
-    photos = len(content.figures.photos)
-    pairs = photos * (photos - 1) // 2
-    return (
-        "The paper divides the distance by the mean distance between different photographs, so that 100 % is what "
-        "drawing a random photograph would score. In feature space both pictures are encoded first and their "
-        f"{content.layer} features compared. Here the divisor is the mean over {count(pairs, 'pair')} of {photos:,} "
-        "photographs; the \u00b1 is the standard error of the mean over photographs."
-    )
 
 
 def _with_error(content: Content) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from deepsim.benchmarks.charts.wording import count, signed, size
+from deepsim.benchmarks.charts.wording import signed, size
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import Table, code
-from deepsim.evaluate.report.pictures import QUALITIES
 
 
 def provenance(content: Content) -> dict[str, Any]:
@@ -41,14 +40,3 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return signed(value, 0) if isinstance(value, int) else str(value) or "\u2013"
-
-
-def footer(content: Content, version: str | None) -> str:
-    """Say what wrote the page and how its pictures are stored."""
-    written = f"deepsim {version}" if version else "deepsim"
-    photos = count(len(content.figures.photos), "photograph")
-    return (
-        f"Written by {written} from {photos}. Pictures are stored here as JPEG of quality {QUALITIES[0]}, noisy "
-        f"ones down to {QUALITIES[-1]}; every figure was computed from the pixels before that. This page loads "
-        "nothing and runs no scripts."
-    )

@@ -14,23 +14,19 @@ Figure = tuple[str, str, str]  # what, its value, what to hold it against
 
 
 def head(content: Content) -> dict[str, Any]:
-    """Return the head's words: where the pictures come from, a plain-language statement, the key figures."""
-    return {"origin": _origin(content), "statement": _statement(content), "figures": _key_figures(content)}
+    """Return where the pictures come from, how many were measured, and the key figures."""
+    measured = count(len(content.figures.photos), "held-out photograph")
+    return {
+        "origin": _origin(content),
+        "encoder": content.encoder,
+        "measured": measured,
+        "figures": _key_figures(content),
+    }
 
 
 def _origin(content: Content) -> str:
     shape = " \u00d7 ".join(f"{extent:,}" for extent in content.manifest.generator.input_shape)
     return f"{content.encoder}, layer {content.layer} ({shape} values), backend {content.backend}"
-
-
-def _statement(content: Content) -> str:
-    measured = len(content.figures.photos)
-    its = "its" if measured == 1 else "their"
-    return (
-        f"{content.encoder} reduced {count(measured, 'held-out photograph')} to {its} {content.layer} features, and a "
-        "generator turned these features, and nothing else, back into pictures. This page shows the pictures beside "
-        "the photographs, says how far apart they are, and compares that with guesses that need no features at all."
-    )
 
 
 def _key_figures(content: Content) -> list[Figure]:

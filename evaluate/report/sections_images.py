@@ -28,13 +28,12 @@ def reencoding(content: Content) -> dict[str, Any]:
     loop = content.figures.reencoding
     return {
         "verdict": _verdict(loop),
-        "rule": _rule(loop),
+        "rule": RULE,
+        "iterations": len(loop.errors),
+        "plain": f"{loop.plain:.1f}",
+        "looped": count(len(content.pictures.iterates), "photograph"),
         "numbers": _numbers(loop),
         "chart": _loop_chart(loop),
-        "chart_caption": (
-            f"Mean over {count(len(content.pictures.iterates), 'photograph')}, in grey levels RMSE (0 to 255), against "
-            "the number of times encoded and decoded."
-        ),
         "titles": [f"iteration {KEEP[0]}", *map(str, KEEP[1:])],
         "strips": [_strip(content, index) for index in range(min(STRIPS, len(content.pictures.iterates)))],
     }
@@ -89,13 +88,6 @@ def _verdict(loop: Reencoding) -> str:
             f" By then each photograph\u2019s mean colour, at {loop.plain:.1f}, is nearer to it: little of it is left."
         )
     return f"{says[loop.verdict]}: {change} grey levels, and {error}.{lost}"
-
-
-def _rule(loop: Reencoding) -> str:
-    return (
-        f"The rule, fixed beforehand: the loop {RULE}. The first step is the change from iteration 1 to 2, the last "
-        f"one from {len(loop.errors) - 1} to {len(loop.errors)}; the mean colour scores {loop.plain:.1f}."
-    )
 
 
 def _loop_chart(loop: Reencoding) -> Markup:

@@ -29,10 +29,12 @@ def throughput(content: Content) -> dict[str, Any]:
         "several": several,
         "summary": _summary(measured, several),
         "charts": _charts(measured),
-        "method": _method(),
+        "iterations": "1 iteration" if ITERATIONS == 1 else f"{ITERATIONS} iterations",
         "comparison": _comparison(measured) if several else None,
         "comparison_is_wide": bool(measured.own),
-        "reading": _reading(measured, content.side) if _shares(measured) else None,
+        "of_roofs": (measured.own[0] if measured.own else "the fastest") if _shares(measured) else None,
+        "whole_images": measured.whole_images,
+        "side": content.side,
         "memory": _memory(measured),
         "left_out": [(name, reason.removeprefix(f"{name}: ")) for name, reason in measured.left_out.items()],
         "conditions": _conditions(measured, content.side),
@@ -53,14 +55,6 @@ def _summary(measured: Throughput, several: bool) -> str:
         return against
     decoded = f"{significant(rate(best))} images per second decoded{by} in batches of {best['batch']}."
     return f"{decoded} {against}".rstrip()
-
-
-def _method() -> str:
-    iterations = "1 iteration" if ITERATIONS == 1 else f"{ITERATIONS} iterations"
-    return (
-        "Whole calls are timed, from host memory to host memory, after a warm-up; the rate is the median of five "
-        f"rounds. A call to re-encode makes {iterations}, and its images count once for each."
-    )
 
 
 def _against(measured: Throughput) -> str:
@@ -141,18 +135,6 @@ def _share(value: object) -> str:
 def _shares(measured: Throughput) -> list[str]:
     """Return the shares of the machine's roofs that any row has."""
     return [share for share in SHARES if any(is_number(row.get(share)) for row in measured.rows)]
-
-
-def _reading(measured: Throughput, side: int) -> str:
-    """Explain the shares of the roofs."""
-    own = measured.own[0] if measured.own else "the fastest"
-    crop = "" if measured.whole_images else f", and only what the crop of {side} pixels needs is computed"
-    return (
-        f"The shares of the roofs are those of {own}. 100 % of the FMA roof is what convolving whole images directly "
-        "would reach if the processor did nothing but fused multiply-adds. More than 100 % is possible: "
-        f"Winograd\u2019s algorithm gets by with fewer multiplications{crop}. 100 % of the memory roof is reading "
-        "all weights as fp32 once for each call, as fast as memory gives them."
-    )
 
 
 def _memory(measured: Throughput) -> Table | None:

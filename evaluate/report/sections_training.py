@@ -40,7 +40,7 @@ def training(content: Content) -> dict[str, Any]:
         "mismatch": _mismatch(content, run),
         "settings": _settings(run),
         "charts": [_chart(run, name, title, log) for name, title, log in panels() if run.series(name)],
-        "reading": _reading(run),
+        "validated_on": run.validated_on if run.series("validation_error") else None,
         "paused": [(f"paused-{network[0]}", _told(stretches, network)) for stretches, network in _paused(run)],
         "unused": _unused(run),
         "samples": _samples(run),
@@ -98,18 +98,6 @@ def _settings(run: TrainingRun) -> list[tuple[str, str]]:
 
 def _value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _reading(run: TrainingRun) -> str:
-    """Explain the panels."""
-    text = (
-        "Steps along the bottom; losses on logarithmic axes, that of the generator being the weighted sum of its "
-        "parts. Where points are many, the line is their median and the "
-        "band their range. Images per second are those of a step, without reading the photographs."
-    )
-    if run.series("validation_error"):
-        text += f" The image error is normalised, and that of the samples below: {run.validated_on}."
-    return text
 
 
 def _told(stretches: list[tuple[int, int]], network: str) -> str:
