@@ -20,7 +20,7 @@ FUZZ_MEMORY_manifest := -rss_limit_mb=512 -malloc_limit_mb=64
 FUZZ_MEMORY_safetensors := $(FUZZ_MEMORY_manifest)
 FUZZ_MEMORY_bundle := -rss_limit_mb=2048
 
-.PHONY: demo test test-all check types bench bench-gpu fuzz wheel clean help
+.PHONY: demo test test-all check types docs bench bench-gpu fuzz wheel clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make test    install everything and run the tests, without the long proofs"
 	@echo "make test-all  all tests: also emulated GPUs, sanitizers, kills, builds in environments of their own"
 	@echo "make check   formatters, linter, types"
+	@echo "make docs    the documentation as a web site, in build/docs"
 	@echo "make bench   benchmarks: training step, runtime throughput"
 	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
 	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against their peers;"
@@ -83,6 +84,10 @@ types: .venv/dev.stamp
 	ln -sfn ../../../python/deepsim/__init__.py build/typing/deepsim/__init__.py
 	for folder in kernels runtime train export benchmarks evaluate; do ln -sfn ../../../$$folder build/typing/deepsim/$$folder; done
 	$(BIN)/mypy -p deepsim
+
+docs: .venv/dev.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "The documentation: $(CURDIR)/build/docs/index.html"
 
 bench: .venv/dev.stamp
 	$(BIN)/python -m deepsim.benchmarks.training_step
