@@ -26,7 +26,7 @@ def as_markdown(text: str) -> str:
     """Turn roles into code, tables and literal blocks into Markdown's, and fence the examples."""
     text = _TABLE.sub(_table, text)
     text = _LITERAL.sub(lambda found: f"```text\n{_dedented(found[1])}\n```\n", text + "\n")
-    text = _EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n\n", text)
+    text = _EXAMPLE.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text)
     return _ROLE.sub(lambda found: f"`{found[1]}`", text).rstrip()
 
 
