@@ -102,7 +102,12 @@ def compare_features(found: Features, expected: Features) -> dict[str, float]:
 
 
 def compare_images(found: Pixels, expected: Pixels) -> dict[str, float]:
-    """Measure uint8 images against a reference: largest and mean difference (grey levels), PSNR (dB, <= 100)."""
+    """Measure uint8 images against a reference: largest and mean difference (grey levels), PSNR (dB, <= 100).
+
+    >>> black = np.zeros((1, 2, 2, 3), np.uint8)
+    >>> compare_images(black + np.uint8(1), black)["max_difference"]
+    1.0
+    """
     difference = found.astype(np.float64) - expected
     square = float((difference**2).mean())
     return {

@@ -42,7 +42,11 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def activation(name: str) -> Activation:
-    """Look an activation up by its name. Raises UnknownLayerError naming the known ones."""
+    """Look an activation up by its name. Raises UnknownLayerError naming the known ones.
+
+    >>> activation("lrelu").slope
+    0.3
+    """
     if name not in ACTIVATIONS:
         raise UnknownLayerError(f"activation {name!r}: unknown, expected one of {', '.join(ACTIVATIONS)}.")
     return ACTIVATIONS[name]

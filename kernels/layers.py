@@ -40,6 +40,9 @@ class Layer:
     of a ``feature`` layer (convolutions at the features' resolution, Rconv) gets the L2 term, the bias of an
     ``upconv`` layer (the up-convolutional part) may be kept at 0, a ``plain`` layer has neither. It changes no output,
     so it does not count in comparisons and is not in :meth:`to_json`.
+
+    >>> Layer("deconv5", "deconv", 512, 256, 4, 2, 1, activation="lrelu").output_shape((512, 4, 4))
+    (256, 8, 8)
     """
 
     name: str
@@ -172,7 +175,11 @@ def refuse_kind(layer: Layer, reader: str) -> UnknownLayerError:
 
 
 def shapes(layers: tuple[Layer, ...], input_shape: Shape) -> list[Shape]:
-    """Return the output shape of every layer in order, without the batch. Raises ValueError where one does not fit."""
+    """Return the output shape of every layer in order, without the batch. Raises ValueError where one does not fit.
+
+    >>> shapes((Layer("pool", "pool", kernel=3, stride=2), Layer("flat", "reshape", shape=(9,))), (1, 7, 7))
+    [(1, 3, 3), (9,)]
+    """
     found: list[Shape] = []
     for layer in layers:
         input_shape = layer.output_shape(input_shape)
@@ -181,11 +188,19 @@ def shapes(layers: tuple[Layer, ...], input_shape: Shape) -> list[Shape]:
 
 
 def parameters(layers: tuple[Layer, ...]) -> int:
-    """Count the weights and biases of a network."""
+    """Count the weights and biases of a network.
+
+    >>> parameters((Layer("fc6", "fc", 9216, 4096),))
+    37752832
+    """
     return sum(layer.parameters for layer in layers)
 
 
 def macs(layers: tuple[Layer, ...], input_shape: Shape) -> int:
-    """Count the effective multiply-accumulates of one image through a network (see :meth:`Layer.macs`)."""
+    """Count the effective multiply-accumulates of one image through a network (see :meth:`Layer.macs`).
+
+    >>> macs((Layer("conv1", "conv", 3, 96, 11, 4),), (3, 227, 227))
+    105415200
+    """
     before = [input_shape, *shapes(layers, input_shape)]
     return sum(layer.macs(shape) for layer, shape in zip(layers, before, strict=False))

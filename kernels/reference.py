@@ -17,7 +17,11 @@ Weights = dict[str, Array]
 
 
 def leaky_relu(x: Array, slope: float = LRELU_SLOPE) -> Array:
-    """Return max(x, 0) + slope min(x, 0), any shape (Dosovitskiy & Brox 2016, section 4)."""
+    """Return max(x, 0) + slope min(x, 0), any shape (Dosovitskiy & Brox 2016, section 4).
+
+    >>> leaky_relu(np.array([-1.0, 2.0]))
+    array([-0.3,  2. ])
+    """
     return np.maximum(x, 0) + slope * np.minimum(x, 0)
 
 
@@ -40,7 +44,11 @@ def convolve(x: Array, weight: Array, bias: Array, stride: int = 1, padding: int
 
 
 def bed_of_nails(x: Array, stride: int) -> Array:
-    """Insert stride - 1 zeros between neighbouring pixels: (N, C, H, W) -> (N, C, (H-1) stride + 1, ...)."""
+    """Insert stride - 1 zeros between neighbouring pixels: (N, C, H, W) -> (N, C, (H-1) stride + 1, ...).
+
+    >>> bed_of_nails(np.array([[[[1, 2]]]]), 2)
+    array([[[[1, 0, 2]]]])
+    """
     n, c, h, w = x.shape
     spread = np.zeros((n, c, (h - 1) * stride + 1, (w - 1) * stride + 1), x.dtype)
     spread[:, :, ::stride, ::stride] = x
@@ -59,7 +67,11 @@ def upconvolve(x: Array, weight: Array, bias: Array, stride: int = 2, padding: i
 
 
 def upconv_lrelu(x: Array, weight: Array, bias: Array) -> Array:
-    """Apply the up-convolution k4 s2 p1, bias and LeakyReLU(0.3): (N, in, H, W) -> (N, out, 2H, 2W)."""
+    """Apply the up-convolution k4 s2 p1, bias and LeakyReLU(0.3): (N, in, H, W) -> (N, out, 2H, 2W).
+
+    >>> upconv_lrelu(np.ones((1, 3, 8, 8)), np.ones((3, 2, 4, 4)), np.zeros(2)).shape
+    (1, 2, 16, 16)
+    """
     return leaky_relu(upconvolve(x, weight, bias))
 
 

@@ -43,6 +43,9 @@ def upconv_lrelu(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope:
 
     Raises ValueError for a shape, slope or device that does not fit, and TypeError for a dtype. Source: Dosovitskiy &
     Brox 2016, section 3.
+
+    >>> upconv_lrelu(torch.ones(1, 3, 8, 8), torch.ones(3, 2, 4, 4), torch.zeros(2)).shape
+    torch.Size([1, 2, 16, 16])
     """
     result: Tensor = _forward(x, weight, bias, negative_slope)
     return result

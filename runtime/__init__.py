@@ -2,7 +2,12 @@
 
 >>> from deepsim import runtime
 >>> inverter = runtime.Inverter("norm2.deepsim")
->>> images = inverter.reconstruct(["photo.jpg"])  # uint8 RGB (1, side, side, 3), such as 227
+>>> inverter.layer, inverter.feature_shape, inverter.image_size
+('norm2', (256, 13, 13), 227)
+>>> inverter.reconstruct(["cat.jpg"]).shape  # uint8 RGB
+(1, 227, 227, 3)
+>>> runtime.available_backends()["cpu"] is None  # it can run here
+True
 
 Nothing here imports torch, onnx or the training code; a backend's packages are imported when it is chosen.
 """

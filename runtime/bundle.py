@@ -43,6 +43,9 @@ class Bundle:
 
         Raises BundleError when it is missing or not a bundle, BundleCorrupt when a byte of the manifest changed,
         BundleUnsafe when the manifest names a file outside of the bundle or is built to mislead.
+
+        >>> Bundle.open("norm2.deepsim").manifest.generator.layer
+        'norm2'
         """
         folder = Path(path)
         if not folder.is_dir():
@@ -65,6 +68,9 @@ class Bundle:
 
         Raises BundleUnsafe for a name or file that leaves the bundle (``..``, links, devices), BundleError when the
         manifest does not list it, BundleCorrupt when it is missing, cut off or changed.
+
+        >>> len(Bundle.open("norm2.deepsim").read("README.md"))
+        21
         """
         _check_name(name, str(self.path))
         record = self.manifest.files.get(name)

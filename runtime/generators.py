@@ -257,6 +257,10 @@ def generator_spec(layer: str, encoder: EncoderSpec | GraphEncoder = CAFFENET, w
     """Return the generator that inverts ``layer`` of ``encoder`` (see :func:`generator_for`).
 
     Raises UsageError naming the valid values.
+
+    >>> spec = generator_spec("fc6", width=0.5)
+    >>> spec.input_shape, spec.output_size
+    ((4096,), 256)
     """
     if isinstance(encoder, GraphEncoder):
         if layer != encoder.layer:

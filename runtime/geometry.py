@@ -46,7 +46,11 @@ class Framing:
             raise ValueError(f"side {self.side}, expected at most size, which is {self.size}")
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """Return the (height, width) to which a photograph of that many pixels is resized."""
+        """Return the (height, width) to which a photograph of that many pixels is resized.
+
+        >>> Framing("shorter", 256, 224).resized(480, 640)
+        (256, 341)
+        """
         if self.resize == "warp":
             return self.size, self.size
         shorter = min(height, width)
@@ -100,7 +104,11 @@ class Geometry:
         return self.framing.side
 
     def crop(self, images: NDArray[Any]) -> NDArray[Any]:
-        """Cut the scored pixels from whole generated images (N, S, S, C), without a copy."""
+        """Cut the scored pixels from whole generated images (N, S, S, C), without a copy.
+
+        >>> Geometry(CAFFE_FRAMING, 6).crop(np.zeros((1, 240, 240, 3))).shape
+        (1, 227, 227, 3)
+        """
         end = self.offset + self.side
         return images[:, self.offset : end, self.offset : end]
 

@@ -92,6 +92,10 @@ def read_image(path: str | os.PathLike[str]) -> Pixels:
     Of an animation the first frame is read, of several pages the first. Raises DataError naming the file when it is
     missing, not a regular file (nothing is opened then, so a FIFO cannot block), of another format, truncated, damaged,
     or of more than ``MAX_PIXELS`` pixels.
+
+    >>> rgb = read_image("cat.jpg")
+    >>> rgb.shape, rgb.dtype
+    ((300, 400, 3), dtype('uint8'))
     """
     return _on_file(path, _decode)
 
@@ -100,6 +104,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (height, width) in pixels as a file's header states them, before rotation, without decoding it.
 
     Raises DataError where :func:`read_image` does, except for damage behind the header.
+
+    >>> image_size("cat.jpg")
+    (300, 400)
     """
     return _on_file(path, lambda image: (image.height, image.width))
 
@@ -133,6 +140,9 @@ def prepare(photo: Photo, framing: Framing) -> Pixels:
 
     What has that size already is taken as it is; anything else is resized and cropped centrally.
     Raises DataError for unusable files, DtypeError or ShapeError for arrays that are no uint8 (H, W, 3).
+
+    >>> prepare("cat.jpg", Framing("warp", 256, 227)).shape
+    (227, 227, 3)
     """
     rgb, side = _rgb(photo), framing.side
     _check(rgb, "photo", rank=3)
@@ -170,6 +180,9 @@ def find_images(paths: Iterable[str | os.PathLike[str]], apart_from: Path | None
     A warning counts by suffix what is left out. Symbolic links are followed, a folder that is reached twice is listed
     once. The folder ``apart_from`` (where results go) is not searched, unless it is given itself. Raises DataError when
     a path is missing, a folder cannot be read, or no image is found.
+
+    >>> [path.name for path in find_images(["photos", "cat.jpg"])]
+    ['a.jpg', 'b.png', 'cat.jpg']
     """
     given = [Path(path) for path in paths]
     found: list[Path] = []
@@ -191,6 +204,10 @@ def save_png(rgb: Pixels, path: str | os.PathLike[str], texts: Mapping[str, str]
     """Write uint8 RGB (H, W, 3) as a PNG file, atomically, with ``texts`` (keyword to text) among its metadata.
 
     Raises DtypeError or ShapeError; DeviceError (disk full).
+
+    >>> save_png(np.zeros((2, 3, 3), np.uint8), "black.png")
+    >>> image_size("black.png")
+    (2, 3)
     """
     _check(rgb, str(path), rank=3)
     buffer, chunks = io.BytesIO(), PngImagePlugin.PngInfo()

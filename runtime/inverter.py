@@ -144,7 +144,11 @@ class Inverter:
     @overload
     def encode(self, photos: OnDevice, stream: int | None = None) -> NDArray[np.float32] | DeviceArray: ...
     def encode(self, photos: Any, stream: int | None = None) -> NDArray[np.float32] | DeviceArray:
-        """Compute the layer's features of photographs: float32 (N, *feature_shape)."""
+        """Compute the layer's features of photographs: float32 (N, *feature_shape).
+
+        >>> inverter.encode(["cat.jpg", "dog.jpg"]).shape
+        (2, 256, 13, 13)
+        """
         made = self._device_calls().encode(photos, stream)
         if made is not None:
             return made
@@ -161,6 +165,9 @@ class Inverter:
 
         Returns the part that training scored, uint8 RGB (N, side, side, 3), with ``full`` the whole (N, S, S, 3), whose
         outer ring no training loss has seen. Raises DataError when a feature is NaN or infinite.
+
+        >>> inverter.decode(np.zeros((1, 256, 13, 13)), full=True).shape
+        (1, 240, 240, 3)
         """
         made = self._device_calls().decode(features, bool(full), stream)
         if made is not None:
@@ -179,7 +186,11 @@ class Inverter:
     @overload
     def reconstruct(self, photos: OnDevice, stream: int | None = None) -> Pixels | DeviceArray: ...
     def reconstruct(self, photos: Any, stream: int | None = None) -> Pixels | DeviceArray:
-        """Encode and decode photographs, on the device alone where one backend does both: (N, side, side, 3)."""
+        """Encode and decode photographs, on the device alone where one backend does both: (N, side, side, 3).
+
+        >>> inverter.reconstruct("cat.jpg").shape
+        (1, 227, 227, 3)
+        """
         made = self._device_calls().reconstruct(photos, stream)
         if made is not None:
             return made
@@ -208,6 +219,9 @@ class Inverter:
         Iteration k equals ``reconstruct`` applied k times to its own uint8 output, exactly. Returns the iterations in
         ``keep``, counted from 1 and increasing: uint8 RGB (N, len(keep), side, side, 3). Raises UsageError when
         ``keep`` does not increase within 1..iterations.
+
+        >>> inverter.reencode("cat.jpg", iterations=2, keep=(1, 2)).shape
+        (1, 2, 227, 227, 3)
         """
         kept = check_keep(iterations, keep)
         made = self._device_calls().reencode(photos, int(iterations), kept, stream)
@@ -232,6 +246,9 @@ class Inverter:
         Both ends are included: uint8 RGB (steps, side, side, 3). A floating-point array of shape ``feature_shape`` is
         taken as a feature itself. Arrays on the GPU are (1, side, side, 3) or (1, *feature_shape), both ends there:
         UsageError when one is not.
+
+        >>> inverter.interpolate("cat.jpg", "dog.jpg", steps=3).shape
+        (3, 227, 227, 3)
         """
         made = self._device_calls().interpolate(photo_a, photo_b, whole_number("steps", steps, 2, 1 << 20), stream)
         if made is not None:
@@ -254,6 +271,9 @@ class Inverter:
 
         An unusable photograph raises DataError, after the batches before it; with ``on_error="skip"`` a warning names
         it, and ``index`` has a gap.
+
+        >>> [(images.names, images.index) for images in inverter.stream(["cat.jpg", "dog.jpg"], batch=1)]
+        [(('cat.jpg',), (0,)), (('dog.jpg',), (1,))]
         """
         whole_number("batch", batch, 1)
         if on_error not in get_args(OnError):

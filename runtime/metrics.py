@@ -23,6 +23,9 @@ def euclidean_distances(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     """Return |a_i - b_i| of each pair of rows, float64 (N,), in the unit of the inputs.
 
     Raises ShapeError when the shapes differ or there is no row axis, NumericError on NaN or infinity.
+
+    >>> euclidean_distances(np.array([[0.0, 0.0]]), np.array([[3.0, 4.0]]))
+    array([5.])
     """
     _check_pair(a, b)
     distances = np.empty(len(a))
@@ -35,6 +38,9 @@ def rmse(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     """Return the root of the mean squared difference of each pair of rows, float64 (N,): grey levels for images.
 
     Raises ShapeError and NumericError as :func:`euclidean_distances` does.
+
+    >>> rmse(np.array([[0, 0]]), np.array([[3, 3]]))
+    array([3.])
     """
     distances = euclidean_distances(a, b)
     return distances / math.sqrt(max(1, math.prod(a.shape[1:])))
@@ -44,6 +50,9 @@ def psnr(a: NDArray[Any], b: NDArray[Any], peak: float = PEAK) -> Floats:
     """Return the peak signal-to-noise ratio 20 log10(peak / RMSE) of each pair of rows, float64 (N,), in decibels.
 
     Equal rows give infinity. Raises ShapeError and NumericError as :func:`euclidean_distances` does.
+
+    >>> psnr(np.array([[0.0, 0.0]]), np.array([[25.5, 25.5]]))
+    array([20.])
     """
     with np.errstate(divide="ignore"):
         return 20 * np.log10(peak / rmse(a, b))
@@ -53,6 +62,9 @@ def mean_pairwise_distance(rows: NDArray[Any]) -> float:
     """Return the mean Euclidean distance over all pairs i < j of the rows of (N, ...), in the unit of the input.
 
     Raises ShapeError on fewer than two rows, NumericError on NaN or infinity.
+
+    >>> mean_pairwise_distance(np.array([[0.0], [1.0], [3.0]]))
+    2.0
     """
     if rows.ndim < 2 or len(rows) < 2:
         raise ShapeError(f"pairwise distances: shape {rows.shape}, expected (N, ...) with N >= 2. Give more samples.")
@@ -71,6 +83,10 @@ def normalized_error(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any] |
     one space and unit: pixels of an encoder's square, or features of one layer.
 
     Raises ShapeError on shapes that differ or m < 2, NumericError on NaN, infinity, or reference rows all equal.
+
+    >>> photographs = np.array([[0.0, 0.0], [3.0, 4.0]])
+    >>> normalized_error(photographs + [0.0, 1.0], photographs)
+    0.2
     """
     distances = euclidean_distances(a, b)
     if len(distances) == 0:

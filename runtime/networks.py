@@ -41,7 +41,11 @@ class EncoderSpec:
         return self.layers[: names.index(layer) + 1]
 
     def feature_shape(self, layer: str) -> Shape:
-        """Return the shape of the named layer's output, (C, H, W) or (C,)."""
+        """Return the shape of the named layer's output, (C, H, W) or (C,).
+
+        >>> CAFFENET.feature_shape("pool5"), VGG19.feature_shape("conv5_4")
+        ((256, 6, 6), (512, 14, 14))
+        """
         return shapes(self.up_to(layer), self.input_shape)[-1]
 
 
@@ -140,7 +144,11 @@ ENCODERS = {spec.name: spec for spec in (CAFFENET, ALEXNET, VGG16, VGG19)}
 
 
 def encoder_spec(name: str) -> EncoderSpec:
-    """Look an encoder up by name. Raises UsageError naming the valid ones."""
+    """Look an encoder up by name. Raises UsageError naming the valid ones.
+
+    >>> encoder_spec("vgg16").input_shape
+    (3, 224, 224)
+    """
     if name not in ENCODERS:
         raise UsageError(f"encoder {name!r}: unknown, expected one of {', '.join(ENCODERS)}.")
     return ENCODERS[name]

@@ -16,6 +16,12 @@ class PixelConvention:
     """How uint8 RGB pixels become a network's input: ``(pixel[channel] - mean) * scale`` in the given channel order.
 
     ``mean`` (0-255 units) and ``scale`` (per unit) are in the network's own channel order.
+
+    >>> grey = np.full((1, 1, 1, 3), 128, np.uint8)
+    >>> CAFFE_PIXELS.to_network(grey).ravel()
+    array([24., 11.,  5.], dtype=float32)
+    >>> bool((CAFFE_PIXELS.to_pixels(CAFFE_PIXELS.to_network(grey)) == grey).all())
+    True
     """
 
     order: Literal["BGR", "RGB"]

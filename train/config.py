@@ -197,6 +197,9 @@ class TrainConfig:
         """Return a copy with some fields replaced, each converted to its type (YAML reads 1e-4 as text).
 
         Raises UsageError naming an unknown field or a value of the wrong type.
+
+        >>> PRESETS["demo"].updated({"learning_rate": "1e-4"}).learning_rate
+        0.0001
         """
         hints = get_type_hints(type(self))
         unknown = sorted(set(values) - set(hints))

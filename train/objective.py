@@ -109,7 +109,12 @@ TERMS: tuple[Term, ...] = (
 
 
 def used_terms(config: Any) -> list[Term]:
-    """List the terms whose weight in a configuration is not 0."""
+    """List the terms whose weight in a configuration is not 0.
+
+    >>> from deepsim.train.config import PRESETS
+    >>> [term.name for term in used_terms(PRESETS["demo"])]
+    ['image_loss', 'feature_loss']
+    """
     return [term for term in TERMS if term.weight_in(config) != 0]
 
 
@@ -140,7 +145,12 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor, normalisation: 
 
 
 def squared_error(a: Tensor, b: Tensor, normalisation: Normalisation) -> Tensor:
-    """Return the summed squared difference of two batches (N, ...), over 2 N in the release's normalisation."""
+    """Return the summed squared difference of two batches (N, ...), over 2 N in the release's normalisation.
+
+    >>> import torch
+    >>> squared_error(torch.ones(2, 3), torch.zeros(2, 3), "paper")
+    tensor(6.)
+    """
     total = (a.float() - b.float()).square().sum()
     return total / (2 * len(a)) if normalisation == "release" else total
 

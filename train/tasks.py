@@ -38,7 +38,11 @@ TASKS: dict[str, Task] = {
 
 
 def task_of(name: str) -> Task:
-    """Look a task up by name. Raises UsageError naming the tasks that can be trained."""
+    """Look a task up by name. Raises UsageError naming the tasks that can be trained.
+
+    >>> task_of("autoencoder").encoder_learns
+    True
+    """
     if name in TASKS:
         return TASKS[name]
     found = "cannot be trained yet" if name in get_args(TaskName) else "unknown"

@@ -46,7 +46,11 @@ def pixelwise_mean(photos: Pixels) -> Pixels:
 
 
 def own_colours(photos: Pixels) -> Pixels:
-    """Return each photograph (N, H, W, 3) as its own mean colour everywhere."""
+    """Return each photograph (N, H, W, 3) as its own mean colour everywhere.
+
+    >>> own_colours(np.array([[[[0, 0, 0], [2, 4, 6]]]], np.uint8)).tolist()
+    [[[[1, 2, 3], [1, 2, 3]]]]
+    """
     colours = np.rint(photos.mean(axis=(1, 2), dtype=np.float64)).astype(np.uint8)  # (N, 3)
     filled: Pixels = np.broadcast_to(colours[:, None, None, :], photos.shape)
     return filled

@@ -83,6 +83,11 @@ def read_features(path: str | os.PathLike[str], key: str | None = None) -> Featu
     Raises DataError when the file is missing, damaged or of another format, when ``key`` is not in it or is needed;
     DtypeError and ShapeError unless the array is real numbers of rank 1 or more; DeviceError naming the extra for
     .h5 and .mat.
+
+    >>> write_features("codes.npz", np.ones((2, 3), np.float32), Labels(("a.jpg", "b.jpg"), (0, 1)))
+    >>> found = read_features("codes.npz")
+    >>> found.shape, found.names
+    ((2, 3), ('a.jpg', 'b.jpg'))
     """
     file = Path(path)
     suffix = _suffix(file)
@@ -101,7 +106,13 @@ def read_features(path: str | os.PathLike[str], key: str | None = None) -> Featu
 def fit_rows(
     values: NDArray[np.generic], shape: tuple[int, ...], subject: str, axes: str | None = None
 ) -> NDArray[np.generic]:
-    """Return features as (N, *shape) where :func:`layout_of` finds that they are that. Raises what it raises."""
+    """Return features as (N, *shape) where :func:`layout_of` finds that they are that. Raises what it raises.
+
+    >>> fit_rows(np.zeros((3, 13 * 13 * 256)), (256, 13, 13), "codes").shape
+    (3, 256, 13, 13)
+    >>> fit_rows(np.zeros((4096, 3)), (4096,), "codes", "CN").shape
+    (3, 4096)
+    """
     found = layout_of(values.shape, shape, subject, axes)
     return found.rows(values)
 
@@ -116,7 +127,11 @@ def check_writable(path: str | os.PathLike[str], shape: tuple[int, ...] | None =
 
 
 def output_files(path: str | os.PathLike[str]) -> list[Path]:
-    """List the files that :func:`write_features` writes: the features, and the file of names where there is one."""
+    """List the files that :func:`write_features` writes: the features, and the file of names where there is one.
+
+    >>> [file.name for file in output_files("codes.npy")]
+    ['codes.npy', 'codes.npy.names.csv']
+    """
     file = Path(path)
     return [file, names_file.beside(file)] if _suffix(file) in _WITHOUT_NAMES else [file]
 
@@ -128,6 +143,10 @@ def write_features(
 
     ``values`` that are :class:`Rows` are written block by block (.mat: at once). Raises UsageError on an unknown suffix
     and for what the format cannot hold, DeviceError on a missing extra or a full disk.
+
+    >>> write_features("codes.npy", np.zeros((2, 4096), np.float32))
+    >>> read_features("codes.npy").values.shape
+    (2, 4096)
     """
     file = Path(path)
     rows = values if isinstance(values, Rows) else Rows.of(values)
