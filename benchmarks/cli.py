@@ -62,7 +62,9 @@ _INTERLEAVED_COLUMNS = {
     epilog="\b\nExamples:\n  deepsim bench fc6.deepsim\n  deepsim bench fc6.deepsim --batches 1,16 --memory -o b.json"
 )
 @bundle_argument
-@click.option("--backend", "chosen", multiple=True, type=click.Choice(NAMES), help="Only this one; may be repeated.")
+@click.option(
+    "--backend", "chosen", multiple=True, type=click.Choice(NAMES), help="Time this contender alone (repeatable)."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, or a GPU such as 0 or cuda:0.")
 @click.option("--batches", default="1,8,16,64", show_default=True, help="Batch sizes, with commas between.")
 @click.option("--seconds", type=click.FloatRange(0.01, 3600), default=2.0, show_default=True, help="Time for each row.")
@@ -72,13 +74,13 @@ _INTERLEAVED_COLUMNS = {
     type=click.Choice(INSTRUCTION_SETS),
     default=INSTRUCTION_SETS[0],
     show_default=True,
-    help="Most that any contender may use; who cannot be told is left out.",
+    help="Best instructions that a contender may use; one that cannot be restricted is left out.",
 )
-@click.option("--interleaved", is_flag=True, help="Also ours between calls of each other one, beside ours alone.")
-@click.option("--memory", is_flag=True, help="Also peak memory and load time, each contender in its own process.")
+@click.option("--interleaved", is_flag=True, help="Also time ours between calls of each other contender.")
+@click.option("--memory", is_flag=True, help="Also measure peak memory and load time, each in a process of its own.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file to write too, with versions and CPU.")
-@click.option("--plot", type=click.Path(path_type=Path), help="SVG file to draw too: images/s over the batch size.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="JSON file of the results and the machine.")
+@click.option("--plot", type=click.Path(path_type=Path), help="SVG file of images/s over the batch size.")
 @overwrite_option
 def bench(
     bundle: Path,
@@ -95,16 +97,18 @@ def bench(
     plot: Path | None,
     overwrite: bool,
 ) -> None:
-    """Measure encode, decode and one iteration of reencode of our backends and of what is installed beside them.
+    """Measure encode, decode and one iteration of reencode, for our backends and the peers that are installed.
 
-    Every result is compared with the first contender's and timed only when they agree: a peer that does not is named
-    and left out, with one of ours the run ends. Times run from host memory to
-    host memory; images per second are the median of five alternating rounds. Roofs are measured in the same run: the
-    FMA roof's share counts direct convolution of whole images, so fewer multiplications can exceed 100 %; the memory
-    roof's counts reading fp32 weights once for each call.
+    A contender is timed only when its results agree with the first one's: a peer that does not agree is named and left
+    out; where one of ours does not agree, the command ends. Times run from host memory to host memory. Images per
+    second are the median of five alternating rounds.
 
-    With --interleaved each of ours is also timed right after calls of each other one, whose threads may still spin on
-    the CPUs; "speed" is relative to ours alone in the same rounds.
+    Roofs are measured in the same run. The share of the FMA roof counts direct convolution of whole images, so an
+    algorithm with fewer multiplications can exceed 100 %. The share of the memory roof counts one reading of the fp32
+    weights per call.
+
+    With --interleaved each of ours is also timed right after calls of each other contender, whose threads may still
+    spin on the CPUs. "speed" is relative to ours alone in the same rounds.
     """
     sizes = _sizes(batches)
     check_plot(plot, output)

@@ -39,14 +39,14 @@ Examples:
     type=click.Choice(["onnx", "fp32", "fp16"]),
     default="fp16",
     show_default=True,
-    help="onnx: fp32 graphs only; fp32: and fp32 engines; fp16: and half graphs and engines.",
+    help="onnx: fp32 graphs only; fp32: also fp32 engines; fp16: also half-typed graphs and FP16 engines.",
 )
 @click.option(
     "--target",
     type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
     default="auto",
     show_default=True,
-    help="Engine library. auto: TensorRT where it and a GPU are there, else TensorRT-RTX, which needs no GPU to build.",
+    help="Engine library. auto: TensorRT where it and a GPU are found, else TensorRT-RTX, which needs no GPU to build.",
 )
 @click.option(
     "--gpus",
@@ -60,7 +60,7 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
 @click.option("--random", "is_random", is_flag=True, help="Seeded random weights instead of a run.")
 @click.option("--layer", help="With --random: the layer to invert, such as fc6 or norm2.")
-@click.option("--encoder", default=None, help="With --random: caffenet (default) or alexnet (torchvision's).")
+@click.option("--encoder", default=None, help="With --random: caffenet (default), alexnet, vgg16 or vgg19.")
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="With --random: seed of the weights. [0]")
 @click.option("--without-encoder", is_flag=True, help="Leave the encoder out: the bundle decodes features only.")
 @click.option("--json", "as_json", is_flag=True, help="Print files, sizes and figures as JSON on stdout.")

@@ -58,23 +58,28 @@ Examples:
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), default="paper", show_default=True, help="Settings to begin with."
 )
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML settings over the preset.")
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    help="YAML file of settings over the preset's.",
+)
 @click.option("--data", multiple=True, help="Folder of photographs (repeatable). Default: procedural dead leaves.")
 @click.option(
     "--dead-leaves",
     type=click.IntRange(0),
     default=0,
-    help="With --data: mix in so many procedural images, half of all.",
+    help="With --data: mix in this many procedural images; the photographs are repeated until they are as many.",
 )
 @click.option(
     "--validation",
     multiple=True,
-    help="Folder of photographs for pictures and errors on the way. Default: some of --data, held out from training.",
+    help="Folder of photographs for validation. Default: some of --data, held out from training.",
 )
 @click.option(
     "-o", "--output", "run_folder", type=click.Path(path_type=Path), help="Folder of the run [runs/PRESET-LAYER]."
 )
-@click.option("--resume", default=None, help="'auto' goes on from the newest checkpoint, or name a checkpoint folder.")
+@click.option("--resume", default=None, help="'auto' for the newest checkpoint of the run, or a checkpoint folder.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--threads", type=click.IntRange(0, 1024), default=0, help="CPU threads; 0: PyTorch's choice, or a CPU quota."

@@ -110,7 +110,7 @@ class TrainConfig:
     )
     lambda_img: float = setting(2e-6, "Weight of the image loss (Eq. 5).", least=0)
     normalisation: Normalisation = setting(  # noqa: RUF009
-        "release", "What losses sum to: the paper's sums or the release's sum/(2N) and means."
+        "release", "The paper's sums over the batch, or the release's sum/(2N) and means."
     )
     stop_discriminator: float = setting(0.1, "Pause D below this loss ratio.", least=0)
     resume_discriminator: float = setting(0.5, "Resume D above this loss ratio.", least=0)
@@ -118,12 +118,12 @@ class TrainConfig:
     batch: int = setting(64, "Photographs per step, over all processes.", least=1, most=1 << 20)
     steps: int = setting(
         500_000,
-        "Steps to train, at most those with --minutes (where 0, its default, is no limit).",
+        "Steps to train; with --minutes the most of them (0: no limit, the default there).",
         least=0,
         most=_LARGEST,
     )
     minutes: float = setting(
-        0.0, "Train for so many minutes, resumed runs in all; the cosine schedule ends with them.", least=0, most=1e7
+        0.0, "Minutes to train, over all resumptions; the cosine schedule ends with them.", least=0, most=1e7
     )
     learning_rate: float = setting(2e-4, "Adam's learning rate.", least=0)
     beta1: float = setting(0.9, "Adam's beta1.", least=0, below=1)
@@ -136,7 +136,7 @@ class TrainConfig:
         most=_LARGEST,
     )
     weight_decay: float = setting(0.0, "L2 term in the gradient of D and of the Rconv weights.", least=0)
-    frozen_biases: bool = setting(False, "Keep the up-convolutional biases at 0 (release).")
+    frozen_biases: bool = setting(False, "Keep the biases of the up-convolutional part at 0 (release).")
     mirror: bool = setting(True, "Flip half of the training crops.")
     zoom: float = setting(
         0.0, "Share of training crops taken at a random scale (0: the paper's rule).", least=0, most=1

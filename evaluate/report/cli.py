@@ -71,8 +71,8 @@ def report(
 ) -> None:
     """Measure BUNDLE on held-out photographs and write one self-contained HTML page.
 
-    It shows reconstructions, errors against guesses that need no features, re-encoding, interpolation, training
-    curves, throughput and provenance, and needs no network, no other file and no script.
+    The page shows reconstructions, errors beside those of guesses that need no features, re-encoding, interpolation,
+    training curves, throughput and provenance. It needs no network, no other file and no script.
     """
     for module in ("matplotlib", "jinja2"):
         if find_spec(module) is None:

@@ -33,7 +33,7 @@ COMMANDS = {
     "reconstruct": ("deepsim.runtime.cli.convert:reconstruct", "Photographs to images, through their features."),
     "reencode": ("deepsim.runtime.cli.convert:reencode", "Reconstruct photographs over and over."),
     "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),
-    "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and who can run it."),
+    "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and which backends can run it."),
     "bench": ("deepsim.benchmarks.cli:bench", "Measure throughput and latency of every backend."),
     "report": ("deepsim.evaluate.report.cli:report", "Write one HTML page of a run's or bundle's results."),
     "doctor": ("deepsim.runtime.cli.doctor:doctor", "Show what can run here, and why the rest cannot."),

@@ -75,7 +75,7 @@ def bulk_options(command: _F) -> _F:
         return command(bulk=Bulk(overwrite, resume, on_error), **others)
 
     wrapped = overwrite_option(with_bulk)
-    wrapped = click.option("--resume", is_flag=True, help="Go on where an earlier run stopped; keep what it made.")(
+    wrapped = click.option("--resume", is_flag=True, help="Continue where an earlier run stopped; keep its outputs.")(
         wrapped
     )
     choice = click.option(
@@ -83,7 +83,7 @@ def bulk_options(command: _F) -> _F:
         type=click.Choice(["stop", "skip"]),
         default="stop",
         show_default=True,
-        help="What to do about an unusable photograph or row; what was done before it stays either way.",
+        help="At an unusable photograph or row: stop there, or name it and continue. Finished outputs stay.",
     )
     return cast(_F, choice(wrapped))
 

@@ -62,7 +62,7 @@ def _examples(*lines: str) -> str:
 def encode(bundle: Path, photos: Sequence[Path], output: Path, bulk: Bulk, **where: Any) -> None:
     """Compute the features of photographs (files or folders), one row each.
 
-    Rows are kept on the disk as they come: a run that stopped goes on with --resume.
+    Finished rows are kept on disk: --resume continues a run that stopped.
     """
     check_writable(output)
     photographs = list(numbered(map(str, find_images(photos))))  # a Path takes four times as much memory
@@ -107,7 +107,7 @@ def _encode(inverter: Inverter, photographs: Sequence[Photograph], output: Path,
 @click.option(
     "--axes",
     help="Order of the array's axes: NCHW (PyTorch), NHWC (TensorFlow), HWCN (MatConvNet), WHCN (NCHW as MATLAB sees "
-    "it), CN (codes in columns), N(CWH) (rows that MATLAB flattened). Needed unless there is only one way to read it.",
+    "it), CN (codes in columns), N(CWH) (rows that MATLAB flattened). Needed where the shape has several readings.",
 )
 @click.option("--transpose", is_flag=True, hidden=True)
 @click.option("--full", is_flag=True, help="Write the generator's whole image, not the part that training scored.")
@@ -289,7 +289,7 @@ def reencode(
 def interpolate(
     bundle: Path, photo_a: Path, photo_b: Path, output: Path, steps: int, overwrite: bool, **where: Any
 ) -> None:
-    """Decode features on the straight line between two photographs' (paper, Figure 7)."""
+    """Decode features on the straight line between those of two photographs (paper, Figure 7)."""
     if output.suffix.lower() != ".png":
         raise UsageError(f"{output}: expected a name ending in .png. Rename the output.")
     check_inputs_stay([output], [photo_a, photo_b], bundle)

@@ -45,7 +45,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 @click.option("--check", is_flag=True, help="Read every file and compare it with its SHA-256.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(bundle: Path, check: bool, as_json: bool) -> None:
-    """Show what a bundle holds: networks, files, who can run it here, how it was verified and where it comes from."""
+    """Show what a bundle holds: networks, files, backends that can run it here, verification and provenance."""
     opened = Bundle.open(bundle)
     if check:
         for name in opened.manifest.files:
