@@ -8,6 +8,7 @@ from PIL import Image
 
 from deepsim.runtime.features import read_features
 from deepsim.runtime.images import read_image, save_png
+from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
 
 
