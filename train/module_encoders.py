@@ -8,7 +8,7 @@ encoder loads into another.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -180,16 +180,17 @@ def _give_weights(draft: _Draft, path: Path | None, seed: int) -> None:
     model, pairs = draft.model, draft.pairs()
     forget(model)
     given = {} if path is None else read_module_weights(model, path)
-    folded = path is not None and bool(pairs) and not any(f"{pair.norm}.running_mean" in given for pair in pairs)
     if path is None:
         prepare = calibrate if draft.reference.kind == "python" else randomise
         prepare(model, draft.layers, draft.noise(CALIBRATION, seed))
-    elif folded:
-        fold(model, pairs)
-        load(model, given, model.state_dict(), draft.who, path)
-        return
     else:
-        load(model, given, draft.observation.needed, draft.who, path)
+        folded = [pair for pair in pairs if _is_folded(pair, given)]
+        fold(model, folded)
+        gone = {name for name in draft.observation.needed for pair in folded if name.startswith(f"{pair.norm}.")}
+        biases = {f"{pair.convolution}.bias" for pair in folded}
+        needed = ((draft.observation.needed - gone) | biases) & set(model.state_dict())
+        load(model, given, needed, draft.who, path)
+        pairs = [pair for pair in pairs if pair not in folded]
     x = draft.noise(OBSERVED, seed)
     before = run_to(model, draft.layers, x)
     fold(model, pairs)
@@ -201,3 +202,11 @@ def _give_weights(draft: _Draft, path: Path | None, seed: int) -> None:
                 f"encoder {draft.who}: {name!r} changes by {error:.2g} when batch norms are folded, "
                 f"expected at most {FOLDED_WITHIN:g}."
             )
+
+
+def _is_folded(pair: Pair, weights: Mapping[str, Tensor]) -> bool:
+    """Tell whether a file's weights hold a convolution that its batch norm was folded into, as an encoder saves it.
+
+    An encoder of more layers saves some pairs folded and others not: of those, a layer gives the convolution's output.
+    """
+    return f"{pair.norm}.running_mean" not in weights and f"{pair.convolution}.bias" in weights

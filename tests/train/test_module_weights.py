@@ -63,6 +63,17 @@ def test_what_an_encoder_saves_loads_again(tmp_path):
     assert torch.equal(built(images), encoder(images)) and torch.equal(again(images), encoder(images))
 
 
+def test_what_is_saved_in_parts_unfolded_loads_where_all_is_folded(tmp_path):
+    reference, options = parse("torchvision:resnet18@layer1"), PreprocessingOptions(side=64)
+    saved = build_module_encoder(reference, ["conv1"], options=options)
+    assert {"module.bn1.running_mean", "module.layer1.0.conv1.bias"} <= set(saved.state_dict())
+    path = save(tmp_path / "encoder.safetensors", saved.state_dict())
+    again = build_module_encoder(reference, [], path, options=options)
+    assert "module.bn1.running_mean" not in again.state_dict()
+    images = to_image_space(pink_noise(1, 64, 1))
+    torch.testing.assert_close(again(images), saved(images), rtol=1e-4, atol=1e-4)
+
+
 def test_nothing_is_kept_of_earlier_weights(tmp_path):
     reference, weights = parse("tests.train.modules:Caching@conv2"), stirred(Caching()).state_dict()
     path = save(tmp_path / "net.safetensors", weights)
