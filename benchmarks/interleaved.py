@@ -42,6 +42,8 @@ def interleave(
     over the rounds, of alone / between: 1 where the other's calls cost nothing. Every result is verified first, as by
     :func:`~deepsim.benchmarks.timing.compare`.
     """
+    if not own:  # nothing to compare with
+        return []
     rows = []
     for what in inputs.whats:
         for batch in batches:
