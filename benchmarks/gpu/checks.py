@@ -38,7 +38,7 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 def photographs(count: int, seed: int) -> Pixels:
     """Draw (count, 227, 227, 3) images, of which at most eight differ."""
-    distinct = calibration_images(min(count, DISTINCT), seed)
+    distinct = calibration_images(min(count, DISTINCT), CAFFE_FRAMING.side, seed)
     return distinct[np.arange(count) % len(distinct)]
 
 

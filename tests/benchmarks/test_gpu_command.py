@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deepsim.benchmarks.gpu import __main__ as command
-from deepsim.benchmarks.gpu import cutlass, device, sanitizer, timing
+from deepsim.benchmarks.gpu import checks, cutlass, device, sanitizer, timing
 from deepsim.runtime.checkout import process_environment
 from deepsim.runtime.errors import DeviceError, NumericError, UsageError
 
@@ -51,6 +51,11 @@ def test_options_are_read_as_they_are_meant():
     for text in ("", "0", "x", "1,,2"):
         with pytest.raises(UsageError, match="--batches"):
             command.sizes_of(text)
+
+
+def test_photographs_are_an_encoders_input():
+    drawn, others = checks.photographs(9, seed=5), checks.photographs(2, seed=6)
+    assert drawn.shape == (9, 227, 227, 3) and len({image.tobytes() for image in (*drawn, *others)}) == 8 + 2
 
 
 def test_a_library_without_kernels_is_exit_code_4(monkeypatch):
