@@ -1,6 +1,5 @@
 import os
 import shlex
-import shutil
 
 import numpy as np
 import pytest
@@ -8,7 +7,6 @@ from PIL import Image
 
 from deepsim.runtime.features import read_features
 from deepsim.runtime.images import read_image, save_png
-from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
 
 
@@ -226,84 +224,6 @@ def test_png_is_what_pillow_reads(deepsim, bundle_of, photos, tmp_path):
     deepsim("reconstruct", bundle_of("tiny"), photos / "p0.png", "-o", tmp_path / "a")
     with Image.open(tmp_path / "a/p0.png") as image:
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (227, 227))
-
-
-@pytest.mark.parametrize(("axes", "shape"), [("HWCN", (14, 14, 4)), ("(CHW)N", (784,)), ("CHW", (4, 14, 14))])
-def test_one_photograph_whose_axis_matlab_dropped(deepsim, bundle_of, tmp_path, inverter_of, axes, shape):
-    value = np.random.default_rng(3).standard_normal((4, 14, 14)).astype(np.float32)
-    turned = value.transpose(1, 2, 0) if axes == "HWCN" else value.reshape(shape)
-    np.save(tmp_path / "f.npy", turned)
-    deepsim("decode", bundle_of("tiny-rgb"), tmp_path / "f.npy", "-o", tmp_path / "o", "--axes", axes)
-    wanted = inverter_of("tiny-rgb", "cpu").decode(value[None])[0]
-    np.testing.assert_array_equal(read_image(tmp_path / "o/000000.png"), wanted)
-
-
-def test_links_to_files_of_the_bundle_are_never_written_through(deepsim, bundle_of, photos, tmp_path):
-    bundle = shutil.copytree(bundle_of("tiny"), tmp_path / "b.deepsim")
-    before = {path: path.read_bytes() for path in bundle.iterdir()}
-    (tmp_path / "m.npy").symlink_to(bundle / "manifest.json")
-    (tmp_path / "s.png").symlink_to(bundle / "README.md")
-    (tmp_path / "o").mkdir()
-    (tmp_path / "o/p0.png").hardlink_to(bundle / "README.md")
-    pair = (photos / "p0.png", photos / "p1.png")
-    for command in (
-        ("encode", bundle, photos, "-o", tmp_path / "m.npy", "--overwrite"),
-        ("interpolate", bundle, *pair, "-o", tmp_path / "s.png", "--overwrite"),
-        ("reconstruct", bundle, photos, "-o", tmp_path / "o", "--overwrite"),
-    ):
-        deepsim(*command, code=2)
-    assert {path: path.read_bytes() for path in bundle.iterdir()} == before
-
-
-def test_the_names_of_decoded_features_are_never_replaced(deepsim, bundle_of, photos, tmp_path):
-    deepsim("encode", bundle_of("tiny"), photos, "-o", tmp_path / "f.npy")
-    names = (tmp_path / "f.npy.names.csv").read_bytes()
-    (tmp_path / "o").mkdir()
-    (tmp_path / "o/p0.png").symlink_to(tmp_path / "f.npy.names.csv")
-    deepsim("decode", bundle_of("tiny"), tmp_path / "f.npy", "-o", tmp_path / "o", "--overwrite", code=2)
-    assert (tmp_path / "f.npy.names.csv").read_bytes() == names
-
-
-def test_photographs_that_change_while_they_are_encoded(deepsim, bundle_of, photos, tmp_path, monkeypatch):
-    encode, first = Inverter.encode, []
-
-    def change(self, pixels):
-        if not first:
-            first.append(True)
-            save_png(photographs(1, seed=9)[0], photos / "p0.png")  # its pixels have been read
-        return encode(self, pixels)
-
-    monkeypatch.setattr(Inverter, "encode", change)
-    (photos / "p2.png").rename(tmp_path / "whole.png")
-    (photos / "p2.png").write_bytes(b"")
-    command = ("encode", bundle_of("tiny"), photos, "-o", tmp_path / "f.npz", "--max-batch", 1, "--resume")
-    deepsim(*command, code=3)
-    (tmp_path / "whole.png").rename(photos / "p2.png")
-    deepsim(*command)
-    monkeypatch.undo()
-    deepsim("encode", bundle_of("tiny"), photos, "-o", tmp_path / "again.npz", "--max-batch", 1)
-    found, wanted = read_features(tmp_path / "f.npz"), read_features(tmp_path / "again.npz")
-    np.testing.assert_array_equal(found.values, wanted.values)
-    assert found.index == (0, 1, 2)
-
-
-def test_files_whose_escaped_names_are_equal_have_rows_of_their_own(deepsim, bundle_of, tmp_path, tiny):
-    names = (os.fsdecode(b"\xff.bmp"), r"\xff.bmp")
-    for name, photo in zip(names, photographs(2), strict=True):
-        (tmp_path / "photos").mkdir(exist_ok=True)
-        Image.fromarray(photo).save(tmp_path / "photos" / name)
-        os.utime(tmp_path / "photos" / name, ns=(1, 1))
-    deepsim("encode", bundle_of("tiny"), tmp_path / "photos", "-o", tmp_path / "f.npy")
-    found = read_features(tmp_path / "f.npy").values
-    assert np.abs(found[0] - found[1]).max() > 0.01
-
-
-def test_a_photograph_that_is_no_longer_there_is_left_out(deepsim, bundle_of, photos, tmp_path):
-    (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    for command, output in (("encode", "f.npy"), ("reconstruct", "o")):
-        start = (command, bundle_of("tiny"), photos, "-o", tmp_path / output)
-        assert "gone.png: no such file" in deepsim(*start, code=3).stderr
-        assert "1 left out" in deepsim(*start, "--resume", "--on-error", "skip").stderr
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("HWCN", (14, 14, 4)), ("(CHW)N", (784,)), ("CHW", (4, 14, 14))])

@@ -21,8 +21,6 @@ TABLE = np.array([[1.5, -2.25, 3e-5], [4, 0.125, 6]], np.float32)
         " 1.5  -2.25 3e-5\n4 0.125  6\n",  # numpy.savetxt, MATLAB's save -ascii
         "1,5 -2,25 0,00003\n4,0 0,125 6,0\n",
         "1.5,-2.25,3e-5\r4,.125,6\r",
-        "1,5 -2,25 0,00003\n4,0 0,125 6,0\n",
-        "1.5,-2.25,3e-5\r4,.125,6\r",
         "sep=;\r\n1,5;-2,25;3e-5\r\n4;0,125;6\r\n",
         '"1.5","-2.25","3e-5"\n"4","0.125","6"\n',  # R
     ],
@@ -48,10 +46,6 @@ def test_a_first_column_of_names(tmp_path):
         (b"0,1,2\n5,6,7\n", "counts 0, 1, 2"),
         (b"1.5;2,5\n3;4\n", "one decimal mark"),
         ("prénom,1\n".encode("latin-1"), "UTF-8"),
-        (b"1|2\n3|4\n", "unreadable"),
-        (b'a,"1,2\n', "unreadable"),
-        (b'"a;b.jpg",1,2\n', "unreadable"),
-        (b"x" * 200_000, "unreadable"),
         (b"1|2\n3|4\n", "unreadable"),
         (b'a,"1,2\n', "unreadable"),
         (b'"a;b.jpg",1,2\n', "unreadable"),

@@ -176,38 +176,3 @@ def test_empty_names_of_version_73(tmp_path):
     found = read_features(tmp_path / "f.mat")
     assert found.names is None or found.names == ("",)
     np.testing.assert_array_equal(found.values, np.ones((1, 4)))
-
-
-def test_a_sparse_logical_matrix_of_matlab(tmp_path):
-    io_module = pytest.importorskip("scipy.io")
-    example = Path(io_module.__file__).parent / "matlab/tests/data/logical_sparse.mat"
-    if not example.exists():
-        pytest.skip("this SciPy has no test data")
-    (wanted,) = (value for name, value in io_module.loadmat(example).items() if not name.startswith("__"))
-    np.testing.assert_array_equal(read_features(example).values, wanted.toarray())
-
-
-def test_files_that_begin_with_zeros(tmp_path):
-    pytest.importorskip("scipy.io")
-    for size in (100, 600):
-        (tmp_path / "f.mat").write_bytes(bytes(size))
-        with pytest.raises(DataError, match="unreadable"):
-            read_features(tmp_path / "f.mat")
-
-
-def test_empty_names_of_version_73(tmp_path):
-    h5py = pytest.importorskip("h5py")
-
-    def fill(file):
-        text = file.create_dataset("#refs#/0", data=np.array([0, 0], np.uint64))
-        text.attrs["MATLAB_empty"] = np.uint8(1)
-        file.create_dataset("names", (1, 1), data=[[text.ref]], dtype=h5py.ref_dtype)
-        file["nothing"] = np.array([0, 0], np.uint64)
-        file["nothing"].attrs["MATLAB_empty"] = np.uint8(1)
-        file["chosen"] = np.ones((4, 1), np.uint8)
-        file["chosen"].attrs["MATLAB_class"] = np.bytes_("logical")
-
-    write_73(tmp_path / "f.mat", fill)
-    found = read_features(tmp_path / "f.mat")
-    assert found.names is None or found.names == ("",)
-    np.testing.assert_array_equal(found.values, np.ones((1, 4)))
