@@ -4,6 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from deepsim.benchmarks.charts.plot_file import plot_svg
 from deepsim.benchmarks.gpu import checks, cutlass, results, summary
 from deepsim.benchmarks.gpu.steps import generator_steps
 from deepsim.benchmarks.work import Roofs, Work, rate
@@ -157,7 +158,7 @@ def test_other_kernels_of_ours_are_no_peers_in_the_plot(record):
     record["generators"]["fc6"]["rows"] += [
         row(what, 256, "cuda-mma", 9e5) for what in ("encode", "decode", "reencode")
     ]
-    drawn = results.plot_svg(results.drawn(record, "fc6"))
+    drawn = plot_svg(results.drawn(record, "fc6"))
     assert "cuda-mma" in drawn and "\u00d7 cuda-mma" not in drawn and "\u00d7 onnxruntime" in drawn
 
 
@@ -227,3 +228,15 @@ def test_cutlass_that_cannot_be_compiled_is_refused_early(tmp_path, monkeypatch)
     with pytest.raises(DeviceError, match=r"compute capability 7.5, expected 8.0 or later"):
         cutlass.check_headers(tmp_path, 75)
     cutlass.check_headers(tmp_path, 80)
+
+
+def test_photographs_have_the_side_of_the_networks_and_repeat():
+    images = checks.photographs(checks.DISTINCT + 1, seed=5)
+    assert images.shape == (checks.DISTINCT + 1, 227, 227, 3)
+    assert (images[0] == images[-1]).all() and (images[0] != images[1]).any()
+
+
+def test_without_matplotlib_there_is_no_plot_and_the_record_says_so(record, tmp_path):
+    record["left_out"] = [*record["left_out"], results.NO_PLOTS]
+    paths = results.save(record, tmp_path, "name", DAY)
+    assert [path.suffix for path in paths] == [".json", ".md"] and results.NO_PLOTS in paths[1].read_text()

@@ -122,7 +122,7 @@ def test_a_graph_without_onnx_runtime_decodes_and_says_why_it_does_not_encode(ki
     with Inverter(kinds["graph"], "cpu", "cpu") as inverter:
         assert inverter.decode(np.ones((1, 4, 8, 8), np.float32)).shape == (1, 64, 64, 3)
         for _ in range(2):
-            with pytest.raises(DeviceError, match="its encoder tests:small is a graph, .*: onnxruntime is not here"):
+            with pytest.raises(DeviceError, match=r"its encoder tests:small is a graph, .*: onnxruntime is not here"):
                 inverter.encode(photos_of(1))
 
 
