@@ -152,7 +152,7 @@ def check_plot(plot: Path | None, output: Path | None) -> None:
     if plot is None:
         return
     if output is not None and plot.resolve() == output.resolve():
-        raise UsageError(f"--plot {plot}: the file of -o, expected another. Rename one of them.")
+        raise UsageError(f"--plot {plot}: the file of -o, expected another.")
     if plot.suffix.lower() != ".svg":
         name = plot.with_suffix(".svg").name if plot.name else "bench.svg"
         raise UsageError(f"--plot {plot}: no SVG file, expected a name that ends in .svg. Name it {name}.")
@@ -233,9 +233,7 @@ def _usable(chosen: tuple[str, ...], device: str, unwanted: Mapping[str, str]) -
 def _sizes(text: str) -> list[int]:
     parts = text.split(",")
     if not all(part.strip().isascii() and part.strip().isdigit() and 1 <= int(part) <= 4096 for part in parts):
-        raise UsageError(
-            f"--batches {text}: expected sizes from 1 to 4096 with commas between, such as 1,8. Correct it."
-        )
+        raise UsageError(f"--batches {text}: expected sizes from 1 to 4096 with commas between, such as 1,8.")
     return sorted({int(part) for part in parts})
 
 

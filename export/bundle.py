@@ -53,7 +53,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.max_batch < 1:
-            raise UsageError(f"--max-batch: {self.max_batch}, expected at least 1. Choose a larger value.")
+            raise UsageError(f"--max-batch: {self.max_batch}, expected at least 1.")
 
 
 def export_bundle(

@@ -148,14 +148,14 @@ def _load(
 
     if is_random:
         if path is not None:
-            raise UsageError(f"{path}: a SOURCE and --random, expected one of them. Leave one away.")
+            raise UsageError(f"{path}: a SOURCE and --random, expected one of them.")
         if layer is None:
             raise UsageError("--random: no --layer, expected the layer to invert. Pass --layer fc6, for example.")
         return random_source(layer, encoder or "caffenet", seed or 0)
     given = {"--layer": layer, "--encoder": encoder, "--seed": seed}
     for option, value in given.items():
         if value is not None:
-            raise UsageError(f"{option}: {value}, but a run decides this itself. Leave it away, or pass --random.")
+            raise UsageError(f"{option}: {value}, but a run has its own. Pass it with --random only.")
     if path is None:
         path = newest_run()
         bar.warn(f"Exporting the newest run, {path}")

@@ -95,7 +95,7 @@ def build_engine(job: EngineJob, progress: Progress | None = None) -> dict[str, 
     when the builder fails, dies or hangs, UsageError on a batch below 1.
     """
     if job.max_batch < 1:
-        raise UsageError(f"--max-batch: {job.max_batch}, expected at least 1. Choose a larger value.")
+        raise UsageError(f"--max-batch: {job.max_batch}, expected at least 1.")
     log: deque[str] = deque(maxlen=_LOG_LINES)
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as stderr:

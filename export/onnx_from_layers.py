@@ -136,7 +136,7 @@ class _Graph:
 
     def __init__(self, weights: Weights, precision: Precision, fp32_layers: frozenset[str]) -> None:
         if precision not in _TYPES:
-            raise UsageError(f"precision {precision!r}: unknown, expected fp32 or fp16. Choose one of these.")
+            raise UsageError(f"precision {precision!r}: unknown, expected fp32 or fp16.")
         self.onnx = _onnx()
         self.weights = weights
         self.type = _TYPES[precision]

@@ -186,16 +186,14 @@ def check_weights(weights: Mapping[str, Tensor], layers: Iterable[Layer], source
     """
     expected = _expected(layers)
     if exact and (extra := sorted(set(weights) - set(expected))):
-        raise CheckpointError(f"{source}: {extra[0]} belongs to another network. Name weights of the network at hand.")
+        raise CheckpointError(f"{source}: {extra[0]} belongs to another network, expected weights of this one.")
     checked: Weights = {}
     for name, shape in expected.items():
         if name not in weights:
-            raise CheckpointError(f"{source}: no {name}, expected shape {shape}. Name weights of the network at hand.")
+            raise CheckpointError(f"{source}: no {name}, expected shape {shape}.")
         if tuple(weights[name].shape) != shape:
             found = tuple(weights[name].shape)
-            raise CheckpointError(
-                f"{source}: {name} has shape {found}, expected {shape}. Name weights of this network."
-            )
+            raise CheckpointError(f"{source}: {name} has shape {found}, expected {shape}.")
         if not weights[name].is_floating_point() or not bool(weights[name].isfinite().all()):
             raise CheckpointError(f"{source}: {name} is not finite, expected finite numbers. Name an older checkpoint.")
         checked[name] = weights[name].float().contiguous().numpy()
@@ -216,9 +214,7 @@ def _checkpoint(path: Path) -> Path:
         return path
     latest = checkpoints(path) / LATEST
     if not latest.is_file():
-        raise CheckpointError(
-            f"{path}: no run or checkpoint, expected checkpoints/latest or state.json. Check the path."
-        )
+        raise CheckpointError(f"{path}: no run or checkpoint, expected checkpoints/latest or state.json.")
     name = latest.read_text(errors="replace").strip()
     if name and "/" not in name:
         restore(latest.parent / name)

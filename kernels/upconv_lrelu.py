@@ -229,20 +229,18 @@ def _empty(shape: Sequence[int], like: Tensor, memory_format: torch.memory_forma
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, negative_slope: float) -> None:
     if weight.dim() != 4 or tuple(weight.shape[2:]) != (4, 4):
-        raise ValueError(f"upconv_lrelu: weight of shape {tuple(weight.shape)}, expected (Ci, Co, 4, 4). Correct it.")
+        raise ValueError(f"upconv_lrelu: weight of shape {tuple(weight.shape)}, expected (Ci, Co, 4, 4).")
     if x.dim() != 4 or x.shape[1] != weight.shape[0] or x.shape[2] < 1 or x.shape[3] < 1:
         wanted = f"(N, {weight.shape[0]}, H, W) for this weight"
         raise ValueError(f"upconv_lrelu: x of shape {tuple(x.shape)}, expected {wanted}. Correct one of them.")
     if bias is not None and tuple(bias.shape) != (weight.shape[1],):
-        raise ValueError(
-            f"upconv_lrelu: bias of shape {tuple(bias.shape)}, expected ({weight.shape[1]},) or None. Correct it."
-        )
+        raise ValueError(f"upconv_lrelu: bias of shape {tuple(bias.shape)}, expected ({weight.shape[1]},) or None.")
     if not 0 <= negative_slope < math.inf:
-        raise ValueError(f"upconv_lrelu: negative_slope {negative_slope}, expected 0 or more. Correct it.")
+        raise ValueError(f"upconv_lrelu: negative_slope {negative_slope}, expected 0 or more.")
     tensors = [each for each in (x, weight, bias) if each is not None]
     if x.dtype not in _DTYPES or any(each.dtype != x.dtype for each in tensors):
         found, known = (", ".join(map(str, each)) for each in ([each.dtype for each in tensors], _DTYPES))
-        raise TypeError(f"upconv_lrelu: dtypes {found}, expected one of {known} for all. Convert them.")
+        raise TypeError(f"upconv_lrelu: dtypes {found}, expected one of {known} for all.")
     if any(each.device != x.device for each in tensors):
         found = ", ".join(str(each.device) for each in tensors)
         raise ValueError(f"upconv_lrelu: tensors on {found}, expected one device. Move them to the same.")

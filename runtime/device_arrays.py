@@ -72,9 +72,7 @@ def _from_interface(interface: dict[str, Any], owner: object, subject: str, stre
         shape = tuple(int(extent) for extent in interface["shape"])
         dtype, address = np.dtype(interface["typestr"]), int(interface["data"][0] or 0)
     except (KeyError, TypeError, ValueError) as error:
-        raise DtypeError(
-            f"{subject}: a __cuda_array_interface__ that numpy cannot read ({error}). Convert it."
-        ) from error
+        raise DtypeError(f"{subject}: a __cuda_array_interface__ that numpy cannot read ({error}).") from error
     if not dlpack.contiguous(shape, interface.get("strides"), dtype.itemsize):
         raise ShapeError(f"{subject}: strides {interface['strides']}, expected C-contiguous. Make it contiguous first.")
     return DeviceView(address, shape, dtype, handle_of(stream), owner)

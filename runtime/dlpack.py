@@ -72,16 +72,14 @@ def read(value: Any, subject: str, stream: int) -> tuple[int, tuple[int, ...], n
             "one of a GPU that is not its library's current one: make it that, or pass stream."
         ) from error
     if not _valid(id(capsule), _NAME):
-        raise DtypeError(f"{subject}: {capsule!r} from __dlpack__, expected a capsule {_NAME.decode()!r}. Convert it.")
+        raise DtypeError(f"{subject}: {capsule!r} from __dlpack__, expected a capsule {_NAME.decode()!r}.")
     managed = ctypes.cast(_get(id(capsule), _NAME) or 0, ctypes.POINTER(_Managed))
     _rename(id(capsule), _USED)
     owner, tensor = _Owned(managed), managed.contents.tensor
     shape = tuple(tensor.shape[: tensor.ndim])
     kinds = {code: kind for kind, code in _CODES.items()}
     if tensor.lanes != 1 or tensor.code not in kinds or tensor.bits not in (8, 16, 32, 64):
-        raise DtypeError(
-            f"{subject}: DLPack type {tensor.code} of {tensor.bits} bits, expected uint8 or float32. Convert it."
-        )
+        raise DtypeError(f"{subject}: DLPack type {tensor.code} of {tensor.bits} bits, expected uint8 or float32.")
     dtype = np.dtype(f"{kinds[tensor.code]}{tensor.bits // 8}")
     strides = [step * dtype.itemsize for step in tensor.strides[: tensor.ndim]] if tensor.strides else None
     if not contiguous(shape, strides, dtype.itemsize):

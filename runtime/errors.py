@@ -1,6 +1,6 @@
 """Every error that deepsim raises on purpose, each with the exit code that the commands return for it.
 
-Grammar of a message: ``subject: what was found, what was expected. What to do.``
+Grammar of a message: ``subject: what was found, what was expected.`` Advice follows only where it helps.
 """
 
 from __future__ import annotations

@@ -231,7 +231,7 @@ def _pillow_errors(subject: str) -> Iterator[None]:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{subject}: no such file, expected an image. Check the path.") from error
+        raise DataError(f"{subject}: no such file, expected an image.") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{subject}: not an image that is read here, expected one of {', '.join(FORMATS)}.") from error
     except MemoryError as error:
@@ -251,7 +251,7 @@ def _on_file(path: str | os.PathLike[str], function: Callable[[Image.Image], _T]
     """
     with _pillow_errors(os.fspath(path)):
         if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise DataError(f"{path}: not a regular file, expected an image file. Choose another path.")
+            raise DataError(f"{path}: not a regular file, expected an image file.")
         with Path(path).open("rb") as file:
             try:
                 return _on_image(path, file, function)

@@ -33,9 +33,7 @@ def check_photos(photos: Any) -> list[Photo] | NDArray[np.uint8]:
     if isinstance(photos, (str, os.PathLike, Image.Image)):
         return [photos]
     if isinstance(photos, (bytes, bytearray, dict)) or not isinstance(photos, Iterable):
-        raise DtypeError(
-            f"photos: {type(photos).__name__}, expected paths, Pillow images or uint8 arrays. Convert them."
-        )
+        raise DtypeError(f"photos: {type(photos).__name__}, expected paths, Pillow images or uint8 arrays.")
     return [host_array(photo, "photo") for photo in photos]
 
 
@@ -75,16 +73,16 @@ def check_keep(iterations: int, keep: Iterable[int]) -> tuple[int, ...]:
     try:
         kept = tuple(whole_number("keep", value, 1) for value in keep)
     except TypeError as error:
-        raise UsageError(f"keep: {_shown(keep)}, expected iterations such as (1, 2, 4, 8). Correct it.") from error
+        raise UsageError(f"keep: {_shown(keep)}, expected iterations such as (1, 2, 4, 8).") from error
     if not kept or kept[-1] > count or any(a >= b for a, b in pairwise(kept)):
-        raise UsageError(f"keep: {kept}, expected increasing numbers from 1 to {count} (iterations). Correct it.")
+        raise UsageError(f"keep: {kept}, expected increasing numbers from 1 to {count} (iterations).")
     return kept
 
 
 def whole_number(name: str, value: Any, low: int, high: int = 1 << 20) -> int:
     """Return ``value`` as int. Raises UsageError unless it is a whole number from ``low`` to ``high``."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise UsageError(f"{name}: {_shown(value)}, expected a whole number from {low} to {high:,}. Correct it.")
+        raise UsageError(f"{name}: {_shown(value)}, expected a whole number from {low} to {high:,}.")
     return int(value)
 
 

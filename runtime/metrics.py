@@ -67,7 +67,7 @@ def mean_pairwise_distance(rows: NDArray[Any]) -> float:
     2.0
     """
     if rows.ndim < 2 or len(rows) < 2:
-        raise ShapeError(f"pairwise distances: shape {rows.shape}, expected (N, ...) with N >= 2. Give more samples.")
+        raise ShapeError(f"pairwise distances: shape {rows.shape}, expected (N, ...) with N >= 2.")
     products = _centred_products(rows.reshape(len(rows), -1))  # (N, N)
     squares = np.diag(products)
     first, second = np.triu_indices(len(rows), k=1)
@@ -90,13 +90,13 @@ def normalized_error(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any] |
     """
     distances = euclidean_distances(a, b)
     if len(distances) == 0:
-        raise ShapeError("normalized_error: no rows, expected at least one. Give one sample or more.")
+        raise ShapeError("normalized_error: no rows, expected at least one.")
     reference = b if reference is None else reference
     if reference.shape[1:] != b.shape[1:]:
-        raise ShapeError(f"normalized_error: reference {reference.shape}, expected rows like {b.shape}. Use one space.")
+        raise ShapeError(f"normalized_error: reference {reference.shape}, expected rows like {b.shape}.")
     scale = mean_pairwise_distance(reference)
     if scale == 0:
-        raise NumericError("normalized_error: all reference rows are equal, expected different ones. Give others.")
+        raise NumericError("normalized_error: all reference rows are equal, expected different ones.")
     return float(distances.mean() / scale)
 
 
@@ -112,10 +112,10 @@ def _centred_products(rows: NDArray[Any]) -> Floats:
 
 def _check_pair(a: NDArray[Any], b: NDArray[Any]) -> None:
     if a.shape != b.shape or a.ndim < 2:
-        raise ShapeError(f"errors: shapes {a.shape} and {b.shape}, expected the same (N, ...). Pass matching samples.")
+        raise ShapeError(f"errors: shapes {a.shape} and {b.shape}, expected the same (N, ...).")
 
 
 def _finite(distances: Floats) -> Floats:
     if not np.isfinite(distances).all():
-        raise NumericError("errors: a sample holds NaN or infinity, expected finite values. Check where it came from.")
+        raise NumericError("errors: a sample holds NaN or infinity, expected finite values.")
     return distances

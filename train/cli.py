@@ -161,7 +161,7 @@ def _run(config: TrainConfig, asked: Request) -> None:
     device = _device(asked.device, torch.cuda.is_available())
     world = distributed.start(device.split(":")[0])
     if config.batch % world.size:
-        raise UsageError(f"batch: {config.batch}, expected a multiple of the {world.size} processes. Choose one.")
+        raise UsageError(f"batch: {config.batch}, expected a multiple of the {world.size} processes.")
     if device == "cuda":
         device = f"cuda:{world.local_rank}"
         torch.cuda.set_device(world.local_rank)
@@ -189,5 +189,5 @@ def _device(name: str, has_cuda: bool) -> str:
     if name.startswith("cuda") and not has_cuda:
         raise DeviceError(f"device {name!r}: PyTorch sees no CUDA GPU. Pass --device cpu, or check the driver.")
     if name != "cpu" and not name.startswith("cuda"):
-        raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N. Choose one of these.")
+        raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N.")
     return name

@@ -204,7 +204,7 @@ class TrainConfig:
         hints = get_type_hints(type(self))
         unknown = sorted(set(values) - set(hints))
         if unknown:
-            raise UsageError(f"{unknown[0]}: no such setting, expected one of {', '.join(hints)}. Check the spelling.")
+            raise UsageError(f"{unknown[0]}: no such setting, expected one of {', '.join(hints)}.")
         named = {name: _converted(name, value, hints[name]) for name, value in values.items()}
         return replace(self, **{**_layers_named(named), **named})
 

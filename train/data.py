@@ -100,7 +100,7 @@ def mean_image(dataset: Dataset, framing: Framing, limit: int = 1000) -> NDArray
             total += image
             met += 1
     if met == 0:
-        raise DataError("mean image: no readable image, expected at least one. Choose another folder.")
+        raise DataError("mean image: no readable image, expected at least one.")
     return (total / met).astype(np.float32)
 
 
@@ -224,4 +224,4 @@ def _check_plan(plan: _Plan, batch: int, start_step: int, rank: int, world_size:
         figures = f"batch {batch}, start step {start_step}, seed {plan.seed}, rank {rank} of {world_size}"
         raise UsageError(f"{figures}: out of range, expected batch >= 1, the rest >= 0, rank < world. Correct these.")
     if len(plan.dataset) == 0:
-        raise DataError("training images: none, expected at least one. Choose another folder.")
+        raise DataError("training images: none, expected at least one.")

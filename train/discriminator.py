@@ -51,7 +51,7 @@ class Discriminator(nn.Module):
         pooled: Tensor = self.convolutions(images)
         if self.condition is not None:
             if features is None:
-                raise ValueError("discriminator: features missing, the conditional form needs them. Pass features.")
+                raise ValueError("discriminator: features missing, the conditional form needs them.")
             pooled = torch.cat((pooled, self.condition(features)), 1)
         logits: Tensor = self.classify(pooled)
         return logits

@@ -22,7 +22,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises CheckpointError when the file is missing, damaged, of another format or not a flat dictionary.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file, expected weights. Check the path.")
+        raise CheckpointError(f"{path}: no such file, expected weights.")
     try:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
@@ -31,7 +31,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not readable as weights ({reason}). Copy the file again.") from error
-    raise CheckpointError(f"{path}: {path.suffix or 'no suffix'}, expected .safetensors, .pt or .pth. Convert it.")
+    raise CheckpointError(f"{path}: {path.suffix or 'no suffix'}, expected .safetensors, .pt or .pth.")
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -171,7 +171,7 @@ def sizes_of(text: str) -> tuple[int, ...]:
     """Read batch sizes. Raises UsageError."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= LARGEST for part in parts):
-        raise UsageError(f"--batches {text}: expected sizes from 1 to {LARGEST}, such as 1,256. Correct it.")
+        raise UsageError(f"--batches {text}: expected sizes from 1 to {LARGEST}, such as 1,256.")
     return tuple(sorted({int(part) for part in parts}))
 
 

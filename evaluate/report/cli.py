@@ -110,7 +110,7 @@ def _check_layer(layer: str, run: TrainingRun | None, bench: Throughput | None) 
     told = {"--run": run.config.get("layer") if run else None, "--bench": bench.layer if bench else None}
     for option, other in told.items():
         if other not in (None, layer):
-            raise UsageError(f"{option}: of layer {other}, expected the bundle's, {layer}. Name what belongs together.")
+            raise UsageError(f"{option}: of layer {other}, expected the bundle's, {layer}.")
 
 
 def _mean_image(run: TrainingRun | None, side: int) -> NDArray[np.uint8] | None:

@@ -73,7 +73,7 @@ def _options(name: str, module: BackendModule, given: dict[str, bool | str]) -> 
     for option in given:
         if option not in field_names(module.Options):
             owner = next((other for other in _MODULES if option in field_names(_module(other).Options)), "none")
-            raise UsageError(f"{option}: backend {name} has no such option, only {owner} has. Leave it out.")
+            raise UsageError(f"{option}: backend {name} has no such option, only {owner} has.")
     return module.Options(**given)
 
 

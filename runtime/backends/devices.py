@@ -34,7 +34,7 @@ def parse_device(device: int | str) -> str:
         return text
     match = _DEVICE.fullmatch("0" if text == "cuda" else text)
     if match is None:
-        raise UsageError(f"device {text!r}: unknown, expected auto, cpu, or a GPU as 0 or cuda:0. Choose one of these.")
+        raise UsageError(f"device {text!r}: unknown, expected auto, cpu, or a GPU as 0 or cuda:0.")
     return f"cuda:{int(match[1])}"
 
 
@@ -49,9 +49,7 @@ def num_threads() -> int | None:
     if not text:
         return None
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 4096:
-        raise UsageError(
-            f"{THREADS_VARIABLE}: {text!r}, expected a number of threads from 1 to 4096. Correct or unset it."
-        )
+        raise UsageError(f"{THREADS_VARIABLE}: {text!r}, expected a number of threads from 1 to 4096.")
     return int(text)
 
 

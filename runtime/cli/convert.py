@@ -291,7 +291,7 @@ def interpolate(
 ) -> None:
     """Decode features on the straight line between those of two photographs (paper, Figure 7)."""
     if output.suffix.lower() != ".png":
-        raise UsageError(f"{output}: expected a name ending in .png. Rename the output.")
+        raise UsageError(f"{output}: expected a name ending in .png.")
     check_inputs_stay([output], [photo_a, photo_b], bundle)
     check_absent([output], overwrite)
     with open_inverter(bundle, **where) as inverter:
@@ -317,9 +317,7 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise UsageError(
-            f"--keep {text}: expected numbers with commas between, such as 1,2,4,8. Correct it."
-        ) from error
+        raise UsageError(f"--keep {text}: expected numbers with commas between, such as 1,2,4,8.") from error
 
 
 def _strip(images: Sequence[Pixels]) -> Pixels:

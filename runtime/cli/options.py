@@ -81,7 +81,7 @@ def check_absent(paths: Iterable[Path], overwrite: bool, why: str = "", other: s
     existing = [path for path in paths if path.exists() or path.is_symlink()]
     for path in existing:
         if path.is_dir():
-            raise UsageError(f"{path}: a folder, expected the name of a file to write. Choose another name.")
+            raise UsageError(f"{path}: a folder, expected the name of a file to write.")
     if existing and not overwrite:
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
         raise UsageError(
@@ -104,7 +104,7 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 def check_folder(folder: Path) -> None:
     """Raise UsageError when ``folder`` exists and is no folder."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: a file, expected a folder to write images to. Choose another -o.")
+        raise UsageError(f"{folder}: a file, expected a folder to write images to.")
 
 
 def command(*words: object) -> str:

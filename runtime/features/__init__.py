@@ -93,7 +93,7 @@ def read_features(path: str | os.PathLike[str], key: str | None = None) -> Featu
     suffix = _suffix(file)
     with read_errors(file):
         if not stat.S_ISREG(file.stat().st_mode):
-            raise DataError(f"{file}: not a regular file, expected features. Choose another path.")
+            raise DataError(f"{file}: not a regular file, expected features.")
         found = _format(suffix).read(file, key)
         labels = names_file.read(file) if suffix in _WITHOUT_NAMES else None
     if found.dtype.kind not in "fiu":
@@ -169,9 +169,7 @@ def write_features(
 def _suffix(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
-        raise UsageError(
-            f"{path}: features in {suffix or 'no format'}, expected one of {' '.join(SUFFIXES)}. Rename it."
-        )
+        raise UsageError(f"{path}: features in {suffix or 'no format'}, expected one of {' '.join(SUFFIXES)}.")
     return suffix
 
 

@@ -117,7 +117,7 @@ def read_errors(path: Path) -> Iterator[None]:
     except (DataError, UsageError):
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file, expected features. Check the path.") from error
+        raise DataError(f"{path}: no such file, expected features.") from error
     except MemoryError as error:
         raise OutOfMemory(f"{path}: not enough memory to read it. Split the file.") from error
     except _DAMAGE as error:
@@ -130,7 +130,7 @@ def choose(path: Path, arrays: Sequence[str], key: str | None, others: Sequence[
     if key is not None:
         if key not in (*arrays, *others):
             listed = ", ".join((*arrays, *others)) or "none"
-            raise DataError(f"{path}: no array {key!r}, it holds {listed}. Choose one of these with --key.")
+            raise DataError(f"{path}: no array {key!r}, it holds {listed}. Name one with --key.")
         return key
     if len(arrays) != 1:
         listed = ", ".join(arrays) or ("none; it holds " + ", ".join(others) if others else "none")

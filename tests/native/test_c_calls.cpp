@@ -47,14 +47,10 @@ TEST_CASE("null pointers and impossible numbers are refused by name") {
   };
   CHECK(decoding(inverter, features.data(), 2, images.data()) == "done");
   CHECK(decoding(inverter, nullptr, 0, nullptr) == "done");
-  CHECK(decoding(nullptr, features.data(), 2, images.data()) ==
-        "UsageError: inverter: a null pointer, expected memory. Correct the call.");
-  CHECK(decoding(inverter, nullptr, 2, images.data()) ==
-        "UsageError: input: a null pointer, expected memory. Correct the call.");
-  CHECK(decoding(inverter, features.data(), 2, nullptr) ==
-        "UsageError: output: a null pointer, expected memory. Correct the call.");
-  CHECK(decoding(inverter, features.data(), -1, images.data()) ==
-        "ShapeError: n: -1, expected 0 to 2147483648 images. Correct the call.");
+  CHECK(decoding(nullptr, features.data(), 2, images.data()) == "UsageError: inverter: a null pointer, expected memory.");
+  CHECK(decoding(inverter, nullptr, 2, images.data()) == "UsageError: input: a null pointer, expected memory.");
+  CHECK(decoding(inverter, features.data(), 2, nullptr) == "UsageError: output: a null pointer, expected memory.");
+  CHECK(decoding(inverter, features.data(), -1, images.data()) == "ShapeError: n: -1, expected 0 to 2147483648 images.");
   features[100] = -INFINITY;
   CHECK(decoding(inverter, features.data(), 2, images.data()) ==
         "DataError: features: infinite values, expected finite float32. Look where they come from.");
@@ -66,12 +62,11 @@ TEST_CASE("null pointers and impossible numbers are refused by name") {
   };
   CHECK(line(2) == "done");
   for (const int steps : {1, 0, -5, (1 << 20) + 1})
-    CHECK(line(steps) ==
-          "UsageError: steps: " + std::to_string(steps) + ", expected a whole number from 2 to 1,048,576. Correct it.");
+    CHECK(line(steps) == "UsageError: steps: " + std::to_string(steps) + ", expected a whole number from 2 to 1,048,576.");
   CHECK(opened.says([&](deepsim_error* error) { return deepsim_describe(inverter, nullptr, error); }) ==
-        "UsageError: info: a null pointer, expected memory. Correct the call.");
+        "UsageError: info: a null pointer, expected memory.");
   CHECK(opened.says([&](deepsim_error* error) { return deepsim_open("/nowhere", nullptr, nullptr, error); }) ==
-        "UsageError: inverter: a null pointer, expected memory. Correct the call.");
+        "UsageError: inverter: a null pointer, expected memory.");
   deepsim_close(nullptr);
 }
 

@@ -28,8 +28,7 @@ void check_size(std::uint32_t size, std::uint32_t first, const char* name) {
 
 void check_count(std::int64_t n) {
   if (n >= 0 && n <= kMaxImages) return;
-  throw Failure(ErrorKind::shape,
-                "n: " + std::to_string(n) + ", expected 0 to " + std::to_string(kMaxImages) + " images. Correct the call.");
+  throw Failure(ErrorKind::shape, "n: " + std::to_string(n) + ", expected 0 to " + std::to_string(kMaxImages) + " images.");
 }
 
 // A client's options in this version's layout.
@@ -51,7 +50,7 @@ deepsim_options known_options(const deepsim_options& given) {
 
 void require(const void* pointer, const char* name) {
   if (pointer != nullptr) return;
-  throw Failure(ErrorKind::usage, std::string(name) + ": a null pointer, expected memory. Correct the call.");
+  throw Failure(ErrorKind::usage, std::string(name) + ": a null pointer, expected memory.");
 }
 
 void check_buffers(const void* inverter, const void* in, std::int64_t n, const void* out) {
@@ -67,8 +66,7 @@ void check_memory(const void* inverter, std::uint64_t in, std::int64_t n, std::u
 
 void check_steps(std::int32_t steps) {
   if (steps >= 2 && steps <= (1 << 20)) return;
-  throw Failure(ErrorKind::usage,
-                "steps: " + std::to_string(steps) + ", expected a whole number from 2 to 1,048,576. Correct it.");
+  throw Failure(ErrorKind::usage, "steps: " + std::to_string(steps) + ", expected a whole number from 2 to 1,048,576.");
 }
 
 void check_finite(const float* features, std::int64_t count) {
@@ -83,7 +81,7 @@ void check_keep(std::int32_t iterations, const std::int32_t* keep, std::int32_t 
   for (std::int32_t i = 1; fits && i < count; ++i) fits = keep[i - 1] < keep[i];
   if (fits) return;
   throw Failure(ErrorKind::usage,
-                "keep: expected increasing numbers from 1 to " + std::to_string(iterations) + " (iterations). Correct it.");
+                "keep: expected increasing numbers from 1 to " + std::to_string(iterations) + " (iterations).");
 }
 
 EngineOptions engine_options(const char* device, const char* precision) {
@@ -98,8 +96,7 @@ EngineOptions engine_options(const deepsim_options* given) {
   const deepsim_options options = known_options(*given);
   if (options.max_batch < 0 || options.threads < 0 || options.threads > 4096) {
     throw Failure(ErrorKind::usage, "options: max_batch " + std::to_string(options.max_batch) + ", threads " +
-                                        std::to_string(options.threads) +
-                                        ", expected 0 or more and at most 4096 threads. Correct it.");
+                                        std::to_string(options.threads) + ", expected 0 or more and at most 4096 threads.");
   }
   EngineOptions engine = engine_options(options.device, options.precision);
   if (options.max_batch > 0) engine.max_batch = options.max_batch;

@@ -27,8 +27,7 @@ const kernels::KernelTable* kernels_named(const std::string& isa) {
     if (isa.empty() || isa == (*table)->name) return *table;
     names += std::string(names.empty() ? "" : ", ") + (*table)->name;
   }
-  throw Failure(ErrorKind::device,
-                "instruction set '" + isa + "': not on this machine, it has " + names + ". Choose one of these.");
+  throw Failure(ErrorKind::device, "instruction set '" + isa + "': not on this machine, it has " + names + ".");
 }
 
 namespace {
@@ -140,8 +139,7 @@ int ordinal_of(const std::string& device) {
   if (device.empty() || device == "cpu") return -1;
   const std::string digits = device.rfind("cuda:", 0) == 0 ? device.substr(5) : "";
   if (digits.empty() || digits.size() > 3 || digits.find_first_not_of("0123456789") != std::string::npos) {
-    throw Failure(ErrorKind::usage,
-                  "device '" + device + "': unknown, expected cpu or a GPU such as cuda:0. Choose one of these.");
+    throw Failure(ErrorKind::usage, "device '" + device + "': unknown, expected cpu or a GPU such as cuda:0.");
   }
   return std::stoi(digits);
 }

@@ -148,8 +148,7 @@ ThreadCount thread_count(int asked) {
   const bool digits = text.size() <= 4 && text.find_first_not_of("0123456789") == std::string::npos;
   const int count = digits ? std::stoi(text) : 0;
   if (count < 1 || count > kMostThreads) {
-    throw Failure(ErrorKind::usage,
-                  "DEEPSIM_NUM_THREADS: '" + text + "', expected a number of threads from 1 to 4096. Correct or unset it.");
+    throw Failure(ErrorKind::usage, "DEEPSIM_NUM_THREADS: '" + text + "', expected a number of threads from 1 to 4096.");
   }
   return {count, true};
 }

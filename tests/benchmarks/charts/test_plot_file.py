@@ -87,7 +87,7 @@ def test_names_that_xml_cannot_hold():
         ("b.png", None, "--plot b.png: no SVG file, expected a name that ends in .svg. Name it b.svg."),
         ("b", None, "Name it b.svg."),
         ("", None, "Name it bench.svg."),
-        ("x.svg", "x.svg", "--plot x.svg: the file of -o, expected another. Rename one of them."),
+        ("x.svg", "x.svg", "--plot x.svg: the file of -o, expected another."),
         ("folder/../x.svg", "x.svg", "the file of -o"),
     ],
 )

@@ -132,7 +132,7 @@ DeviceFacts device_facts(int ordinal) {
   const int count = device_count();
   if (ordinal < 0 || ordinal >= count) {
     throw Failure(ErrorKind::device, "device cuda:" + std::to_string(ordinal) + ": not here, the driver sees " +
-                                         std::to_string(count) + " GPU" + (count == 1 ? "" : "s") + ". Choose another.");
+                                         std::to_string(count) + " GPU" + (count == 1 ? "" : "s") + ".");
   }
   Device device = 0;
   check(Driver::get().device_get(&device, ordinal), "open the GPU");

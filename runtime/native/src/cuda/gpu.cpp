@@ -12,8 +12,7 @@ Precision precision_of(const std::string& name) {
   if (name.empty() || name == "fp16") return Precision::half;
   if (name == "bf16") return Precision::brain;
   if (name == "fp32") return Precision::single;
-  throw Failure(ErrorKind::usage,
-                "precision '" + name + "': unknown on a GPU, expected fp16, bf16 or fp32. Choose one of these.");
+  throw Failure(ErrorKind::usage, "precision '" + name + "': unknown on a GPU, expected fp16, bf16 or fp32.");
 }
 
 std::string capability(int architecture) { return std::to_string(architecture / 10) + "." + std::to_string(architecture % 10); }
@@ -26,8 +25,7 @@ constexpr int kFirstEarly = 90;  // compute capability 9.0
 bool wants_overlap() {
   const std::string wanted = environment("DEEPSIM_CUDA_OVERLAP", "1");
   if (wanted == "0" || wanted == "1") return wanted == "1";
-  throw Failure(ErrorKind::usage,
-                "DEEPSIM_CUDA_OVERLAP: '" + wanted + "', expected 0 or 1. Set one of these, or leave it unset.");
+  throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_OVERLAP: '" + wanted + "', expected 0 or 1.");
 }
 
 }  // namespace

@@ -78,20 +78,20 @@ int images_at_once() {
   if (wanted.empty()) return 0;
   for (int images = 1; images <= kMaxChunk; images *= 2)
     if (wanted == std::to_string(images)) return images;
-  throw Failure(ErrorKind::usage, "DEEPSIM_CUDA_IMAGES: '" + wanted + "', expected a power of two up to " +
-                                      std::to_string(kMaxChunk) + ". Set one, or leave it unset.");
+  throw Failure(ErrorKind::usage,
+                "DEEPSIM_CUDA_IMAGES: '" + wanted + "', expected a power of two up to " + std::to_string(kMaxChunk) + ".");
 }
 
 Kernels instructions_of(const std::string& name, const DeviceFacts& facts, Precision precision) {
   const std::string wanted = !name.empty() ? name : environment("DEEPSIM_CUDA_KERNELS");
   const Entry* tile = entry_of(wanted);
   if (!wanted.empty() && wanted != "mma" && wanted != "wgmma" && tile == nullptr) {
-    throw Failure(ErrorKind::usage, "kernels '" + wanted + "': unknown, expected mma or wgmma. Choose one of these.");
+    throw Failure(ErrorKind::usage, "kernels '" + wanted + "': unknown, expected mma or wgmma.");
   }
   if (precision == Precision::single) {
     if (wanted.empty()) return {Instructions::fma};
     throw Failure(ErrorKind::usage, "kernels '" + wanted + "': precision is fp32, expected fp16 or bf16, since they multiply " +
-                                        "16-bit values. Choose one of these, or leave DEEPSIM_CUDA_KERNELS unset.");
+                                        "16-bit values.");
   }
   const bool default_wgmma = wanted.empty() && facts.architecture == 90 && has_machine_code(90);
   if (!default_wgmma && wanted != "wgmma" && (tile == nullptr || tile->product.instructions == Instructions::mma)) {
