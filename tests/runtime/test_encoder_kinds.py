@@ -151,7 +151,7 @@ def test_photographs_of_another_geometry_are_no_batch_of_images(opened):
 
 def test_another_process_opens_a_graph_too(kinds):
     pytest.importorskip("onnxruntime")
-    again = pickle.loads(pickle.dumps(Inverter(kinds["graph"], "cpu", "cpu", 2)))
+    again = pickle.loads(pickle.dumps(Inverter(kinds["graph"], "cpu", "cpu", 2)))  # noqa: S301  # our own
     assert repr(again) == repr(Inverter(kinds["graph"], "cpu", "cpu", 2))
 
 
