@@ -51,36 +51,38 @@ class Inverter:
 
     ``bundle`` is a bundle folder. ``backend`` is a name of :func:`available_backends` or "auto", the first usable of
     cpu, cuda, onnxruntime, torch. ``device`` is "cpu", a GPU (0 or "cuda:0"), or "auto": the first GPU that the backend
-    can use, else the CPU. What "auto" chose is chosen once and shown by ``repr``; nothing named is ever replaced.
-    Batches of any size are run in chunks of at most ``max_batch``, in order; with the backend cpu every image's bits
-    are the same in any batch, with others the last bits may depend on how a batch is cut. DEEPSIM_NUM_THREADS sets the
-    number of CPU threads. ``half_fc_weights`` (backend cpu) stores fully connected weights as fp16, with fp32
-    arithmetic: half the memory traffic that limits fc6 at batch 1, for a relative error of about 3e-4 in each layer.
-    ``precision`` (backend cuda) is "fp16", the default, or "bf16" for values beyond 65504, with fp32 sums, or "fp32", a
-    reference without tensor cores; ``stable`` (backend cuda) gives an image the same bits in every batch, at some speed
-    for few images.
+    can use, else the CPU. "auto" chooses once, and ``repr`` shows what; nothing that is named is ever replaced.
 
-    A bundle's encoder may be a table, which the backend runs; a graph, which ONNX Runtime runs beside it
-    (``encoder_backend``, ``encoder_device``); or missing: then features are decoded and interpolated, and the methods
-    that encode raise UsageError.
+    Batches of any size are run in chunks of at most ``max_batch``, in order. With the backend cpu an image's bits are
+    the same in any batch; with others the last bits may depend on how a batch is cut. DEEPSIM_NUM_THREADS sets the
+    number of CPU threads. Options of one backend:
 
-    Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255; what has not ``image_size`` pixels on
-    both sides is resized and cropped as the bundle's ``geometry`` says. A lone photograph counts as a batch of one.
-    Tensors of other libraries are read through DLPack when they are in host memory. Images come back as uint8 RGB
-    (N, side, side, 3), where side is ``image_size``.
+    * cpu: ``half_fc_weights`` stores fully connected weights as fp16, with fp32 arithmetic. That halves the memory
+      traffic that limits fc6 at batch 1, for a relative error of about 3e-4 in each layer.
+    * cuda: ``precision`` is "fp16", the default, or "bf16" for values beyond 65504, with fp32 sums, or "fp32", a
+      reference without tensor cores. ``stable`` gives an image the same bits in every batch, slower for few images.
+
+    A bundle's encoder is one of three: a table, which the backend runs; a graph, which ONNX Runtime runs beside the
+    backend (``encoder_backend``, ``encoder_device``); or missing. Without an encoder, features are decoded and
+    interpolated, and the methods that encode raise UsageError.
+
+    Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255. Those without ``image_size`` pixels on
+    both sides are resized and cropped by the bundle's ``geometry``. A lone photograph counts as a batch of one. Tensors
+    of other libraries in host memory are read through DLPack. Images come back as uint8 RGB (N, side, side, 3), where
+    side is ``image_size``.
 
     Arrays on the backend cuda's GPU (PyTorch, CuPy, pycuda, JAX: ``__cuda_array_interface__`` or DLPack) go in and come
     back as :class:`~deepsim.runtime.device_arrays.DeviceArray` without a copy through the host: photographs uint8
-    (N, side, side, 3), features float32, C-contiguous, features not checked for NaN. The work is queued on ``stream``,
-    a CUDA stream's handle (``torch.cuda.current_stream().cuda_stream``), by default the one that the array names, else
-    the default stream, and the call returns at once. It waits for an array that names another stream; one that names
-    none is taken to be ready on ``stream``, or, without it, brought to the default stream by its library. Inputs of
-    another stream live as long as the result.
+    (N, side, side, 3), features float32, C-contiguous, not checked for NaN. The work is queued on ``stream``, a CUDA
+    stream's handle (``torch.cuda.current_stream().cuda_stream``), and the call returns at once. Without ``stream``, it
+    is the stream that the array names, else the default stream. The work waits for an array that names another stream.
+    An array that names none is taken to be ready on ``stream``, or, without ``stream``, is brought to the default
+    stream by its library. Inputs of another stream live as long as the result.
 
-    One Inverter may be used from many threads. It must not be used in a process forked after it was made; sent to a
-    process (pickled), it opens the bundle there again. After any error it is usable as before. Raises, besides what
-    each method names: DataError for unreadable photographs, ShapeError and DtypeError for arrays, OutOfMemory,
-    DeviceError (device, fork, closed).
+    Threads may share an Inverter. A process forked after it was made must not use it; a process that it is sent to
+    (pickled) opens the bundle again. After any error it is usable as before. Every method raises, besides what it
+    names: DataError for unreadable photographs, ShapeError and DtypeError for arrays, OutOfMemory, DeviceError (device,
+    fork, closed).
 
     Raises on construction: UsageError; BundleError, BundleCorrupt, BundleUnsafe; DeviceError with the reason when
     the backend or device is not usable here.
