@@ -62,6 +62,8 @@ def doctor(as_json: bool) -> None:
     click.echo("\nbackends")
     for name, reason in found["backends"].items():
         click.echo(f"  {name:13} {reason or 'usable'}")
+    graphs = found["backends"]["onnxruntime"]
+    click.echo(f"  encoders that are graphs: {'onnxruntime' if graphs is None else f'none can run, {graphs}'}")
     click.echo("\npackages")
     for name, version in found["versions"].items():
         click.echo(f"  {name:16} {version or 'not installed'}")

@@ -20,6 +20,13 @@ def test_text_and_json_say_the_same(monkeypatch):
     assert all(name in text and (reason or "usable") in text for name, reason in found["backends"].items())
 
 
+def test_what_runs_encoders_that_are_graphs_is_told(monkeypatch):
+    for reason, told in ((None, "graphs: onnxruntime\n"), ("not installed", "graphs: none can run, not installed\n")):
+        backends = {"cpu": None, "onnxruntime": reason}
+        monkeypatch.setattr(doctor, "available_backends", lambda backends=backends: backends)
+        assert told in CliRunner().invoke(main, ["doctor"]).stdout
+
+
 def test_the_kernels_of_every_gpu_are_told_or_why_there_are_none(monkeypatch):
     def describe(device):
         if device == "cuda:1":
