@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from deepsim.runtime.errors import NumericError
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.networks import GraphEncoder
-from deepsim.runtime.pixels import CAFFE_PIXELS
 from deepsim.train.batch_norm_folding import Pair, find_pairs, fold
 from deepsim.train.encoders import pink_noise
 from deepsim.train.module_creation import check_layers, create
@@ -27,6 +26,7 @@ from deepsim.train.module_layers import LayerFormat, Observation, forget, format
 from deepsim.train.module_preprocessing import Preprocessing, PreprocessingOptions, preprocessing_of
 from deepsim.train.module_references import ModuleReference
 from deepsim.train.module_weights import calibrate, load, randomise, read_module_weights
+from deepsim.train.networks import FromImageSpace
 
 CALIBRATION = 8  # images that random weights are normalised on
 OBSERVED = 2  # images that a new model is run on, to see what it does
@@ -43,9 +43,6 @@ class ModuleEncoder(nn.Module):
     and the module is always in evaluation mode. A pass ends at the last layer that is asked for.
     """
 
-    pixel_scale: Tensor
-    pixel_offset: Tensor
-
     def __init__(
         self,
         module: nn.Module,
@@ -58,11 +55,7 @@ class ModuleEncoder(nn.Module):
         self.layer, self.formats = reference.layer, layers
         self.requires_grad_(False)
         self.eval()
-        pixels = preprocessing.pixels
-        own, caffe = torch.tensor(pixels.mean), torch.tensor(CAFFE_PIXELS.mean)
-        offset = (caffe if pixels.order == "BGR" else caffe.flip(0)) - own
-        self.register_buffer("pixel_scale", torch.tensor(pixels.scale).view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_offset", offset.view(3, 1, 1), persistent=False)
+        self.convert = FromImageSpace(preprocessing.pixels)
         self.register_load_state_dict_post_hook(_forget_loaded)  # type: ignore[no-untyped-call]
 
     @property
@@ -90,11 +83,6 @@ class ModuleEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return the features of the reference's layer."""
         return self.features(images, [self.layer])[self.layer]
-
-    def convert(self, images: Tensor) -> Tensor:
-        """Convert from the generators' image space to this encoder's own pixel convention."""
-        ordered = images if self.preprocessing.pixels.order == "BGR" else images.flip(1)
-        return (ordered + self.pixel_offset) * self.pixel_scale
 
     def record(self) -> GraphEncoder:
         """Return what a bundle's manifest says of this encoder."""

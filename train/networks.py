@@ -18,7 +18,7 @@ from deepsim.kernels.torch_layers import apply_layer
 from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.geometry import Framing, Geometry
 from deepsim.runtime.networks import EncoderSpec
-from deepsim.runtime.pixels import CAFFE_PIXELS
+from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
 
 
 class LayerWeights(nn.Module):
@@ -70,6 +70,28 @@ class Generator(LayerStack):
         self.spec = spec
 
 
+class FromImageSpace(nn.Module):
+    """Convert images (N, 3, H, W) from the generators' image space to an encoder's own pixel convention."""
+
+    pixel_scale: Tensor
+    pixel_offset: Tensor
+
+    def __init__(self, pixels: PixelConvention) -> None:
+        super().__init__()
+        self.pixels = pixels
+        own, caffe = torch.tensor(pixels.mean), torch.tensor(CAFFE_PIXELS.mean)
+        offset = (caffe if pixels.order == "BGR" else caffe.flip(0)) - own
+        self.register_buffer("pixel_scale", torch.tensor(pixels.scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("pixel_offset", offset.view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the images in the encoder's channel order, mean and scale; the generators' own are left alone."""
+        if self.pixels == CAFFE_PIXELS:
+            return images
+        ordered = images if self.pixels.order == "BGR" else images.flip(1)
+        return (ordered + self.pixel_offset) * self.pixel_scale
+
+
 class Encoder(LayerStack):
     """Compute features of images: (N, 3, side, side) mean-subtracted BGR in 0-255 units -> (N, C, H, W) or (N, C).
 
@@ -77,18 +99,11 @@ class Encoder(LayerStack):
     (torchvision's AlexNet) converts inside. Weights are frozen, until a task lets them learn.
     """
 
-    pixel_scale: Tensor
-    pixel_offset: Tensor
-
     def __init__(self, spec: EncoderSpec, layer: str) -> None:
         super().__init__(spec.up_to(layer))
         self.spec, self.layer = spec, layer
         self.requires_grad_(False)
-        scale = torch.tensor(spec.pixels.scale)
-        own, caffe = torch.tensor(spec.pixels.mean), torch.tensor(CAFFE_PIXELS.mean)
-        offset = (caffe if spec.pixels.order == "BGR" else caffe.flip(0)) - own
-        self.register_buffer("pixel_scale", scale.view(3, 1, 1), persistent=False)
-        self.register_buffer("pixel_offset", offset.view(3, 1, 1), persistent=False)
+        self.convert = FromImageSpace(spec.pixels)
 
     @property
     def framing(self) -> Framing:
@@ -109,13 +124,6 @@ class Encoder(LayerStack):
     def forward(self, images: Tensor) -> Tensor:
         """Return the last layer's features."""
         return super().forward(self.convert(images))
-
-    def convert(self, images: Tensor) -> Tensor:
-        """Convert from the generators' image space to this encoder's own pixel convention."""
-        if self.spec.pixels == CAFFE_PIXELS:
-            return images
-        ordered = images if self.spec.pixels.order == "BGR" else images.flip(1)
-        return (ordered + self.pixel_offset) * self.pixel_scale
 
 
 def scored(images: Tensor, geometry: Geometry) -> Tensor:
