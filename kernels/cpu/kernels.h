@@ -1,4 +1,4 @@
-// The CPU kernels as the engine sees them: plain structs that describe a layer, and one table of functions for each
+// The CPU kernels as the session sees them: plain structs that describe a layer, and one table of functions for each
 // instruction set. kernels.cpp is compiled once per set; nothing here depends on which.
 //
 // Activations are fp32 in blocked layout, one image after the other: [C/16][H][W][16], channels padded with zeros to a

@@ -1,4 +1,4 @@
-// Every kernel that is compiled, as lists for macros: the GPU's entry points, the emulation's, and the engine's choice are
+// Every kernel that is compiled, as lists for macros: the GPU's entry points, the emulation's, and the session's choice are
 // made from the same lines.
 #pragma once
 

@@ -19,16 +19,16 @@ FUZZ_TARGETS = {"manifest": "2000", "safetensors": "2000", "bundle": "500"}  # f
 RUNS = {
     "plain": {
         "deepsim_tests": [],
-        "deepsim_cuda_engine_tests": [],
+        "deepsim_cuda_session_tests": [],
         "deepsim_cuda_absent_tests": [],
         "deepsim_cuda_kernel_tests": [],
         "deepsim_cuda_hopper_tests": [],
         "deepsim_cuda_tests": [],
         "deepsim_cuda_tests_portable": [],
     },
-    "address-undefined": {  # the emulated kernels by way of the engine
+    "address-undefined": {  # the emulated kernels by way of a session
         "deepsim_tests": [],
-        "deepsim_cuda_engine_tests": [
+        "deepsim_cuda_session_tests": [
             "--test-case-exclude=threads*,with `stable`*,the emulated GPU*,calls*,layers in groups*,re-encoding*,"
             "what another*"
         ],
@@ -36,7 +36,7 @@ RUNS = {
     },
     "thread": {
         "deepsim_tests": [],
-        "deepsim_cuda_engine_tests": ["--test-case=threads that share*"],
+        "deepsim_cuda_session_tests": ["--test-case=threads that share*"],
         "deepsim_cuda_tests": [],
     },
 }

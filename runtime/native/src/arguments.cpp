@@ -84,27 +84,27 @@ void check_keep(std::int32_t iterations, const std::int32_t* keep, std::int32_t 
                 "keep: expected increasing numbers from 1 to " + std::to_string(iterations) + " (iterations).");
 }
 
-EngineOptions engine_options(const char* device, const char* precision) {
-  EngineOptions options;
+SessionOptions session_options(const char* device, const char* precision) {
+  SessionOptions options;
   if (device != nullptr) options.device = device;
   if (precision != nullptr) options.precision = precision;
   return options;
 }
 
-EngineOptions engine_options(const deepsim_options* given) {
+SessionOptions session_options(const deepsim_options* given) {
   if (given == nullptr) return {};
   const deepsim_options options = known_options(*given);
   if (options.max_batch < 0 || options.threads < 0 || options.threads > 4096) {
     throw Failure(ErrorKind::usage, "options: max_batch " + std::to_string(options.max_batch) + ", threads " +
                                         std::to_string(options.threads) + ", expected 0 or more and at most 4096 threads.");
   }
-  EngineOptions engine = engine_options(options.device, options.precision);
-  if (options.max_batch > 0) engine.max_batch = options.max_batch;
-  engine.threads = options.threads;
-  engine.half_fc_weights = options.half_fc_weights != 0;
-  if (options.isa != nullptr) engine.isa = options.isa;
-  engine.stable = options.stable != 0;
-  return engine;
+  SessionOptions session = session_options(options.device, options.precision);
+  if (options.max_batch > 0) session.max_batch = options.max_batch;
+  session.threads = options.threads;
+  session.half_fc_weights = options.half_fc_weights != 0;
+  if (options.isa != nullptr) session.isa = options.isa;
+  session.stable = options.stable != 0;
+  return session;
 }
 
 void write_info(const deepsim_bundle_info& found, deepsim_bundle_info* info) {

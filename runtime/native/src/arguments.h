@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "deepsim/deepsim.h"
-#include "engine.h"
+#include "session.h"
 
 namespace deepsim::runtime::detail {
 
@@ -17,10 +17,10 @@ void check_steps(std::int32_t steps);
 void check_finite(const float* features, std::int64_t count);
 void check_keep(std::int32_t iterations, const std::int32_t* keep, std::int32_t count);
 
-EngineOptions engine_options(const char* device, const char* precision);
+SessionOptions session_options(const char* device, const char* precision);
 // Options of any size since the first version: an older client's have defaults for the rest; a newer client's may not set
 // what this version does not know.
-EngineOptions engine_options(const deepsim_options* options);
+SessionOptions session_options(const deepsim_options* options);
 
 // Write as much of `found` as the client's struct has, zeros beyond.
 void write_info(const deepsim_bundle_info& found, deepsim_bundle_info* info);

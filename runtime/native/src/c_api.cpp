@@ -1,4 +1,4 @@
-// The C ABI: checks arguments, runs the engine, and turns exceptions into codes and messages.
+// The C ABI: checks arguments, runs the session, and turns exceptions into codes and messages.
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 #include "arguments.h"
 #include "cuda/gpu.h"
 #include "deepsim/deepsim.h"
-#include "engine.h"
+#include "session.h"
 #include "error.h"
 #include "log.h"
 #include "operation.h"
@@ -29,9 +29,9 @@ using namespace deepsim::runtime::detail;
 struct deepsim_inverter {
   const pid_t process = getpid();
   Bundle bundle;
-  std::unique_ptr<Engine> engine;
-  deepsim_inverter(const std::string& path, const EngineOptions& options)
-      : bundle(Bundle::open(path)), engine(make_engine(bundle, options)) {}
+  std::unique_ptr<Session> session;
+  deepsim_inverter(const std::string& path, const SessionOptions& options)
+      : bundle(Bundle::open(path)), session(open_session(bundle, options)) {}
 };
 
 namespace {
@@ -75,9 +75,9 @@ int guarded(deepsim_error* error, const Body& body) {
 std::int64_t feature_size(const deepsim_inverter* inverter) { return inverter->bundle.manifest().generator.input.elements(); }
 
 // For a call that encodes. Raises UsageError for a bundle without an encoder that this library runs.
-Engine& encoding(deepsim_inverter* inverter) {
+Session& encoding(deepsim_inverter* inverter) {
   require_encoder(inverter->bundle.manifest());
-  return *inverter->engine;
+  return *inverter->session;
 }
 
 }  // namespace
@@ -87,8 +87,8 @@ int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inv
     require(inverter, "inverter");
     *inverter = nullptr;
     require(bundle, "bundle");
-    auto opened = std::make_unique<deepsim_inverter>(bundle, engine_options(options));
-    log(Level::information, std::string(bundle) + ": loaded, kernels for " + opened->engine->isa());
+    auto opened = std::make_unique<deepsim_inverter>(bundle, session_options(options));
+    log(Level::information, std::string(bundle) + ": loaded, kernels for " + opened->session->isa());
     *inverter = opened.release();
   });
 }
@@ -96,7 +96,7 @@ int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inv
 void deepsim_close(deepsim_inverter* inverter) {
   if (inverter == nullptr) return;
   const bool in_child = inverter->process != getpid();
-  if (in_child && !inverter->engine->may_close_in_child()) (void)inverter->engine.release();
+  if (in_child && !inverter->session->may_close_in_child()) (void)inverter->session.release();
   delete inverter;
 }
 
@@ -113,10 +113,10 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
     info->feature_shape[2] = shape.width;
     info->image_size = manifest.side();
     info->full_image_size = manifest.full_side();
-    info->threads = inverter->engine->threads();
+    info->threads = inverter->session->threads();
     info->layer = manifest.generator.name.c_str();
     info->encoder = manifest.encoder.name.c_str();
-    info->isa = inverter->engine->isa().c_str();
+    info->isa = inverter->session->isa().c_str();
   });
 }
 
@@ -138,14 +138,14 @@ int deepsim_describe_bundle(const deepsim_inverter* inverter, deepsim_bundle_inf
 }
 
 int deepsim_check_device(const char* device, const char* precision, deepsim_error* error) {
-  return guarded(error, [&] { check_device(engine_options(device, precision)); });
+  return guarded(error, [&] { check_device(session_options(device, precision)); });
 }
 
 int deepsim_describe_kernels(const char* device, const char* precision, char* text, int64_t capacity, deepsim_error* error) {
   return guarded(error, [&] {
     require(text, "text");
     if (capacity < 1) throw Failure(ErrorKind::usage, "capacity: " + std::to_string(capacity) + ", expected 1 or more.");
-    const std::string found = describe_kernels(engine_options(device, precision));
+    const std::string found = describe_kernels(session_options(device, precision));
     text[found.copy(text, static_cast<std::size_t>(capacity - 1))] = '\0';
   });
 }
@@ -162,7 +162,7 @@ int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n,
   return guarded(error, [&] {
     check_buffers(inverter, features, n, images);
     check_finite(features, n * feature_size(inverter));
-    inverter->engine->decode(features, n, full != 0, images);
+    inverter->session->decode(features, n, full != 0, images);
   });
 }
 
@@ -190,7 +190,7 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
       for (std::size_t i = 0; i < size; ++i) to[i] = (1 - weight) * start[i] + weight * end[i];
     }
     check_finite(line.data(), static_cast<std::int64_t>(line.size()));
-    inverter->engine->decode(line.data(), steps, false, images);
+    inverter->session->decode(line.data(), steps, false, images);
   });
 }
 
@@ -206,7 +206,7 @@ int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int6
                              deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, features, n, images);
-    inverter->engine->decode_on_device(features, n, full != 0, images, stream);
+    inverter->session->decode_on_device(features, n, full != 0, images, stream);
   });
 }
 
@@ -226,7 +226,7 @@ int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, ui
     check_memory(inverter, start, 1, images);
     check_memory(inverter, end, 1, images);
     check_steps(steps);
-    inverter->engine->interpolate_on_device(start, end, steps, images, stream);
+    inverter->session->interpolate_on_device(start, end, steps, images, stream);
   });
 }
 
@@ -234,21 +234,21 @@ int deepsim_take_on_device(deepsim_inverter* inverter, uint64_t bytes, void* str
   return guarded(error, [&] {
     require(inverter, "inverter");
     require(memory, "memory");
-    *memory = inverter->engine->take_on_device(bytes, stream);
+    *memory = inverter->session->take_on_device(bytes, stream);
   });
 }
 
 int deepsim_free_on_device(deepsim_inverter* inverter, uint64_t memory, void* stream, deepsim_error* error) {
   return guarded(error, [&] {
     require(inverter, "inverter");
-    inverter->engine->free_on_device(memory, stream);
+    inverter->session->free_on_device(memory, stream);
   });
 }
 
 int deepsim_order_streams(deepsim_inverter* inverter, void* first, void* later, deepsim_error* error) {
   return guarded(error, [&] {
     require(inverter, "inverter");
-    inverter->engine->order_streams(first, later);
+    inverter->session->order_streams(first, later);
   });
 }
 
@@ -257,7 +257,7 @@ int deepsim_copy_from_device(deepsim_inverter* inverter, uint64_t memory, uint64
   return guarded(error, [&] {
     require(inverter, "inverter");
     if (bytes > 0) require(to, "to");
-    inverter->engine->copy_from_device(memory, bytes, to, stream);
+    inverter->session->copy_from_device(memory, bytes, to, stream);
   });
 }
 
@@ -267,8 +267,8 @@ int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int3
     require(inverter, "inverter");
     require(count, "count");
     if (capacity > 0) require(steps, "steps");
-    const Engine& engine = decode != 0 ? *inverter->engine : encoding(inverter);
-    const std::vector<int> found = engine.steps_of_kernels(decode != 0, n);
+    const Session& session = decode != 0 ? *inverter->session : encoding(inverter);
+    const std::vector<int> found = session.steps_of_kernels(decode != 0, n);
     *count = static_cast<int64_t>(found.size());
     std::copy_n(found.begin(), std::clamp<int64_t>(capacity, 0, *count), steps);
   });

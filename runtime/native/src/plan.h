@@ -28,7 +28,7 @@ struct PlanOptions {
 
 class Plan {
  public:
-  // From the encoder's pixels to features. Raises BundleError for a layer that this engine has no kernel for.
+  // From the encoder's pixels to features. Raises BundleError for a layer that this session has no kernel for.
   static Plan encoder(const Network& network, const Tensors& tensors, const PlanOptions& options, Packed* packed);
   // From features to whole images.
   static Plan generator(const Network& network, const Tensors& tensors, const PlanOptions& options, Packed* packed);

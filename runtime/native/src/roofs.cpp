@@ -3,7 +3,7 @@
 #include <chrono>
 #include <cstring>
 
-#include "engine.h"
+#include "session.h"
 #include "memory.h"
 #include "operation.h"
 #include "process.h"

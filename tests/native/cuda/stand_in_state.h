@@ -9,7 +9,7 @@
 // another is that waits for it; with DEEPSIM_STAND_IN_ELSEWHERE another thread captures one; with DEEPSIM_STAND_IN_FOREIGN
 // memory says that it is another context's. A stream's work is done at once; with DEEPSIM_STAND_IN_LATE=0 as late as the rules
 // allow, when somebody waits for it; with another number sometimes early, sometimes late, as chance has it for that number.
-// What an engine gets wrong about the order of streams shows in one of them.
+// What a session gets wrong about the order of streams shows in one of them.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Which kernels the engine takes for a product: its tile and the parts of its sum, by an estimate of their time.
+// Which kernels the session takes for a product: its tile and the parts of its sum, by an estimate of their time.
 #include <doctest/doctest.h>
 
 #include <string>

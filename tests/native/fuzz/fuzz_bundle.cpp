@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "drawn_networks.h"
-#include "engine.h"
+#include "session.h"
 #include "error.h"
 #include "manifest.h"
 #include "operation.h"
@@ -42,14 +42,14 @@ std::string isa_of(std::uint8_t number) {
   return names[number % names.size()];
 }
 
-void run(Engine& engine, const Manifest& manifest) {
+void run(Session& session, const Manifest& manifest) {
   const auto full = static_cast<std::size_t>(manifest.full_side()), side = static_cast<std::size_t>(manifest.side());
   const std::vector<std::uint8_t> image(side * side * 3, 100);
   std::vector<float> features(static_cast<std::size_t>(manifest.generator.input.elements()), 0.5f);
   std::vector<std::uint8_t> crop(side * side * 3), whole(full * full * 3);
-  if (manifest.can_encode()) engine.encode(image.data(), 1, features.data());
-  engine.decode(features.data(), 1, true, whole.data());
-  engine.decode(features.data(), 1, false, crop.data());
+  if (manifest.can_encode()) session.encode(image.data(), 1, features.data());
+  session.decode(features.data(), 1, true, whole.data());
+  session.decode(features.data(), 1, false, crop.data());
   const std::size_t offset = static_cast<std::size_t>(manifest.geometry.offset) * (full + 1) * 3;
   for (std::size_t row = 0; row < side; ++row) {  // the crop is a part of the whole, bit for bit
     const std::uint8_t* found = crop.data() + row * side * 3;
@@ -63,15 +63,15 @@ void open_and_run(const std::string& manifest, const std::string& tensors, const
   folder.write("weights.safetensors", tensors);
   try {
     const Bundle bundle = Bundle::open(folder.path.string());
-    EngineOptions options;
+    SessionOptions options;
     options.max_batch = options.threads = 1;
     options.half_fc_weights = drawn.half;
     options.isa = isa_of(drawn.isa);
     options.spare_bytes = kSpareBytes;
-    const std::unique_ptr<Engine> made = make_engine(bundle, options);
-    Engine& engine = *made;
+    const std::unique_ptr<Session> made = open_session(bundle, options);
+    Session& session = *made;
     const double work = work_of(bundle.manifest().encoder, true) + 2 * work_of(bundle.manifest().generator, false);
-    if (work <= kMaxWork) run(engine, bundle.manifest());
+    if (work <= kMaxWork) run(session, bundle.manifest());
   } catch (const Failure& failure) {
     if (failure.kind() == ErrorKind::deepsim) throw std::logic_error(failure.what());
   }

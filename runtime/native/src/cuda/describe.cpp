@@ -1,5 +1,5 @@
 #include "../environment.h"
-#include "engine.h"
+#include "session.h"
 #include "gpu.h"
 #include "products.h"
 
@@ -27,7 +27,7 @@ std::string machine_code_for(int architecture) {
 
 }  // namespace
 
-std::string describe_kernels(const EngineOptions& options, int ordinal) {
+std::string describe_kernels(const SessionOptions& options, int ordinal) {
   const Gpu gpu(ordinal, precision_of(options.precision));
   const bool named = options.kernels.empty() && !environment("DEEPSIM_CUDA_KERNELS").empty();
   const std::string early = gpu.starts_early() ? "kernels start early" : "no kernel starts early: " + gpu.why_not_early();

@@ -88,7 +88,7 @@ struct HostCall {
   std::size_t results = 1;
   DeviceMemory Slot::* source = nullptr;  // where a slot's input and results are
   DeviceMemory Slot::* result = nullptr;
-  // Queue on the engine's stream what makes result `number` of `images` images in the slot.
+  // Queue on the session's stream what makes result `number` of `images` images in the slot.
   std::function<void(Slot& slot, int images, std::size_t number)> compute{};
 };
 

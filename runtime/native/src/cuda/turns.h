@@ -1,4 +1,4 @@
-// Whose turn it is. All calls of an engine use the same activations and graphs: one comes after the other, on the host while
+// Whose turn it is. All calls of a session use the same activations and graphs: one comes after the other, on the host while
 // it is queued and on the GPU too, whatever streams they are on.
 #pragma once
 

@@ -1,4 +1,4 @@
-// The engine: a bundle, planned and packed for a device, that encodes, decodes and re-encodes.
+// The session: a bundle, planned and packed for a device, that encodes, decodes and re-encodes.
 #pragma once
 
 #include <sys/types.h>
@@ -12,7 +12,7 @@
 
 namespace deepsim::runtime::detail {
 
-struct EngineOptions {
+struct SessionOptions {
   int max_batch = 64;           // images that pass through the fully connected layers together, at most kMaxChunk
   int threads = 0;              // 0: DEEPSIM_NUM_THREADS, else the CPUs that this process may use
   bool half_fc_weights = false;  // store fully connected weights as fp16; arithmetic stays fp32
@@ -25,9 +25,9 @@ struct EngineOptions {
 };
 
 // Safe to share: calls wait for each other. Raises DeviceError in a process forked after construction.
-class Engine {
+class Session {
  public:
-  virtual ~Engine() = default;
+  virtual ~Session() = default;
 
   // (n, side, side, 3) uint8 RGB -> (n, C, H, W) or (n, C) fp32. To encode and to re-encode is for bundles that can
   // (require_encoder), side() of the manifest.
@@ -39,7 +39,7 @@ class Engine {
   virtual void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                         std::uint8_t* rgb_out) = 0;
 
-  // The same on memory of the engine's GPU, queued behind what `stream` (a CUstream) holds and before what it is given
+  // The same on memory of the session's GPU, queued behind what `stream` (a CUstream) holds and before what it is given
   // next; returns at once. Features are not looked at. Raises UsageError on the CPU and for memory elsewhere.
   virtual void encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream);
   virtual void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream);
@@ -47,7 +47,7 @@ class Engine {
                                   std::uint64_t rgb_out, void* stream);
   // Images of `steps` features on the line from one to another, both included -> (steps, side, side, 3).
   virtual void interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream);
-  // Memory of the engine's GPU, from a pool, for use on `stream`.
+  // Memory of the session's GPU, from a pool, for use on `stream`.
   virtual std::uint64_t take_on_device(std::size_t bytes, void* stream);
   virtual void free_on_device(std::uint64_t memory, void* stream);
   // What `later` is given from now on begins after what `first` holds now.
@@ -57,30 +57,30 @@ class Engine {
   // Which step of the encoder or generator each kernel of a call for n images is of, in order. UsageError on the CPU.
   virtual std::vector<int> steps_of_kernels(bool decoding, std::int64_t n) const;
 
-  // Whether a child of a fork may delete its parent's engine: memory and threads can be left, a GPU cannot.
+  // Whether a child of a fork may delete its parent's session: memory and threads can be left, a GPU cannot.
   virtual bool may_close_in_child() const { return true; }
 
   virtual int threads() const = 0;             // that a call uses; 0 on a GPU
   virtual const std::string& isa() const = 0;  // "avx512", "sm_90"
 };
 
-// Raises UsageError or DeviceError when no engine can be made with these options here, whatever the bundle.
-void check_device(const EngineOptions& options);
+// Raises UsageError or DeviceError when no session can be made with these options here, whatever the bundle.
+void check_device(const SessionOptions& options);
 
-// Which kernels an engine with these options would run here, and why, in words. Raises as check_device; on a GPU also where
+// Which kernels a session with these options would run here, and why, in words. Raises as check_device; on a GPU also where
 // they cannot be loaded.
-std::string describe_kernels(const EngineOptions& options);
+std::string describe_kernels(const SessionOptions& options);
 
 // Raises BundleError and its kinds, UsageError (options), DeviceError (no such device or instruction set), OutOfMemory,
 // NumericError.
-std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options);
+std::unique_ptr<Session> open_session(const Bundle& bundle, const SessionOptions& options);
 
 struct Roofs {
   double gmacs;                 // 1e9 fp32 multiply-adds per second, all threads
   double gigabytes_per_second;  // 1e9 bytes per second read from memory, all threads
 };
 
-// Measure the arithmetic and memory roofs in about half a second. Raises as Engine for `threads` and `isa`.
+// Measure the arithmetic and memory roofs in about half a second. Raises as Session for `threads` and `isa`.
 Roofs measure_roofs(int threads, const std::string& isa);
 
 }  // namespace deepsim::runtime::detail

@@ -1,4 +1,4 @@
-// The engine against float64 twins, for every instruction set of this machine, and what it promises under load.
+// The session against float64 twins, for every instruction set of this machine, and what it promises under load.
 #include <doctest/doctest.h>
 #include <sys/resource.h>
 #include <sys/wait.h>

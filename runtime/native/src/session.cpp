@@ -1,4 +1,4 @@
-#include "engine.h"
+#include "session.h"
 
 #include <unistd.h>
 
@@ -6,7 +6,7 @@
 #include <cstring>
 #include <functional>
 
-#include "cuda/engine.h"
+#include "cuda/session.h"
 #include "error.h"
 #include "openmp.h"
 #include "plan.h"
@@ -33,9 +33,9 @@ const kernels::KernelTable* kernels_named(const std::string& isa) {
 namespace {
 
 // One call at a time uses all threads.
-class CpuEngine final : public Engine {
+class CpuSession final : public Session {
  public:
-  CpuEngine(const Bundle& bundle, const EngineOptions& options);
+  CpuSession(const Bundle& bundle, const SessionOptions& options);
 
   void encode(const std::uint8_t* rgb, std::int64_t n, float* features) override;
   void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
@@ -68,7 +68,7 @@ int chunk_for(const Manifest& manifest, int wanted) {
   return std::clamp(std::min(wanted, static_cast<int>(std::min<std::size_t>(fitting, kMaxChunk))), 1, kMaxChunk);
 }
 
-CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
+CpuSession::CpuSession(const Bundle& bundle, const SessionOptions& options)
     : process_(getpid()),
       chunk_(chunk_for(bundle.manifest(), options.max_batch)),
       feature_floats_(static_cast<std::size_t>(bundle.manifest().generator.input.elements())),
@@ -92,7 +92,7 @@ CpuEngine::CpuEngine(const Bundle& bundle, const EngineOptions& options)
   images_ = Buffer(static_cast<std::size_t>(chunk_) * image_bytes_);
 }
 
-void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
+void CpuSession::over_chunks(std::int64_t n, const std::function<void(std::int64_t, int)>& body) {
   refuse_after_fork(process_);
   const std::lock_guard<std::mutex> lock(calls());
   if (n > 0 && threads() > 1) rest_openmp_threads();
@@ -100,14 +100,14 @@ void CpuEngine::over_chunks(std::int64_t n, const std::function<void(std::int64_
     body(begin, static_cast<int>(std::min<std::int64_t>(chunk_, n - begin)));
 }
 
-void CpuEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
+void CpuSession::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
   over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
     encoder_.run(machine_, rgb + at * image_bytes_, features + at * feature_floats_, images);
   });
 }
 
-void CpuEngine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
+void CpuSession::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
   const Plan& plan = full ? whole_ : crop_;
   over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
@@ -115,8 +115,8 @@ void CpuEngine::decode(const float* features, std::int64_t n, bool full, std::ui
   });
 }
 
-void CpuEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
-                         std::uint8_t* rgb_out) {
+void CpuSession::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
+                          std::uint8_t* rgb_out) {
   over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
     const std::uint8_t* current = rgb + at * image_bytes_;
@@ -155,19 +155,19 @@ namespace {
 
 }  // namespace
 
-void Engine::encode_on_device(std::uint64_t, std::int64_t, std::uint64_t, void*) { refuse_device_memory(); }
-void Engine::decode_on_device(std::uint64_t, std::int64_t, bool, std::uint64_t, void*) { refuse_device_memory(); }
-void Engine::reencode_on_device(std::uint64_t, std::int64_t, int, const int*, int, std::uint64_t, void*) {
+void Session::encode_on_device(std::uint64_t, std::int64_t, std::uint64_t, void*) { refuse_device_memory(); }
+void Session::decode_on_device(std::uint64_t, std::int64_t, bool, std::uint64_t, void*) { refuse_device_memory(); }
+void Session::reencode_on_device(std::uint64_t, std::int64_t, int, const int*, int, std::uint64_t, void*) {
   refuse_device_memory();
 }
-void Engine::interpolate_on_device(std::uint64_t, std::uint64_t, int, std::uint64_t, void*) { refuse_device_memory(); }
-std::uint64_t Engine::take_on_device(std::size_t, void*) { refuse_device_memory(); }
-void Engine::free_on_device(std::uint64_t, void*) { refuse_device_memory(); }
-std::vector<int> Engine::steps_of_kernels(bool, std::int64_t) const { refuse_device_memory(); }
-void Engine::order_streams(void*, void*) { refuse_device_memory(); }
-void Engine::copy_from_device(std::uint64_t, std::size_t, void*, void*) { refuse_device_memory(); }
+void Session::interpolate_on_device(std::uint64_t, std::uint64_t, int, std::uint64_t, void*) { refuse_device_memory(); }
+std::uint64_t Session::take_on_device(std::size_t, void*) { refuse_device_memory(); }
+void Session::free_on_device(std::uint64_t, void*) { refuse_device_memory(); }
+std::vector<int> Session::steps_of_kernels(bool, std::int64_t) const { refuse_device_memory(); }
+void Session::order_streams(void*, void*) { refuse_device_memory(); }
+void Session::copy_from_device(std::uint64_t, std::size_t, void*, void*) { refuse_device_memory(); }
 
-void check_device(const EngineOptions& options) {
+void check_device(const SessionOptions& options) {
   const int ordinal = ordinal_of(options.device);
   if (ordinal < 0) {
     (void)kernels_named(options.isa);
@@ -176,19 +176,19 @@ void check_device(const EngineOptions& options) {
   }
 }
 
-std::string describe_kernels(const EngineOptions& options) {
+std::string describe_kernels(const SessionOptions& options) {
   const int ordinal = ordinal_of(options.device);
   return ordinal < 0 ? kernels_named(options.isa)->name : cuda::describe_kernels(options, ordinal);
 }
 
-std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options) {
+std::unique_ptr<Session> open_session(const Bundle& bundle, const SessionOptions& options) {
   const int ordinal = ordinal_of(options.device);
   if (ordinal < 0) {
-    auto engine = std::make_unique<CpuEngine>(bundle, options);
-    log_shortage(engine->pool());
-    return engine;
+    auto session = std::make_unique<CpuSession>(bundle, options);
+    log_shortage(session->pool());
+    return session;
   }
-  return cuda::make_engine(bundle, options, ordinal);
+  return cuda::open_session(bundle, options, ordinal);
 }
 
 }  // namespace deepsim::runtime::detail

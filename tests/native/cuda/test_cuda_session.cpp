@@ -1,4 +1,4 @@
-// The engine for a GPU, whole: the driver is stood in for, the kernels are emulated, the results compared with float64.
+// The session for a GPU, whole: the driver is stood in for, the kernels are emulated, the results compared with float64.
 #include <doctest/doctest.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -165,7 +165,7 @@ TEST_CASE("a graph is recorded when a batch size comes again, used from then on,
 
 TEST_CASE("threads that share an inverter, and two inverters of one GPU, get equal bytes") {
 #if defined(__SANITIZE_THREAD__)
-  const StandIn idle("IDLE", "1");  // the engine's own races; those of the emulation have tests of their own
+  const StandIn idle("IDLE", "1");  // the session's own races; those of the emulation have tests of their own
 #endif
   const SmallBundle bundle;
   const std::vector<std::uint8_t> images = random_images(2, 10);

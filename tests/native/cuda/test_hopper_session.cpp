@@ -1,4 +1,4 @@
-// The engine on a Hopper GPU (stood in for, its kernels emulated): which products it takes, and that they are right.
+// The session on a Hopper GPU (stood in for, its kernels emulated): which products it takes, and that they are right.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -154,7 +154,7 @@ TEST_CASE("images by wgmma are as close to float64 as those by mma.sync, and not
   CHECK(mma != wgmma);
 }
 
-TEST_CASE("on Hopper, wgmma is what a default engine takes; with `stable`, no image's bits depend on who is beside it") {
+TEST_CASE("on Hopper, wgmma is what a default session takes; with `stable`, no image's bits depend on who is beside it") {
   const StandIn architecture("ARCHITECTURE", "90"), few("MULTIPROCESSORS", "2");
   const SmallBundle bundle;
   const std::vector<std::uint8_t> images = random_images(5, 5);

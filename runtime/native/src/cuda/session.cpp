@@ -1,4 +1,4 @@
-#include "engine.h"
+#include "session.h"
 
 #include <unistd.h>
 
@@ -27,10 +27,10 @@ constexpr int kIterations = 16, kKernels = 8192;
 
 std::size_t bytes_of_image(int side) { return static_cast<std::size_t>(side) * static_cast<std::size_t>(side) * 3; }
 
-class CudaEngine final : public Engine {
+class CudaSession final : public Session {
  public:
-  CudaEngine(const Bundle& bundle, const EngineOptions& options, int ordinal);
-  ~CudaEngine() override;
+  CudaSession(const Bundle& bundle, const SessionOptions& options, int ordinal);
+  ~CudaSession() override;
 
   void encode(const std::uint8_t* rgb, std::int64_t n, float* features) override;
   void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
@@ -85,7 +85,7 @@ class CudaEngine final : public Engine {
   std::string isa_;
 };
 
-CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int ordinal)
+CudaSession::CudaSession(const Bundle& bundle, const SessionOptions& options, int ordinal)
     : process_(getpid()),
       chunk_(std::clamp(options.max_batch, 1, kMaxChunk)),
       gpu_(std::make_shared<const Gpu>(ordinal, precision_of(options.precision))),
@@ -122,11 +122,11 @@ CudaEngine::CudaEngine(const Bundle& bundle, const EngineOptions& options, int o
   stream_.wait();
 }
 
-CudaEngine::~CudaEngine() {  // calls on the GPU's memory may be under way
+CudaSession::~CudaSession() {  // calls on the GPU's memory may be under way
   gpu_->quietly([&](const Driver&) { turns_.wait_quietly(); });
 }
 
-void CudaEngine::over_chunks(std::int64_t n, const HostCall& call) {
+void CudaSession::over_chunks(std::int64_t n, const HostCall& call) {
   const Gpu::Current context = enter();
   std::optional<Flight> flights[2];  // of the chunk before, and of this one
   for (std::int64_t begin = 0, chunk = 0; begin < n; begin += chunk_, ++chunk) {
@@ -146,21 +146,21 @@ void CudaEngine::over_chunks(std::int64_t n, const HostCall& call) {
     if (flight) flight->finish();
 }
 
-Gpu::Current CudaEngine::enter() const {
+Gpu::Current CudaSession::enter() const {
   refuse_after_fork(process_);
   return Gpu::Current(*gpu_);
 }
 
-void CudaEngine::encode(Stream stream, const Ends& ends, int images) {
+void CudaSession::encode(Stream stream, const Ends& ends, int images) {
   graphs_.run({Work::encode, images, 1}, ends, stream, [&] { encoder_.run(stream, ends, images, Area::crop); });
 }
 
-void CudaEngine::decode(Stream stream, const Ends& ends, int images, bool full) {
+void CudaSession::decode(Stream stream, const Ends& ends, int images, bool full) {
   graphs_.run({full ? Work::decode_whole : Work::decode_crop, images, 1}, ends, stream,
               [&] { generator_.run(stream, ends, images, full ? Area::whole : Area::crop); });
 }
 
-int CudaEngine::iterations_of_graph(int images) {
+int CudaSession::iterations_of_graph(int images) {
   int& most = iterations_[images];
   if (most == 0) {
     const std::size_t kernels = encoder_.steps_of_kernels(images).size() + generator_.steps_of_kernels(images).size();
@@ -169,7 +169,7 @@ int CudaEngine::iterations_of_graph(int images) {
   return most;
 }
 
-void CudaEngine::reencode(Stream stream, const Ends& ends, int images, int iterations) {
+void CudaSession::reencode(Stream stream, const Ends& ends, int images, int iterations) {
   const int most = iterations_of_graph(images);
   Ends part = ends;
   for (; iterations > 0; iterations -= most, part.source = ends.result) {
@@ -179,7 +179,7 @@ void CudaEngine::reencode(Stream stream, const Ends& ends, int images, int itera
   }
 }
 
-void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
+void CudaSession::encode(const std::uint8_t* rgb, std::int64_t n, float* features) {
   HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(features), image_bytes_, feature_bytes_};
   call.source = &Slot::images;
   call.result = &Slot::features;
@@ -189,7 +189,7 @@ void CudaEngine::encode(const std::uint8_t* rgb, std::int64_t n, float* features
   over_chunks(n, call);
 }
 
-void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
+void CudaSession::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
   HostCall call{reinterpret_cast<const char*>(features), reinterpret_cast<char*>(rgb), feature_bytes_,
                 full ? whole_bytes_ : image_bytes_};
   call.source = &Slot::features;
@@ -200,8 +200,8 @@ void CudaEngine::decode(const float* features, std::int64_t n, bool full, std::u
   over_chunks(n, call);
 }
 
-void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const int* keep, int keep_count,
-                          std::uint8_t* rgb_out) {
+void CudaSession::reencode(const std::uint8_t* rgb, std::int64_t n, int, const int* keep, int keep_count,
+                           std::uint8_t* rgb_out) {
   if (keep_count == 0) return;
   HostCall call{reinterpret_cast<const char*>(rgb), reinterpret_cast<char*>(rgb_out), image_bytes_, image_bytes_,
                 static_cast<std::size_t>(keep_count)};
@@ -217,7 +217,7 @@ void CudaEngine::reencode(const std::uint8_t* rgb, std::int64_t n, int, const in
   over_chunks(n, call);
 }
 
-void CudaEngine::check_place(Address memory, const char* what, std::size_t alignment) const {
+void CudaSession::check_place(Address memory, const char* what, std::size_t alignment) const {
   int ordinal = -1;
   const Driver& driver = Driver::get();
   const bool known = driver.pointer_attribute(&ordinal, kPointerOrdinal, memory) == 0;
@@ -253,7 +253,7 @@ void check_apart(Address in, std::size_t in_bytes, Address out, std::size_t out_
 }
 
 template <class Body>
-void CudaEngine::in_turns(Stream theirs, std::int64_t n, const Body& body) {
+void CudaSession::in_turns(Stream theirs, std::int64_t n, const Body& body) {
   check_not_captured(theirs);
   for (std::int64_t begin = 0; begin < n; begin += chunk_) {
     Turn turn(&turns_, theirs);
@@ -263,7 +263,7 @@ void CudaEngine::in_turns(Stream theirs, std::int64_t n, const Body& body) {
 }
 
 template <class Body>
-void CudaEngine::in_slots(Stream theirs, std::int64_t n, const Body& body) {
+void CudaSession::in_slots(Stream theirs, std::int64_t n, const Body& body) {
   check_not_captured(theirs);
   for (std::int64_t begin = 0; begin < n; begin += chunk_) {
     const Slots::Lease slot = slots_->take();  // before the turn: who has a slot may be waiting for his
@@ -274,7 +274,7 @@ void CudaEngine::in_slots(Stream theirs, std::int64_t n, const Body& body) {
   }
 }
 
-void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) {
+void CudaSession::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) {
   if (n == 0) return;  // arrays without images lie nowhere
   const Gpu::Current context = enter();
   check_place(rgb, "images");
@@ -285,7 +285,7 @@ void CudaEngine::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64
   });
 }
 
-void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
+void CudaSession::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
   if (n == 0) return;
   const Gpu::Current context = enter();
   const std::size_t bytes = full ? whole_bytes_ : image_bytes_;
@@ -297,8 +297,8 @@ void CudaEngine::decode_on_device(std::uint64_t features, std::int64_t n, bool f
   });
 }
 
-void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, const int* keep, int keep_count,
-                                    std::uint64_t rgb_out, void* stream) {
+void CudaSession::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, const int* keep, int keep_count,
+                                     std::uint64_t rgb_out, void* stream) {
   if (n == 0 || keep_count == 0) return;
   const Gpu::Current context = enter();
   const std::size_t strip = static_cast<std::size_t>(keep_count) * image_bytes_;
@@ -327,7 +327,7 @@ void CudaEngine::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, cons
   });
 }
 
-void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) {
+void CudaSession::interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) {
   const Gpu::Current context = enter();
   check_place(start, "start", sizeof(float));
   check_place(end, "end", sizeof(float));
@@ -349,18 +349,18 @@ void CudaEngine::interpolate_on_device(std::uint64_t start, std::uint64_t end, i
   });
 }
 
-std::uint64_t CudaEngine::take_on_device(std::size_t bytes, void* stream) {
+std::uint64_t CudaSession::take_on_device(std::size_t bytes, void* stream) {
   const Gpu::Current context = enter();
   check_not_captured(stream);
   return results_->take(std::max<std::size_t>(bytes, 1), stream);
 }
 
-void CudaEngine::free_on_device(std::uint64_t memory, void* stream) {
+void CudaSession::free_on_device(std::uint64_t memory, void* stream) {
   const Gpu::Current context = enter();
   results_->free(memory, stream);
 }
 
-void CudaEngine::order_streams(void* first, void* later) {
+void CudaSession::order_streams(void* first, void* later) {
   const Gpu::Current context = enter();
   for (const Stream each : {first, later}) check_not_captured(each);
   const EventOwner reached(gpu_);
@@ -368,7 +368,7 @@ void CudaEngine::order_streams(void* first, void* later) {
   reached.hold(later);
 }
 
-void CudaEngine::copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) {
+void CudaSession::copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) {
   const Gpu::Current context = enter();
   check_place(memory, "array");
   check_not_captured(stream);
@@ -376,7 +376,7 @@ void CudaEngine::copy_from_device(std::uint64_t memory, std::size_t bytes, void*
   check(Driver::get().stream_synchronize(stream), "compute");
 }
 
-std::vector<int> CudaEngine::steps_of_kernels(bool decoding, std::int64_t n) const {
+std::vector<int> CudaSession::steps_of_kernels(bool decoding, std::int64_t n) const {
   const Plan& plan = decoding ? generator_ : encoder_;
   std::vector<int> found;
   for (std::int64_t begin = 0; begin < n; begin += chunk_) {
@@ -388,12 +388,12 @@ std::vector<int> CudaEngine::steps_of_kernels(bool decoding, std::int64_t n) con
 
 }  // namespace
 
-void check_device(const EngineOptions& options, int ordinal) {
+void check_device(const SessionOptions& options, int ordinal) {
   require_kernels(device_facts(ordinal), precision_of(options.precision));
 }
 
-std::unique_ptr<Engine> make_engine(const Bundle& bundle, const EngineOptions& options, int ordinal) {
-  return std::make_unique<CudaEngine>(bundle, options, ordinal);
+std::unique_ptr<Session> open_session(const Bundle& bundle, const SessionOptions& options, int ordinal) {
+  return std::make_unique<CudaSession>(bundle, options, ordinal);
 }
 
 }  // namespace deepsim::runtime::detail::cuda
