@@ -13,7 +13,11 @@ from tests.native.test_native import ROOT
 CHOSEN = "(cuda or emulated) and not norm2 and not sixteen and not chunks and not number_of_threads"
 # By compute capability: on Hopper, kernels are others and start early.
 SUITES = {
-    "80": ("backends/cuda_on_an_emulated_gpu.py", "backends/cuda_arrays_on_an_emulated_gpu.py"),
+    "80": (
+        "test_encoder_kinds.py",
+        "backends/cuda_on_an_emulated_gpu.py",
+        "backends/cuda_arrays_on_an_emulated_gpu.py",
+    ),
     "90": ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py"),
 }
 
