@@ -15,10 +15,12 @@ namespace {
 constexpr std::int64_t kMaxImages = std::int64_t{1} << 31;
 constexpr std::uint32_t kMaxStruct = 4096;  // bytes; a size beyond is no size
 
-// The structs of the first version ended with these fields; compilers pad the options to 48 bytes, where the next field goes.
+// The structs of the first version ended with these fields; compilers padded the options to 48 bytes, where the next field
+// goes.
 constexpr std::uint32_t kFirstOptions = offsetof(deepsim_options, stable) + sizeof(std::int32_t);
 constexpr std::uint32_t kFirstInfo = offsetof(deepsim_bundle_info, interpolation) + sizeof(const char*);
-static_assert(sizeof(void*) != 8 || sizeof(deepsim_options) == 48, "a field in what older clients do not set");
+static_assert(sizeof(void*) != 8 || offsetof(deepsim_options, unused) + sizeof(std::int32_t) == 48,
+              "a field in what older clients do not set");
 
 void check_size(std::uint32_t size, std::uint32_t first, const char* name) {
   if (size >= first && size <= kMaxStruct) return;

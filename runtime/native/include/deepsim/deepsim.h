@@ -40,6 +40,7 @@ typedef struct {
   const char* precision;   /* of a GPU: NULL: "fp16"; "bf16", for values beyond 65504; "fp32". Sums are fp32 */
   int32_t stable;          /* on a GPU, 1: an image's result has the same bits in every batch; slower for few images,
                               and always by mma.sync */
+  int32_t unused;          /* not read: compilers of older clients left a gap here, which may hold anything */
 } deepsim_options;
 
 /* Strings live as long as the inverter. */
