@@ -82,27 +82,52 @@ void write(const std::filesystem::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
 }
 
+double activated(const Layer& layer, double value) {
+  switch (layer.activation) {
+    case Activation::none:
+      return value;
+    case Activation::relu:
+      return kernels::reference::leaky_relu(value, 0.0);
+    case Activation::lrelu:
+      return kernels::reference::leaky_relu(value, 0.3);
+    case Activation::tanh255:
+      return 255 * std::tanh(value);
+  }
+  runtime::detail::unknown(layer, "the reference of the tests");
+}
+
+Image linear(const Layer& l, const Shape& output, const std::vector<float>& weight, const std::vector<float>& bias,
+             const Image& x) {
+  namespace reference = kernels::reference;
+  switch (l.kind) {
+    case Kind::fc:
+      return reference::fully_connected(x, weight, bias);
+    case Kind::conv:
+      return reference::convolve(x, weight, bias, l.kernel, l.stride, l.padding, l.groups);
+    case Kind::deconv:
+      return reference::upconvolve(x, weight, bias, l.kernel, l.stride, l.padding);
+    case Kind::pool:
+      return reference::max_pool(x, l.kernel, l.stride, output.height, output.width);
+    case Kind::lrn:
+      return reference::local_response_norm(x);
+    case Kind::reshape: {
+      Image shaped(l.shape.channels, l.shape.height, l.shape.width);
+      shaped.values = x.values;
+      return shaped;
+    }
+  }
+  runtime::detail::unknown(l, "the reference of the tests");
+}
+
 Image apply(const Network& network, const Weights& weights, const std::string& prefix, Image x) {
   const std::vector<Shape> shapes = network.shapes();
   for (std::size_t i = 0; i < network.layers.size(); ++i) {
     const Layer& l = network.layers[i];
-    namespace reference = kernels::reference;
     static const std::vector<float> none;
     const auto& weight = l.has_weights() ? weights.at(prefix + "." + l.name + ".weight") : none;
     const auto& bias = l.has_weights() ? weights.at(prefix + "." + l.name + ".bias") : none;
-    if (l.kind == Kind::fc) x = reference::fully_connected(x, weight, bias);
-    if (l.kind == Kind::conv) x = reference::convolve(x, weight, bias, l.kernel, l.stride, l.padding, l.groups);
-    if (l.kind == Kind::deconv) x = reference::upconvolve(x, weight, bias, l.kernel, l.stride, l.padding);
-    if (l.kind == Kind::pool) x = reference::max_pool(x, l.kernel, l.stride, shapes[i].height, shapes[i].width);
-    if (l.kind == Kind::lrn) x = reference::local_response_norm(x);
-    if (l.kind == Kind::reshape) {
-      Image shaped(l.shape.channels, l.shape.height, l.shape.width);
-      shaped.values = x.values;
-      x = shaped;
-    }
-    const double slope = l.activation == Activation::relu ? 0.0 : l.activation == Activation::lrelu ? 0.3 : 1.0;
-    for (double& value : x.values)
-      value = l.activation == Activation::tanh255 ? 255 * std::tanh(value) : reference::leaky_relu(value, slope);
+    x = linear(l, shapes[i], weight, bias, x);
+    for (double& value : x.values) value = activated(l, value);
   }
   return x;
 }
