@@ -15,6 +15,7 @@ from deepsim.export.narrator import Narrator
 from deepsim.runtime.cli.exits import Program
 from deepsim.runtime.cli.options import command
 from deepsim.runtime.errors import UsageError, missing_extra
+from deepsim.runtime.networks import ENCODERS
 
 if TYPE_CHECKING:
     from deepsim.export.sources import Source
@@ -60,7 +61,7 @@ Examples:
 @click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
 @click.option("--random", "is_random", is_flag=True, help="Seeded random weights instead of a run.")
 @click.option("--layer", help="With --random: the layer to invert, such as fc6 or norm2.")
-@click.option("--encoder", default=None, help="With --random: caffenet (default), alexnet, vgg16 or vgg19.")
+@click.option("--encoder", default=None, help=f"With --random: {', '.join(ENCODERS)}. [caffenet]")
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="With --random: seed of the weights. [0]")
 @click.option("--without-encoder", is_flag=True, help="Leave the encoder out: the bundle decodes features only.")
 @click.option("--json", "as_json", is_flag=True, help="Print files, sizes and figures as JSON on stdout.")

@@ -9,6 +9,8 @@ import click
 import pytest
 
 from deepsim.runtime.cli import COMMANDS, main
+from deepsim.runtime.networks import ENCODERS
+from deepsim.train.objective import TERMS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -152,6 +154,24 @@ def variables_in_the_code():
         elif path != Path(__file__):
             found.update(re.findall(r"\"(DEEPSIM_[A-Z0-9_]+)\"", text))
     return {name for name in found if not name.startswith(STAND_IN)}
+
+
+def test_every_loss_is_described():
+    text = (ROOT / "docs/train.md").read_text()
+    for term in TERMS:
+        option = "--" + term.weight.replace("_", "-")
+        assert f"| `{term.name}` | `{option}` |" in text, term.name
+
+
+def test_every_encoder_is_described_where_it_is_chosen():
+    pages = {name: (ROOT / "docs" / name).read_text() for name in ("networks-and-layers.md", "import.md")}
+    helps = [
+        next(option.help for option in main.get_command(None, name).params if option.name == "encoder")
+        for name in ("train", "export")
+    ]
+    for name in ENCODERS:
+        assert all(f"`{name}`" in text for text in pages.values()), name
+        assert all(name in text for text in helps), name
 
 
 def test_every_environment_variable_is_described():

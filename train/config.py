@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.generators import check_width, generator_spec
 from deepsim.runtime.geometry import MAX_SIDE
-from deepsim.runtime.networks import encoder_spec
+from deepsim.runtime.networks import ENCODERS, encoder_spec
 from deepsim.runtime.run_folder import run_of
 from deepsim.train.module_references import OWN, is_module_reference, parse
 from deepsim.train.objective import Normalisation, used_terms, uses, weights_of
@@ -72,7 +72,7 @@ class TrainConfig:
     latent: int = setting(CODE_SIZE, "Units of the code, with --layer latent.", least=1, most=1 << 20)
     encoder: str = setting(
         "caffenet",
-        "Network whose features are inverted: caffenet, alexnet, vgg16, vgg19; or any PyTorch module as "
+        f"Network whose features are inverted: {', '.join(ENCODERS)}; or any PyTorch module as "
         "torchvision:NAME@LAYER, timm:NAME@LAYER or package.module:callable@LAYER.",
     )
     encoder_weights: str = setting(
