@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -142,6 +143,18 @@ def test_every_reader_refuses(table, reader, name):
 def test_every_reader_takes_what_is_in_the_tables(reader):
     for layer in KNOWN.values():
         reader(layer)
+
+
+def test_the_gpu_benchmark_refuses_an_activation(table):
+    torch = pytest.importorskip("torch")
+    from deepsim.benchmarks.gpu.checks import _levels
+
+    source = SimpleNamespace(generator=SimpleNamespace(layers=(INVENTED["activation"],), pixels=CAFFENET.pixels))
+    with pytest.raises(UnknownLayerError):
+        _levels(source, torch.ones(1, 3, 240, 240))
+    source.generator.layers = (replace(KNOWN["conv"], activation="tanh255"),)
+    assert _levels(source, torch.ones(1, 3, 240, 240))[0, 0, 0].tolist() == [255, 255, 255]
+    assert _levels(source, torch.zeros(1, 3, 240, 240))[0, 0, 0].tolist() == [123, 117, 104]
 
 
 @pytest.mark.parametrize("name", ["kind with weights", "kind without weights"])

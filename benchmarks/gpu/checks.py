@@ -23,7 +23,7 @@ from deepsim.benchmarks.gpu.steps import Step, encoder_steps, generator_steps
 from deepsim.export.calibration import calibration_images
 from deepsim.export.sources import Source
 from deepsim.kernels.layers import Layer
-from deepsim.kernels.torch_layers import apply_layer
+from deepsim.kernels.torch_layers import activate, apply_layer
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.pixels import Pixels
 
@@ -224,8 +224,7 @@ def _three(*pairs: Any) -> dict[str, float]:
 
 def _levels(source: Source, image: Tensor) -> NDArray[np.int16]:
     """Return the central pixels of images that a generator without its last activation gave, as grey levels."""
-    last = source.generator.layers[-1].activation
-    values = 255 * image.tanh() if last == "tanh255" else image
+    values = activate(image.clone(), source.generator.layers[-1].activation)
     whole = source.generator.pixels.to_pixels(values.cpu().numpy())
     pixels = Geometry.central(CAFFE_FRAMING, whole.shape[1]).crop(whole)
     assert pixels.shape[1] == CAFFE_FRAMING.side
