@@ -18,6 +18,7 @@ def layer_optimizer(stack: LayerStack, config: TrainConfig, fused: bool) -> Adam
 
     The roles are those of :class:`deepsim.kernels.layers.Layer`.
     The L2 term acts on the weights of "feature" layers; ``frozen_biases`` keeps the biases of "upconv" layers at 0.
+    Raises ValueError naming a weight that learns and belongs to no layer of the table: it would never be updated.
     """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -30,6 +31,10 @@ def layer_optimizer(stack: LayerStack, config: TrainConfig, fused: bool) -> Adam
             own.bias.requires_grad_(False)
         else:
             plain.append(own.bias)
+    taken = {id(parameter) for parameter in (*decayed, *plain)}
+    for name, parameter in stack.named_parameters():
+        if parameter.requires_grad and id(parameter) not in taken:
+            raise ValueError(f"{name}: learns, but no layer of the table has it, expected one.")
     return _adam([(decayed, config.weight_decay), (plain, 0.0)], config, fused)
 
 

@@ -122,5 +122,8 @@ def test_groups_go_by_roles_and_not_by_names():
     expected = ["Rconv6.weight", "deconv1.bias", "defc7.weight", "defc7.bias"]
     assert [names[id(parameter)] for parameter in plain["params"]] == expected
     assert not generator.Rconv6.bias.requires_grad
+    generator.add_module("head", torch.nn.Linear(1, 1))  # would stay as it was drawn
+    with pytest.raises(ValueError, match=r"^head\.weight: learns, but no layer of the table has it"):
+        layer_optimizer(generator, config, fused=False)
     layer_optimizer(free := Generator(generator.spec), replace(config, frozen_biases=False), fused=False)
     assert free.Rconv6.bias.requires_grad
