@@ -18,7 +18,16 @@ namespace deepsim::runtime::detail::cuda {
 enum class Precision { half, brain, single };  // fp16, bf16, fp32; sums are fp32
 // By its name; "" for fp16. Raises UsageError.
 Precision precision_of(const std::string& name);
-constexpr std::size_t bytes_of(Precision precision) { return precision == Precision::single ? 4 : 2; }
+constexpr std::size_t bytes_of(Precision precision) {
+  switch (precision) {
+    case Precision::half:
+    case Precision::brain:
+      return 2;
+    case Precision::single:
+      return 4;
+  }
+  return 0;
+}
 
 struct GridSize {
   int x = 1, y = 1, z = 1;

@@ -22,8 +22,17 @@ std::uint16_t to_brain(float value) {
 
 // Write a value in this precision; where the next one goes.
 unsigned char* write(float value, Precision precision, unsigned char* to) {
-  if (precision == Precision::single) return std::copy_n(reinterpret_cast<const unsigned char*>(&value), sizeof value, to);
-  const std::uint16_t bits = precision == Precision::half ? to_half(value) : to_brain(value);
+  std::uint16_t bits = 0;
+  switch (precision) {
+    case Precision::single:
+      return std::copy_n(reinterpret_cast<const unsigned char*>(&value), sizeof value, to);
+    case Precision::half:
+      bits = to_half(value);
+      break;
+    case Precision::brain:
+      bits = to_brain(value);
+      break;
+  }
   return std::copy_n(reinterpret_cast<const unsigned char*>(&bits), sizeof bits, to);
 }
 
