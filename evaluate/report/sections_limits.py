@@ -10,6 +10,7 @@ from deepsim.benchmarks.charts.wording import count, duration, percent, signed, 
 from deepsim.evaluate.report.coarse import CLEAR, GRID
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import code
+from deepsim.train.module_references import is_module_reference, parse
 
 FULL_TRAINING = 500_000 * 64  # images seen in the paper's shortest training
 
@@ -127,10 +128,12 @@ def _about_training(config: dict[str, Any], steps: int, layer: str) -> list[Poin
 def _about_encoder(config: dict[str, Any], content: Content) -> list[Point]:
     """Warn about random encoder weights: the configuration names no file for those, and the encoder did not learn.
 
-    An encoder that is a graph has its own weights.
+    A user's own callable returns a module with weights of its own.
     """
     learned = config.get("task", "inversion") != "inversion"
-    if config.get("encoder_weights") != "" or learned or content.manifest.encoder_kind != "table":
+    encoder = config.get("encoder", "")
+    own = is_module_reference(encoder) and parse(encoder).kind == "python"
+    if config.get("encoder_weights") != "" or learned or own:
         return []
     why = Markup("{}{}{}").format(
         f"The encoder\u2019s weights are random (seed {config.get('seed')}). Its features respond to edges and "

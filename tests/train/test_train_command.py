@@ -50,7 +50,7 @@ def test_trains_prints_json_and_resumes_with_its_own_settings(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--layer", "fc9"], 2, "norm1, norm2"),
+        (["--layer", "fc9"], 2, "no layer 'fc9', it has conv1, pool1, norm1"),
         (["--precision", "fp8"], 2, "precision"),
         (["--lambda-img", "nan"], 2, "lambda_img"),
         (["--data", "nowhere"], 3, "nowhere"),

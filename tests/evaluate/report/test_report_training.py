@@ -46,7 +46,9 @@ def test_the_panels_of_the_papers_losses():
     ]
 
 
-def test_an_encoder_that_learned_is_not_called_random():
-    begun = {"encoder_weights": "", "seed": 3}
-    assert _about_encoder(begun, "caffenet") and _about_encoder({**begun, "task": "inversion"}, "caffenet")
-    assert _about_encoder({**begun, "task": "autoencoder"}, "caffenet") == []
+def test_random_weights_of_an_encoder_are_told_and_no_others():
+    content, begun = SimpleNamespace(encoder="CaffeNet"), {"encoder_weights": "", "seed": 3, "encoder": "caffenet"}
+    random = [begun, {**begun, "task": "inversion"}, {**begun, "encoder": "timm:resnet18@layer1"}]
+    assert all("random (seed 3)" in str(_about_encoder(config, content)) for config in random)
+    known = [{"task": "autoencoder"}, {"encoder_weights": "a.pt"}, {"encoder": "package.module:build@layer"}]
+    assert all(_about_encoder({**begun, **change}, content) == [] for change in known)
