@@ -140,7 +140,9 @@ def bench(
         kept = "kept nowhere" if plot is None else f"kept in {plot} only"
         footer(f"{bundle}: {len(result['rows'])} rows, {kept}", command("deepsim", "bench", bundle, "-o", "bench.json"))
     else:
-        following = command("deepsim", "report", bundle, "--bench", output, "--photos", "PHOTOS")
+        following = command("deepsim", "info", bundle)
+        if "encode" in {row["what"] for row in result["rows"]}:
+            following = command("deepsim", "report", bundle, "--bench", output, "--photos", "PHOTOS")
         footer(f"{output}: {len(result['rows'])} rows", following)
 
 

@@ -57,7 +57,7 @@ def one_line(error: BaseException) -> str:
 
 def _alternatives(name: str, known: Sequence[str], shown: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 3)
-    more = ", ".join([*shown[:_LISTED], *(["..."] if len(shown) > _LISTED else [])])
+    more = ", ".join(shown[:_LISTED]) + (" and others" if len(shown) > _LISTED else "")
     return f"near it are {', '.join(near)}; it has {more}" if near else f"it has {more}"
 
 

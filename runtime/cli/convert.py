@@ -139,7 +139,9 @@ def decode(
         numbers = pictures.to_make(map(str, range(layout.count)), recipe)
         done = _decode(inverter, found, layout, pictures, numbers, full, bulk)
     before = layout.count - len(numbers)
-    following = command("deepsim", "encode", bundle, output, "-o", "again.npy")
+    following = command("deepsim", "info", bundle)
+    if inverter.encoder_backend is not None:
+        following = command("deepsim", "encode", bundle, output, "-o", "again.npy")
     footer(f"{output}: {bulk.outcome(done, 'images', before)}", following)
 
 
