@@ -65,7 +65,7 @@ def create(name: str, bundle: Bundle, device: str, max_batch: int, **options: bo
     if reason is not None:
         raise DeviceError(f"backend {name} on device {device}: {reason}. Choose another, see deepsim doctor.")
     module = _module(name)
-    return _completed(module.create(bundle, device, max_batch, _options(name, module, options)), bundle, max_batch)
+    return _completed(module.create(bundle, device, max_batch, _options(name, module, options)), bundle)
 
 
 def _options(name: str, module: BackendModule, given: dict[str, bool | str]) -> Any:
@@ -82,7 +82,7 @@ def field_names(options: type[Any]) -> tuple[str, ...]:
     return tuple(entry.name for entry in fields(options))
 
 
-def _completed(sessions: Sessions, bundle: Bundle, max_batch: int) -> Sessions:
+def _completed(sessions: Sessions, bundle: Bundle) -> Sessions:
     """Add ONNX Runtime for an encoder that is a graph, or the error that says why nothing encodes here."""
     if sessions.encoder is not None:
         return sessions

@@ -63,8 +63,8 @@ def create(bundle: Bundle, device: str, max_batch: int, options: Options) -> Ses
     return Sessions(backend) if bundle.manifest.encoder is None else Sessions(backend, backend, backend)
 
 
-class OnnxGraphs:
-    """ONNX Runtime on one device, for graphs of a bundle."""
+class OnnxEncoder:
+    """A bundle's encoder, where it has one, in ONNX Runtime on one device; shared by all threads."""
 
     name = "onnxruntime"
 
@@ -75,6 +75,9 @@ class OnnxGraphs:
         self._ports = tensors(manifest.generator, manifest.geometry)
         self._feature_shape = manifest.generator.input_shape
         self._full, self._side = manifest.generator.output_size, manifest.geometry.side
+        self._encoder: Any = None  # where the bundle has none, nothing calls it
+        if manifest.encoder is not None:
+            self._encoder = self.open("encoder.onnx", ["image"], ["features"])
 
     def graph(self, name: str) -> bytes:
         """Return a graph of the bundle as it is run."""
@@ -110,14 +113,6 @@ class OnnxGraphs:
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             session.run_with_iobinding(binding)
 
-
-class OnnxEncoder(OnnxGraphs):
-    """The encoder of a bundle, whose graph is loaded on construction; shared by all threads."""
-
-    def __init__(self, bundle: Bundle, device: str) -> None:
-        super().__init__(bundle, device)
-        self._encoder = self.open("encoder.onnx", ["image"], ["features"])
-
     def encode(self, images: Pixels) -> NDArray[np.float32]:
         """Compute the features of images (see :mod:`deepsim.runtime.backends.sessions`)."""
         features = np.empty((len(images), *self._feature_shape), np.float32)
@@ -125,23 +120,14 @@ class OnnxEncoder(OnnxGraphs):
         return features
 
 
-class OnnxRuntimeBackend(OnnxGraphs):
+class OnnxRuntimeBackend(OnnxEncoder):
     """An ONNX Runtime session for each of a bundle's graphs, shared by all threads."""
 
     def __init__(self, bundle: Bundle, device: str, max_batch: int) -> None:
         super().__init__(bundle, device)
         self.max_batch = max_batch
-        self._encoder: Any = None  # where the bundle has none, nothing calls it
-        if bundle.manifest.encoder is not None:
-            self._encoder = self.open("encoder.onnx", ["image"], ["features"])
         self._generator = self.open("generator.onnx", ["features"], ["image", "image_full"])
         self._idle: list[_Buffers] = []  # of calls to reencode that ended; list.append and list.pop are atomic
-
-    def encode(self, images: Pixels) -> NDArray[np.float32]:
-        """Compute the features of images (see :mod:`deepsim.runtime.backends.sessions`)."""
-        features = np.empty((len(images), *self._feature_shape), np.float32)
-        self.run(self._encoder, ("image", images), ("features", features))
-        return features
 
     def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
         """Generate images from features (see :mod:`deepsim.runtime.backends.sessions`)."""
