@@ -19,12 +19,12 @@ from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import BundleCorrupt, BundleError, BundleUnsafe, DeepsimError
 from deepsim.runtime.files import restore, sha256
 from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import MAX_SIDE
 from deepsim.runtime.manifest import FILE_NAME, MAX_BYTES, FileRecord, Manifest
 from deepsim.runtime.networks import EncoderSpec, GraphEncoder
 from deepsim.runtime.pixels import PixelConvention
 
 MAX_FILE_BYTES = 8 << 30
-MAX_SIDE = 4096  # pixels of a generated image, and the largest extent of a layer
 MAX_CHANNELS = 1 << 16
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}){0,3}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -278,8 +278,3 @@ def released_layers(encoder: EncoderSpec = CAFFENET) -> list[str]:
     normalised = {entry.name.replace("norm", "pool") for entry in encoder.layers if entry.kind == "lrn"}
     names = {name for name, _ in _RELEASED} | {"fc6", "fc7", "fc8"}
     return [entry.name for entry in encoder.layers if entry.name in names - normalised]
-
-
-def vae_decoder_spec(latent: int = 4096) -> GeneratorSpec:
-    """Return the decoder of the variational autoencoder (paper, section 4.2): Table 1 on a (latent,) code."""
-    return generator_for(LATENT, (latent,), CAFFE_FRAMING.side)

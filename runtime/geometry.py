@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Resize = Literal["warp", "shorter"]
 Interpolation = Literal["bilinear", "bicubic"]
-MAX_SIDE = 4096  # pixels, of any square here
+MAX_SIDE = 4096  # pixels of any square, and the largest extent of a layer
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 
 from deepsim.kernels.layers import macs, parameters, shapes
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.generators import generator_spec, released_layers, vae_decoder_spec
+from deepsim.runtime.generators import LATENT, generator_for, generator_spec, released_layers
 from deepsim.runtime.networks import ALEXNET, CAFFENET, ENCODERS
 
 GENERATORS = {  # layer: parameters, GMAC per image (effective), output side
@@ -95,9 +95,9 @@ def test_alexnet_is_another_network():
     assert generator_spec("pool1", ALEXNET).input_shape == (64, 27, 27)
 
 
-def test_vae_decoder_is_table_1_on_a_code():
-    assert vae_decoder_spec(4096).layers == generator_spec("fc6").layers
-    assert vae_decoder_spec(100).input_shape == (100,)
+def test_a_codes_decoder_is_table_1():
+    assert generator_for(LATENT, (4096,), 227).layers == generator_spec("fc6").layers
+    assert generator_for(LATENT, (100,), 227).input_shape == (100,)
 
 
 def test_narrow_generators_keep_input_and_output():
