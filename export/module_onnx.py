@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from deepsim.export.onnx_from_layers import IR_VERSION, MAX_BYTES, OPSET
+from deepsim.runtime.backends.torch import to_network
 from deepsim.runtime.errors import NumericError, UsageError, missing_extra
 from deepsim.train.module_creation import one_line
 from deepsim.train.module_encoders import ModuleEncoder
@@ -32,21 +33,13 @@ _MARGIN = 16 << 20  # bytes for everything but the weights
 class _FromPixels(nn.Module):
     """Encodes uint8 RGB (N, side, side, 3)."""
 
-    mean: Tensor
-    scale: Tensor
-
     def __init__(self, encoder: ModuleEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-        pixels = encoder.preprocessing.pixels
-        self.reverse = pixels.order == "BGR"
-        self.register_buffer("mean", torch.tensor(pixels.mean).view(3, 1, 1))
-        self.register_buffer("scale", torch.tensor(pixels.scale).view(3, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the features of the encoder's layer, float32."""
-        planes = image.float().permute(0, 3, 1, 2)  # (N, 3, side, side)
-        x = ((planes.flip(1) if self.reverse else planes) - self.mean) * self.scale
+        x = to_network(image, self.encoder.preprocessing.pixels)
         return self.encoder.converted_features(x, [self.encoder.layer])[self.encoder.layer]
 
 

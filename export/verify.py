@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,7 @@ def compare_images(found: Pixels, expected: Pixels) -> dict[str, float]:
 
 
 class Reference:
-    """PyTorch's answers on some images, computed once: features and pixels, in float32 and in half."""
+    """PyTorch's answers on some images, computed once: features, pixels, and both in half."""
 
     def __init__(
         self, source: Source, images: Pixels, encoder_islands: frozenset[str], generator_islands: frozenset[str]
@@ -127,7 +128,11 @@ class Reference:
         self._encoder, self._generator = tensors(source.encoder_weights), tensors(source.generator_weights)
         self._islands = {"encoder": encoder_islands, "generator": generator_islands}
         self.features = self._encode(images)
-        self.pixels = self._decode(self.features)
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """Return the whole images that the features become, uint8 RGB (N, S, S, 3)."""
+        return self._decode(self.features)
 
     def half_features(self) -> Features:
         """Encode the first images in PyTorch's half with the export's float32 islands."""

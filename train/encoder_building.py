@@ -28,26 +28,30 @@ def build_encoders(config: TrainConfig, saved: Path | None) -> tuple[AnyEncoder,
     """
     if is_module_reference(config.encoder):
         return _module_encoders(config, saved)
-    shared = not config.comparator_weights and config.comparator_seed < 0
+    shared, compares = _shares_weights(config), uses(config, "comparator")
     if task_of(config.task).encoder_learns:
         encoder = _learning_encoder(config, saved)
-        weights, seed = config.encoder_weights, config.seed  # what the encoder begins with
     else:
         order = [entry.name for entry in encoder_spec(config.encoder).layers]
         deepest = max(config.layer, config.comparator, key=order.index) if shared else config.layer
         encoder = _encoder(config, deepest, config.encoder_weights, config.seed, saved and saved / ENCODER)
         if shared:
-            return encoder, encoder if uses(config, "comparator") else None
-    if not uses(config, "comparator"):
+            return encoder, encoder if compares else None
+    if not compares:
         return encoder, None
-    if not shared:
-        weights, seed = config.comparator_weights, config.comparator_seed
+    # Beside an encoder that learns, the comparator keeps the weights that both begin with.
+    begun, own = (config.encoder_weights, config.seed), (config.comparator_weights, config.comparator_seed)
+    weights, seed = begun if shared else own
     return encoder, _encoder(config, config.comparator, weights, seed, saved and saved / COMPARATOR)
 
 
+def _shares_weights(config: TrainConfig) -> bool:
+    """Tell whether the comparator has the encoder's weights."""
+    return not config.comparator_weights and config.comparator_seed < 0
+
+
 def _module_encoders(config: TrainConfig, saved: Path | None) -> tuple[ModuleEncoder, ModuleEncoder | None]:
-    shared = not config.comparator_weights and config.comparator_seed < 0
-    compares = uses(config, "comparator")
+    shared, compares = _shares_weights(config), uses(config, "comparator")
     reference, options = parse(config.encoder), preprocessing_options(asdict(config))
     also = [config.comparator] if shared and compares else []
     encoder = build_module_encoder(
