@@ -1,5 +1,7 @@
 #include "deviation.h"
 
+#include <doctest/doctest.h>
+
 #include <random>
 
 namespace deepsim::tests {
@@ -48,6 +50,24 @@ Deviation deviation_of(const RandomBundle& bundle, const runtime::Options& optio
   found.levels = mean_difference(whole, reference_decode(bundle, features));
   found.part = part == cropped(whole, full, side, inverter.image_offset());
   return found;
+}
+
+bool ran_or_refused(const Recipe& recipe, const runtime::Options& options, double features, double levels,
+                    const std::string& refusal) {
+  const RandomBundle bundle(recipe);
+  try {
+    const Deviation found = deviation_of(bundle, options);
+    CHECK(found.features < features);
+    CHECK(found.levels < levels);
+    CHECK(found.part);
+    CHECK(found.iterates);
+    return true;
+  } catch (const Error& error) {
+    CAPTURE(error.what());
+    CHECK(error.kind() == "BundleError");
+    CHECK(std::string(error.what()).find(refusal) != std::string::npos);
+    return false;
+  }
 }
 
 std::vector<std::string> instruction_sets() {

@@ -15,6 +15,11 @@ struct Deviation {
 
 Deviation deviation_of(const RandomBundle& bundle, const runtime::Options& options);
 
+// Whether the networks of a recipe ran. Checks that they ran right, features and levels below the limits, or were refused by a
+// BundleError whose text has `refusal`.
+bool ran_or_refused(const Recipe& recipe, const runtime::Options& options, double features, double levels,
+                    const std::string& refusal);
+
 // The instruction sets of this machine, as Options::isa has them.
 std::vector<std::string> instruction_sets();
 

@@ -4,29 +4,10 @@
 #include "deviation.h"
 #include "drawn_recipes.h"
 
-using deepsim::Error;
 using deepsim::runtime::Options;
 using namespace deepsim::tests;
 
 namespace {
-
-// Whether the networks ran; that they ran right, or were refused in words, is checked.
-bool runs(const Recipe& recipe, const Options& options) {
-  const RandomBundle bundle(recipe);
-  try {
-    const Deviation found = deviation_of(bundle, options);
-    CHECK(found.features < 1e-5);
-    CHECK(found.levels < 1e-2);
-    CHECK(found.part);
-    CHECK(found.iterates);
-    return true;
-  } catch (const Error& error) {
-    CAPTURE(error.what());
-    CHECK(error.kind() == "BundleError");
-    CHECK(std::string(error.what()).find("has no kernel for this ") != std::string::npos);
-    return false;
-  }
-}
 
 // Draw networks of both kinds; tell how many of a hundred ran.
 int percent_run(Recipe (*draw)(unsigned), unsigned count) {
@@ -37,7 +18,7 @@ int percent_run(Recipe (*draw)(unsigned), unsigned count) {
     Options options;
     options.isa = names[seed % names.size()];
     options.threads = 1 + static_cast<int>(seed % 2);
-    ran += runs(draw(seed), options) ? 1 : 0;
+    ran += ran_or_refused(draw(seed), options, 1e-5, 1e-2, "has no kernel for this ") ? 1 : 0;
   }
   return static_cast<int>(100 * ran / count);
 }

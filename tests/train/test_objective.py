@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, fields, replace
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -12,10 +11,10 @@ torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import UsageError  # noqa: E402
 from deepsim.train import loop, objective  # noqa: E402
-from deepsim.train.cli import settings_of  # noqa: E402
 from deepsim.train.config import PRESETS, TrainConfig, setting  # noqa: E402
 from deepsim.train.narration import different_settings, losses_in_words  # noqa: E402
 from deepsim.train.objective import Reconstruction, Term  # noqa: E402
+from tests.train.options import command_of  # noqa: E402
 from tests.train.runs import TINY, tiny_run, write_photographs  # noqa: E402
 
 RNG = np.random.default_rng(5)
@@ -135,13 +134,7 @@ def extended(monkeypatch):
 
 
 def test_an_added_loss_has_its_option_its_help_and_its_range(extended):
-    given = {}
-
-    @click.command()
-    @settings_of(Extended)
-    def command(**options):
-        given.update({name: value for name, value in options.items() if value is not None})
-
+    command, given = command_of(Extended)
     shown = CliRunner().invoke(command, ["--help"]).output
     assert "--lambda-added FLOAT" in shown and "Weight of the added loss." in shown
     assert CliRunner().invoke(command, ["--lambda-added", "3"]).exit_code == 0

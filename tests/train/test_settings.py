@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, fields
 
-import click
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +11,7 @@ from deepsim.runtime.errors import UsageError
 from deepsim.train.cli import settings_of
 from deepsim.train.config import PRESETS, TrainConfig, read_config, setting
 from deepsim.train.narration import different_settings, length
+from tests.train.options import command_of
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,7 @@ class Extended(TrainConfig):
 
 
 def test_a_new_field_gets_its_option_its_help_its_range_and_its_line():
-    given = {}
-
-    @click.command()
-    @settings_of(Extended)
-    def command(**options):
-        given.update({name: value for name, value in options.items() if value is not None})
-
+    command, given = command_of(Extended)
     shown = CliRunner().invoke(command, ["--help"]).output
     assert "--patience INTEGER" in shown and "Validations without progress before the end." in shown
     assert "--sharpen / --no-sharpen" in shown

@@ -5,26 +5,14 @@
 #include "../drawn_recipes.h"
 #include "stand_in.h"
 
-using deepsim::Error;
+using deepsim::runtime::Options;
 using namespace deepsim::tests;
 
 namespace {
 
-// Whether the networks ran; that they ran right, or were refused in words, is checked.
 bool runs(const Recipe& recipe, const char* precision, double features, double levels) {
-  try {
-    const Deviation found = deviation_of(RandomBundle(recipe), on_gpu(2, true, precision));
-    CHECK(found.features < features);
-    CHECK(found.levels < levels);
-    CHECK(found.part);
-    CHECK(found.iterates);
-    return true;
-  } catch (const Error& error) {
-    CAPTURE(error.what());
-    CHECK(error.kind() == "BundleError");
-    CHECK(std::string(error.what()).find("the cuda backend has no kernel for this ") != std::string::npos);
-    return false;
-  }
+  const Options options = on_gpu(2, true, precision);
+  return ran_or_refused(recipe, options, features, levels, "the cuda backend has no kernel for this ");
 }
 
 int count_run(Recipe (*draw)(unsigned), unsigned first, unsigned end) {
