@@ -1,0 +1,1 @@
+"""Weights that others published, read from their own files: Caffe's, and the state dicts of PyTorch ports."""

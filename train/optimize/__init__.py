@@ -1,0 +1,1 @@
+"""Codes and pixels optimised against features (by gradients) or against scores (black box)."""
