@@ -120,9 +120,17 @@ TEST_CASE("a bundle without an encoder decodes and interpolates, and says why it
   }
 }
 
+// Sanitizers watch every access: large extents meet the same code, and take them minutes.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kLargestExtent = 14;
+#else
+constexpr int kLargestExtent = 224;
+#endif
+
 TEST_CASE("generators without an up-convolution, of any features' extents and 3x3 convolutions of any padding") {
-  for (const int extent : {7, 14, 28, 56, 112, 224})
+  for (int extent = 7; extent <= kLargestExtent; extent *= 2)
     for (const int padding : {0, 1, 2}) {
+      if (extent > 28 && padding != 1) continue;  // as the generators of VGG's first layers are
       const std::vector<Layer> layers = {layer("first", Kind::conv, 4, 18, 3, 1, padding, Activation::lrelu),
                                          layer("second", Kind::deconv, 18, 5, 3, 1, 2 - padding, Activation::lrelu),
                                          layer("third", Kind::conv, 5, 6, 3, 1, 2 - padding, Activation::lrelu),

@@ -30,12 +30,12 @@ RUNS = {
         "deepsim_tests": [],
         "deepsim_cuda_session_tests": [
             "--test-case-exclude=threads*,with `stable`*,the emulated GPU*,calls*,layers in groups*,re-encoding*,"
-            "what another*"
+            "what another*,squares of any side*,photographs of 224*"
         ],
         "deepsim_cuda_tests": [],
     },
-    "thread": {
-        "deepsim_tests": [],
+    "thread": {  # one layer more or less is no race: the cases that start threads, and those of the pool and the calls
+        "deepsim_tests": ["--test-case-exclude=an encoder takes*,an image lies*,drawn *"],
         "deepsim_cuda_session_tests": ["--test-case=threads that share*"],
         "deepsim_cuda_tests": [],
     },
