@@ -145,6 +145,20 @@ def compute_ahead(
         results.close()
 
 
+def images_ahead(
+    batches: Generator[Batch, None, None],
+    function: Callable[[Pixels], tuple[Pixels, NDArray[np.float32] | None]],
+    width: int,
+) -> Iterator[Images]:
+    """Yield the images that ``function`` makes of batches, with its features if any, as :func:`compute_ahead`."""
+    results = compute_ahead(batches, function, width)
+    try:
+        for batch, (images, features) in results:
+            yield Images.of(images, batch.photographs, features)
+    finally:
+        results.close()
+
+
 def _compute(
     batches: Generator[Batch, None, None], function: Callable[[Pixels], _R], width: int
 ) -> Iterator[tuple[Batch, _R]]:

@@ -34,10 +34,10 @@ class DeviceCalls:
         """Encode photographs that lie on the GPU."""
         return self._call(photos, "photos", stream, lambda session, view, queue: session.encode_on_device(view, queue))
 
-    def decode(self, features: object, full: bool, stream: int | None) -> DeviceArray | None:
+    def decode(self, features: object, full: bool, raw: bool, stream: int | None) -> DeviceArray | None:
         """Decode features that lie on the GPU."""
         return self._call(
-            features, "features", stream, lambda session, view, queue: session.decode_on_device(view, full, queue)
+            features, "features", stream, lambda session, view, queue: session.decode_on_device(view, full, raw, queue)
         )
 
     def reconstruct(self, photos: object, stream: int | None) -> DeviceArray | None:

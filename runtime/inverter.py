@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +14,15 @@ from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.backends.sessions import EncodeSession, LoopSession, Sessions
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.dataset import Batch, Images, OnError, compute_ahead, numbered, read_batches
+from deepsim.runtime.chunks import Chunks
+from deepsim.runtime.dataset import Images, OnError, images_ahead, numbered, read_batches
 from deepsim.runtime.device_arrays import DeviceArray
 from deepsim.runtime.device_calls import DeviceCalls, OnDevice
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
-from deepsim.runtime.images import Photo, prepare_batch
+from deepsim.runtime.images import Photo
 from deepsim.runtime.inputs import (
     Features,
     Photos,
-    allocate,
     check_features,
     check_keep,
     check_photos,
@@ -33,7 +32,6 @@ from deepsim.runtime.inputs import (
     whole_number,
 )
 from deepsim.runtime.pixels import Pixels
-from deepsim.runtime.prefetch import map_ahead
 
 
 def available_backends() -> dict[str, str | None]:
@@ -157,28 +155,47 @@ class Inverter:
         return self._over_photos(photos, self.feature_shape, np.float32, self._encoder().encode)
 
     @overload
-    def decode(self, features: DeviceArray, full: bool = False, stream: int | None = None) -> DeviceArray: ...
+    def decode(
+        self, features: DeviceArray, full: bool = False, stream: int | None = None, *, raw: bool = False
+    ) -> DeviceArray: ...
     @overload
-    def decode(self, features: Features, full: bool = False, stream: int | None = None) -> Pixels: ...
+    def decode(
+        self, features: Features, full: bool = False, stream: int | None = None, *, raw: Literal[False] = False
+    ) -> Pixels: ...
     @overload
-    def decode(self, features: OnDevice, full: bool = False, stream: int | None = None) -> Pixels | DeviceArray: ...
-    def decode(self, features: Any, full: bool = False, stream: int | None = None) -> Pixels | DeviceArray:
+    def decode(
+        self, features: Features, full: bool = False, stream: int | None = None, *, raw: Literal[True]
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def decode(
+        self, features: Features, full: bool = False, stream: int | None = None, *, raw: bool
+    ) -> Pixels | NDArray[np.float32]: ...
+    @overload
+    def decode(
+        self, features: OnDevice, full: bool = False, stream: int | None = None, *, raw: bool = False
+    ) -> Pixels | NDArray[np.float32] | DeviceArray: ...
+    def decode(
+        self, features: Any, full: bool = False, stream: int | None = None, *, raw: bool = False
+    ) -> Pixels | NDArray[np.float32] | DeviceArray:
         """Generate images from features (N, *feature_shape) of any floating-point type, converted to float32.
 
         Returns the part that training scored, uint8 RGB (N, side, side, 3), with ``full`` the whole (N, S, S, 3), whose
-        outer ring no training loss has seen. Raises DataError when a feature is NaN or infinite.
+        outer ring no training loss has seen. With ``raw``, images are float32 RGB in grey levels, with the mean added,
+        before they are clipped to 0-255 and rounded: :func:`deepsim.runtime.pixels.rounded` of them is what ``decode``
+        gives without. Raises DataError when a feature is NaN or infinite.
 
         >>> inverter.decode(np.zeros((1, 256, 13, 13)), full=True).shape
         (1, 240, 240, 3)
         """
-        made = self._device_calls().decode(features, bool(full), stream)
+        made = self._device_calls().decode(features, bool(full), bool(raw), stream)
         if made is not None:
             return made
         decoder = self._ready().decoder
         array = check_features(features, self.feature_shape)
         side = self.full_image_size if full else self.image_size
-        return self._in_chunks(
-            len(array), (side, side, 3), np.uint8, lambda chunk: decoder.decode(feature_rows(array[chunk]), bool(full))
+        function, dtype = (decoder.decode_raw, np.float32) if raw else (decoder.decode, np.uint8)
+        return self._chunks.compute(
+            len(array), (side, side, 3), dtype, lambda chunk: function(feature_rows(array[chunk]), bool(full))
         )
 
     @overload
@@ -283,21 +300,15 @@ class Inverter:
         self._encoder()
         lazy = isinstance(paths, Iterable) and not isinstance(paths, (str, bytes, os.PathLike, np.ndarray))
         photographs = numbered(paths if lazy else check_photos(paths))
-        return self._stream(read_batches(photographs, batch, self.geometry.framing, on_error), features)
 
-    def _stream(self, batches: Generator[Batch, None, None], features: bool) -> Iterator[Images]:
         def compute(pixels: Pixels) -> tuple[Pixels, NDArray[np.float32] | None]:
             if not features:
                 return self.reconstruct(pixels), None
             encoded = self.encode(pixels)
             return self.decode(encoded), encoded
 
-        results = compute_ahead(batches, compute, self.batches_at_once)
-        try:
-            for batch, (images, encoded) in results:
-                yield Images.of(images, batch.photographs, encoded)
-        finally:
-            results.close()
+        batches = read_batches(photographs, batch, self.geometry.framing, on_error)
+        return images_ahead(batches, compute, self.batches_at_once)
 
     def close(self) -> None:
         """Let go of the backend; later calls raise UsageError. Closing twice is fine."""
@@ -364,26 +375,11 @@ class Inverter:
     def _over_photos(
         self, photos: Photos, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[Pixels], NDArray[Any]]
     ) -> NDArray[Any]:
-        """Apply ``function`` to photographs chunk by chunk; its rows have shape ``row``."""
-        checked, framing = check_photos(photos), self.geometry.framing
-        return self._in_chunks(len(checked), row, dtype, lambda chunk: function(prepare_batch(checked[chunk], framing)))
+        return self._chunks.over_photos(photos, self.geometry.framing, row, dtype, function)
 
-    def _in_chunks(
-        self, count: int, row: tuple[int, ...], dtype: type[np.generic], function: Callable[[slice], NDArray[Any]]
-    ) -> NDArray[Any]:
-        """Compute ``count`` rows in chunks of at most ``max_batch``."""
-        results = allocate((count, *row), dtype)
-        chunks = [slice(start, min(start + self.max_batch, count)) for start in range(0, count, self.max_batch)]
-
-        def fill(chunk: slice) -> None:
-            results[chunk] = function(chunk)
-
-        if len(chunks) == 1 or self.batches_at_once == 1:
-            for chunk in chunks:
-                fill(chunk)
-        else:
-            deque(map_ahead(fill, chunks, self.batches_at_once), maxlen=0)
-        return results
+    @property
+    def _chunks(self) -> Chunks:
+        return Chunks(self.max_batch, self.batches_at_once)
 
     def _feature(self, value: Any) -> NDArray[np.float32]:
         """Return one feature (C, H, W) or (C,), encoded from a photograph or taken as it is."""

@@ -56,12 +56,23 @@ class NativeInverter:
 
     def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
         """Generate images from features (see :mod:`deepsim.runtime.backends.sessions`)."""
-        side = self._full if full else self._side
-        images = np.empty((len(features), side, side, 3), np.uint8)
+        images = np.empty(self._shape(len(features), full), np.uint8)
         native_library.call(
             "deepsim_decode", self.handle, features.ctypes.data, len(features), int(full), images.ctypes.data
         )
         return images
+
+    def decode_raw(self, features: NDArray[np.float32], full: bool) -> NDArray[np.float32]:
+        """Generate images before clipping and rounding (see :mod:`deepsim.runtime.backends.sessions`)."""
+        images = np.empty(self._shape(len(features), full), np.float32)
+        native_library.call(
+            "deepsim_decode_raw", self.handle, features.ctypes.data, len(features), int(full), images.ctypes.data
+        )
+        return images
+
+    def _shape(self, count: int, full: bool) -> tuple[int, int, int, int]:
+        side = self._full if full else self._side
+        return count, side, side, 3
 
     def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
         """Re-encode images (see :mod:`deepsim.runtime.backends.sessions`)."""
@@ -94,12 +105,13 @@ class NativeInverter:
         )
         return features
 
-    def decode_on_device(self, features: DeviceView, full: bool, stream: int) -> DeviceArray:
+    def decode_on_device(self, features: DeviceView, full: bool, raw: bool, stream: int) -> DeviceArray:
         """Generate images from features in memory of the GPU, in the order of ``stream``."""
-        side = self._full if full else self._side
-        images = DeviceArray(self, (features.shape[0], side, side, 3), np.uint8, stream)
+        dtype = np.float32 if raw else np.uint8
+        images = DeviceArray(self, self._shape(features.shape[0], full), dtype, stream)
+        function = "deepsim_decode_raw_on_device" if raw else "deepsim_decode_on_device"
         native_library.call(
-            *("deepsim_decode_on_device", self.handle, features.address, features.shape[0], int(full)),
+            *(function, self.handle, features.address, features.shape[0], int(full)),
             *(images.address, stream),
         )
         return images

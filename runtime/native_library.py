@@ -65,10 +65,12 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "deepsim_describe_kernels": (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, _LONG, _ERROR),
     "deepsim_encode": (_POINTER, _POINTER, _LONG, _POINTER, _ERROR),
     "deepsim_decode": (_POINTER, _POINTER, _LONG, ctypes.c_int, _POINTER, _ERROR),
+    "deepsim_decode_raw": (_POINTER, _POINTER, _LONG, ctypes.c_int, _POINTER, _ERROR),
     "deepsim_reencode": (_POINTER, _POINTER, _LONG, _INT, ctypes.POINTER(_INT), _INT, _POINTER, _ERROR),
     "deepsim_interpolate": (_POINTER, _POINTER, _POINTER, _INT, _POINTER, _ERROR),
     "deepsim_encode_on_device": (_POINTER, _ADDRESS, _LONG, _ADDRESS, _POINTER, _ERROR),
     "deepsim_decode_on_device": (_POINTER, _ADDRESS, _LONG, ctypes.c_int, _ADDRESS, _POINTER, _ERROR),
+    "deepsim_decode_raw_on_device": (_POINTER, _ADDRESS, _LONG, ctypes.c_int, _ADDRESS, _POINTER, _ERROR),
     "deepsim_reencode_on_device": (
         *(_POINTER, _ADDRESS, _LONG, _INT, ctypes.POINTER(_INT), _INT, _ADDRESS, _POINTER, _ERROR),
     ),

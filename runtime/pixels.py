@@ -34,11 +34,14 @@ class PixelConvention:
         values = (ordered.astype(np.float32) - np.asarray(self.mean, np.float32)) * np.asarray(self.scale, np.float32)
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
-    def to_pixels(self, network: NDArray[np.floating]) -> Pixels:
-        """Convert network values (N, 3, H, W) to uint8 RGB (N, H, W, 3): add the mean, round half to even, clip."""
+    def to_levels(self, network: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Convert network values (N, 3, H, W) to grey levels in RGB (N, H, W, 3): add the mean. Nothing is clipped."""
         values = network.transpose(0, 2, 3, 1) / np.asarray(self.scale, np.float32) + np.asarray(self.mean, np.float32)
-        rounded = np.clip(np.rint(values), 0, 255).astype(np.uint8)
-        return np.ascontiguousarray(rounded[..., ::-1] if self.order == "BGR" else rounded)
+        return np.ascontiguousarray(values[..., ::-1] if self.order == "BGR" else values)
+
+    def to_pixels(self, network: NDArray[np.floating]) -> Pixels:
+        """Convert network values (N, 3, H, W) to uint8 RGB (N, H, W, 3): add the mean, round, clip."""
+        return rounded(self.to_levels(network))
 
     def to_json(self) -> dict[str, Any]:
         """Return the convention as plain JSON values."""
@@ -48,6 +51,16 @@ class PixelConvention:
     def from_json(cls, record: dict[str, Any]) -> PixelConvention:
         """Rebuild a convention from :meth:`to_json`."""
         return cls(record["order"], tuple(record["mean"]), tuple(record["scale"]))
+
+
+def rounded(levels: NDArray[np.floating]) -> Pixels:
+    """Round grey levels, such as those of ``Inverter.decode(features, raw=True)``, to uint8: half to even, clipped.
+
+    >>> rounded(np.array([-35.0, 0.5, 1.5, 254.4, 300.0]))
+    array([  0,   0,   2, 254, 255], dtype=uint8)
+    """
+    pixels: Pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
+    return pixels
 
 
 # Caffe: BGR, 0-255, channel means subtracted, unscaled.

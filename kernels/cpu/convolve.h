@@ -59,8 +59,9 @@ inline void put_tile(const ConvolutionTask& task, int image, int p, int q, int r
   const Convolution& layer = *task.layer;
   if (layer.store == Store::pixels) {
     const std::ptrdiff_t size = static_cast<std::ptrdiff_t>(layer.pixels.crop_side) * layer.pixels.crop_side * 3;
-    put_pixels(layer, static_cast<std::uint8_t*>(task.out) + image * size, p, q, rows, column, width, sums);
-    return;
+    if (layer.pixels.raw)
+      return put_pixels(layer, static_cast<float*>(task.out) + image * size, p, q, rows, column, width, sums);
+    return put_pixels(layer, static_cast<std::uint8_t*>(task.out) + image * size, p, q, rows, column, width, sums);
   }
   for (int j = 0; j < width; j += kLanes) {
     const ColumnTarget target(layer, static_cast<float*>(task.out) + image * layer.out_image(), task.group, column + j);

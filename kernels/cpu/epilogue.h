@@ -1,4 +1,4 @@
-// What happens to a tile of sums before it is stored: bias, activation, pixel shuffle, or conversion to uint8 RGB.
+// What happens to a tile of sums before it is stored: bias, activation, pixel shuffle, or conversion to RGB.
 #pragma once
 
 #include <algorithm>
@@ -71,10 +71,11 @@ struct LevelScale {
   }
 };
 
-// value / scale + mean, clipped to 0..255 and rounded half to even (by adding and subtracting 1.5 * 2^23).
-DEEPSIM_INLINE void put_levels(Vector value, const float* mean, const float* scale, std::uint8_t* levels) {
+DEEPSIM_INLINE void put_levels(Vector level, float* levels) { store(levels, level); }
+
+// Clipped to 0..255 and rounded half to even (by adding and subtracting 1.5 * 2^23).
+DEEPSIM_INLINE void put_levels(Vector level, std::uint8_t* levels) {
   constexpr float whole = 12582912.0f;
-  Vector level = value / load(scale) + load(mean);
   level = level > 0.0f ? level : Vector{};
   level = level < 255.0f ? level : broadcast(255.0f);
   level = (level + whole) - whole;
@@ -87,17 +88,17 @@ DEEPSIM_INLINE Vector tanh255(Vector values) {
   return values;
 }
 
-// Write the columns [column, column + width) of windows (p, q .. q + rows) of one image as uint8 RGB.
-inline void put_pixels(const Convolution& layer, std::uint8_t* image, int p, int q, int rows, int column, int width,
-                       const float* sums) {
+// Write the columns [column, column + width) of windows (p, q .. q + rows) of one image as RGB: Level is uint8 or fp32.
+template <class Level>
+void put_pixels(const Convolution& layer, Level* image, int p, int q, int rows, int column, int width, const float* sums) {
   const Pixels& pixels = layer.pixels;
-  const LevelScale levels(pixels, column);
-  std::uint8_t bytes[kRows * kColumns];
+  const LevelScale scales(pixels, column);
+  Level levels[kRows * kColumns];
   for (int row = 0; row < rows; ++row)
     for (int j = 0; j < width; j += kLanes) {
       Vector value = activate(load(sums + row * width + j) + load(layer.bias + column + j), layer.slope);
       if (pixels.tanh255) value = tanh255(value);
-      put_levels(value, levels.mean + j, levels.scale + j, bytes + row * width + j);
+      put_levels(value / load(scales.scale + j) + load(scales.mean + j), levels + row * width + j);
     }
   const int bottom = std::min(pixels.height - pixels.crop_top, pixels.crop_side);
   const int right = std::min(pixels.width - pixels.crop_left, pixels.crop_side);
@@ -107,9 +108,9 @@ inline void put_pixels(const Convolution& layer, std::uint8_t* image, int p, int
     const int across = 2 * q + pixels.sign * (phase % 2) - pixels.crop_left;
     if (down < 0 || down >= bottom) continue;
     const int begin = across < 0 ? (1 - across) / 2 : 0, end = std::min(rows, (right - across + 1) / 2);
-    std::uint8_t* to = image + (static_cast<std::ptrdiff_t>(down) * pixels.crop_side + across) * 3;
+    Level* to = image + (static_cast<std::ptrdiff_t>(down) * pixels.crop_side + across) * 3;
     to += pixels.bgr ? 2 - channel : channel;
-    for (int row = begin; row < end; ++row) to[row * 6] = bytes[row * width + i];
+    for (int row = begin; row < end; ++row) to[row * 6] = levels[row * width + i];
   }
 }
 

@@ -24,7 +24,7 @@ inline int blocks_of(int channels) { return (channels + kBlock - 1) / kBlock; }
 enum class Store {
   blocks,   // column = output channel; window (p, q) is pixel (p, q)
   shuffle,  // column = (channel block, a, b, channel % 16); window (p, q) writes pixel (2p - a, 2q - b)
-  pixels,   // columns 0..11 = (a, b, channel); uint8 RGB, see Pixels
+  pixels,   // columns 0..11 = (a, b, channel); RGB, see Pixels
 };
 
 // Network values to uint8 RGB: value / scale + mean, rounded half to even, clipped. Window (p, q) with phase (a, b) is
@@ -33,6 +33,7 @@ struct Pixels {
   float mean[3], scale[3];  // in the network's channel order
   bool bgr = false;         // the network's channel order is BGR
   bool tanh255 = false;     // apply 255 tanh(x) first
+  bool raw = false;         // write fp32, neither rounded nor clipped, instead of uint8
   int sign = 1;
   int height = 0, width = 0;       // of the whole image
   int crop_top = 0, crop_left = 0;  // first pixel that is written
@@ -70,7 +71,7 @@ struct Convolution {
 struct ConvolutionTask {
   const Convolution* layer = nullptr;
   const float* in = nullptr;
-  void* out = nullptr;  // float, or uint8 with Store::pixels
+  void* out = nullptr;  // float, or uint8 with Store::pixels unless raw
   int image_begin = 0, images = 0;
   int row_begin = 0, row_end = 0;
   int tile_begin = 0, tile_end = 0;

@@ -312,6 +312,41 @@ DEEPSIM_DEVICE void add_parts(const ShiftGemm& layer, const Share& share, const 
   }
 }
 
+// The grey levels, before they are rounded, of a thread's i-th column, which is of a pixel's channel.
+template <int kRows, class SumsOf>
+DEEPSIM_DEVICE void levels_of(const ShiftGemm& layer, int column, int i, const SumsOf& sums, float (&values)[kRows]) {
+  const Levels& levels = layer.levels;
+  const float bias = layer.bias[column], mean = levels.mean[column % 3];
+  DEEPSIM_UNROLL
+  for (int r = 0; r < kRows; ++r) values[r] = activate(sums(r, i / 2)[i % 2] + bias, layer.slope);
+  to_levels(levels, levels.scale[column % 3], values);
+  DEEPSIM_UNROLL
+  for (int r = 0; r < kRows; ++r) values[r] += mean;
+}
+
+// Store the grey levels of a thread's sums in the crop as they are. row(r): of the product.
+template <int kRows, int kPairs, class RowOf, class SumsOf>
+DEEPSIM_DEVICE void store_levels(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums) {
+  const Levels& levels = layer.levels;
+  const int half = layer.phases == 4 ? 2 : 1, side = levels.crop_side;
+  DEEPSIM_UNROLL
+  for (int i = 0; i < 2 * kPairs; ++i) {
+    const int column = share.column + i / 2 * 8 + i % 2, phase = column / 3, channel = column % 3;
+    if (phase >= layer.phases) continue;
+    const int a = half == 2 ? phase / 2 : 0, b = half == 2 ? phase % 2 : 0;
+    float values[kRows];
+    levels_of(layer, column, i, sums, values);
+    DEEPSIM_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const Window window(layer, row(r));
+      const int y = half * window.p - a - levels.crop_top, x = half * window.q - b - levels.crop_left;
+      if (!window.kept || !lies_in(y, side) || !lies_in(x, side)) continue;
+      const std::ptrdiff_t pixel = (static_cast<std::ptrdiff_t>(window.image) * side + y) * side + x;
+      reinterpret_cast<float*>(layer.pixels)[3 * pixel + (levels.red == 0 ? channel : 2 - channel)] = values[r];
+    }
+  }
+}
+
 // Store the bytes of a thread's sums in shared memory, as StagedRow has them. row(r): of the tile.
 template <int kTileRows, int kRows, int kPairs, class RowOf, class SumsOf>
 DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, const RowOf& row, const SumsOf& sums,
@@ -324,13 +359,10 @@ DEEPSIM_DEVICE void stage_pixels(const ShiftGemm& layer, const Share& share, con
     if (phase >= layer.phases) continue;
     const int a = half == 2 ? phase / 2 : 0, b = half == 2 ? phase % 2 : 0;  // b = 1 lies to the left of b = 0
     unsigned char* to = shared + 3 * (a * kTileRows * half + half - 1 - b) + (levels.red == 0 ? channel : 2 - channel);
-    const float bias = layer.bias[column], mean = levels.mean[channel];
     float values[kRows];
+    levels_of(layer, column, i, sums, values);
     DEEPSIM_UNROLL
-    for (int r = 0; r < kRows; ++r) values[r] = activate(sums(r, i / 2)[i % 2] + bias, layer.slope);
-    to_levels(levels, levels.scale[channel], values);
-    DEEPSIM_UNROLL
-    for (int r = 0; r < kRows; ++r) shared_store(to + 3 * half * row(r), static_cast<unsigned char>(to_byte(values[r] + mean)));
+    for (int r = 0; r < kRows; ++r) shared_store(to + 3 * half * row(r), static_cast<unsigned char>(to_byte(values[r])));
   }
 }
 

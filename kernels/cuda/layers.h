@@ -34,6 +34,7 @@ enum class Store {
   shuffle,    // columns (channels / 16, phase (a, b), channel % 16): window (p, q) gives pixel (2p - a, 2q - b)
   connected,  // a fully connected layer: rows are images, columns (channels / 16, pixel, channel % 16)
   pixels,     // uint8 RGB; columns (phase, channel)
+  levels,     // the same before they are rounded, in fp32
   partial,    // in parts, which the last block of a tile to be ready adds and stores as one of the first three
 };
 
@@ -72,7 +73,7 @@ struct ShiftGemm {
   const unsigned char* weights = nullptr;  // [group][unit of columns][chunk][tap][plane of the chunk][place][channel]
   const float* bias = nullptr;             // [group][columns]
   Place out;                               // Store::blocks, shuffle, connected
-  std::uint8_t* pixels = nullptr;          // Store::pixels
+  std::uint8_t* pixels = nullptr;          // Store::pixels; Store::levels: of fp32
   PixelsIn reader;                         // Store::pixels: where out.base is set, who reads the crop's grey levels instead
   Divisor reader_stride;
   float* partial = nullptr;                // sums of splits, [split][group][row][column]
@@ -94,7 +95,7 @@ struct ShiftGemm {
   int tiles = 1, blocks = 1;    // of all groups; that take them in turns, where a block takes more than one
   int columns = 0;       // of a group
   int groups = 1;
-  int phases = 1;        // Store::pixels: 4 where a window gives a 2x2 block, else 1
+  int phases = 1;        // Store::pixels, levels: 4 where a window gives a 2x2 block, else 1
   float slope = 1;       // of the activation below zero
   Divisor image_rows;    // of a padded grid
   Divisor grid_pitch;

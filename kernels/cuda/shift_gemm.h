@@ -304,7 +304,7 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
   const int row = product.first_row + warp % T::warps_down * T::warp_rows + lane / 4;
   constexpr int rows = T::warp_rows / 8, pairs = T::warp_columns / 8;
   using Element = typename T::Element;
-  const Share share{product.group, product.split, product.first_column(kStore == Store::pixels)};
+  const Share share{product.group, product.split, product.first_column(kStore == Store::pixels || kStore == Store::levels)};
   const auto row_of_share = [&](int r) { return row + r * 8; };
   const auto sums_of_share = [&](int r, int j) { return sums[r / 2][j] + r % 2 * 2; };
   if constexpr (kStore == Store::pixels) {
@@ -313,6 +313,8 @@ DEEPSIM_DEVICE void shift_gemm(const ShiftGemm& layer, unsigned char* shared) {
         layer, share, [&](int r) { return row + r * 8 - product.first_row; }, sums_of_share, shared);
     if (Policy::barrier_after_staging) sync_block();
     write_pixels<Element, T::rows, T::threads>(layer, shared, product.first_row);
+  } else if constexpr (kStore == Store::levels) {
+    store_levels<rows, pairs>(layer, share, row_of_share, sums_of_share);
   } else if constexpr (kStore == Store::partial) {
     store_part<rows, pairs>(layer, share, row_of_share, sums_of_share);
     if (!last_to_be_ready(ready_of(layer, product.group, product.column_tile), layer.splits - Policy::early)) return;

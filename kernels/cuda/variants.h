@@ -31,7 +31,9 @@
   PRODUCT(narrow, blocks)                   \
   PRODUCT(skinny, partial)                  \
   PRODUCT(images, pixels)                   \
-  PRODUCT(image, pixels)
+  PRODUCT(image, pixels)                    \
+  PRODUCT(images, levels)                   \
+  PRODUCT(image, levels)
 
 // With chunks of 16, which take as many bytes in fp32.
 //   tile, store
@@ -47,7 +49,9 @@
   PRODUCT(narrow16, blocks)            \
   PRODUCT(skinny16, partial)           \
   PRODUCT(images16, pixels)            \
-  PRODUCT(image16, pixels)
+  PRODUCT(image16, pixels)             \
+  PRODUCT(images16, levels)            \
+  PRODUCT(image16, levels)
 
 // Products with the instructions of Hopper, of 16-bit values; compute capability 9.0a alone.
 //   tile, rows, columns, depth, stages

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ _CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 # fp32 means fp32, so no TF32; HEURISTIC, because the default searches anew whenever the batch size changes
 _CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)"}
+# The grey levels of our generator graphs before they are rounded (export/onnx_from_layers.py): float32 RGB, NCHW.
+LEVELS = "pixels/shifted"
+_Port: TypeAlias = "tuple[str | int, ...]"  # element type, then the shape without the batch
 _MEMORY_WORDS = ("allocate memory", "out of memory", "bad_alloc", "bfcarena")
 
 
@@ -85,7 +88,10 @@ class OnnxEncoder:
 
     def open(self, name: str, inputs: list[str], outputs: list[str]) -> onnxruntime.InferenceSession:
         """Load a graph. Raises BundleError where its inputs and outputs are not those that the manifest describes."""
-        data = self.graph(name)
+        return self.load(name, self.graph(name), self._described(inputs + outputs))
+
+    def load(self, name: str, data: bytes, ports: dict[str, _Port]) -> onnxruntime.InferenceSession:
+        """Load a graph from its bytes; ``ports`` are all of its inputs and outputs. Raises as :meth:`open`."""
         options = self._onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = library_threads() or 0  # 0: ONNX Runtime's own choice
@@ -101,8 +107,14 @@ class OnnxEncoder:
                 f"onnxruntime: started with {session.get_providers()[0]}, expected {wanted} for device {self.device}. "
                 "Choose device cpu, or repair the CUDA libraries (deepsim doctor)."
             )
-        _check_ports(session, name, self._ports, inputs, outputs)
+        found = {port.name: (port.type, *port.shape[1:]) for port in (*session.get_inputs(), *session.get_outputs())}
+        if found != ports:
+            raise BundleError(f"{name}: has {found}, expected {ports}. Export the bundle again.")
         return session
+
+    def _described(self, names: list[str]) -> dict[str, _Port]:
+        """Return what the manifest says of inputs and outputs."""
+        return {name: (_TYPES[self._ports[name]["dtype"]], *self._ports[name]["shape"][1:]) for name in names}
 
     def run(self, session: Any, source: tuple[str, NDArray[Any]], result: tuple[str, NDArray[Any]]) -> None:
         """Run a session from one host array into another."""
@@ -126,8 +138,35 @@ class OnnxRuntimeBackend(OnnxEncoder):
     def __init__(self, bundle: Bundle, device: str, max_batch: int) -> None:
         super().__init__(bundle, device)
         self.max_batch = max_batch
-        self._generator = self.open("generator.onnx", ["features"], ["image", "image_full"])
+        self._offset = bundle.manifest.geometry.offset
+        self._generator = self._open_generator()
         self._idle: list[_Buffers] = []  # of calls to reencode that ended; list.append and list.pop are atomic
+
+    def _open_generator(self) -> onnxruntime.InferenceSession:
+        """Load the generator with its grey levels as one more output, so that no second graph takes memory for them.
+
+        The levels are the very tensor that the graph rounds, whatever the runtime fuses. Raises as :meth:`open`.
+        """
+        data = self.graph("generator.onnx")
+        ports = self._described(["features", "image", "image_full"])
+        if LEVELS.encode() in data:
+            data += _one_more_output(LEVELS)
+            ports[LEVELS] = (_TYPES["float32"], 3, self._full, self._full)
+        return self.load("generator.onnx", data, ports)
+
+    def decode_raw(self, features: NDArray[np.float32], full: bool) -> NDArray[np.float32]:
+        """Generate images before clipping and rounding (see :mod:`deepsim.runtime.backends.sessions`).
+
+        Raises BundleError for a graph of another program, which does not name them.
+        """
+        if all(port.name != LEVELS for port in self._generator.get_outputs()):
+            raise BundleError(
+                f"generator.onnx: no tensor {LEVELS}, expected one for raw images. Export the bundle again."
+            )
+        levels = np.empty((len(features), 3, self._full, self._full), np.float32)
+        self.run(self._generator, ("features", features), (LEVELS, levels))
+        start, end = (0, self._full) if full else (self._offset, self._offset + self._side)
+        return np.ascontiguousarray(levels[:, :, start:end, start:end].transpose(0, 2, 3, 1))
 
     def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
         """Generate images from features (see :mod:`deepsim.runtime.backends.sessions`)."""
@@ -205,6 +244,18 @@ class _Buffers:
         self.images = _Memory(onnxruntime, device, (rows, side, side, 3), np.uint8)
 
 
+def _one_more_output(name: str) -> bytes:
+    """Return what makes a tensor inside of a graph an output of it, written behind the serialised model.
+
+    Protobuf joins messages that are written one after the other, so neither the file nor the onnx package is touched.
+    The fields: ModelProto.graph (7), GraphProto.output (12), ValueInfoProto.name (1).
+    """
+    message = name.encode()
+    for field in (1, 12, 7):
+        message = bytes((field << 3 | 2, len(message))) + message
+    return message
+
+
 def _import() -> Any:
     try:
         import onnxruntime
@@ -239,13 +290,3 @@ def vendor_errors(subject: str) -> Iterator[None]:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".")[:500]
-
-
-def _check_ports(
-    session: onnxruntime.InferenceSession, name: str, described: dict[str, Any], inputs: list[str], outputs: list[str]
-) -> None:
-    """Compare a graph's inputs and outputs with the manifest's description of them."""
-    found = {port.name: (port.type, *port.shape[1:]) for port in (*session.get_inputs(), *session.get_outputs())}
-    wanted = {port: (_TYPES[described[port]["dtype"]], *described[port]["shape"][1:]) for port in (*inputs, *outputs)}
-    if found != wanted:
-        raise BundleError(f"{name}: has {found}, expected {wanted}. Export the bundle again.")

@@ -40,6 +40,10 @@ class DecodeSession(Session, Protocol):
         """Generate images from features: uint8 (n, side, side, 3), with ``full`` the whole (n, S, S, 3)."""
         ...
 
+    def decode_raw(self, features: NDArray[np.float32], full: bool) -> NDArray[np.float32]:
+        """Generate the same images as grey levels, float32, before they are clipped to 0-255 and rounded."""
+        ...
+
 
 class LoopSession(Session, Protocol):
     """Both directions at once, on one device."""
@@ -64,8 +68,8 @@ class DeviceSession(Session, Protocol):
         """Compute the features of images (n, side, side, 3)."""
         ...
 
-    def decode_on_device(self, features: DeviceView, full: bool, stream: int) -> DeviceArray:
-        """Generate images from features."""
+    def decode_on_device(self, features: DeviceView, full: bool, raw: bool, stream: int) -> DeviceArray:
+        """Generate images from features; with ``raw`` float32, before they are clipped and rounded."""
         ...
 
     def reconstruct_on_device(self, images: DeviceView, stream: int) -> DeviceArray:

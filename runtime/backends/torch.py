@@ -99,6 +99,12 @@ class TorchBackend:
         with self._guarded():
             return _host(self._image(self._torch.tensor(features, device=self.device), full))
 
+    def decode_raw(self, features: NDArray[np.float32], full: bool) -> NDArray[np.float32]:
+        """Generate images before clipping and rounding (see :mod:`deepsim.runtime.backends.sessions`)."""
+        with self._guarded():
+            output = self._output(self._torch.tensor(features, device=self.device), full)
+            return _host(to_levels(output, self._generator.pixels))
+
     def reencode(self, images: Pixels, iterations: int, keep: tuple[int, ...]) -> Pixels:
         """Re-encode images (see :mod:`deepsim.runtime.backends.sessions`)."""
         kept = np.empty((len(images), len(keep), *images.shape[1:]), np.uint8)
@@ -120,12 +126,15 @@ class TorchBackend:
     def _features(self, images: Tensor) -> Tensor:
         return self._encoder(to_network(images, self._encoder.pixels).contiguous())
 
-    def _image(self, features: Tensor, full: bool) -> Tensor:
+    def _output(self, features: Tensor, full: bool) -> Tensor:
         output = self._generator(features)  # (n, 3, S, S)
-        if not full:
-            start, end = self._geometry.offset, self._geometry.offset + self._geometry.side
-            output = output[:, :, start:end, start:end]
-        return to_pixels(output, self._generator.pixels)
+        if full:
+            return output
+        start, end = self._geometry.offset, self._geometry.offset + self._geometry.side
+        return output[:, :, start:end, start:end]
+
+    def _image(self, features: Tensor, full: bool) -> Tensor:
+        return to_pixels(self._output(features, full), self._generator.pixels)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -189,11 +198,22 @@ def to_network(images: Tensor, pixels: PixelConvention) -> Tensor:
     return values.permute(0, 3, 1, 2)
 
 
+def to_levels(output: Tensor, pixels: PixelConvention) -> Tensor:
+    """Do what :meth:`PixelConvention.to_levels` does, on the device: float32 NCHW -> float32 NHWC."""
+    return _in_rgb(_shifted(output, pixels), pixels)
+
+
 def to_pixels(output: Tensor, pixels: PixelConvention) -> Tensor:
     """Do what :meth:`PixelConvention.to_pixels` does, on the device: float32 NCHW -> uint8 NHWC."""
-    values = output.permute(0, 2, 3, 1) / output.new_tensor(pixels.scale) + output.new_tensor(pixels.mean)
-    rounded = values.round().clamp(0, 255).byte()  # half to even
-    return (rounded.flip(-1) if pixels.order == "BGR" else rounded).contiguous()
+    return _in_rgb(_shifted(output, pixels).round().clamp(0, 255).byte(), pixels)  # half to even
+
+
+def _shifted(output: Tensor, pixels: PixelConvention) -> Tensor:
+    return output.permute(0, 2, 3, 1) / output.new_tensor(pixels.scale) + output.new_tensor(pixels.mean)
+
+
+def _in_rgb(image: Tensor, pixels: PixelConvention) -> Tensor:
+    return (image.flip(-1) if pixels.order == "BGR" else image).contiguous()
 
 
 def _host(tensor: Tensor) -> NDArray[Any]:

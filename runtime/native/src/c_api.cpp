@@ -166,6 +166,15 @@ int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n,
   });
 }
 
+int deepsim_decode_raw(deepsim_inverter* inverter, const float* features, int64_t n, int full, float* images,
+                       deepsim_error* error) {
+  return guarded(error, [&] {
+    check_buffers(inverter, features, n, images);
+    check_finite(features, n * feature_size(inverter));
+    inverter->session->decode_raw(features, n, full != 0, images);
+  });
+}
+
 int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations, const int32_t* keep,
                      int32_t keep_count, uint8_t* result, deepsim_error* error) {
   return guarded(error, [&] {
@@ -206,7 +215,15 @@ int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int6
                              deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, features, n, images);
-    inverter->session->decode_on_device(features, n, full != 0, images, stream);
+    inverter->session->decode_on_device(features, n, full != 0, false, images, stream);
+  });
+}
+
+int deepsim_decode_raw_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,
+                                 void* stream, deepsim_error* error) {
+  return guarded(error, [&] {
+    check_memory(inverter, features, n, images);
+    inverter->session->decode_on_device(features, n, full != 0, true, images, stream);
   });
 }
 

@@ -76,7 +76,9 @@ class ConvolutionOperation : public Operation {
   explicit ConvolutionOperation(const Convolution& layer) : layer_(layer) {}
   std::size_t in_bytes() const override { return static_cast<std::size_t>(layer_.in_image()) * sizeof(float); }
   std::size_t out_bytes() const override {
-    if (layer_.store == kernels::Store::pixels) return size(layer_.pixels.crop_side) * size(layer_.pixels.crop_side) * 3;
+    if (layer_.store == kernels::Store::pixels) {
+      return size(layer_.pixels.crop_side) * size(layer_.pixels.crop_side) * 3 * (layer_.pixels.raw ? sizeof(float) : 1);
+    }
     return static_cast<std::size_t>(layer_.out_image()) * sizeof(float);
   }
 

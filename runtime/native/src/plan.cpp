@@ -28,6 +28,10 @@ void Plan::build_operations() {
   operations_.clear();
   for (const Step& step : steps_)
     operations_.push_back(step.other ? step.other : std::shared_ptr<const Operation>(convolution(step.convolution)));
+  if (steps_.back().other) return;
+  Convolution last = steps_.back().convolution;
+  last.pixels.raw = true;
+  raw_ = convolution(last);
 }
 
 void Plan::prepare(int images, Machine* machine) {
@@ -59,23 +63,23 @@ void Plan::prepare(int images, Machine* machine) {
   }
 }
 
-void Plan::run(const Machine& machine, const void* in, void* out, int images) const {
+void Plan::run(const Machine& machine, const void* in, void* out, int images, bool raw) const {
   const char* from = static_cast<const char*>(in);
   for (const Segment& segment : segments_) {
     char* to = &segment == &segments_.back() ? static_cast<char*>(out) : segment.out.as<char>();
     for (int image = 0; image < images; image += segment.group) {
       const auto at = static_cast<std::size_t>(image);
       run_group(machine, segment, from + at * operations_[segment.begin]->in_bytes(),
-                to + at * operations_[segment.end - 1]->out_bytes(), std::min(segment.group, images - image));
+                to + at * operation(segment.end - 1, raw).out_bytes(), std::min(segment.group, images - image), raw);
     }
     from = to;
   }
 }
 
-void Plan::run_group(const Machine& machine, const Segment& segment, const char* in, char* out, int images) const {
+void Plan::run_group(const Machine& machine, const Segment& segment, const char* in, char* out, int images, bool raw) const {
   for (std::size_t i = segment.begin; i < segment.end; ++i) {
     char* to = i + 1 == segment.end ? out : segment.between[(i - segment.begin) % 2].as<char>();
-    operations_[i]->run(machine, in, to, images);
+    operation(i, raw).run(machine, in, to, images);
     in = to;
   }
 }

@@ -38,9 +38,9 @@ class Plan {
 
   // Divide into groups of images and take memory for up to `images` at once, in `machine` where it is shared.
   void prepare(int images, Machine* machine);
-  void run(const Machine& machine, const void* in, void* out, int images) const;
-  std::size_t in_bytes() const { return operations_.front()->in_bytes(); }
-  std::size_t out_bytes() const { return operations_.back()->out_bytes(); }
+  // `raw`: images as fp32, before they are clipped and rounded.
+  void run(const Machine& machine, const void* in, void* out, int images, bool raw = false) const;
+  std::size_t out_bytes(bool raw = false) const { return (raw ? raw_ : operations_.back())->out_bytes(); }
 
  private:
   friend class PlanBuilder;
@@ -51,7 +51,11 @@ class Plan {
     Buffer between[2];               // of one group
   };
   void build_operations();
-  void run_group(const Machine& machine, const Segment& segment, const char* in, char* out, int images) const;
+  // The operations, the last one that for raw images.
+  const Operation& operation(std::size_t index, bool raw) const {
+    return raw && index + 1 == operations_.size() ? *raw_ : *operations_[index];
+  }
+  void run_group(const Machine& machine, const Segment& segment, const char* in, char* out, int images, bool raw) const;
 
   // The recipe: convolutions are kept as records so that cropped() can change them; anything else as it is.
   struct Step {
@@ -60,6 +64,7 @@ class Plan {
   };
   std::vector<Step> steps_;
   std::vector<std::shared_ptr<const Operation>> operations_;
+  std::shared_ptr<const Operation> raw_;  // of a generator, instead of the last one: the same sums, stored as they are
   std::vector<Segment> segments_;
 };
 

@@ -39,6 +39,7 @@ class CpuSession final : public Session {
 
   void encode(const std::uint8_t* rgb, std::int64_t n, float* features) override;
   void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
+  void decode_raw(const float* features, std::int64_t n, bool full, float* rgb) override;
   void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                 std::uint8_t* rgb_out) override;
   int threads() const override { return machine_.pool->threads(); }
@@ -46,6 +47,7 @@ class CpuSession final : public Session {
   const ThreadPool& pool() const { return *machine_.pool; }
 
  private:
+  void decode(const float* features, std::int64_t n, bool full, bool raw, char* rgb);
   // Run `body` on chunks of at most `chunk_` images, alone on the thread pool.
   void over_chunks(std::int64_t n, const std::function<void(std::int64_t begin, int images)>& body);
 
@@ -107,12 +109,20 @@ void CpuSession::encode(const std::uint8_t* rgb, std::int64_t n, float* features
   });
 }
 
-void CpuSession::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
+void CpuSession::decode(const float* features, std::int64_t n, bool full, bool raw, char* rgb) {
   const Plan& plan = full ? whole_ : crop_;
   over_chunks(n, [&](std::int64_t begin, int images) {
     const auto at = static_cast<std::size_t>(begin);
-    plan.run(machine_, features + at * feature_floats_, rgb + at * plan.out_bytes(), images);
+    plan.run(machine_, features + at * feature_floats_, rgb + at * plan.out_bytes(raw), images, raw);
   });
+}
+
+void CpuSession::decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) {
+  decode(features, n, full, false, reinterpret_cast<char*>(rgb));
+}
+
+void CpuSession::decode_raw(const float* features, std::int64_t n, bool full, float* rgb) {
+  decode(features, n, full, true, reinterpret_cast<char*>(rgb));
 }
 
 void CpuSession::reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
@@ -156,7 +166,7 @@ namespace {
 }  // namespace
 
 void Session::encode_on_device(std::uint64_t, std::int64_t, std::uint64_t, void*) { refuse_device_memory(); }
-void Session::decode_on_device(std::uint64_t, std::int64_t, bool, std::uint64_t, void*) { refuse_device_memory(); }
+void Session::decode_on_device(std::uint64_t, std::int64_t, bool, bool, std::uint64_t, void*) { refuse_device_memory(); }
 void Session::reencode_on_device(std::uint64_t, std::int64_t, int, const int*, int, std::uint64_t, void*) {
   refuse_device_memory();
 }

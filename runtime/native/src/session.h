@@ -34,6 +34,8 @@ class Session {
   virtual void encode(const std::uint8_t* rgb, std::int64_t n, float* features) = 0;
   // -> (n, side, side, 3), with `full` (n, S, S, 3)
   virtual void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) = 0;
+  // The same images as fp32 grey levels, before they are clipped and rounded.
+  virtual void decode_raw(const float* features, std::int64_t n, bool full, float* rgb) = 0;
   // Iteration k is decode(encode(.)) k times over its own uint8 output; keeps iterations keep[0] < keep[1] < ...
   // -> (n, keep_count, side, side, 3)
   virtual void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
@@ -42,7 +44,7 @@ class Session {
   // The same on memory of the session's GPU, queued behind what `stream` (a CUstream) holds and before what it is given
   // next; returns at once. Features are not looked at. Raises UsageError on the CPU and for memory elsewhere.
   virtual void encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream);
-  virtual void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream);
+  virtual void decode_on_device(std::uint64_t features, std::int64_t n, bool full, bool raw, std::uint64_t rgb, void* stream);
   virtual void reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                                   std::uint64_t rgb_out, void* stream);
   // Images of `steps` features on the line from one to another, both included -> (steps, side, side, 3).

@@ -85,6 +85,10 @@ int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n,
 /* Images from n features, which must be finite; full: the whole (n, S, S, 3), S = full_image_size. */
 int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n, int full, uint8_t* images,
                    deepsim_error* error);
+/* The same images as fp32 RGB, in grey levels with the mean added, before they are clipped to 0-255 and rounded: rounded half
+ * to even and clipped, they are what deepsim_decode gives. */
+int deepsim_decode_raw(deepsim_inverter* inverter, const float* features, int64_t n, int full, float* images,
+                       deepsim_error* error);
 /* Iteration k is decode(encode(.)) k times over its own uint8 output. keep: increasing, from 1 to iterations.
  * result: (n, keep_count, side, side, 3). iterations = 1, keep = {1} reconstructs. */
 int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, int32_t iterations, const int32_t* keep,
@@ -96,12 +100,14 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
 /* The same on memory of the inverter's GPU: addresses as the CUDA driver and runtime give them, contiguous arrays of the same
  * shapes and types. The work is queued on `stream` (a CUstream or cudaStream_t; NULL is the default stream) and the
  * functions return at once. What is written must not overlap with what is read; only a re-encoding of which one iteration is
- * kept may have its result where the images are. Features are not checked for NaN; they lie at a multiple of
+ * kept may have its result where the images are. Features are not checked for NaN; they, and raw images, lie at a multiple of
  * 4. An inverter on the CPU refuses, as does one on a GPU where `stream` is being captured into a CUDA graph. */
 int deepsim_encode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, uint64_t features, void* stream,
                              deepsim_error* error);
 int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images, void* stream,
                              deepsim_error* error);
+int deepsim_decode_raw_on_device(deepsim_inverter* inverter, uint64_t features, int64_t n, int full, uint64_t images,
+                                 void* stream, deepsim_error* error);
 int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int64_t n, int32_t iterations, const int32_t* keep,
                                int32_t keep_count, uint64_t result, void* stream, deepsim_error* error);
 int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, uint64_t end, int32_t steps, uint64_t images,

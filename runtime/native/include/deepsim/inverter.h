@@ -86,6 +86,12 @@ class Inverter {
     check(deepsim_decode(inverter_.get(), features, n, full ? 1 : 0, images, &error), error);
   }
 
+  // The same images as fp32 grey levels, before they are clipped to 0-255 and rounded.
+  void decode_raw(const float* features, std::int64_t n, float* images, bool full = false) {
+    deepsim_error error;
+    check(deepsim_decode_raw(inverter_.get(), features, n, full ? 1 : 0, images, &error), error);
+  }
+
   // Encode and decode n images -> (n, side, side, 3).
   void reconstruct(const std::uint8_t* images, std::int64_t n, std::uint8_t* reconstructed) {
     reencode(images, n, 1, {1}, reconstructed);
@@ -114,6 +120,12 @@ class Inverter {
   void decode(DeviceMemory features, std::int64_t n, DeviceMemory images, void* stream, bool full = false) {
     deepsim_error error;
     check(deepsim_decode_on_device(inverter_.get(), features.address, n, full ? 1 : 0, images.address, stream, &error), error);
+  }
+  void decode_raw(DeviceMemory features, std::int64_t n, DeviceMemory images, void* stream, bool full = false) {
+    deepsim_error error;
+    const int code =
+        deepsim_decode_raw_on_device(inverter_.get(), features.address, n, full ? 1 : 0, images.address, stream, &error);
+    check(code, error);
   }
   void reconstruct(DeviceMemory images, std::int64_t n, DeviceMemory reconstructed, void* stream) {
     reencode(images, n, 1, {1}, reconstructed, stream);

@@ -66,7 +66,7 @@ class Replay {
   Ends ends_;  // those that the graph's kernels have
 };
 
-enum class Work { encode, decode_whole, decode_crop, reencode };
+enum class Work { encode, decode_whole, decode_crop, decode_raw_whole, decode_raw_crop, reencode };
 
 // The first time a key's work is started as it is, the second time it is recorded as a graph, and from then on replayed with
 // a single launch.

@@ -88,7 +88,7 @@ kernel::Place Plan::after(std::size_t step, int first) const {
   return moved(steps_[step].out.place(activation.memory.address(), activation.capacity), first % activation.capacity);
 }
 
-ProductSize Step::size(int images, Area area) const {
+ProductSize Step::size(int images, Area area, Levels levels) const {
   ProductSize size;
   size.depth = depth;
   if (kind == Kind::connected) {
@@ -98,7 +98,8 @@ ProductSize Step::size(int images, Area area) const {
     size.chunks = in.planes() * in.plane / depth;
     return size;
   }
-  size.store = layer.store == kernels::Store::pixels ? "pixels" : layer.store == kernels::Store::shuffle ? "shuffle" : "blocks";
+  const char* const image = levels == Levels::raw ? "levels" : "pixels";
+  size.store = layer.store == kernels::Store::pixels ? image : layer.store == kernels::Store::shuffle ? "shuffle" : "blocks";
   size.rows = images * in.image_rows();
   size.columns = layer.columns;
   size.groups = layer.groups;
@@ -219,9 +220,9 @@ void Plan::add_calls(std::size_t from, const Pass& pass, Calls* calls) const {
   last = std::min(last, pass.reader->activations_.front().capacity);
 }
 
-void Plan::run(Stream stream, const Ends& ends, int images, Area area) const {
+void Plan::run(Stream stream, const Ends& ends, int images, Area area, Levels levels) const {
   Calls calls;
-  add_calls(0, {ends, true, true, area, nullptr}, &calls);
+  add_calls(0, {ends, true, true, area, nullptr, levels}, &calls);
   run(stream, calls, images);
 }
 
@@ -370,14 +371,15 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
     set_levels(layer.pixels, &product.levels);
     const int side = product.levels.crop_side;
     if (pass.reader == nullptr) {
-      product.pixels =
-          reinterpret_cast<std::uint8_t*>(pass.ends.result) + static_cast<std::ptrdiff_t>(part.first) * side * side * 3;
+      const std::ptrdiff_t image = std::ptrdiff_t{3} * side * side * (pass.levels == Levels::raw ? sizeof(float) : 1);
+      product.pixels = reinterpret_cast<std::uint8_t*>(pass.ends.result) + part.first * image;
     } else {
       product.reader = pass.reader->first_layer(part.first);
       product.reader_stride = kernel::Divisor(product.reader.stride);
     }
   }
-  start_product(stream, step.size(part.count, pass.area), product, product.pixels == nullptr ? nullptr : &Ends::result);
+  start_product(stream, step.size(part.count, pass.area, pass.levels), product,
+                product.pixels == nullptr ? nullptr : &Ends::result);
 }
 
 void Plan::start_connected(Stream stream, const Step& step, const kernel::Place& in, const kernel::Place& out,

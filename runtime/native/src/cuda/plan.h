@@ -33,8 +33,10 @@ struct Layout {
   kernel::Place place(Address memory, int images) const;
 };
 
-// Which of a generator's pixels are written: all, or those that its bundle's geometry keeps.
+// Which of a generator's pixels are written: all, or those that its bundle's geometry keeps. And as what: uint8, or what these
+// are rounded from, fp32.
 enum class Area { whole, crop };
+enum class Levels { rounded, raw };
 
 // What a kernel of the plan is told; the fields that depend on the call are filled in when it is started.
 struct Step {
@@ -54,7 +56,8 @@ struct Step {
   bool wide() const { return kind == Kind::connected; }  // takes all images at once: its weights are what costs
   bool multiplies() const { return kind == Kind::connected || kind == Kind::convolution; }
   const kernels::Convolution& convolution(Area area) const { return area == Area::crop ? cropped : layer; }
-  ProductSize size(int images, Area area = Area::whole) const;  // of the product that it then is
+  // Of the product that it then is.
+  ProductSize size(int images, Area area = Area::whole, Levels levels = Levels::rounded) const;
 };
 
 class Plan {
@@ -74,7 +77,7 @@ class Plan {
   std::size_t configure(const Settings& settings);
   void prepare(Stream stream);
   // Start all kernels on the stream; the network reads and writes device memory.
-  void run(Stream stream, const Ends& ends, int images, Area area) const;
+  void run(Stream stream, const Ends& ends, int images, Area area, Levels levels = Levels::rounded) const;
   // The same for `iterations` of encoding and decoding. Between two of them no image is written: the generator's last layer
   // hands its grey levels to the encoder, while they are in the cache.
   // `features`: device memory for those of `count` images.
@@ -99,6 +102,7 @@ class Plan {
     bool first = true, last = true;  // of the call's passes: its source is the call's, its result is
     Area area = Area::crop;
     const Plan* reader = nullptr;  // instead of a result: whose encoder takes the generator's images
+    Levels levels = Levels::rounded;
 
     EndField source(const void* field) const { return first ? EndField{field, &Ends::source} : EndField{}; }
     EndField result(const void* field) const { return last ? EndField{field, &Ends::result} : EndField{}; }

@@ -149,7 +149,7 @@ Choice best_of(const DeviceFacts& facts, const ProductSize& size, bool stable, c
     if (stable && product != nullptr && entry.product.instructions != product->instructions) continue;
     if (entry.product.depth != size.depth || !considered(entry)) continue;
     if (entry.store == size.store) consider(entry.product, 1);
-    if (stable || size.store == "pixels" || entry.store != std::string_view("partial")) continue;
+    if (stable || size.of_images() || entry.store != std::string_view("partial")) continue;
     for (const int parts : kParts)
       if (parts <= size.chunks) consider(entry.product, parts);
   }

@@ -47,13 +47,16 @@ struct Product {
   int blocks(const ProductSize& size) const;
 };
 
-// What a kernel is chosen by: the size of a product, and how it is stored ("blocks", "shuffle", "connected", "pixels").
+// What a kernel is chosen by: the size of a product, and how it is stored ("blocks", "shuffle", "connected", "pixels",
+// "levels").
 struct ProductSize {
   std::string store;
   int depth = 0;  // channels of a chunk
   int rows = 0, columns = 0, groups = 1, chunks = 1, taps = 1;
   int span = 0;  // rows from the first tap to the last
   int images = 0, image_rows = 0;  // where only so many rows of each image are wanted
+
+  bool of_images() const { return store == "pixels" || store == "levels"; }
 };
 
 // A kernel, and the parts that it splits the sum into.

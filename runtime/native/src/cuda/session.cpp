@@ -13,6 +13,7 @@
 #include "../error.h"
 #include "../process.h"
 #include "graphs.h"
+#include "places.h"
 #include "plan.h"
 #include "slots.h"
 #include "turns.h"
@@ -34,10 +35,11 @@ class CudaSession final : public Session {
 
   void encode(const std::uint8_t* rgb, std::int64_t n, float* features) override;
   void decode(const float* features, std::int64_t n, bool full, std::uint8_t* rgb) override;
+  void decode_raw(const float* features, std::int64_t n, bool full, float* rgb) override;
   void reencode(const std::uint8_t* rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                 std::uint8_t* rgb_out) override;
   void encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) override;
-  void decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) override;
+  void decode_on_device(std::uint64_t features, std::int64_t n, bool full, bool raw, std::uint64_t rgb, void* stream) override;
   void reencode_on_device(std::uint64_t rgb, std::int64_t n, int iterations, const int* keep, int keep_count,
                           std::uint64_t rgb_out, void* stream) override;
   void interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) override;
@@ -63,11 +65,9 @@ class CudaSession final : public Session {
   void in_slots(Stream theirs, std::int64_t n, const Body& body);
   // To be called in a turn: start on the stream what reads and writes device memory.
   void encode(Stream stream, const Ends& ends, int images);
-  void decode(Stream stream, const Ends& ends, int images, bool full);
+  void decode(Stream stream, const Ends& ends, int images, bool full, bool raw);
   void reencode(Stream stream, const Ends& ends, int images, int iterations);
   int iterations_of_graph(int images);  // of re-encoding
-  // Raises UsageError for memory that kernels could not reach, where they would end the context for all of the process.
-  void check_place(Address memory, const char* what, std::size_t alignment = 1) const;
   Gpu::Current enter() const;  // the context, made current for a call; not in a forked child
 
   pid_t process_;
@@ -108,7 +108,8 @@ CudaSession::CudaSession(const Bundle& bundle, const SessionOptions& options, in
   feature_bytes_ = static_cast<std::size_t>(manifest.generator.input.elements()) * sizeof(float);
   image_bytes_ = bytes_of_image(manifest.side());
   whole_bytes_ = bytes_of_image(manifest.full_side());
-  const SlotSizes sizes{images * whole_bytes_, images * feature_bytes_, images * image_bytes_};
+  const SlotSizes sizes{images * whole_bytes_, images * feature_bytes_, images * image_bytes_,
+                        images * whole_bytes_ * sizeof(float)};
   std::size_t need = kSlots * sizes.device() + images * feature_bytes_;
   const Plan::Settings settings{chunk_, options.stable, kernels_of(options.kernels, gpu_->facts(), gpu_->precision())};
   std::vector<Plan*> plans{&generator_};
@@ -155,9 +156,12 @@ void CudaSession::encode(Stream stream, const Ends& ends, int images) {
   graphs_.run({Work::encode, images, 1}, ends, stream, [&] { encoder_.run(stream, ends, images, Area::crop); });
 }
 
-void CudaSession::decode(Stream stream, const Ends& ends, int images, bool full) {
-  graphs_.run({full ? Work::decode_whole : Work::decode_crop, images, 1}, ends, stream,
-              [&] { generator_.run(stream, ends, images, full ? Area::whole : Area::crop); });
+void CudaSession::decode(Stream stream, const Ends& ends, int images, bool full, bool raw) {
+  const Work rounded = full ? Work::decode_whole : Work::decode_crop;
+  const Work work = raw ? (full ? Work::decode_raw_whole : Work::decode_raw_crop) : rounded;
+  graphs_.run({work, images, 1}, ends, stream, [&] {
+    generator_.run(stream, ends, images, full ? Area::whole : Area::crop, raw ? Levels::raw : Levels::rounded);
+  });
 }
 
 int CudaSession::iterations_of_graph(int images) {
@@ -195,7 +199,18 @@ void CudaSession::decode(const float* features, std::int64_t n, bool full, std::
   call.source = &Slot::features;
   call.result = &Slot::images;
   call.compute = [&](Slot& slot, int images, std::size_t) {
-    decode(stream_.get(), {slot.features.address(), slot.images.address()}, images, full);
+    decode(stream_.get(), {slot.features.address(), slot.images.address()}, images, full, false);
+  };
+  over_chunks(n, call);
+}
+
+void CudaSession::decode_raw(const float* features, std::int64_t n, bool full, float* rgb) {
+  HostCall call{reinterpret_cast<const char*>(features), reinterpret_cast<char*>(rgb), feature_bytes_,
+                sizeof(float) * (full ? whole_bytes_ : image_bytes_)};
+  call.source = &Slot::features;
+  call.result = &Slot::levels;
+  call.compute = [&](Slot& slot, int images, std::size_t) {
+    decode(stream_.get(), {slot.features.address(), slot.levels.address()}, images, full, true);
   };
   over_chunks(n, call);
 }
@@ -215,41 +230,6 @@ void CudaSession::reencode(const std::uint8_t* rgb, std::int64_t n, int, const i
     check(Driver::get().copy_on_device(slot.kept.address(), current, bytes, stream_.get()), "copy on the GPU");
   };
   over_chunks(n, call);
-}
-
-void CudaSession::check_place(Address memory, const char* what, std::size_t alignment) const {
-  int ordinal = -1;
-  const Driver& driver = Driver::get();
-  const bool known = driver.pointer_attribute(&ordinal, kPointerOrdinal, memory) == 0;
-  if (!known || ordinal != gpu_->ordinal()) {
-    throw Failure(ErrorKind::usage, std::string(what) + ": in memory of " +
-                                        (known ? "GPU " + std::to_string(ordinal) : std::string("no GPU")) + ", expected GPU " +
-                                        std::to_string(gpu_->ordinal()) + ". Copy it there.");
-  }
-  if (memory % alignment != 0) {
-    throw Failure(ErrorKind::usage, std::string(what) + ": at an address that is no multiple of " + std::to_string(alignment) +
-                                        ", expected one for float32. Copy it to memory of its own.");
-  }
-  Context context = nullptr;  // stays null for memory of a pool, which belongs to none
-  const bool told = driver.pointer_attribute(&context, kPointerContext, memory) == 0;
-  if (!told || context == nullptr || context == gpu_->context()) return;
-  throw Failure(ErrorKind::usage, std::string(what) +
-                                      ": in memory of another context, expected the GPU's primary one. Use that one "
-                                      "(pycuda.autoprimaryctx instead of pycuda.autoinit).");
-}
-
-// Raises UsageError.
-void check_not_captured(Stream stream) {
-  if (!captured(stream)) return;
-  throw Failure(ErrorKind::usage,
-                "stream: it is being captured into a graph, which cannot hold calls of an Inverter. Call it outside of the "
-                "capture.");
-}
-
-// Raises UsageError where a call would write what it still has to read.
-void check_apart(Address in, std::size_t in_bytes, Address out, std::size_t out_bytes) {
-  if (in + in_bytes <= out || out + out_bytes <= in) return;
-  throw Failure(ErrorKind::usage, "result: it overlaps with what the call reads, expected memory of its own. Take some.");
 }
 
 template <class Body>
@@ -277,23 +257,24 @@ void CudaSession::in_slots(Stream theirs, std::int64_t n, const Body& body) {
 void CudaSession::encode_on_device(std::uint64_t rgb, std::int64_t n, std::uint64_t features, void* stream) {
   if (n == 0) return;  // arrays without images lie nowhere
   const Gpu::Current context = enter();
-  check_place(rgb, "images");
-  check_place(features, "features", sizeof(float));
+  check_place(*gpu_, rgb, "images");
+  check_place(*gpu_, features, "features", sizeof(float));
   check_apart(rgb, static_cast<std::size_t>(n) * image_bytes_, features, static_cast<std::size_t>(n) * feature_bytes_);
   in_turns(stream, n, [&](std::size_t first, int images) {
     encode(stream, {rgb + first * image_bytes_, features + first * feature_bytes_}, images);
   });
 }
 
-void CudaSession::decode_on_device(std::uint64_t features, std::int64_t n, bool full, std::uint64_t rgb, void* stream) {
+void CudaSession::decode_on_device(std::uint64_t features, std::int64_t n, bool full, bool raw, std::uint64_t rgb,
+                                   void* stream) {
   if (n == 0) return;
   const Gpu::Current context = enter();
-  const std::size_t bytes = full ? whole_bytes_ : image_bytes_;
-  check_place(features, "features", sizeof(float));
-  check_place(rgb, "images");
+  const std::size_t level = raw ? sizeof(float) : 1, bytes = level * (full ? whole_bytes_ : image_bytes_);
+  check_place(*gpu_, features, "features", sizeof(float));
+  check_place(*gpu_, rgb, "images", level);
   check_apart(features, static_cast<std::size_t>(n) * feature_bytes_, rgb, static_cast<std::size_t>(n) * bytes);
   in_turns(stream, n, [&](std::size_t first, int images) {
-    decode(stream, {features + first * feature_bytes_, rgb + first * bytes}, images, full);
+    decode(stream, {features + first * feature_bytes_, rgb + first * bytes}, images, full, raw);
   });
 }
 
@@ -302,8 +283,8 @@ void CudaSession::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, con
   if (n == 0 || keep_count == 0) return;
   const Gpu::Current context = enter();
   const std::size_t strip = static_cast<std::size_t>(keep_count) * image_bytes_;
-  check_place(rgb, "images");
-  check_place(rgb_out, "result");
+  check_place(*gpu_, rgb, "images");
+  check_place(*gpu_, rgb_out, "result");
   const bool in_place = keep_count == 1 && rgb == rgb_out;  // an image is read before any kernel writes where it lies
   if (!in_place) check_apart(rgb, static_cast<std::size_t>(n) * image_bytes_, rgb_out, static_cast<std::size_t>(n) * strip);
   if (keep_count == 1) {
@@ -329,9 +310,9 @@ void CudaSession::reencode_on_device(std::uint64_t rgb, std::int64_t n, int, con
 
 void CudaSession::interpolate_on_device(std::uint64_t start, std::uint64_t end, int steps, std::uint64_t rgb, void* stream) {
   const Gpu::Current context = enter();
-  check_place(start, "start", sizeof(float));
-  check_place(end, "end", sizeof(float));
-  check_place(rgb, "images");
+  check_place(*gpu_, start, "start", sizeof(float));
+  check_place(*gpu_, end, "end", sizeof(float));
+  check_place(*gpu_, rgb, "images");
   for (const Address each : {start, end})
     check_apart(each, feature_bytes_, rgb, static_cast<std::size_t>(steps) * image_bytes_);
   in_turns(stream, steps, [&](std::size_t first, int images) {
@@ -345,7 +326,7 @@ void CudaSession::interpolate_on_device(std::uint64_t start, std::uint64_t end, 
     line.steps = steps;
     const int threads = deepsim::cuda::kPassThreads;
     gpu_->launch("lay_line", {(line.size + threads - 1) / threads}, threads, 0, stream, line);
-    decode(stream, {features_.address(), rgb + first * image_bytes_}, images, false);
+    decode(stream, {features_.address(), rgb + first * image_bytes_}, images, false, false);
   });
 }
 
@@ -370,7 +351,7 @@ void CudaSession::order_streams(void* first, void* later) {
 
 void CudaSession::copy_from_device(std::uint64_t memory, std::size_t bytes, void* to, void* stream) {
   const Gpu::Current context = enter();
-  check_place(memory, "array");
+  check_place(*gpu_, memory, "array");
   check_not_captured(stream);
   check(Driver::get().copy_to_host(to, memory, bytes, stream), "copy from the GPU");
   check(Driver::get().stream_synchronize(stream), "compute");

@@ -1,5 +1,6 @@
 #include "slots.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace deepsim::runtime::detail::cuda {
@@ -14,11 +15,17 @@ Slot::Slot(const std::shared_ptr<const Gpu>& gpu, int number, const SlotSizes& s
       computed(gpu),
       downloaded(gpu),
       gpu_(gpu),
-      staging_bytes_(sizes.staging()) {}
+      sizes_(sizes) {}
 
 char* Slot::stage() {
-  if (staging_.get() == nullptr) staging_ = PinnedMemory(gpu_, staging_bytes_);
+  if (staging_.get() == nullptr) staging_ = PinnedMemory(gpu_, std::max(sizes_.staging(), levels.bytes()));
   return staging_.get();
+}
+
+void Slot::take_levels(Stream compute) {
+  if (levels.bytes() > 0) return;
+  levels = DeviceMemory(gpu_, sizes_.levels, compute);
+  staging_ = PinnedMemory();
 }
 
 Slots::Slots(const std::shared_ptr<const Gpu>& gpu, const SlotSizes& sizes, Stream compute) {
@@ -56,6 +63,7 @@ void Slots::give_back(Slot* slot) {
 void Flight::start() {
   const Driver& driver = Driver::get();
   const Stream copies = slot_->copies.get();
+  if (call_.result == &Slot::levels) slot_->take_levels(compute_);
   char* const stage = slot_->stage();
   const std::size_t in_bytes = count_ * call_.in_bytes, out_bytes = count_ * call_.out_bytes;
   std::memcpy(stage, call_.in + first_ * call_.in_bytes, in_bytes);

@@ -15,9 +15,10 @@
 
 namespace deepsim::runtime::detail::cuda {
 
-// Bytes that a slot has: of images (photographs, or what was made of them), of features, and on the host.
+// Bytes that a slot has: of images (photographs, or what was made of them), of features, on the host, and of raw images, for
+// which there is memory only once a call has wanted some.
 struct SlotSizes {
-  std::size_t images = 0, features = 0, kept = 0;
+  std::size_t images = 0, features = 0, kept = 0, levels = 0;
   std::size_t staging() const { return images > features ? images : features; }
   std::size_t device() const { return images + features + kept; }
 };
@@ -25,16 +26,17 @@ struct SlotSizes {
 struct Slot {
   Slot(const std::shared_ptr<const Gpu>& gpu, int index, const SlotSizes& sizes, Stream compute);
   char* stage();  // pinned memory, taken when it is first asked for
+  void take_levels(Stream compute);  // and pinned memory for as much, where a call wants them for the first time
 
   const int index;
-  DeviceMemory images, features;
+  DeviceMemory images, features, levels;
   DeviceMemory kept;  // an iteration's images, on their way to the host while the next iteration runs
   StreamOwner copies;
   EventOwner uploaded, computed, downloaded;
 
  private:
   std::shared_ptr<const Gpu> gpu_;
-  std::size_t staging_bytes_;
+  SlotSizes sizes_;
   PinnedMemory staging_;
 };
 
