@@ -141,7 +141,7 @@ def bench(
         footer(f"{bundle}: {len(result['rows'])} rows, {kept}", command("deepsim", "bench", bundle, "-o", "bench.json"))
     else:
         following = command("deepsim", "info", bundle)
-        if "encode" in {row["what"] for row in result["rows"]}:
+        if "reencode" in {row["what"] for row in result["rows"]}:
             following = command("deepsim", "report", bundle, "--bench", output, "--photos", "PHOTOS")
         footer(f"{output}: {len(result['rows'])} rows", following)
 
@@ -196,7 +196,7 @@ def _measure(
     work.rate(rows, OWN, counted, roofs)
     return {
         "bundle": bundle.path.name,
-        "layer": bundle.manifest.generator.layer,
+        "layer": bundle.manifest.layer,
         "whole_images": full,
         "instruction_set": work.instruction_set(),
         "devices": where,

@@ -39,7 +39,7 @@ def main() -> None:
     start = time.perf_counter()
     bundle = Bundle.open(path)
     contender = open_contender(name, bundle, "cpu", batch)
-    features = half_normal((batch, *bundle.manifest.generator.input_shape))
+    features = half_normal((batch, *bundle.manifest.feature_shape))
     contender.decode(features[:1], full=False)
     load_seconds = time.perf_counter() - start
     for _ in range(CALLS):

@@ -141,7 +141,7 @@ class FrozenBackend(CompiledBackend):
 
     def __init__(self, bundle: Bundle, device: str) -> None:
         super().__init__(bundle, device)
-        self._table, self._generator = (_with_buffers(each) for each in (self._encoder, self._generator))
+        self._table, self._decoder = (_with_buffers(each) for each in (self._encoder, self._generator))
 
 
 def _with_buffers(network: Any) -> Any:

@@ -51,20 +51,24 @@ class Inputs:
     """What a bundle's networks are timed on: photographs of ``side`` pixels, or drawn features of ``feature_shape``.
 
     ``feature_shape`` is given where the bundle has no encoder; features are drawn from a half-normal distribution then.
+    Where it has no generator, it does not decode.
     """
 
     side: int
     feature_shape: tuple[int, ...] | None = None
+    decodes: bool = True
 
     @classmethod
     def of(cls, manifest: Manifest) -> Inputs:
         """Return what fits a bundle."""
-        shape = manifest.generator.input_shape if manifest.encoder is None else None
-        return cls(manifest.geometry.side, shape)
+        shape = manifest.feature_shape if manifest.encoder is None else None
+        return cls(manifest.geometry.side, shape, manifest.generator is not None)
 
     @property
     def whats(self) -> tuple[str, ...]:
-        """List what can be timed: all of :data:`WHATS`, or decode alone."""
+        """List what can be timed: all of :data:`WHATS`, or what the bundle's only network does."""
+        if not self.decodes:
+            return ("encode",)
         return WHATS if self.feature_shape is None else ("decode",)
 
     def draw_features(self, count: int) -> NDArray[np.float32] | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime import native_library
 from deepsim.runtime.backends.cpu import INSTRUCTION_SET_VARIABLE
+from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.manifest import Manifest
 from deepsim.runtime.networks import EncoderSpec
 
@@ -28,12 +29,16 @@ class Roofs(NamedTuple):
 
 
 def work_of(manifest: Manifest) -> dict[str, Work]:
-    """Count the work of encode, decode (whole images) and reencode, as far as the networks are tables."""
-    decode = _count(manifest.generator.layers, manifest.generator.input_shape)
-    if not isinstance(manifest.encoder, EncoderSpec):
-        return {"decode": decode}
-    encode = _count(manifest.encoder.layers, manifest.encoder.input_shape)
-    return {"encode": encode, "decode": decode, "reencode": Work(encode[0] + decode[0], encode[1] + decode[1])}
+    """Count the work of encode, decode (whole images) and reencode, as far as the networks are there and tables."""
+    networks = {"encode": manifest.encoder, "decode": manifest.generator}
+    work = {
+        what: _count(network.layers, network.input_shape)
+        for what, network in networks.items()
+        if isinstance(network, (EncoderSpec, GeneratorSpec))
+    }
+    if len(work) == len(networks):
+        work["reencode"] = Work(*(sum(each) for each in zip(*work.values(), strict=True)))
+    return work
 
 
 def instruction_set() -> str | None:

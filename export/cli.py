@@ -168,7 +168,7 @@ def _load(
 def _record(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
     return {
         "bundle": str(path),
-        "layer": manifest.generator.layer,
+        "layer": manifest.layer,
         "encoder": manifest.encoder_name,
         "files": {name: record.size for name, record in manifest.files.items()},
         "engines": list(manifest.engines),
@@ -181,7 +181,7 @@ def _record(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
 def _tell(manifest: Manifest, path: Path, seconds: float) -> None:
     """Print what was written and how well it agrees on stdout, the next command on stderr."""
     total = sum(record.size for record in manifest.files.values())
-    of = f"{manifest.encoder_name or 'no encoder,'} {manifest.generator.layer}"
+    of = f"{manifest.encoder_name or 'no encoder,'} {manifest.layer}"
     click.echo(f"{path}  {of}, {total / 1e6:.1f} MB, {seconds:.1f} s")
     for name, record in manifest.files.items():
         click.echo(f"  {name:44}{record.size / 1e6:9.2f} MB")
@@ -191,5 +191,12 @@ def _tell(manifest: Manifest, path: Path, seconds: float) -> None:
             click.echo(f"  {name:24}{figures}")
     for engine in manifest.engines:
         click.echo(f"  {engine['path']}: {engine['built_for']}; {engine['inspected']}")
+    click.echo(f"Next:  {following(manifest, path)}", err=True)
+
+
+def following(manifest: Manifest, path: Path) -> str:
+    """Return the command that does what the bundle at ``path`` can, as far as it goes."""
+    if manifest.generator is None:
+        return command("deepsim", "encode", path, "PHOTO", "-o", "features.npy")
     verb, given = ("reconstruct", "PHOTO") if manifest.encoder else ("decode", "FEATURES.npy")
-    click.echo(f"Next:  {command('deepsim', verb, path, given, '-o', 'out')}", err=True)
+    return command("deepsim", verb, path, given, "-o", "out")

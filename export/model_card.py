@@ -30,8 +30,11 @@ def model_card(manifest: Manifest) -> str:
 
 
 def _what(manifest: Manifest) -> str:
-    layer, encoder = manifest.generator.layer, manifest.encoder_name
-    shape = " x ".join(str(extent) for extent in manifest.generator.input_shape)
+    layer, encoder = manifest.layer, manifest.encoder_name
+    shape = " x ".join(str(extent) for extent in manifest.feature_shape)
+    if manifest.generator is None:
+        does = f"Turns photographs into {layer} features ({shape}) of {encoder}."
+        return f"# {manifest.name}\n\n{does} It holds no generator."
     if encoder is None:
         return (
             f"# {manifest.name}\n\n"
@@ -47,7 +50,7 @@ def _what(manifest: Manifest) -> str:
 
 def _pixels(manifest: Manifest) -> str:
     geometry, encoder = manifest.geometry, manifest.encoder
-    side, full = geometry.side, manifest.generator.output_size
+    side, full = geometry.side, manifest.full_size
     inside = ""
     if encoder is not None:
         means = ", ".join(f"{mean:g}" for mean in encoder.pixels.mean)
@@ -55,22 +58,28 @@ def _pixels(manifest: Manifest) -> str:
             f" A photograph's {geometry.framing} pixels are what {encoder.name} takes; inside, it sees "
             f"{encoder.pixels.order} minus {means}."
         )
-    return (
-        f"## Pixels\n\nImages are uint8 RGB, N x H x W x 3.{inside} The generator makes {full} x {full} pixels "
-        f"(`image_full`); `image` is the {side} x {side} of them from {geometry.offset} on, the part that training "
-        "scored."
+    made = (
+        f" The generator makes {full} x {full} pixels (`image_full`); `image` is the {side} x {side} of them from "
+        f"{geometry.offset} on, the part that training scored."
     )
+    return f"## Pixels\n\nImages are uint8 RGB, N x H x W x 3.{inside}{made if manifest.generator else ''}"
 
 
 def _run(manifest: Manifest) -> str:
-    shape, side = ", ".join(map(str, manifest.generator.input_shape)), manifest.geometry.side
+    shape, side = ", ".join(map(str, manifest.feature_shape)), manifest.geometry.side
+    if manifest.generator is None:
+        return _in_python(manifest, f'features = inverter.encode(["photo.jpg"])  # float32 (1, {shape})')
     call = 'inverter.reconstruct(["photo.jpg"])' if manifest.encoder else "inverter.decode(features)"
     of = "" if manifest.encoder else f" of float32 (1, {shape})"
+    return _in_python(manifest, f"images = {call}  # uint8 RGB (1, {side}, {side}, 3){of}")
+
+
+def _in_python(manifest: Manifest, call: str) -> str:
     return (
         "## Run\n\n```python\n"
         "from deepsim import runtime\n"
         f'inverter = runtime.Inverter("{manifest.name}.deepsim")\n'
-        f"images = {call}  # uint8 RGB (1, {side}, {side}, 3){of}\n"
+        f"{call}\n"
         "```"
     )
 

@@ -44,7 +44,7 @@ class Bundle:
         Raises BundleError when it is missing or not a bundle, BundleCorrupt when a byte of the manifest changed,
         BundleUnsafe when the manifest names a file outside of the bundle or is built to mislead.
 
-        >>> Bundle.open("norm2.deepsim").manifest.generator.layer
+        >>> Bundle.open("norm2.deepsim").manifest.layer
         'norm2'
         """
         folder = Path(path)
@@ -196,14 +196,17 @@ def _check_networks(manifest: Manifest, source: str) -> None:
     """Refuse layer tables that do not fit together or whose tensors no real network has."""
     encoder, generator = manifest.encoder, manifest.generator
     fits = (
-        _sane_network(generator)
-        and _is_image(shapes(generator.layers, generator.input_shape)[-1])
-        and manifest.geometry.fits(generator.output_size)
-        and (encoder is None or (_sane_encoder(encoder) and _features_of(encoder) == generator.input_shape))
+        (generator is None or _sane_generator(generator))
+        and manifest.geometry.fits(manifest.full_size)
+        and (encoder is None or (_sane_encoder(encoder) and _features_of(encoder) == manifest.feature_shape))
     )
     if not fits:
         side = manifest.geometry.side
         raise BundleUnsafe(f"{source}: its networks do not fit together, expected {side}x{side} pixels in and out.")
+
+
+def _sane_generator(generator: GeneratorSpec) -> bool:
+    return _sane_network(generator) and _is_image(shapes(generator.layers, generator.input_shape)[-1])
 
 
 def _sane_encoder(encoder: EncoderSpec | GraphEncoder) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from deepsim.runtime import backends
 from deepsim.runtime.backends.devices import parse_device
-from deepsim.runtime.backends.sessions import EncodeSession, LoopSession, Sessions
+from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.chunks import Chunks
 from deepsim.runtime.dataset import Images, OnError, images_ahead, numbered, read_batches
@@ -62,7 +62,9 @@ class Inverter:
 
     A bundle's encoder is one of three: a table, which the backend runs; a graph, which ONNX Runtime runs beside the
     backend (``encoder_backend``, ``encoder_device``); or missing. Without an encoder, features are decoded and
-    interpolated, and the methods that encode raise UsageError.
+    interpolated, and the methods that encode raise UsageError. Without a generator, photographs are encoded, and the
+    methods that decode raise UsageError. Where the bundle's ``display`` is "stretch", images are stretched as in some
+    published pictures (:func:`deepsim.runtime.pixels.stretched`).
 
     Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255. Those without ``image_size`` pixels on
     both sides are resized and cropped by the bundle's ``geometry``. A lone photograph counts as a batch of one. Tensors
@@ -105,7 +107,7 @@ class Inverter:
         self._path = os.path.abspath(self.bundle.path)  # noqa: PTH100  # for other processes, whatever their folder
         self._options = {name: value for name, value in options.items() if value}
         sessions = backends.create(backend, self.bundle, parsed, self.max_batch, **self._options)
-        self.backend, self.device = sessions.decoder.name, sessions.decoder.device
+        self.backend, self.device = sessions.name, sessions.device
         self.encoder_backend = None if sessions.encoder is None else sessions.encoder.name
         self.encoder_device = None if sessions.encoder is None else sessions.encoder.device
         self.geometry = self.bundle.manifest.geometry
@@ -115,12 +117,12 @@ class Inverter:
     @property
     def layer(self) -> str:
         """Return the name of the inverted layer, such as "fc6"."""
-        return self.bundle.manifest.generator.layer
+        return self.bundle.manifest.layer
 
     @property
     def feature_shape(self) -> tuple[int, ...]:
         """Return the shape of one feature, (C, H, W) or (C,)."""
-        return self.bundle.manifest.generator.input_shape
+        return self.bundle.manifest.feature_shape
 
     @property
     def image_size(self) -> int:
@@ -135,7 +137,7 @@ class Inverter:
     @property
     def full_image_size(self) -> int:
         """Return the side of the images of ``decode(features, full=True)`` in pixels, such as 256."""
-        return self.bundle.manifest.generator.output_size
+        return self.bundle.manifest.full_size
 
     @overload
     def encode(self, photos: DeviceArray, stream: int | None = None) -> DeviceArray: ...
@@ -152,7 +154,7 @@ class Inverter:
         made = self._device_calls().encode(photos, stream)
         if made is not None:
             return made
-        return self._over_photos(photos, self.feature_shape, np.float32, self._encoder().encode)
+        return self._over_photos(photos, self.feature_shape, np.float32, self._ready().encoding().encode)
 
     @overload
     def decode(
@@ -190,7 +192,7 @@ class Inverter:
         made = self._device_calls().decode(features, bool(full), bool(raw), stream)
         if made is not None:
             return made
-        decoder = self._ready().decoder
+        decoder = self._ready().decoding()
         array = check_features(features, self.feature_shape)
         side = self.full_image_size if full else self.image_size
         function, dtype = (decoder.decode_raw, np.float32) if raw else (decoder.decode, np.uint8)
@@ -213,7 +215,7 @@ class Inverter:
         made = self._device_calls().reconstruct(photos, stream)
         if made is not None:
             return made
-        loop = self._loop()
+        loop = self._ready().looping()
         return self._over_photos(
             photos, self._image_shape, np.uint8, lambda images: loop.reencode(images, 1, (1,))[:, 0]
         )
@@ -246,7 +248,7 @@ class Inverter:
         made = self._device_calls().reencode(photos, int(iterations), kept, stream)
         if made is not None:
             return made
-        loop, shape = self._loop(), (len(kept), *self._image_shape)
+        loop, shape = self._ready().looping(), (len(kept), *self._image_shape)
         return self._over_photos(photos, shape, np.uint8, lambda images: loop.reencode(images, int(iterations), kept))
 
     @overload
@@ -272,6 +274,7 @@ class Inverter:
         made = self._device_calls().interpolate(photo_a, photo_b, whole_number("steps", steps, 2, 1 << 20), stream)
         if made is not None:
             return made
+        self._ready().decoding()
         weights = np.linspace(0, 1, int(steps), dtype=np.float32)
         start, end = self._feature(photo_a), self._feature(photo_b)
         weights = weights.reshape(-1, *[1] * start.ndim)
@@ -297,7 +300,7 @@ class Inverter:
         whole_number("batch", batch, 1)
         if on_error not in get_args(OnError):
             raise UsageError(f"on_error: {on_error!r}, expected stop or skip.")
-        self._encoder()
+        self._ready().looping()
         lazy = isinstance(paths, Iterable) and not isinstance(paths, (str, bytes, os.PathLike, np.ndarray))
         photographs = numbered(paths if lazy else check_photos(paths))
 
@@ -354,20 +357,6 @@ class Inverter:
         if self._sessions is None:
             raise UsageError("inverter: closed, expected an open one. Make a new Inverter.")
         return self._sessions
-
-    def _encoder(self) -> EncodeSession:
-        """Return what encodes. Raises the error that says why nothing does, besides what :meth:`_ready` raises."""
-        sessions = self._ready()
-        if sessions.encoder is None:
-            raise backends.no_encoder(sessions)
-        return sessions.encoder
-
-    def _loop(self) -> LoopSession:
-        """Return what encodes and decodes. Raises as :meth:`_encoder`."""
-        sessions = self._ready()
-        if sessions.loop is None:
-            raise backends.no_encoder(sessions)
-        return sessions.loop
 
     def _device_calls(self) -> DeviceCalls:
         return DeviceCalls(self._ready().gpu, self.feature_shape, self.image_size)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
-from deepsim.kernels.layers import Layer, shapes
+from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import BundleCorrupt, BundleError, BundleUnsafe
 from deepsim.runtime.files import sha256
 from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.networks import EncoderSpec, GraphEncoder
-from deepsim.runtime.pixels import PixelConvention
+from deepsim.runtime.pixels import Display, PixelConvention
 
 SCHEMA = 2
 READ = (1, 2)  # schema 1 knew CaffeNet's geometry and encoders that are tables, and stated neither
@@ -39,8 +39,10 @@ class Manifest:
     """Everything a runtime needs to know about a bundle before it opens another of its files.
 
     ``encoder`` is a table that our engines run, a graph that ONNX Runtime runs, or None: then the bundle decodes only.
-    ``geometry`` says what a photograph becomes for it, and where that square lies in the generator's output; without an
-    encoder it is that of the network which the features come from.
+    ``generator`` is a table, or None: then the bundle encodes only. One of them is there. ``geometry`` says what a
+    photograph becomes for the encoder, and where that square lies in the generator's output; without an encoder it is
+    that of the network which the features come from, without a generator the offset is 0. ``display`` is how raw images
+    become pictures.
 
     ``files`` maps names relative to the bundle, with ``/`` between folders, to their records; ``engines`` lists one
     record per engine folder (target, precision, path); ``verification`` and ``provenance`` are for people and reports.
@@ -49,11 +51,12 @@ class Manifest:
     name: str
     geometry: Geometry
     encoder: EncoderRecord
-    generator: GeneratorSpec
+    generator: GeneratorSpec | None
     files: dict[str, FileRecord]
     engines: tuple[dict[str, Any], ...] = ()
     verification: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    display: Display = "clip"
     schema: int = SCHEMA  # of the file that it was read from; what is written is always the newest
 
     @property
@@ -68,19 +71,66 @@ class Manifest:
         """Return the encoder's name, such as "caffenet"; None without one."""
         return None if self.encoder is None else self.encoder.name
 
+    @property
+    def has_tables(self) -> bool:
+        """Tell whether a network of the bundle is a table of layers, whose weights are in weights.safetensors."""
+        return self.encoder_kind == "table" or self.generator is not None
+
+    @property
+    def layer(self) -> str:
+        """Return the name of the layer whose features the bundle decodes or encodes, such as "fc6"."""
+        if self.generator is not None:
+            return self.generator.layer
+        encoder = self._only_encoder()
+        return encoder.layers[-1].name if isinstance(encoder, EncoderSpec) else encoder.layer
+
+    @property
+    def feature_shape(self) -> Shape:
+        """Return the shape of one feature, (C, H, W) or (C,)."""
+        if self.generator is not None:
+            return self.generator.input_shape
+        encoder = self._only_encoder()
+        if isinstance(encoder, EncoderSpec):
+            return shapes(encoder.layers, encoder.input_shape)[-1]
+        return encoder.feature_shape
+
+    @property
+    def full_size(self) -> int:
+        """Return the side in pixels of the generator's whole output; without a generator, a photograph's."""
+        return self.geometry.side if self.generator is None else self.generator.output_size
+
+    def tensors(self) -> dict[str, Any]:
+        """Describe the inputs and outputs of the graphs: shape with "N" for the batch, dtype and range."""
+        side, full = self.geometry.side, self.full_size
+        pixels = {"dtype": "uint8", "layout": "NHWC", "channels": "RGB", "range": [0, 255]}
+        whole = {} if self.generator is None else {"image_full": {"shape": ["N", full, full, 3], **pixels}}
+        return {
+            "image": {"shape": ["N", side, side, 3], **pixels},
+            **whole,
+            "features": {"shape": ["N", *self.feature_shape], "dtype": "float32", "layout": "NCHW"},
+        }
+
+    def _only_encoder(self) -> EncoderSpec | GraphEncoder:
+        """Return the encoder of a bundle without a generator. Raises ValueError for one without either."""
+        if self.encoder is None:
+            raise ValueError("neither an encoder nor a generator, expected one of them")
+        return self.encoder
+
     def to_bytes(self) -> bytes:
         """Return the canonical file content, checksum included."""
         return _canonical(self._record())
 
     def _record(self) -> dict[str, Any]:
+        generator = self.generator
         return {
             "schema": SCHEMA,
             "name": self.name,
-            "layer": self.generator.layer,
+            "layer": self.layer,
             "geometry": self.geometry.to_json(),
             "encoder": _encoder_to_json(self.encoder),
-            "generator": {"layer": self.generator.layer, **_network_to_json(self.generator)},
-            "tensors": tensors(self.generator, self.geometry),
+            "generator": generator and {"layer": generator.layer, **_network_to_json(generator)},
+            "tensors": self.tensors(),
+            **({} if self.display == "clip" else {"display": self.display}),
             "files": {name: vars(record) for name, record in self.files.items()},
             "engines": list(self.engines),
             "verification": self.verification,
@@ -96,9 +146,9 @@ class Manifest:
         """
         record = _read_canonical(data, source)
         try:
-            generator = GeneratorSpec(record["generator"]["layer"], **_network_from_json(record["generator"]))
+            generator = _generator_from_json(record)
             geometry = _geometry_from_json(record, generator)
-            return cls(
+            manifest = cls(
                 record["name"],
                 geometry,
                 _encoder_from_json(record, geometry),
@@ -107,22 +157,16 @@ class Manifest:
                 tuple(record["engines"]),
                 record["verification"],
                 record["provenance"],
+                _display_from_json(record),
                 record["schema"],
             )
+            if generator is None and record["layer"] != manifest.layer:
+                raise ValueError(f"layer {record['layer']!r}, its network gives {manifest.layer!r}")
+            return manifest
         except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise BundleError(
                 f"{source}: not a valid manifest ({error!r}), expected schema {record['schema']}. Export it again."
             ) from error
-
-
-def tensors(generator: GeneratorSpec, geometry: Geometry) -> dict[str, Any]:
-    """Describe the inputs and outputs of the two graphs: shape with "N" for the batch, dtype and range."""
-    pixels = {"dtype": "uint8", "layout": "NHWC", "channels": "RGB", "range": [0, 255]}
-    return {
-        "image": {"shape": ["N", geometry.side, geometry.side, 3], **pixels},
-        "image_full": {"shape": ["N", generator.output_size, generator.output_size, 3], **pixels},
-        "features": {"shape": ["N", *generator.input_shape], "dtype": "float32", "layout": "NCHW"},
-    }
 
 
 def _encoder_to_json(encoder: EncoderRecord) -> dict[str, Any] | None:
@@ -140,10 +184,24 @@ def _encoder_to_json(encoder: EncoderRecord) -> dict[str, Any] | None:
     }
 
 
-def _geometry_from_json(record: dict[str, Any], generator: GeneratorSpec) -> Geometry:
-    if record["schema"] == 1:
+def _generator_from_json(record: dict[str, Any]) -> GeneratorSpec | None:
+    generator = record["generator"]
+    if generator is None and record["schema"] > 1:
+        return None
+    return GeneratorSpec(generator["layer"], **_network_from_json(generator))
+
+
+def _geometry_from_json(record: dict[str, Any], generator: GeneratorSpec | None) -> Geometry:
+    if record["schema"] == 1 and generator is not None:
         return Geometry.central(CAFFE_FRAMING, generator.output_size)
     return Geometry.from_json(record["geometry"])
+
+
+def _display_from_json(record: dict[str, Any]) -> Display:
+    display: Display = record.get("display", "clip")
+    if display not in get_args(Display):
+        raise ValueError(f"display {display!r}, expected {' or '.join(get_args(Display))}")
+    return display
 
 
 def _encoder_from_json(record: dict[str, Any], geometry: Geometry) -> EncoderRecord:

@@ -35,13 +35,13 @@ class NativeInverter:
         native_library.call("deepsim_describe", handle, ctypes.byref(info))
         self.instruction_set: str = info.isa.decode()
         self.threads: int = info.threads
-        self._feature_shape = bundle.manifest.generator.input_shape
-        self._full, self._side = bundle.manifest.generator.output_size, bundle.manifest.geometry.side
-        self._encodes = bundle.manifest.encoder_kind == "table"
+        manifest = bundle.manifest
+        self._feature_shape, self._full, self._side = manifest.feature_shape, manifest.full_size, manifest.geometry.side
+        self._encodes, self._decodes = manifest.encoder_kind == "table", manifest.generator is not None
 
     def sessions(self) -> Sessions:
-        """Hand out what the library runs of the bundle: both networks, or only the generator of one without a table."""
-        return Sessions(self, self, self) if self._encodes else Sessions(self)
+        """Hand out what the library runs of the bundle: the networks that are tables of layers."""
+        return Sessions.of(self, encodes=self._encodes, decodes=self._decodes)
 
     @property
     def alive(self) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
+Display: TypeAlias = Literal["clip", "stretch"]  # how raw images become pictures: see rounded and stretched
+STRETCHED_TAIL = 2.0  # per cent of an image's values, at either end, that a stretched picture does not tell apart
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,26 @@ def rounded(levels: NDArray[np.floating]) -> Pixels:
     """
     pixels: Pixels = np.clip(np.rint(levels), 0, 255).astype(np.uint8)
     return pixels
+
+
+def stretched(levels: NDArray[np.float32]) -> Pixels:
+    """Stretch raw images (N, H, W, 3) as in the pictures that icnn and brain-decoding-cookbook publish.
+
+    For each image, all channels together: 2 % of the values at either end are clipped, then the lowest that is left
+    becomes 0 and the highest 255. Fractions are cut off, as they do; an image of one level becomes black. Such pictures
+    have other colours and contrasts than the network's: up to half of the range away.
+
+    >>> stretched(np.linspace(-100, 400, 300, dtype=np.float32).reshape(1, 10, 10, 3))[0, [0, 5, 9], [0, 0, 9], 0]
+    array([  0, 127, 255], dtype=uint8)
+    """
+    pictures = np.empty(levels.shape, np.uint8)
+    for picture, image in zip(pictures, levels, strict=True):
+        low, high = (np.percentile(image, percent) for percent in (STRETCHED_TAIL, 100 - STRETCHED_TAIL))
+        shifted = np.clip(image, low, high)  # float32 from here to the end, as theirs: 254 or 255 hangs on its last bit
+        shifted -= shifted.min()
+        most = shifted.max()
+        picture[:] = shifted * (255.0 / most) if most > 0 else 0
+    return pictures
 
 
 # Caffe: BGR, 0-255, channel means subtracted, unscaled.

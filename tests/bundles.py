@@ -122,8 +122,11 @@ def write_bundle(folder: Path, name: str = "tiny") -> Path:
     )
 
 
-def write_kind(folder: Path, kind: str) -> Path:
-    """Write the small network as a bundle whose encoder is a "table", a "graph" or "none"; return its path."""
+def write_kind(folder: Path, kind: str, **changes: object) -> Path:
+    """Write the small network as a bundle whose encoder is a "table", a "graph" or "none"; return its path.
+
+    Of "table-alone" and "graph-alone" there is the encoder only. ``changes`` replace fields of the manifest.
+    """
     from safetensors.numpy import save
 
     from deepsim.export.onnx_from_layers import encoder_onnx, generator_onnx
@@ -133,15 +136,20 @@ def write_kind(folder: Path, kind: str) -> Path:
     prefixed = {f"generator.{key}": value for key, value in generator_weights.items()}
     files = {"generator.onnx": generator_onnx(generator, geometry_of("small"), generator_weights)}
     record: EncoderSpec | GraphEncoder | None = None
-    if kind != "none":
+    of, _, alone = kind.partition("-")
+    if alone:
+        files, prefixed = {}, {}
+        changes = {"generator": None, "geometry": Geometry(encoder.framing, 0), **changes}
+    if of != "none":
         files["encoder.onnx"] = encoder_onnx(encoder, "conv1", weights)
-    if kind == "table":
+    if of == "table":
         record = encoder
         prefixed |= {f"encoder.{key}": value for key, value in weights.items()}
-    if kind == "graph":
+    if of == "graph":
         record = GraphEncoder("tests:small", "conv1", encoder.framing, encoder.pixels, generator.input_shape)
-    files["weights.safetensors"] = save(prefixed)
-    return write_files(folder / f"{kind}.deepsim", "small", files, encoder=record)
+    if prefixed:
+        files["weights.safetensors"] = save(prefixed)
+    return write_files(folder / f"{kind}.deepsim", "small", files, **{"encoder": record, **changes})
 
 
 def write_files(path: Path, name: str, contents: dict[str, bytes], **changes: object) -> Path:

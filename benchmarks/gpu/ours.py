@@ -47,8 +47,8 @@ class Ours:
     ) -> None:
         self._gpu = gpu
         gpu.let_go()
-        generator = Bundle.open(bundle).manifest.generator
-        self._features, self._image = generator.input_shape, shapes(generator.layers, generator.input_shape)[-1]
+        manifest = Bundle.open(bundle).manifest
+        self._features, self._image = manifest.feature_shape, (3, manifest.full_size, manifest.full_size)
         with _environment(environment_of(kernels, serial)):
             self._inverter = cuda.CudaBackend(Bundle.open(bundle), "cuda:0", max_batch, cuda.Options(precision))
 

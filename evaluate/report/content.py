@@ -28,7 +28,7 @@ class Content:
     @property
     def layer(self) -> str:
         """Return the layer that is inverted."""
-        return self.manifest.generator.layer
+        return self.manifest.layer
 
     @property
     def side(self) -> int:

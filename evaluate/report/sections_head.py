@@ -25,7 +25,7 @@ def head(content: Content) -> dict[str, Any]:
 
 
 def _origin(content: Content) -> str:
-    shape = " \u00d7 ".join(f"{extent:,}" for extent in content.manifest.generator.input_shape)
+    shape = " \u00d7 ".join(f"{extent:,}" for extent in content.manifest.feature_shape)
     return f"{content.encoder}, layer {content.layer} ({shape} values), backend {content.backend}"
 
 

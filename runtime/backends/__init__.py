@@ -15,9 +15,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from deepsim.runtime.backends.sessions import Sessions, TwoSessions
+from deepsim.runtime.backends.sessions import (
+    DecodeSession,
+    EncodeSession,
+    LoopSession,
+    Sessions,
+    StretchedDecoder,
+    TwoSessions,
+)
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.errors import DeepsimError, DeviceError, UsageError
+from deepsim.runtime.errors import DeviceError, UsageError
 
 _log = logging.getLogger("deepsim")
 
@@ -83,29 +90,38 @@ def field_names(options: type[Any]) -> tuple[str, ...]:
 
 
 def _completed(sessions: Sessions, bundle: Bundle) -> Sessions:
+    """Put together what the backend runs, what ONNX Runtime does beside it, and how pictures are made."""
+    sessions = _with_encoder(sessions, bundle)
+    if sessions.decoder is None:
+        error = UsageError(f"{bundle.path}: has no generator, so it encodes photographs only.")
+        return replace(sessions, no_decoder=error)
+    if bundle.manifest.display == "clip":
+        return sessions
+    decoder = StretchedDecoder(sessions.decoder)
+    return replace(sessions, decoder=decoder, loop=_loop(sessions.encoder, decoder))
+
+
+def _with_encoder(sessions: Sessions, bundle: Bundle) -> Sessions:
     """Add ONNX Runtime for an encoder that is a graph, or the error that says why nothing encodes here."""
     if sessions.encoder is not None:
         return sessions
     if bundle.manifest.encoder is None:
-        return replace(sessions, missing=UsageError(f"{bundle.path}: has no encoder, so it decodes features only."))
+        return replace(sessions, no_encoder=UsageError(f"{bundle.path}: has no encoder, so it decodes features only."))
     from deepsim.runtime.backends import onnxruntime
 
-    device = sessions.decoder.device
-    usable = onnxruntime.reason_unavailable(device) is None
+    usable = onnxruntime.reason_unavailable(sessions.device) is None
     reason = None if usable else onnxruntime.reason_unavailable("cpu")
     if reason is not None:
         name = bundle.manifest.encoder_name
-        line = f"{bundle.path}: its encoder {name} is a graph, which ONNX Runtime runs: {reason}. It decodes only."
-        return replace(sessions, missing=DeviceError(line))
-    encoder = onnxruntime.OnnxEncoder(bundle, device if usable else "cpu")
-    return replace(sessions, encoder=encoder, loop=TwoSessions(encoder, sessions.decoder))
+        line = f"{bundle.path}: its encoder {name} is a graph, which ONNX Runtime runs: {reason}."
+        only = "" if sessions.decoder is None else " It decodes only."
+        return replace(sessions, no_encoder=DeviceError(line + only))
+    encoder = onnxruntime.OnnxEncoder(bundle, sessions.device if usable else "cpu")
+    return replace(sessions, encoder=encoder, loop=_loop(encoder, sessions.decoder))
 
 
-def no_encoder(sessions: Sessions) -> DeepsimError:
-    """Return the error of a call that has to encode where nothing can."""
-    if sessions.missing is None:
-        raise ValueError("sessions: nothing says why there is no encoder. Report this.")
-    return type(sessions.missing)(str(sessions.missing))  # a new one: each is raised with its own traceback
+def _loop(encoder: EncodeSession | None, decoder: DecodeSession | None) -> LoopSession | None:
+    return None if encoder is None or decoder is None else TwoSessions(encoder, decoder)
 
 
 def _first_usable(device: str) -> str:

@@ -20,7 +20,6 @@ from deepsim.runtime.backends.devices import find_gpus, gpu_ordinal, library_thr
 from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, DeviceError, OutOfMemory, missing_extra
-from deepsim.runtime.manifest import tensors
 from deepsim.runtime.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -63,7 +62,8 @@ def create(bundle: Bundle, device: str, max_batch: int, options: Options) -> Ses
     if device == "auto":
         device = "cuda:0" if reason_unavailable("cuda:0") is None else "cpu"
     backend = OnnxRuntimeBackend(bundle, device, max_batch)
-    return Sessions(backend) if bundle.manifest.encoder is None else Sessions(backend, backend, backend)
+    manifest = bundle.manifest
+    return Sessions.of(backend, encodes=manifest.encoder is not None, decodes=manifest.generator is not None)
 
 
 class OnnxEncoder:
@@ -75,9 +75,9 @@ class OnnxEncoder:
         self._onnxruntime = _import()
         self.device = device
         self._bundle, manifest = bundle, bundle.manifest
-        self._ports = tensors(manifest.generator, manifest.geometry)
-        self._feature_shape = manifest.generator.input_shape
-        self._full, self._side = manifest.generator.output_size, manifest.geometry.side
+        self._ports = manifest.tensors()
+        self._feature_shape = manifest.feature_shape
+        self._full, self._side = manifest.full_size, manifest.geometry.side
         self._encoder: Any = None  # where the bundle has none, nothing calls it
         if manifest.encoder is not None:
             self._encoder = self.open("encoder.onnx", ["image"], ["features"])
@@ -139,7 +139,9 @@ class OnnxRuntimeBackend(OnnxEncoder):
         super().__init__(bundle, device)
         self.max_batch = max_batch
         self._offset = bundle.manifest.geometry.offset
-        self._generator = self._open_generator()
+        self._generator: Any = None  # where the bundle has none, nothing calls it
+        if bundle.manifest.generator is not None:
+            self._generator = self._open_generator()
         self._idle: list[_Buffers] = []  # of calls to reencode that ended; list.append and list.pop are atomic
 
     def _open_generator(self) -> onnxruntime.InferenceSession:

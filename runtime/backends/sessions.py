@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.device_arrays import DeviceArray, DeviceView
 from deepsim.runtime.errors import DeepsimError
-from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.pixels import Pixels, stretched
 
 
 class Session(Protocol):
@@ -57,6 +57,10 @@ class LoopSession(Session, Protocol):
         ...
 
 
+class Backend(EncodeSession, DecodeSession, LoopSession, Protocol):
+    """What runs both networks, each where the bundle has it for the backend."""
+
+
 class DeviceSession(Session, Protocol):
     """Everything on arrays in the memory of the session's GPU, in the order of ``stream``; returns at once."""
 
@@ -89,16 +93,75 @@ class DeviceSession(Session, Protocol):
 
 @dataclass(frozen=True)
 class Sessions:
-    """What runs a bundle. ``encoder`` is None where nothing here can encode; ``missing`` is the error that says why.
+    """What runs a bundle: ``name`` and ``device`` of the backend, and its sessions.
 
-    ``loop`` is there where one session runs both networks, ``gpu`` where it takes arrays on a GPU.
+    ``encoder`` is None where nothing here can encode, ``decoder`` where nothing can decode; ``no_encoder`` and
+    ``no_decoder`` are the errors that say why. ``loop`` is there where both are, ``gpu`` where the backend takes arrays
+    on a GPU.
     """
 
-    decoder: DecodeSession
+    name: str
+    device: str
+    decoder: DecodeSession | None = None
     encoder: EncodeSession | None = None
     loop: LoopSession | None = None
     gpu: DeviceSession | None = None
-    missing: DeepsimError | None = None
+    no_encoder: DeepsimError | None = None
+    no_decoder: DeepsimError | None = None
+
+    @classmethod
+    def of(cls, backend: Backend, *, encodes: bool, decodes: bool) -> Sessions:
+        """Hand out a backend that runs the networks of a bundle itself, as far as they are there for it."""
+        return cls(
+            backend.name,
+            backend.device,
+            decoder=backend if decodes else None,
+            encoder=backend if encodes else None,
+            loop=backend if encodes and decodes else None,
+        )
+
+    def encoding(self) -> EncodeSession:
+        """Return what encodes. Raises the error that says why nothing does."""
+        if self.encoder is None:
+            raise _again(self.no_encoder)
+        return self.encoder
+
+    def decoding(self) -> DecodeSession:
+        """Return what decodes. Raises the error that says why nothing does."""
+        if self.decoder is None:
+            raise _again(self.no_decoder)
+        return self.decoder
+
+    def looping(self) -> LoopSession:
+        """Return what does both. Raises as :meth:`encoding` and :meth:`decoding`."""
+        self.encoding()
+        self.decoding()
+        if self.loop is None:
+            raise ValueError("sessions: an encoder and a decoder, and no loop. Report this.")
+        return self.loop
+
+
+def _again(error: DeepsimError | None) -> DeepsimError:
+    """Return a copy of an error: each is raised with its own traceback."""
+    if error is None:
+        raise ValueError("sessions: nothing says why there is none. Report this.")
+    return type(error)(str(error))
+
+
+class StretchedDecoder:
+    """A decoder whose pictures are raw images of another one, stretched (:func:`deepsim.runtime.pixels.stretched`)."""
+
+    def __init__(self, decoder: DecodeSession) -> None:
+        self._decoder = decoder
+        self.name, self.device = decoder.name, decoder.device
+
+    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
+        """Generate images from features, each stretched by itself (see :class:`DecodeSession`)."""
+        return stretched(self._decoder.decode_raw(features, full))
+
+    def decode_raw(self, features: NDArray[np.float32], full: bool) -> NDArray[np.float32]:
+        """Generate images before they are stretched."""
+        return self._decoder.decode_raw(features, full)
 
 
 class TwoSessions:

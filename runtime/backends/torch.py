@@ -60,7 +60,8 @@ def create(bundle: Bundle, device: str, max_batch: int, options: Options) -> Ses
     if device == "auto":
         device = "cuda:0" if reason_unavailable("cuda:0") is None else "cpu"
     backend = TorchBackend(bundle, device)
-    return Sessions(backend, backend, backend) if bundle.manifest.encoder_kind == "table" else Sessions(backend)
+    manifest = bundle.manifest
+    return Sessions.of(backend, encodes=manifest.encoder_kind == "table", decodes=manifest.generator is not None)
 
 
 class TorchBackend:
@@ -80,14 +81,15 @@ class TorchBackend:
             torch.set_num_threads(threads)
         self._torch = torch
         self.device, self._geometry = device, bundle.manifest.geometry
+        manifest = bundle.manifest
+        encoder, generator = manifest.encoder, manifest.generator
         try:
-            weights = load(bundle.read(WEIGHTS))
+            weights = load(bundle.read(WEIGHTS)) if manifest.has_tables else {}
         except SafetensorError as error:
             raise BundleError(f"{WEIGHTS}: not safetensors ({error}). Export the bundle again.") from error
         with self._guarded():
-            encoder = bundle.manifest.encoder
             self._table = _Network(encoder, weights, "encoder", device) if isinstance(encoder, EncoderSpec) else None
-            self._generator = _Network(bundle.manifest.generator, weights, "generator", device)
+            self._decoder = None if generator is None else _Network(generator, weights, "generator", device)
 
     def encode(self, images: Pixels) -> NDArray[np.float32]:
         """Compute the features of images (see :mod:`deepsim.runtime.backends.sessions`)."""
@@ -122,6 +124,13 @@ class TorchBackend:
         if self._table is None:
             raise DeviceError("torch: the bundle's encoder is no table, expected one.")
         return self._table
+
+    @property
+    def _generator(self) -> _Network:
+        """Return the generator. Raises DeviceError where the bundle has none."""
+        if self._decoder is None:
+            raise DeviceError("torch: the bundle has no generator, expected one.")
+        return self._decoder
 
     def _features(self, images: Tensor) -> Tensor:
         return self._encoder(to_network(images, self._encoder.pixels).contiguous())

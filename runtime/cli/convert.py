@@ -72,10 +72,10 @@ def encode(bundle: Path, photos: Sequence[Path], output: Path, bulk: Bulk, **whe
         check_writable(output, (len(photographs), *inverter.feature_shape))
         done = _encode(inverter, photographs, output, bulk)
         shape = (done, *inverter.feature_shape)
-    footer(
-        f"{output}: features of {bulk.outcome(done, 'photographs')}, float32 {shape}",
-        command("deepsim", "decode", bundle, output, "-o", "images"),
-    )
+    following = command("deepsim", "decode", bundle, output, "-o", "images")
+    if inverter.bundle.manifest.generator is None:
+        following = command("deepsim", "info", bundle)
+    footer(f"{output}: features of {bulk.outcome(done, 'photographs')}, float32 {shape}", following)
 
 
 def _encode(inverter: Inverter, photographs: Sequence[Photograph], output: Path, bulk: Bulk) -> int:

@@ -15,8 +15,10 @@ from deepsim.runtime.cli.options import bundle_argument
 from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.inverter import available_backends
-from deepsim.runtime.manifest import EncoderRecord, Manifest, tensors
+from deepsim.runtime.manifest import EncoderRecord, Manifest
 from deepsim.runtime.networks import EncoderSpec
+
+_DISPLAYS = {"stretch": "2 % of an image's values clipped at either end, the rest stretched to 0-255"}
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
@@ -26,15 +28,19 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "bundle": str(bundle.path),
         "name": manifest.name,
         "schema": manifest.schema,
-        "layer": manifest.generator.layer,
+        "layer": manifest.layer,
         "encoder": _encoder(manifest.encoder),
-        "generator": _network(manifest.generator),
-        "geometry": {**manifest.geometry.to_json(), "full": manifest.generator.output_size},
-        "tensors": tensors(manifest.generator, manifest.geometry),
+        "generator": manifest.generator and _network(manifest.generator),
+        "geometry": {**manifest.geometry.to_json(), "full": manifest.full_size},
+        "display": manifest.display,
+        "tensors": manifest.tensors(),
         "files": {name: vars(record) for name, record in manifest.files.items()},
         "engines": list(manifest.engines),
         "backends": backends,
-        "runs": {"encoder": _encoder_runs_on(manifest, backends), "generator": "the backend"},
+        "runs": {
+            "encoder": _encoder_runs_on(manifest, backends),
+            "generator": None if manifest.generator is None else "the backend",
+        },
         "verification": manifest.verification,
         "provenance": manifest.provenance,
     }
@@ -92,14 +98,16 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     shape = " x ".join(map(str, found["tensors"]["features"]["shape"][1:]))
     geometry, encoder = found["geometry"], found["encoder"]
     of = f"{encoder['name']} {found['layer']}" if encoder else found["layer"]
-    yield f"{found['bundle']}: inverts {of}, features {shape} (schema {found['schema']})"
+    does = "inverts" if found["generator"] else "encodes"
+    yield f"{found['bundle']}: {does} {of}, features {shape} (schema {found['schema']})"
     yield f"photographs  {Framing.from_json(geometry['photograph'])} pixels"
-    side, offset = geometry["generated"]["side"], geometry["generated"]["offset"]
-    yield f"images       {geometry['full']} pixels, of which {side}x{side} from {offset} on were trained"
-    for name in ("encoder", "generator"):
-        yield f"{name:12} {_network_line(found[name])}"
+    if found["generator"]:
+        yield from _image_lines(found)
+    for name, other in (("encoder", "decodes features"), ("generator", "encodes photographs")):
+        yield f"{name:12} {_network_line(found[name], other)}"
     if found["runs"]["encoder"] not in (None, "the backend"):
-        yield f"             the encoder is a graph, run by {found['runs']['encoder']}; the generator by the backend"
+        generator = "; the generator by the backend" if found["generator"] else ""
+        yield f"             the encoder is a graph, run by {found['runs']['encoder']}{generator}"
     yield from _files(found)
     yield "\nruns here"
     yield from (f"  {name:13} {reason or 'usable'}" for name, reason in found["backends"].items())
@@ -109,9 +117,17 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"  {name:24} {value}" for name, value in _flat(found["provenance"]))
 
 
-def _network_line(network: Mapping[str, Any] | None) -> str:
+def _image_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    geometry = found["geometry"]
+    side, offset = geometry["generated"]["side"], geometry["generated"]["offset"]
+    yield f"images       {geometry['full']} pixels, of which {side}x{side} from {offset} on were trained"
+    if found["display"] != "clip":
+        yield f"display      {found['display']}: {_DISPLAYS[found['display']]}"
+
+
+def _network_line(network: Mapping[str, Any] | None, other: str) -> str:
     if network is None:
-        return "none: this bundle decodes features only"
+        return f"none: this bundle {other} only"
     pixels = network["pixels"]
     means = f"{pixels['order']} minus {', '.join(f'{mean:g}' for mean in pixels['mean'])}"
     if "layers" not in network:

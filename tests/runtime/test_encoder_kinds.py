@@ -1,5 +1,7 @@
 """Bundles whose encoder is a table, a graph or missing, and whose geometry is not CaffeNet's."""
 
+import hashlib
+import json
 import pickle
 
 import numpy as np
@@ -9,7 +11,7 @@ from deepsim.kernels import reference
 from deepsim.runtime.backends import onnxruntime as onnxruntime_backend
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, BundleUnsafe, DeviceError, ShapeError, UsageError
-from deepsim.runtime.geometry import Framing
+from deepsim.runtime.geometry import Framing, Geometry
 from deepsim.runtime.images import prepare_batch, save_png
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.networks import GraphEncoder
@@ -22,7 +24,7 @@ pytest.importorskip("onnx")
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kinds")
-    return {kind: write_kind(folder, kind) for kind in ("table", "graph", "none")}
+    return {kind: write_kind(folder, kind) for kind in ("table", "graph", "none", "table-alone", "graph-alone")}
 
 
 @pytest.fixture(scope="module", params=UNDER_TEST)
@@ -46,12 +48,12 @@ def test_a_table_and_a_graph_give_what_the_reference_does(opened):
     pixels = prepare_batch(photos, encoder.framing)
     wanted = reference.apply_layers(encoder.layers, encoder.pixels.to_network(pixels), weights)
     limit = {"rtol": 2e-3, "atol": 2e-3} if opened["table"].backend == "cuda" else {"rtol": 1e-4, "atol": 1e-4}
-    for kind in ("table", "graph"):
+    for kind in ("table", "graph", "table-alone", "graph-alone"):
         np.testing.assert_allclose(opened[kind].encode(photos), wanted, **limit)
     network = reference.apply_layers(generator.layers, wanted.astype(np.float32), generator_weights)
     whole = generator.pixels.to_pixels(network)
     assert whole.std() > 10
-    for inverter in opened.values():
+    for inverter in (opened[kind] for kind in ("table", "graph", "none")):
         full = inverter.decode(wanted.astype(np.float32), full=True)
         assert full.shape == (4, 80, 80, 3) and np.abs(full.astype(int) - whole).max() <= 2
         crop = inverter.decode(wanted.astype(np.float32))
@@ -60,8 +62,10 @@ def test_a_table_and_a_graph_give_what_the_reference_does(opened):
 
 
 def test_sizes_are_the_bundles(opened):
-    for inverter in opened.values():
-        assert (inverter.image_size, inverter.full_image_size, inverter.feature_shape) == (64, 80, (4, 8, 8))
+    for kind, inverter in opened.items():
+        full = 64 if kind.endswith("alone") else 80
+        assert (inverter.image_size, inverter.full_image_size, inverter.feature_shape) == (64, full, (4, 8, 8))
+        assert inverter.layer == "conv1"
         assert inverter.geometry.framing == Framing("shorter", 72, 64, "bicubic")
 
 
@@ -117,6 +121,63 @@ def test_what_has_to_encode_says_that_there_is_no_encoder(opened, call):
         call(opened["none"], photos_of(2))
 
 
+@pytest.mark.parametrize("kind", ["table-alone", "graph-alone"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda inverter, photos: inverter.decode(np.zeros((1, 4, 8, 8), np.float32)),
+        lambda inverter, photos: inverter.decode(np.zeros((0, 4, 8, 8), np.float32), full=True, raw=True),
+        lambda inverter, photos: inverter.reconstruct(photos),
+        lambda inverter, photos: inverter.reencode(photos),
+        lambda inverter, photos: inverter.interpolate(photos[0], photos[1]),
+        lambda inverter, photos: inverter.stream(photos, features=True),
+    ],
+    ids=["decode", "raw", "reconstruct", "reencode", "interpolate", "stream"],
+)
+def test_what_has_to_decode_says_that_there_is_no_generator(opened, call, kind):
+    with pytest.raises(UsageError, match=rf"{kind}.deepsim: has no generator, so it encodes photographs only.$"):
+        call(opened[kind], photos_of(2))
+
+
+def test_repr_of_an_encoder_alone_says_what_runs_it(opened):
+    backend = opened["table"].backend
+    assert f"encoder='small', layer='conv1', backend='{backend}'" in repr(opened["table-alone"])
+    assert opened["graph-alone"].encoder_backend == "onnxruntime"
+
+
+def test_a_graph_alone_without_onnx_runtime_says_so(kinds, monkeypatch):
+    monkeypatch.setattr(onnxruntime_backend, "reason_unavailable", lambda device="auto": "onnxruntime is not here")
+    with Inverter(kinds["graph-alone"], "cpu", "cpu") as inverter:
+        with pytest.raises(DeviceError, match=r"which ONNX Runtime runs: onnxruntime is not here\.$"):
+            inverter.encode(photos_of(1))
+        with pytest.raises(UsageError, match="has no generator"):
+            inverter.decode(np.zeros((1, 4, 8, 8), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"encoder": None}, "neither an encoder nor a generator"),
+        ({"geometry": Geometry(NETWORKS["small"][0].framing, 1)}, "do not fit together"),
+    ],
+)
+def test_a_bundle_without_a_generator_that_makes_no_sense_is_refused(tmp_path, changes, told):
+    with pytest.raises((BundleError, ValueError), match=told):
+        Bundle.open(write_kind(tmp_path, "table-alone", **changes))
+
+
+def test_the_layer_of_an_encoder_alone_is_its_last(tmp_path):
+    path = write_kind(tmp_path, "table-alone")
+    text = (path / "manifest.json").read_text(encoding="utf-8").replace('"layer": "conv1"', '"layer": "conv2"')
+    record = json.loads(text)
+    del record["zz_checksum"]
+    body = json.dumps(record, indent=2, sort_keys=True)
+    record["zz_checksum"] = hashlib.sha256(body.encode()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    with pytest.raises(BundleError, match="layer 'conv2', its network gives 'conv1'"):
+        Bundle.open(path)
+
+
 def test_a_graph_without_onnx_runtime_decodes_and_says_why_it_does_not_encode(kinds, monkeypatch):
     monkeypatch.setattr(onnxruntime_backend, "reason_unavailable", lambda device="auto": "onnxruntime is not here")
     with Inverter(kinds["graph"], "cpu", "cpu") as inverter:
@@ -158,5 +219,8 @@ def test_another_process_opens_a_graph_too(kinds):
 def test_manifests_of_every_kind_are_read_as_they_were_written(kinds):
     for kind, path in kinds.items():
         manifest = Bundle.open(path).manifest
-        assert (manifest.encoder_kind, manifest.schema, manifest.geometry) == (kind, 2, geometry_of("small"))
+        of, _, alone = kind.partition("-")
+        geometry = Geometry(geometry_of("small").framing, 0) if alone else geometry_of("small")
+        assert (manifest.encoder_kind, manifest.schema, manifest.geometry) == (of, 2, geometry)
+        assert (manifest.generator is None) == bool(alone)
         assert manifest.to_bytes() == (path / "manifest.json").read_bytes()

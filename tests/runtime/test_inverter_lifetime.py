@@ -116,7 +116,7 @@ class Scarce:
 
 
 def test_usable_after_running_out_of_memory(bundle_of, monkeypatch):
-    monkeypatch.setattr(backends, "create", lambda *args: Sessions(Scarce()))
+    monkeypatch.setattr(backends, "create", lambda *args: Sessions("scarce", "cpu", Scarce()))
     inverter = Inverter(bundle_of("tiny"))
     with pytest.raises(OutOfMemory):
         inverter.decode(FEATURES)
@@ -142,7 +142,7 @@ class Meeting:
 
 def test_on_a_gpu_two_chunks_are_under_way_and_order_is_kept(bundle_of, monkeypatch):
     meeting = Meeting()
-    monkeypatch.setattr(backends, "create", lambda *args: Sessions(meeting, meeting))
+    monkeypatch.setattr(backends, "create", lambda *args: Sessions("meeting", "cuda:0", meeting, meeting))
     inverter = Inverter(bundle_of("tiny"), max_batch=2)
     features = (
         np.arange(8, dtype=np.float32).repeat(np.prod(inverter.feature_shape)).reshape(8, *inverter.feature_shape)

@@ -34,6 +34,8 @@ Bundle Bundle::open(const std::string& folder) {
   return bundle;
 }
 
+Tensors Bundle::weights_if_any() const { return manifest_.can_encode() || manifest_.can_decode() ? weights() : Tensors(); }
+
 Tensors Bundle::weights() const {
   const auto record = manifest_.files.find(kWeights);
   if (record == manifest_.files.end()) {

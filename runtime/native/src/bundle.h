@@ -18,6 +18,8 @@ class Bundle {
 
   // weights.safetensors, whose size and SHA-256 match the manifest. Raises BundleError and its kinds.
   Tensors weights() const;
+  // The same, or no tensors where no network of the bundle is a table of layers.
+  Tensors weights_if_any() const;
 
  private:
   std::string path_;

@@ -72,11 +72,23 @@ int guarded(deepsim_error* error, const Body& body) {
   }
 }
 
-std::int64_t feature_size(const deepsim_inverter* inverter) { return inverter->bundle.manifest().generator.input.elements(); }
+std::int64_t feature_size(const deepsim_inverter* inverter) { return inverter->bundle.manifest().features.elements(); }
 
 // For a call that encodes. Raises UsageError for a bundle without an encoder that this library runs.
 Session& encoding(deepsim_inverter* inverter) {
   require_encoder(inverter->bundle.manifest());
+  return *inverter->session;
+}
+
+// For a call that gives raw images. Raises UsageError for a bundle without a generator.
+Session& decoding(deepsim_inverter* inverter) {
+  require_generator(inverter->bundle.manifest());
+  return *inverter->session;
+}
+
+// For a call that gives pictures. Raises UsageError as well where the bundle's are none of this library's.
+Session& picturing(deepsim_inverter* inverter) {
+  require_pictures(inverter->bundle.manifest());
   return *inverter->session;
 }
 
@@ -105,7 +117,7 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
     require(inverter, "inverter");
     require(info, "info");
     const Manifest& manifest = inverter->bundle.manifest();
-    const Shape& shape = manifest.generator.input;
+    const Shape& shape = manifest.features;
     *info = {};
     info->feature_rank = shape.flat ? 1 : 3;
     info->feature_shape[0] = shape.channels;
@@ -114,7 +126,7 @@ int deepsim_describe(const deepsim_inverter* inverter, deepsim_info* info, deeps
     info->image_size = manifest.side();
     info->full_image_size = manifest.full_side();
     info->threads = inverter->session->threads();
-    info->layer = manifest.generator.name.c_str();
+    info->layer = manifest.layer.c_str();
     info->encoder = manifest.encoder.name.c_str();
     info->isa = inverter->session->isa().c_str();
   });
@@ -132,6 +144,8 @@ int deepsim_describe_bundle(const deepsim_inverter* inverter, deepsim_bundle_inf
     found.image_offset = manifest.geometry.offset;
     found.resized = photograph.size;
     found.resize = photograph.resize == Resize::warp ? "warp" : "shorter";
+    found.display = name_of(manifest.display);
+    found.can_decode = manifest.can_decode() ? 1 : 0;
     found.interpolation = photograph.interpolation == Interpolation::bilinear ? "bilinear" : "bicubic";
     write_info(found, info);
   });
@@ -162,7 +176,7 @@ int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n,
   return guarded(error, [&] {
     check_buffers(inverter, features, n, images);
     check_finite(features, n * feature_size(inverter));
-    inverter->session->decode(features, n, full != 0, images);
+    picturing(inverter).decode(features, n, full != 0, images);
   });
 }
 
@@ -171,7 +185,7 @@ int deepsim_decode_raw(deepsim_inverter* inverter, const float* features, int64_
   return guarded(error, [&] {
     check_buffers(inverter, features, n, images);
     check_finite(features, n * feature_size(inverter));
-    inverter->session->decode_raw(features, n, full != 0, images);
+    decoding(inverter).decode_raw(features, n, full != 0, images);
   });
 }
 
@@ -181,6 +195,7 @@ int deepsim_reencode(deepsim_inverter* inverter, const uint8_t* images, int64_t 
     check_buffers(inverter, images, n, result);
     require(keep, "keep");
     check_keep(iterations, keep, keep_count);
+    require_pictures(inverter->bundle.manifest());
     encoding(inverter).reencode(images, n, iterations, keep, keep_count, result);
   });
 }
@@ -199,7 +214,7 @@ int deepsim_interpolate(deepsim_inverter* inverter, const float* start, const fl
       for (std::size_t i = 0; i < size; ++i) to[i] = (1 - weight) * start[i] + weight * end[i];
     }
     check_finite(line.data(), static_cast<std::int64_t>(line.size()));
-    inverter->session->decode(line.data(), steps, false, images);
+    picturing(inverter).decode(line.data(), steps, false, images);
   });
 }
 
@@ -215,7 +230,7 @@ int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int6
                              deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, features, n, images);
-    inverter->session->decode_on_device(features, n, full != 0, false, images, stream);
+    picturing(inverter).decode_on_device(features, n, full != 0, false, images, stream);
   });
 }
 
@@ -223,7 +238,7 @@ int deepsim_decode_raw_on_device(deepsim_inverter* inverter, uint64_t features, 
                                  void* stream, deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, features, n, images);
-    inverter->session->decode_on_device(features, n, full != 0, true, images, stream);
+    decoding(inverter).decode_on_device(features, n, full != 0, true, images, stream);
   });
 }
 
@@ -233,6 +248,7 @@ int deepsim_reencode_on_device(deepsim_inverter* inverter, uint64_t images, int6
     check_memory(inverter, images, n, result);
     require(keep, "keep");
     check_keep(iterations, keep, keep_count);
+    require_pictures(inverter->bundle.manifest());
     encoding(inverter).reencode_on_device(images, n, iterations, keep, keep_count, result, stream);
   });
 }
@@ -243,7 +259,7 @@ int deepsim_interpolate_on_device(deepsim_inverter* inverter, uint64_t start, ui
     check_memory(inverter, start, 1, images);
     check_memory(inverter, end, 1, images);
     check_steps(steps);
-    inverter->session->interpolate_on_device(start, end, steps, images, stream);
+    picturing(inverter).interpolate_on_device(start, end, steps, images, stream);
   });
 }
 
@@ -284,7 +300,7 @@ int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int3
     require(inverter, "inverter");
     require(count, "count");
     if (capacity > 0) require(steps, "steps");
-    const Session& session = decode != 0 ? *inverter->session : encoding(inverter);
+    const Session& session = decode != 0 ? decoding(inverter) : encoding(inverter);
     const std::vector<int> found = session.steps_of_kernels(decode != 0, n);
     *count = static_cast<int64_t>(found.size());
     std::copy_n(found.begin(), std::clamp<int64_t>(capacity, 0, *count), steps);

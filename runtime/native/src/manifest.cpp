@@ -1,6 +1,8 @@
 #include "manifest.h"
 
 #include <cmath>
+#include <map>
+#include <string>
 
 #include "error.h"
 #include "files.h"
@@ -54,14 +56,17 @@ class Reader {
   Manifest read(const json& record) const {
     Manifest manifest;
     manifest.name = text(record, "name");
-    manifest.generator = network(field(record, "generator"), "layer");
-    manifest.layer = manifest.generator.name;
+    const json& generator = field(record, "generator");
+    const bool alone = generator.is_null() && record.at("schema") != 1;  // the encoder
+    if (!alone) read_generator(generator, &manifest);
     if (record.at("schema") == 1) {
       read_schema_1(record, &manifest);
     } else {
       manifest.geometry = geometry(field(record, "geometry"));
       read_encoder(field(record, "encoder"), &manifest);
     }
+    if (alone) check_alone(record, manifest);
+    if (record.contains("display")) manifest.display = display(record);
     const json& files = field(record, "files");
     if (!files.is_object()) invalid("files");
     for (const auto& [name, entry] : files.items()) manifest.files[checked(name)] = file(name, entry);
@@ -92,6 +97,25 @@ class Reader {
   }
   int optional(const json& record, const char* name, int otherwise) const {
     return record.contains(name) ? whole(record.at(name), name) : otherwise;
+  }
+
+  Display display(const json& record) const {
+    static const std::map<std::string, Display> known = {{"clip", Display::clip}, {"stretch", Display::stretch}};
+    return named(record, "display", known);
+  }
+
+  void read_generator(const json& record, Manifest* manifest) const {
+    manifest->generator = network(record, "layer");
+    manifest->layer = manifest->generator.name;
+    manifest->features = manifest->generator.input;
+  }
+
+  // An encoder without a generator: its last layer is the one whose features are wanted.
+  void check_alone(const json& record, const Manifest& manifest) const {
+    if (manifest.encoder_kind == EncoderKind::none) invalid("neither an encoder nor a generator");
+    if (text(record, "layer") != manifest.layer) {
+      invalid("layer '" + text(record, "layer") + "', its network gives '" + manifest.layer + "'");
+    }
   }
 
   void read_schema_1(const json& record, Manifest* manifest) const {
@@ -128,14 +152,21 @@ class Reader {
     static const std::map<std::string, EncoderKind> kinds = {{"table", EncoderKind::table}, {"graph", EncoderKind::graph}};
     if (record.is_null()) return;
     manifest->encoder_kind = named(record, "kind", kinds);
-    manifest->encoder = manifest->can_encode() ? network(record, "name") : graph(record, manifest->generator);
+    manifest->encoder = manifest->can_encode() ? network(record, "name") : graph(record);
+    const bool is_table = manifest->can_encode();
+    const std::string layer = is_table ? manifest->encoder.layers.back().name : text(record, "layer");
+    const Shape features =
+        is_table ? manifest->encoder.shapes().back() : shape(field(record, "feature_shape"), "feature_shape");
+    if (!manifest->can_decode()) {
+      manifest->layer = layer;
+      manifest->features = features;
+    } else if (!is_table && (layer != manifest->layer || !(features == manifest->features))) {
+      unsafe("its encoder's features are not its generator's input");
+    }
   }
 
-  // A graph says what goes in and comes out, which must be what the generator takes; what it computes is in a file.
-  Network graph(const json& record, const Network& generator) const {
-    const bool fits =
-        text(record, "layer") == generator.name && shape(field(record, "feature_shape"), "feature_shape") == generator.input;
-    if (!fits) unsafe("its encoder's features are not its generator's input");
+  // A graph says what goes in and comes out; what it computes is in a file.
+  Network graph(const json& record) const {
     return {text(record, "name"), shape(field(record, "input_shape"), "input_shape"), {}, pixels(field(record, "pixels"))};
   }
 
@@ -252,13 +283,14 @@ class Reader {
   }
 
   void check_networks(const Manifest& manifest) const {
-    const Network &encoder = manifest.encoder, &generator = manifest.generator;
-    const int side = manifest.side();
-    const Shape image = generator.shapes().back();
-    const bool takes = manifest.encoder_kind == EncoderKind::none || encoder.input == Shape{3, side, side, false};
-    const bool feeds = !manifest.can_encode() || encoder.shapes().back() == generator.input;
-    const bool gives = !image.flat && image.channels == 3 && image.height == image.width && manifest.geometry.offset >= 0 &&
-                       manifest.geometry.offset + side <= image.height;
+    const Network& encoder = manifest.encoder;
+    const int side = manifest.side(), offset = manifest.geometry.offset;
+    const Shape photograph{3, side, side, false};
+    const Shape image = manifest.can_decode() ? manifest.generator.shapes().back() : photograph;
+    const bool takes = manifest.encoder_kind == EncoderKind::none || encoder.input == photograph;
+    const bool feeds = !manifest.can_encode() || encoder.shapes().back() == manifest.features;
+    const bool gives =
+        !image.flat && image.channels == 3 && image.height == image.width && offset >= 0 && offset + side <= image.height;
     if (takes && feeds && gives) return;
     const std::string square = std::to_string(side) + "x" + std::to_string(side);
     unsafe("its networks do not fit together, expected " + square + " in, and out at " +
@@ -294,6 +326,34 @@ void require_encoder(const Manifest& manifest) {
       break;
   }
   raise(ErrorKind::usage, "encoder: this bundle has none, expected a table of layers. It decodes and interpolates.");
+}
+
+const char* name_of(Display display) {
+  switch (display) {
+    case Display::clip:
+      break;
+    case Display::stretch:
+      return "stretch";
+  }
+  return "clip";
+}
+
+void require_generator(const Manifest& manifest) {
+  if (manifest.can_decode()) return;
+  raise(ErrorKind::usage, "generator: this bundle has none, expected a table of layers. It encodes only.");
+}
+
+void require_pictures(const Manifest& manifest) {
+  require_generator(manifest);
+  switch (manifest.display) {
+    case Display::clip:
+      return;
+    case Display::stretch:
+      break;
+  }
+  raise(ErrorKind::usage,
+        "display: this bundle's pictures are stretched, which libdeepsim does not do. Decode raw images and stretch them, or "
+        "give arrays of the host to Python's Inverter.");
 }
 
 Manifest parse_manifest(std::string_view bytes, const std::string& source) {

@@ -23,21 +23,34 @@ enum class EncoderKind { none, table, graph };
 
 const char* name_of(EncoderKind kind);  // "none", "table", "graph"
 
+// How raw images become pictures: clipped and rounded, or stretched as in some published ones (runtime/pixels.py).
+enum class Display { clip, stretch };
+
+const char* name_of(Display display);  // "clip", "stretch"
+
 struct Manifest {
   std::string name, layer;
   Geometry geometry;
   EncoderKind encoder_kind = EncoderKind::none;
-  Network encoder;  // of a graph without layers; of none empty
-  Network generator;
+  Network encoder;    // of a graph without layers; of none empty
+  Network generator;  // empty where the bundle has none
+  Shape features{};   // of one
+  Display display = Display::clip;
   std::map<std::string, FileRecord> files;
 
   bool can_encode() const { return encoder_kind == EncoderKind::table; }  // by a library that runs tables of layers
+  bool can_decode() const { return !generator.layers.empty(); }
   int side() const { return geometry.photograph.side; }                  // of what is encoded and reconstructed, in pixels
-  int full_side() const { return generator.shapes().back().height; }     // of the generator's whole output
+  // Of the generator's whole output; without a generator, side().
+  int full_side() const { return can_decode() ? generator.shapes().back().height : side(); }
 };
 
 // Raises UsageError naming what the bundle has instead of an encoder that this library runs.
 void require_encoder(const Manifest& manifest);
+// Raises UsageError for a bundle without a generator.
+void require_generator(const Manifest& manifest);
+// Raises UsageError for a bundle without a generator, and for one whose pictures this library does not make.
+void require_pictures(const Manifest& manifest);
 
 // Schemas 1 and 2. `source` names the file in messages. Raises BundleCorrupt (not JSON, a changed byte), BundleError (unknown
 // schema, missing fields), BundleUnsafe (keys twice, names that leave the bundle, absurd values).

@@ -21,8 +21,8 @@ class Tensors {
   // of another type or shape, or not finite.
   const float* find(const std::string& name, const std::vector<std::int64_t>& shape) const;
 
-  // Bytes of the whole file.
-  std::size_t bytes() const { return file_->size(); }
+  // Bytes of the whole file; 0 without one.
+  std::size_t bytes() const { return file_ ? file_->size() : 0; }
 
  private:
   struct Entry {

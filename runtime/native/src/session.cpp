@@ -56,7 +56,7 @@ class CpuSession final : public Session {
   std::string isa_;
   Machine machine_;
   Packed packed_;
-  Plan encoder_, whole_, crop_;  // the first without steps where the bundle has no encoder for it
+  Plan encoder_, whole_, crop_;  // without steps where the bundle has no network for it
   std::size_t feature_floats_, image_bytes_;
   Buffer features_, images_;  // between encoder and generator; the image that is encoded again
 };
@@ -65,7 +65,7 @@ std::size_t bytes_of_image(int side) { return static_cast<std::size_t>(side) * s
 
 // The images that a call computes together, at most `wanted`.
 int chunk_for(const Manifest& manifest, int wanted) {
-  const std::size_t features = static_cast<std::size_t>(manifest.generator.input.elements()) * sizeof(float);
+  const std::size_t features = static_cast<std::size_t>(manifest.features.elements()) * sizeof(float);
   const std::size_t fitting = kChunkBytes / (features + bytes_of_image(manifest.full_side()));
   return std::clamp(std::min(wanted, static_cast<int>(std::min<std::size_t>(fitting, kMaxChunk))), 1, kMaxChunk);
 }
@@ -73,23 +73,25 @@ int chunk_for(const Manifest& manifest, int wanted) {
 CpuSession::CpuSession(const Bundle& bundle, const SessionOptions& options)
     : process_(getpid()),
       chunk_(chunk_for(bundle.manifest(), options.max_batch)),
-      feature_floats_(static_cast<std::size_t>(bundle.manifest().generator.input.elements())),
+      feature_floats_(static_cast<std::size_t>(bundle.manifest().features.elements())),
       image_bytes_(bytes_of_image(bundle.manifest().side())) {
   machine_.kernels = kernels_named(options.isa);
   isa_ = machine_.kernels->name;
   machine_.pool = shared_pool(options.threads);
-  const Tensors tensors = bundle.weights();
+  const Tensors tensors = bundle.weights_if_any();
   const std::lock_guard<std::mutex> lock(calls());
   const PlanOptions plan{machine_.kernels, machine_.pool.get(), options.half_fc_weights};
   packed_.limit.spare_bytes = options.spare_bytes;
   const Manifest& manifest = bundle.manifest();
   if (manifest.can_encode()) encoder_ = Plan::encoder(manifest.encoder, tensors, plan, &packed_);
-  whole_ = Plan::generator(manifest.generator, tensors, plan, &packed_);
-  crop_ = whole_.cropped(manifest.side(), manifest.geometry.offset);
+  if (manifest.can_decode()) {
+    whole_ = Plan::generator(manifest.generator, tensors, plan, &packed_);
+    crop_ = whole_.cropped(manifest.side(), manifest.geometry.offset);
+  }
   for (Plan* each : {&encoder_, &whole_, &crop_}) each->prepare(chunk_, &machine_);
   machine_.scratch_floats = (machine_.scratch_floats + 15) / 16 * 16;
   machine_.scratch = Buffer(machine_.scratch_floats * static_cast<std::size_t>(threads()) * sizeof(float));
-  if (!manifest.can_encode()) return;
+  if (!manifest.can_encode() || !manifest.can_decode()) return;
   features_ = Buffer(static_cast<std::size_t>(chunk_) * feature_floats_ * sizeof(float));
   images_ = Buffer(static_cast<std::size_t>(chunk_) * image_bytes_);
 }

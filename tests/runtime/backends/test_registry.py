@@ -16,6 +16,7 @@ from deepsim.runtime.errors import DeviceError, UsageError
 from tests.bundles import write_bundle, write_files
 
 ROOT = Path(__file__).resolve().parents[3]
+CLIPPED = SimpleNamespace(manifest=SimpleNamespace(display="clip"))  # of a bundle, what no fake session looks at
 
 
 def test_reasons_name_every_backend_once():
@@ -146,7 +147,7 @@ def unusable(monkeypatch):
 
     def sessions(name):
         session = SimpleNamespace(name=name)
-        return Sessions(session, session)
+        return Sessions(name, "cpu", session, session)
 
     def module(name):
         return SimpleNamespace(create=lambda *rest: sessions(name), Options=Options)
@@ -161,7 +162,7 @@ def unusable(monkeypatch):
 
 def test_auto_says_what_it_leaves_out_and_why(unusable, caplog):
     unusable(cpu="libdeepsim.so: not built", cuda="no driver")
-    assert backends.create("auto", None, "auto", 4).decoder.name == "onnxruntime"
+    assert backends.create("auto", CLIPPED, "auto", 4).decoder.name == "onnxruntime"
     assert caplog.messages == [
         "backend auto: takes onnxruntime and leaves out cpu: libdeepsim.so: not built; cuda: no driver; "
         f"deepsim is {ROOT}."
@@ -172,13 +173,13 @@ def test_auto_says_what_it_leaves_out_and_why(unusable, caplog):
 @pytest.mark.parametrize(("device", "first"), [("auto", "cpu"), ("cpu", "cpu"), ("cuda:0", "cuda")])
 def test_auto_is_silent_when_it_takes_its_first_choice(unusable, caplog, device, first):
     unusable()
-    assert backends.create("auto", None, device, 4).decoder.name == first
+    assert backends.create("auto", CLIPPED, device, 4).decoder.name == first
     assert caplog.messages == []
 
 
 def test_a_named_backend_is_taken_in_silence(unusable, caplog):
     unusable(cpu="not built")
-    assert backends.create("torch", None, "auto", 4).decoder.name == "torch"
+    assert backends.create("torch", CLIPPED, "auto", 4).decoder.name == "torch"
     assert caplog.messages == []
 
 

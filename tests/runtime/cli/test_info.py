@@ -4,6 +4,7 @@ import shutil
 from click.testing import CliRunner
 
 from deepsim.runtime.cli import main
+from tests.bundles import write_kind
 
 
 def run(*arguments, code=0):
@@ -40,3 +41,18 @@ def test_check_reads_every_file(bundle_of, tmp_path):
     run(copy)  # only the manifest is read
     assert "generator.onnx: its SHA-256" in run(copy, "--check", code=3).stderr
     assert "not found" in run(tmp_path / "none", code=3).stderr
+
+
+def test_a_bundle_with_an_encoder_alone(tmp_path):
+    lines = run(write_kind(tmp_path, "table-alone")).stdout
+    assert "table-alone.deepsim: encodes small conv1, features 4 x 8 x 8" in lines
+    assert "generator    none: this bundle encodes photographs only" in lines
+    assert "images " not in lines and "display" not in lines
+    found = json.loads(run(write_kind(tmp_path, "graph-alone"), "--json").stdout)
+    assert found["generator"] is None and found["runs"]["generator"] is None and "image_full" not in found["tensors"]
+
+
+def test_how_pictures_are_made_is_said_where_they_are_stretched(tmp_path):
+    lines = run(write_kind(tmp_path, "table", display="stretch")).stdout
+    assert "display      stretch: 2 % of an image's values clipped at either end, the rest stretched to 0-255" in lines
+    assert json.loads(run(write_kind(tmp_path, "none"), "--json").stdout)["display"] == "clip"

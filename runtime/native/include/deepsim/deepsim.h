@@ -48,7 +48,7 @@ typedef struct {
   int32_t feature_rank;     /* 1 or 3 */
   int32_t feature_shape[3]; /* (C, H, W) or (C, 1, 1) */
   int32_t image_size;       /* pixels of a side: of what is encoded, and of what is decoded unless `full` */
-  int32_t full_image_size;  /* of the generator's whole output, which is as large or larger */
+  int32_t full_image_size;  /* of the generator's whole output, which is as large or larger; without a generator the same */
   int32_t threads;
   const char* layer;   /* "fc6" */
   const char* encoder; /* "caffenet"; "" where the bundle has none */
@@ -65,6 +65,9 @@ typedef struct {
   int32_t resized;           /* how a photograph becomes an image: it is resized to so many pixels ... */
   const char* resize;        /* "warp": of both sides; "shorter": of the shorter side, the aspect ratio kept ... */
   const char* interpolation; /* "bilinear" or "bicubic", antialiased; the central image_size x image_size are the image */
+  const char* display;       /* how raw images become pictures: "clip", clipped to 0-255 and rounded; "stretch": see
+                                deepsim_decode */
+  int32_t can_decode;        /* 0: the bundle has no generator, and functions that decode refuse */
 } deepsim_bundle_info;
 
 int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter, deepsim_error* error);
@@ -82,7 +85,9 @@ int deepsim_describe_kernels(const char* device, const char* precision, char* te
 
 /* Features of n images. This and re-encoding are a UsageError for a bundle that cannot encode (deepsim_bundle_info). */
 int deepsim_encode(deepsim_inverter* inverter, const uint8_t* images, int64_t n, float* features, deepsim_error* error);
-/* Images from n features, which must be finite; full: the whole (n, S, S, 3), S = full_image_size. */
+/* Images from n features, which must be finite; full: the whole (n, S, S, 3), S = full_image_size. This, re-encoding and
+ * interpolating are a UsageError for a bundle that cannot decode, and for one whose display is not "clip": then the caller
+ * makes pictures of raw images. */
 int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n, int full, uint8_t* images,
                    deepsim_error* error);
 /* The same images as fp32 RGB, in grey levels with the mean added, before they are clipped to 0-255 and rounded: rounded half

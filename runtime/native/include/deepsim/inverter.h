@@ -4,8 +4,9 @@
 //   inverter.reconstruct(rgb_in, n, rgb_out);
 //
 // Images are uint8 RGB (n, side, side, 3), side = image_size(), features fp32 (n, C, H, W) or (n, C), all in the caller's
-// memory. A bundle without an encoder that this library runs (can_encode()) decodes and interpolates only. An Inverter
-// may be shared by threads. Every error is a deepsim::Error with the text and code that Python gives.
+// memory. A bundle without an encoder that this library runs (can_encode()) decodes and interpolates only, one without a
+// generator (can_decode()) encodes only. An Inverter may be shared by threads. Every error is a deepsim::Error with the text
+// and code that Python gives.
 #pragma once
 
 #include <deepsim/deepsim.h>
@@ -149,6 +150,8 @@ class Inverter {
   std::string isa() const { return info_.isa; }          // what the kernels in use are for: "avx512", "sm_90"
   int threads() const { return info_.threads; }
   bool can_encode() const { return bundle_.can_encode != 0; }
+  bool can_decode() const { return bundle_.can_decode != 0; }
+  std::string display() const { return bundle_.display; }  // of raw images: "clip"; "stretch", for which there is decode_raw
   std::string encoder_kind() const { return bundle_.encoder_kind; }  // "table", which this library runs; "graph" or "none"
   int image_size() const { return info_.image_size; }            // of a side, in pixels
   int full_image_size() const { return info_.full_image_size; }  // of the generator's whole output

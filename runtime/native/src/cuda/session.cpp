@@ -76,7 +76,7 @@ class CudaSession final : public Session {
   StreamOwner stream_;
   Turns turns_;
   std::map<int, int> iterations_;  // of re-encoding that a graph for so many images holds
-  Plan encoder_, generator_;  // the encoder without steps where the bundle has none for it
+  Plan encoder_, generator_;  // without steps where the bundle has no network for it
   std::size_t feature_bytes_, image_bytes_, whole_bytes_;
   DeviceMemory features_;  // between encoding and decoding
   std::optional<Slots> slots_;
@@ -93,7 +93,7 @@ CudaSession::CudaSession(const Bundle& bundle, const SessionOptions& options, in
       turns_(gpu_),
       graphs_(gpu_),
       isa_("sm_" + std::to_string(gpu_->facts().architecture)) {
-  const Tensors tensors = bundle.weights();
+  const Tensors tensors = bundle.weights_if_any();
   const Gpu::Current context(*gpu_);
   require_memory(tensors.bytes() / sizeof(float) * bytes_of(gpu_->precision()), "the weights need",
                  "Use another GPU, or free memory.");
@@ -103,16 +103,17 @@ CudaSession::CudaSession(const Bundle& bundle, const SessionOptions& options, in
   limit.spare_bytes = options.spare_bytes;
   const Manifest& manifest = bundle.manifest();
   if (manifest.can_encode()) encoder_ = Plan::encoder(gpu_, stream_.get(), manifest.encoder, tensors, &limit, pool.get());
-  generator_ = Plan::generator(gpu_, stream_.get(), manifest, tensors, &limit, pool.get());
+  if (manifest.can_decode()) generator_ = Plan::generator(gpu_, stream_.get(), manifest, tensors, &limit, pool.get());
   const auto images = static_cast<std::size_t>(chunk_);
-  feature_bytes_ = static_cast<std::size_t>(manifest.generator.input.elements()) * sizeof(float);
+  feature_bytes_ = static_cast<std::size_t>(manifest.features.elements()) * sizeof(float);
   image_bytes_ = bytes_of_image(manifest.side());
   whole_bytes_ = bytes_of_image(manifest.full_side());
   const SlotSizes sizes{images * whole_bytes_, images * feature_bytes_, images * image_bytes_,
                         images * whole_bytes_ * sizeof(float)};
   std::size_t need = kSlots * sizes.device() + images * feature_bytes_;
   const Plan::Settings settings{chunk_, options.stable, kernels_of(options.kernels, gpu_->facts(), gpu_->precision())};
-  std::vector<Plan*> plans{&generator_};
+  std::vector<Plan*> plans;
+  if (manifest.can_decode()) plans.push_back(&generator_);
   if (manifest.can_encode()) plans.push_back(&encoder_);
   for (Plan* plan : plans) need += plan->configure(settings);
   require_memory(need, "max_batch " + std::to_string(chunk_) + " needs", "Use a smaller max_batch, or free memory.");
