@@ -7,6 +7,7 @@
 namespace deepsim::tests {
 
 using nlohmann::json;
+using runtime::detail::Display;
 using runtime::detail::EncoderKind;
 using runtime::detail::Geometry;
 using runtime::detail::Interpolation;
@@ -62,8 +63,8 @@ json encoder_json(const Manifest& manifest) {
   record["kind"] = manifest.can_encode() ? "table" : "graph";
   if (manifest.can_encode()) return record;
   record.erase("layers");
-  record["layer"] = manifest.generator.name;
-  record["feature_shape"] = shape_json(manifest.generator.input);
+  record["layer"] = manifest.can_decode() ? manifest.generator.name : manifest.layer;
+  record["feature_shape"] = shape_json(manifest.can_decode() ? manifest.generator.input : manifest.features);
   return record;
 }
 
@@ -91,6 +92,11 @@ std::string with_checksum(const std::string& body) {
 std::string manifest_bytes(const Manifest& manifest, const std::string& tensors) {
   json record = record_of(manifest.generator, tensors);
   record["schema"] = 2;
+  if (manifest.display != Display::clip) record["display"] = name_of(manifest.display);
+  if (!manifest.can_decode()) {
+    record["generator"] = nullptr;
+    record["layer"] = manifest.layer;
+  }
   record["geometry"] = geometry_json(manifest.geometry);
   record["encoder"] = encoder_json(manifest);
   return with_checksum(record);

@@ -20,7 +20,7 @@ using WeightShapes = std::map<std::string, std::vector<std::int64_t>>;
 std::string with_checksum(const std::string& body);
 
 // manifest.json, of schema 2, of a bundle whose weights.safetensors has the bytes `tensors`. Of the record's own fields only
-// the geometry and the networks count.
+// the geometry, the networks and the display count; without a generator also the layer, and of a graph the features.
 std::string manifest_bytes(const Manifest& manifest, const std::string& tensors);
 
 // The same of schema 1, whose geometry is CaffeNet's and whose encoder is a table.

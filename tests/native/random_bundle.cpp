@@ -147,7 +147,11 @@ RandomBundle::RandomBundle(const Recipe& recipe) {
   manifest.encoder_kind = recipe.kind;
   if (recipe.kind != EncoderKind::none) encoder = {"random", {3, recipe.side, recipe.side, false}, recipe.encoder, pixels};
   if (recipe.tanh) encoder.pixels.scale = {0.02f, 0.02f, 0.02f};
-  generator = {"fc6", manifest.can_encode() ? encoder.shapes().back() : recipe.features, recipe.generator, pixels};
+  manifest.features = manifest.can_encode() ? encoder.shapes().back() : recipe.features;
+  manifest.layer = !recipe.generator.empty() || !manifest.can_encode() ? "fc6" : encoder.layers.back().name;
+  manifest.display = recipe.display;
+  if (!recipe.generator.empty()) generator = {manifest.layer, manifest.features, recipe.generator, pixels};
+  manifest.geometry.photograph.side = recipe.side;
   const int offset = recipe.offset >= 0 ? recipe.offset : (manifest.full_side() - recipe.side) / 2;
   manifest.geometry = {{Resize::warp, recipe.side + 29, recipe.side, Interpolation::bilinear}, offset};
   WeightShapes shapes;
@@ -209,6 +213,12 @@ std::vector<std::uint8_t> random_images(int n, unsigned seed, int side) {
         for (const std::uint8_t value : coarse[y / blob][x / blob]) images.push_back(value);
   }
   return images;
+}
+
+std::vector<std::uint8_t> rounded(const std::vector<float>& levels) {
+  std::vector<std::uint8_t> bytes;
+  for (const float level : levels) bytes.push_back(static_cast<std::uint8_t>(std::clamp(std::nearbyint(level), 0.0f, 255.0f)));
+  return bytes;
 }
 
 std::vector<std::uint8_t> cropped(const std::vector<std::uint8_t>& whole, int whole_side, int side, int offset) {

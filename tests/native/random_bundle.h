@@ -21,12 +21,13 @@ Layer reshape(int channels, int height, int width);
 
 // What a random bundle is made of.
 struct Recipe {
-  std::vector<Layer> encoder, generator;  // an encoder without layers: `kind` says what stands for it
+  std::vector<Layer> encoder, generator;  // an encoder without layers: `kind` says what stands for it; either may be missing
   int side = kSide, offset = -1;          // below 0: centrally, rounded down
   bool tanh = false;                      // pixels as RGB, of another scale
   unsigned seed = 1;
   runtime::detail::EncoderKind kind = runtime::detail::EncoderKind::table;
-  runtime::detail::Shape features = {};  // of a generator that no table of layers feeds
+  runtime::detail::Shape features = {};  // of a generator that no table of layers feeds, and of a graph alone
+  runtime::detail::Display display = runtime::detail::Display::clip;
 };
 
 struct RandomBundle {
@@ -53,6 +54,9 @@ double mean_difference(const std::vector<std::uint8_t>& a, const std::vector<std
 
 // n images of smooth random blobs, uint8 RGB (n, side, side, 3).
 std::vector<std::uint8_t> random_images(int n, unsigned seed, int side = kSide);
+
+// Raw images as bytes: rounded half to even, clipped.
+std::vector<std::uint8_t> rounded(const std::vector<float>& levels);
 
 // The `side` x `side` pixels of an image (whole_side, whole_side, 3) from row and column `offset` on.
 std::vector<std::uint8_t> cropped(const std::vector<std::uint8_t>& whole, int whole_side, int side, int offset);

@@ -106,7 +106,14 @@ TEST_CASE("a description fills as much as the client has and no byte more") {
   CHECK(std::string(info.known.interpolation) == "bilinear");
   for (const unsigned char byte : info.later) CHECK(byte == 0);
   for (const unsigned char byte : info.guard) CHECK(byte == 7);
-  info.known.size = sizeof info.known - 1;
+  CHECK(std::string(info.known.display) == "clip");
+  CHECK(info.known.can_decode == 1);
+  std::memset(&info.known, 7, sizeof info.known);
+  info.known.size = offsetof(deepsim_bundle_info, display);  // a client of the first version
+  REQUIRE(deepsim_describe_bundle(inverter, &info.known, &error) == 0);
+  CHECK(std::string(info.known.interpolation) == "bilinear");
+  CHECK(info.known.can_decode == 0x07070707);
+  info.known.size = offsetof(deepsim_bundle_info, display) - 1;
   CHECK(deepsim_describe_bundle(inverter, &info.known, &error) == 2);
   CHECK(std::string(error.message) == "info: size 39, expected 40 to 4096. Set size to its sizeof.");
   CHECK(deepsim_describe_bundle(inverter, nullptr, &error) == 2);

@@ -54,7 +54,15 @@ TEST_CASE("null pointers and impossible numbers are refused by name") {
   features[100] = -INFINITY;
   CHECK(decoding(inverter, features.data(), 2, images.data()) ==
         "DataError: features: infinite values, expected finite float32. Look where they come from.");
+  std::vector<float> raw(2 * 6 * 6 * 3);
+  const auto raw_of = [&](const float* from, std::int64_t n, float* to) {
+    return opened.says([&](deepsim_error* error) { return deepsim_decode_raw(inverter, from, n, 1, to, error); });
+  };
+  CHECK(raw_of(features.data(), 2, raw.data()).find("DataError: features: infinite values") == 0);
   features[100] = 0.5f;
+  CHECK(raw_of(features.data(), 2, raw.data()) == "done");
+  CHECK(raw_of(nullptr, 0, nullptr) == "done");
+  CHECK(raw_of(features.data(), 2, nullptr) == "UsageError: output: a null pointer, expected memory.");
   const auto line = [&](int steps) {
     return opened.says([&](deepsim_error* error) {
       return deepsim_interpolate(inverter, features.data(), features.data() + 144, steps, images.data(), error);
@@ -82,6 +90,7 @@ TEST_CASE("an inverter on the CPU refuses memory of a GPU in every call for one"
   const Call calls[] = {
       [&](deepsim_error* e) { return deepsim_encode_on_device(inverter, 64, 1, 64, nullptr, e); },
       [&](deepsim_error* e) { return deepsim_decode_on_device(inverter, 64, 1, 0, 64, nullptr, e); },
+      [&](deepsim_error* e) { return deepsim_decode_raw_on_device(inverter, 64, 1, 0, 64, nullptr, e); },
       [&](deepsim_error* e) { return deepsim_reencode_on_device(inverter, 64, 1, 1, &keep, 1, 64, nullptr, e); },
       [&](deepsim_error* e) { return deepsim_interpolate_on_device(inverter, 64, 64, 3, 64, nullptr, e); },
       [&](deepsim_error* e) { return deepsim_take_on_device(inverter, 8, nullptr, &memory, e); },

@@ -10,6 +10,7 @@ using deepsim::Error;
 using deepsim::runtime::Inverter;
 using deepsim::runtime::Options;
 using deepsim::runtime::detail::Activation;
+using deepsim::runtime::detail::Display;
 using deepsim::runtime::detail::EncoderKind;
 using deepsim::runtime::detail::Kind;
 using namespace deepsim::tests;
@@ -118,6 +119,63 @@ TEST_CASE("a bundle without an encoder decodes and interpolates, and says why it
     inverter.decode(features.data(), 1, image.data());
     CHECK(std::equal(image.begin(), image.end(), line.begin()));
   }
+}
+
+TEST_CASE("a bundle without a generator encodes, and says why it does not decode") {
+  const RandomBundle table({small_encoder(), {}, 20});
+  const RandomBundle graph({{}, {}, 20, 0, false, 1, EncoderKind::graph, {6, 5, 5, false}});
+  std::filesystem::remove(graph.folder / "weights.safetensors");  // nothing reads them
+  const auto wanted = reference_encode(table, random_images(1, 5, 20).data());
+  for (const RandomBundle* bundle : {&table, &graph}) {
+    Inverter inverter(bundle->path());
+    CHECK_FALSE(inverter.can_decode());
+    CHECK(inverter.can_encode() == (bundle == &table));
+    CHECK(inverter.layer() == (bundle == &table ? small_encoder().back().name : "fc6"));
+    CHECK(inverter.image_size() == 20);
+    CHECK(inverter.full_image_size() == 20);
+    CHECK(inverter.image_offset() == 0);
+    const std::vector<std::uint8_t> image = random_images(1, 5, 20);
+    std::vector<float> features(static_cast<std::size_t>(inverter.feature_size())), raw(20 * 20 * 3);
+    std::vector<std::uint8_t> made(2 * 20 * 20 * 3);
+    const auto encode = [&] { inverter.encode(image.data(), 1, features.data()); };
+    if (bundle == &table) {
+      REQUIRE(features.size() == wanted.values.size());
+      encode();
+      CHECK(relative_error(features.data(), wanted.values) < 2e-6);
+    } else {
+      CHECK(message_of(encode).find("encoder: random is a graph in encoder.onnx") == 0);
+    }
+    const std::string expected = "generator: this bundle has none, expected a table of layers. It encodes only.";
+    CHECK(message_of([&] { inverter.decode(features.data(), 1, made.data()); }) == expected);
+    CHECK(message_of([&] { inverter.decode(features.data(), 0, made.data(), true); }) == expected);
+    CHECK(message_of([&] { inverter.decode_raw(features.data(), 1, raw.data()); }) == expected);
+    CHECK(message_of([&] { inverter.reconstruct(image.data(), 1, made.data()); }) == expected);
+    CHECK(message_of([&] { inverter.reencode(image.data(), 1, 2, {1, 2}, made.data()); }) == expected);
+    CHECK(message_of([&] { inverter.interpolate(features.data(), features.data(), 2, made.data()); }) == expected);
+  }
+}
+
+TEST_CASE("pictures that are to be stretched are refused, and what they are made of is not") {
+  const Recipe plain{small_encoder(), small_generator(false), 20, 0};
+  Recipe recipe = plain;
+  recipe.display = Display::stretch;
+  const RandomBundle bundle(recipe), clipped(plain);
+  Inverter inverter(bundle.path());
+  CHECK(inverter.display() == "stretch");
+  CHECK(Inverter(clipped.path()).display() == "clip");
+  const std::vector<std::uint8_t> image = random_images(1, 5, 20);
+  std::vector<float> features(static_cast<std::size_t>(inverter.feature_size())), raw(20 * 20 * 3);
+  std::vector<std::uint8_t> made(2 * 20 * 20 * 3), wanted(20 * 20 * 3);
+  inverter.encode(image.data(), 1, features.data());
+  inverter.decode_raw(features.data(), 1, raw.data());
+  Inverter(clipped.path()).decode(features.data(), 1, wanted.data());
+  CHECK(rounded(raw) == wanted);
+  const std::string expected =
+      "display: this bundle's pictures are stretched, which libdeepsim does not do. Decode raw images and stretch them, or "
+      "give arrays of the host to Python's Inverter.";
+  CHECK(message_of([&] { inverter.decode(features.data(), 1, made.data()); }) == expected);
+  CHECK(message_of([&] { inverter.reconstruct(image.data(), 1, made.data()); }) == expected);
+  CHECK(message_of([&] { inverter.interpolate(features.data(), features.data(), 2, made.data()); }) == expected);
 }
 
 // Sanitizers watch every access: large extents meet the same code, and take them minutes.

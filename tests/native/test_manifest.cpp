@@ -81,6 +81,48 @@ TEST_CASE("schema 2 gives back the geometry and the encoder that were written") 
   }
 }
 
+TEST_CASE("without a generator, the encoder says layer and features") {
+  for (const EncoderKind kind : {EncoderKind::table, EncoderKind::graph}) {
+    Manifest wanted = made(kind);
+    wanted.generator = {};
+    wanted.layer = "conv1";
+    wanted.features = {5, 16, 16, false};
+    wanted.geometry.offset = 0;
+    const Manifest found = parse_manifest(manifest_bytes(wanted, "tensors"), "manifest.json");
+    CHECK_FALSE(found.can_decode());
+    CHECK(found.layer == "conv1");
+    CHECK(found.features == Shape{5, 16, 16, false});
+    CHECK(found.full_side() == 32);
+    wanted.geometry.offset = 1;
+    CHECK_THROWS_AS(parse_manifest(manifest_bytes(wanted, "tensors"), "manifest.json"), Failure);
+    wanted.geometry.offset = 0;
+    json record = json::parse(manifest_bytes(wanted, "tensors"));
+    record.erase("zz_checksum");
+    record["layer"] = "conv2";
+    CHECK(
+        begins(answer(record), "BundleError: manifest.json: not a valid manifest (layer 'conv2', its network gives 'conv1')"));
+    record["layer"] = "conv1";
+    record["encoder"] = nullptr;
+    CHECK(begins(answer(record), "BundleError: manifest.json: not a valid manifest (neither an encoder nor a generator)"));
+    record["schema"] = 1;
+    CHECK(begins(answer(record), "BundleError"));
+  }
+}
+
+TEST_CASE("how pictures are made is clipping, unless the manifest says stretching") {
+  Manifest wanted = made(EncoderKind::table);
+  CHECK(parse_manifest(manifest_bytes(wanted, "tensors"), "manifest.json").display == Display::clip);
+  wanted.display = Display::stretch;
+  CHECK(parse_manifest(manifest_bytes(wanted, "tensors"), "manifest.json").display == Display::stretch);
+  json record = record_of(EncoderKind::table);
+  for (const json& display : {json("squash"), json(3), json(nullptr)}) {
+    record["display"] = display;
+    CHECK(begins(answer(record), "BundleError: manifest.json: not a valid manifest (display"));
+  }
+  record["display"] = "clip";
+  CHECK(answer(record) == "accepted");
+}
+
 TEST_CASE("schema 1 means CaffeNet's geometry and a table") {
   const RandomBundle bundle(false);
   const Manifest& networks = bundle.manifest;

@@ -79,6 +79,34 @@ TEST_CASE("every instruction set agrees with float64, and a crop with the whole 
   }
 }
 
+TEST_CASE("raw images, rounded, are those that are decoded, with every instruction set and in batches of any size") {
+  constexpr std::size_t kImages = 5;
+  for (const bool tanh : {false, true}) {
+    const RandomBundle bundle(tanh);
+    const std::vector<std::uint8_t> photographs = random_images(kImages, 12);
+    std::vector<float> features(kImages * 50);
+    for (const std::string& isa : instruction_sets()) {
+      CAPTURE(isa);
+      Options options;
+      options.isa = isa;
+      options.max_batch = 2;
+      Inverter inverter(bundle.path(), options);
+      inverter.encode(photographs.data(), kImages, features.data());
+      for (float& feature : features) feature *= 3;  // so that some levels are clipped
+      for (const bool full : {false, true}) {
+        const auto side = static_cast<std::size_t>(full ? inverter.full_image_size() : inverter.image_size());
+        std::vector<std::uint8_t> images(kImages * side * side * 3);
+        std::vector<float> raw(images.size());
+        inverter.decode(features.data(), kImages, images.data(), full);
+        inverter.decode_raw(features.data(), kImages, raw.data(), full);
+        CHECK(rounded(raw) == images);
+        CHECK(std::any_of(raw.begin(), raw.end(), [](float level) { return level < -1 || level > 256; }));
+        CHECK(std::any_of(raw.begin(), raw.end(), [](float level) { return level != std::round(level); }));
+      }
+    }
+  }
+}
+
 TEST_CASE("half-stored fully connected weights stay close, and differ") {
   const RandomBundle bundle(false);
   const std::vector<std::uint8_t> images = random_images(1, 4);

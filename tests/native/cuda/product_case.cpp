@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "tile.h"
 #include "variants.h"
@@ -33,7 +34,7 @@ Tensor one_image(const Tensor& x, int image) {
 Tensor weight_of(const ProductCase& layer, const Precision& precision, std::mt19937& random) {
   const int taps = layer.connected() ? layer.height * layer.width : layer.upsamples() ? 4 : layer.kernel * layer.kernel;
   const int inputs = layer.channels / layer.groups;
-  const double scale = (layer.store == "pixels" && !layer.tanh255 ? 80.0 : 1.0) / std::sqrt(inputs * taps);
+  const double scale = (layer.makes_images() && !layer.tanh255 ? 80.0 : 1.0) / std::sqrt(inputs * taps);
   if (layer.upsamples()) return random_tensor(layer.channels, layer.outputs, 4, 4, scale, precision, random);
   const int height = layer.connected() ? layer.height : layer.kernel, width = layer.connected() ? layer.width : layer.kernel;
   return random_tensor(layer.outputs, inputs, height, width, scale, precision, random);
@@ -176,13 +177,13 @@ void ProductRun::set_levels(Levels& levels) const {
 }
 
 int ProductRun::column_count() const {
-  if (layer_.store == "pixels") return 16;
+  if (layer_.makes_images()) return 16;
   return (layer_.store == "shuffle" ? 4 : 1) * layer_.outputs / layer_.groups;
 }
 
 // The output channel (or entry of the vector) that a column of all groups is, -1 for none.
 int ProductRun::output_of(int column) const {
-  if (layer_.store == "pixels") return column < (layer_.up ? 12 : 3) ? column % 3 : -1;
+  if (layer_.makes_images()) return column < (layer_.up ? 12 : 3) ? column % 3 : -1;
   if (layer_.store == "shuffle") return column / 64 * 16 + column % 16;
   if (!layer_.connected()) return column;
   const int pixels = layer_.out_height * layer_.out_width, sixteen = column / 16;
@@ -243,7 +244,7 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.chunks = channels / tile.depth;
   product_.chunks_per_split = divide_up(product_.chunks, std::max(1, layer_.splits));
   product_.splits = divide_up(product_.chunks, product_.chunks_per_split);
-  const std::vector<unsigned char> weights = packed(layer_.store == "pixels" ? 16 : 128, tile.depth);
+  const std::vector<unsigned char> weights = packed(layer_.makes_images() ? 16 : 128, tile.depth);
   const std::vector<float> bias = packed_bias();
   const Planes::Shape shape{layer_.images,
                             layer_.channels,
@@ -261,7 +262,7 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   product_.bias = bias.data();
   const EmulatedKernel& used =
       kernel != nullptr ? *kernel : emulated_kernel(precision_.name, tile.name + "_" + layer_.product_store());
-  if (layer_.store == "pixels") return run_pixels(tile, schedule, used, give_input);
+  if (layer_.makes_images()) return run_pixels(tile, schedule, used, give_input);
   Planes written = output();
   product_.out = written.place();
   const int partials = layer_.splits > 0 ? product_.splits * layer_.groups * product_.rows * product_.columns : 0;
@@ -283,13 +284,14 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
   return {written.interior(), written.touched_outside() + static_cast<int>(counted() + early)};
 }
 
-// Bytes with guards before and behind; a byte that nobody writes is no level of the result, by its distance.
+// Bytes with guards before and behind; what nobody writes is no level of the result, by its distance.
 Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel,
                                const std::function<void()>& give_input) {
   constexpr std::uint8_t poison = 0xa5;
   constexpr std::ptrdiff_t guard = 64;
-  const int side = product_.levels.crop_side, bytes = layer_.images * side * side * 3;
-  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(bytes) + 2 * guard, poison);
+  const int side = product_.levels.crop_side, levels = layer_.images * side * side * 3;
+  const std::size_t bytes = layer_.store == "levels" ? sizeof(float) : 1;  // of a level
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(levels) * bytes + 2 * guard, poison);
   product_.pixels = pixels.data() + guard;
   const auto touched = [](std::uint8_t byte) { return byte != poison; };
   std::ptrdiff_t early = 0;
@@ -299,7 +301,9 @@ Written ProductRun::run_pixels(const TileFacts& tile, const Schedule& schedule, 
   });
   const auto outside = early + std::count_if(pixels.begin(), pixels.begin() + guard, touched) +
                        std::count_if(pixels.end() - guard, pixels.end(), touched);
-  return {{pixels.begin() + guard, pixels.end() - guard}, static_cast<int>(outside)};
+  Written written{std::vector<std::uint32_t>(static_cast<std::size_t>(levels)), static_cast<int>(outside)};
+  for (std::size_t i = 0; i < written.values.size(); ++i) std::memcpy(&written.values[i], &pixels[guard + i * bytes], bytes);
+  return written;
 }
 
 void ProductRun::launch(const TileFacts& tile, const Schedule& schedule, const EmulatedKernel& kernel,

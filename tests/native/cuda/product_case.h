@@ -12,7 +12,8 @@
 namespace deepsim::tests {
 
 // One layer. blocks: a convolution; shuffle: an up-convolution (kernel 4, stride 2, padding 1; lowered to a 2x2
-// convolution); connected: a fully connected layer; pixels: the last layer, an up-convolution or a convolution to bytes.
+// convolution); connected: a fully connected layer; pixels: the last layer, an up-convolution or a convolution to bytes;
+// levels: the same to fp32.
 struct ProductCase {
   std::string store;
   int images, channels, outputs;  // of all groups
@@ -29,6 +30,7 @@ struct ProductCase {
   bool scaled = false;  // pixels: their values are divided by kScales
 
   bool connected() const { return store == "connected"; }
+  bool makes_images() const { return store == "pixels" || store == "levels"; }
   std::string product_store() const { return splits > 0 ? "partial" : store; }
   bool upsamples() const { return store == "shuffle" || up; }
   std::string text() const;
@@ -49,7 +51,7 @@ std::vector<TileFacts> tiles_for(const std::string& store, int channels, const P
 // All kernels with a product: "large_blocks" ...
 std::set<std::string> product_names(const Precision& precision);
 
-// What a run wrote: bits of values in (n, C, H, W), or bytes in (n, H, W, 3).
+// What a run wrote: bits of values in (n, C, H, W), or bytes or the bits of fp32 levels in (n, H, W, 3).
 struct Written {
   std::vector<std::uint32_t> values;
   int touched_outside = 0;  // elements that no result belongs to

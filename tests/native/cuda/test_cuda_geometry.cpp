@@ -69,6 +69,21 @@ TEST_CASE("a bundle without an encoder decodes on the emulated GPU, and says why
   }
 }
 
+TEST_CASE("an encoder alone encodes on the emulated GPU, and says why it does not decode") {
+  const RandomBundle table({encoder(), {}, 12});
+  Inverter inverter(table.path(), on_gpu(1, true, "fp32"));
+  const std::vector<std::uint8_t> image = random_images(1, 5, 12);
+  const auto wanted = reference_encode(table, image.data());
+  std::vector<float> features(wanted.values.size());
+  inverter.encode(image.data(), 1, features.data());
+  CHECK(relative_error(features.data(), wanted.values) < 2e-6);
+  std::vector<std::uint8_t> made(12 * 12 * 3);
+  CHECK_THROWS_AS(inverter.decode(features.data(), 1, made.data()), Error);
+  CHECK_THROWS_AS(inverter.reconstruct(image.data(), 1, made.data()), Error);
+  const RandomBundle graph({{}, {}, 12, 0, false, 1, EncoderKind::graph, {6, 5, 5, false}});
+  CHECK_FALSE(Inverter(graph.path(), on_gpu()).can_encode());
+}
+
 TEST_CASE("photographs of 224 pixels through 3x3 convolutions of stride 1 agree with float64 on the emulated GPU") {
   const Recipe recipe{{layer("conv1_1", Kind::conv, 3, 8, 3, 1, 1, Activation::relu),
                        layer("pool1", Kind::pool, 0, 0, 2, 2, 0, Activation::none),

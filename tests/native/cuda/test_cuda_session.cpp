@@ -62,6 +62,29 @@ TEST_CASE("the emulated GPU agrees with float64, in every precision and for both
   }
 }
 
+TEST_CASE("raw images, rounded, are those that are decoded, also from one use of a graph to the next and on the GPU itself") {
+  constexpr std::size_t kImages = 3;
+  for (const bool tanh : {false, true}) {
+    const RandomBundle bundle(tanh);
+    for (const std::string precision : {"fp16", "fp32"}) {
+      CAPTURE(precision);
+      Inverter inverter(bundle.path(), on_gpu(2, false, precision));
+      std::vector<float> features(kImages * static_cast<std::size_t>(inverter.feature_size()));
+      for (std::size_t i = 0; i < features.size(); ++i) features[i] = static_cast<float>(i * 7 % 11) * 0.4f;
+      for (const bool full : {false, true}) {
+        const auto side = static_cast<std::size_t>(full ? inverter.full_image_size() : inverter.image_size());
+        std::vector<std::uint8_t> images(kImages * side * side * 3);
+        inverter.decode(features.data(), kImages, images.data(), full);
+        for (int use = 0; use < 3; ++use) {
+          std::vector<float> raw(images.size());
+          inverter.decode_raw(features.data(), kImages, raw.data(), full);
+          CHECK(rounded(raw) == images);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("with `stable`, an image's bits do not depend on batch, position or chunk") {
   const SmallBundle bundle;
   const std::vector<std::uint8_t> images = random_images(5, 5);

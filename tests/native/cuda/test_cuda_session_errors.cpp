@@ -34,6 +34,8 @@ std::string kind_of_all(const std::string& bundle, const Options& options, std::
     inverter.encode(images.data(), 2, features.data());
     features.assign(kFeatures, 1.0f);  // what an idle GPU left may be NaN
     inverter.decode(features.data(), 1, made.data());
+    std::vector<float> raw(2 * kImage);
+    inverter.decode_raw(features.data(), 1, raw.data());
     inverter.reencode(images.data(), 1, 2, {1, 2}, made.data());
   } catch (const Error& error) {
     if (text != nullptr) *text = error.what();
@@ -205,6 +207,7 @@ TEST_CASE("on memory of the GPU, no images are no work, and a stream that is bei
   const DeviceMemory nowhere{nullptr};
   inverter.encode(nowhere, 0, nowhere, nullptr);
   inverter.decode(nowhere, 0, nowhere, nullptr);
+  inverter.decode_raw(nowhere, 0, nowhere, nullptr);
   inverter.reencode(nowhere, 0, 2, {1, 2}, nowhere, nullptr);
   CHECK_THROWS_WITH_AS(inverter.encode(nowhere, 1, nowhere, nullptr), "input: a null pointer, expected memory.", Error);
   const CurrentContext context;
@@ -230,6 +233,8 @@ TEST_CASE("on memory of the GPU, no images are no work, and a stream that is bei
       ": at an address that is no multiple of 4, expected one for float32. Copy it to memory of its own.";
   CHECK_THROWS_WITH_AS(inverter.encode(image, 1, odd, nullptr), (std::string("features") + unaligned).c_str(), Error);
   CHECK_THROWS_WITH_AS(inverter.decode(odd, 1, image, nullptr), (std::string("features") + unaligned).c_str(), Error);
+  CHECK_THROWS_WITH_AS(inverter.decode_raw(odd, 1, image, nullptr), (std::string("features") + unaligned).c_str(), Error);
+  CHECK_THROWS_WITH_AS(inverter.decode_raw(image, 1, odd, nullptr), (std::string("images") + unaligned).c_str(), Error);
   CHECK_THROWS_WITH_AS(inverter.interpolate(image, odd, 2, image, nullptr), (std::string("end") + unaligned).c_str(), Error);
   const StandIn capturing("CAPTURING", "1");
   deepsim_stand_in_count_anew();

@@ -32,6 +32,7 @@ struct Results {
   std::vector<float> features = std::vector<float>(kImages * kFeatures);
   std::vector<std::uint8_t> decoded = std::vector<std::uint8_t>(kImages * kImage),
                             kept = std::vector<std::uint8_t>(kKeep.size() * kImages * kImage);
+  std::vector<float> raw = std::vector<float>(kImages * kImage);
 
   // Which of them differ: "", "features kept".
   std::string differences(const Results& other) const {
@@ -39,6 +40,7 @@ struct Results {
     if (features != other.features) names += "features ";
     if (decoded != other.decoded) names += "decoded ";
     if (kept != other.kept) names += "kept ";
+    if (raw != other.raw || rounded(raw) != decoded) names += "raw ";
     return names;
   }
 };
@@ -47,6 +49,7 @@ Results from_host(Inverter* inverter, const std::vector<std::uint8_t>& images) {
   Results results;
   inverter->encode(images.data(), kImages, results.features.data());
   inverter->decode(results.features.data(), kImages, results.decoded.data());
+  inverter->decode_raw(results.features.data(), kImages, results.raw.data());
   inverter->reencode(images.data(), kImages, kKeep.back(), kKeep, results.kept.data());
   return results;
 }
@@ -65,6 +68,7 @@ class OnDevice {
     REQUIRE(cuMemcpyHtoDAsync_v2(in.address, images.data(), images.size(), stream_) == 0);
     inverter->encode(in, kImages, features_, stream_);
     inverter->decode(features_, kImages, decoded_, stream_);
+    inverter->decode_raw(features_, kImages, raw_, stream_);
     inverter->reencode(in, kImages, kKeep.back(), kKeep, kept_, stream_);
   }
 
@@ -73,6 +77,7 @@ class OnDevice {
     get(results.features.data(), features_, results.features.size() * sizeof(float));
     get(results.decoded.data(), decoded_, results.decoded.size());
     get(results.kept.data(), kept_, results.kept.size());
+    get(results.raw.data(), raw_, results.raw.size() * sizeof(float));
     REQUIRE(cuStreamSynchronize(stream_) == 0);
     return results;
   }
@@ -92,7 +97,7 @@ class OnDevice {
   void* stream_ = nullptr;
   std::vector<Address> taken_;
   DeviceMemory features_{take(kImages * kFeatures * sizeof(float))}, decoded_{take(kImages * kImage)};
-  DeviceMemory kept_{take(kKeep.size() * kImages * kImage)};
+  DeviceMemory kept_{take(kKeep.size() * kImages * kImage)}, raw_{take(kImages * kImage * sizeof(float))};
 };
 
 }  // namespace

@@ -102,6 +102,8 @@ def test_cuda_arrays_on_the_gpu_give_what_host_arrays_give(bundle_of):
         (inverter.reconstruct(given), strips[:, 0]),
         (inverter.reencode(given, 3, (1, 3)), strips),
         (inverter.decode(uploaded(inverter, features), full=True), inverter.decode(features, full=True)),
+        (inverter.decode(uploaded(inverter, features), raw=True), inverter.decode(features, raw=True)),
+        (inverter.decode(uploaded(inverter, features), True, raw=True), inverter.decode(features, True, raw=True)),
     )
     for found, wanted in results:
         assert isinstance(found, DeviceArray) and found.device == "cuda:0" and len(found) == 3

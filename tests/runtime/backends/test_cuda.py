@@ -15,6 +15,7 @@ CHOSEN = "(cuda or emulated) and not norm2 and not sixteen and not chunks and no
 SUITES = {
     "80": (
         "test_encoder_kinds.py",
+        "test_raw.py",
         "backends/cuda_on_an_emulated_gpu.py",
         "backends/cuda_arrays_on_an_emulated_gpu.py",
     ),

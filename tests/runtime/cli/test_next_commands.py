@@ -26,11 +26,11 @@ def test_an_encoder_alone_is_encoded_with_and_benched(deepsim, photos, tmp_path,
     encoded = deepsim("encode", bundle, photos, "-o", tmp_path / "f.npy", "--backend", "cpu")
     assert f"Next: deepsim info {bundle}" in encoded.stderr
     assert np.load(tmp_path / "f.npy").shape == (3, 4, 8, 8)
-    options = ("--backend", "cpu", "--batches", 1, "--seconds", 0.01, "-o", tmp_path / "b.json")
+    options = ("--backend", "cpu", "--batches", 1, "--seconds", 0.01, "--memory", "-o", tmp_path / "b.json")
     benched = deepsim("bench", bundle, *options)
     assert f"Next: deepsim info {bundle}" in benched.stderr
-    rows = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))["rows"]
-    assert {row["what"] for row in rows} == {"encode"}
+    found = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
+    assert {row["what"] for row in found["rows"]} == {"encode"} and found["memory"]["cpu"]["peak_bytes"] > 1e6
 
 
 def test_commands_that_decode_say_that_there_is_no_generator(deepsim, photos, tmp_path):
