@@ -188,6 +188,8 @@ class Inverter:
 
         >>> inverter.decode(np.zeros((1, 256, 13, 13)), full=True).shape
         (1, 240, 240, 3)
+        >>> inverter.decode(np.zeros((1, 256, 13, 13)), raw=True).dtype
+        dtype('float32')
         """
         made = self._device_calls().decode(features, bool(full), bool(raw), stream)
         if made is not None:

@@ -33,6 +33,7 @@ SHOWN = {
     "deepsim.runtime.generators": ("generator_for", "generator_spec", "released_layers"),
     "deepsim.runtime.geometry": ("Framing", "Geometry"),
     "deepsim.runtime.images": ("read_image", "prepare", "find_images", "save_png"),
+    "deepsim.runtime.pixels": ("rounded", "stretched"),
     "deepsim.kernels.upconv_lrelu": ("upconv_lrelu",),
 }
 

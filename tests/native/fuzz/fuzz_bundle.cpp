@@ -45,9 +45,11 @@ std::string isa_of(std::uint8_t number) {
 void run(Session& session, const Manifest& manifest) {
   const auto full = static_cast<std::size_t>(manifest.full_side()), side = static_cast<std::size_t>(manifest.side());
   const std::vector<std::uint8_t> image(side * side * 3, 100);
-  std::vector<float> features(static_cast<std::size_t>(manifest.generator.input.elements()), 0.5f);
+  std::vector<float> features(static_cast<std::size_t>(manifest.features.elements()), 0.5f), raw(full * full * 3);
   std::vector<std::uint8_t> crop(side * side * 3), whole(full * full * 3);
   if (manifest.can_encode()) session.encode(image.data(), 1, features.data());
+  if (!manifest.can_decode()) return;
+  session.decode_raw(features.data(), 1, true, raw.data());
   session.decode(features.data(), 1, true, whole.data());
   session.decode(features.data(), 1, false, crop.data());
   const std::size_t offset = static_cast<std::size_t>(manifest.geometry.offset) * (full + 1) * 3;
@@ -84,7 +86,7 @@ void open_text(const std::string& text) {
   try {
     const Manifest manifest = parse_manifest(with_checksum(body), "manifest.json");
     if (manifest.can_encode()) add_weights(manifest.encoder, "encoder", true, &bundle);
-    add_weights(manifest.generator, "generator", true, &bundle);
+    if (manifest.can_decode()) add_weights(manifest.generator, "generator", true, &bundle);
     const std::string tensors = tensor_bytes(bundle.weights, bundle.shapes);
     open_and_run(manifest_bytes(manifest, tensors), tensors, bundle);
   } catch (const Failure&) {
