@@ -78,7 +78,7 @@ def find_networks(
     question = Question(weights, tuple(sources), topology, layer, encoder)
     names = {name.rpartition(".")[0] for name in weights}
     if topology is not None and topology.separate:
-        names = {facts.name for facts in topology.layers if topology.find(facts.name) is not None}
+        names = set(topology.with_weights)
     roles = roles_in(names)
     if not roles:
         listed = ", ".join(sorted(names)[:3]) or "none"

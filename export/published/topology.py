@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from deepsim.kernels.activations import LRELU_SLOPE, ActivationName
@@ -69,10 +71,14 @@ class Topology:
     layers: tuple[LayerFacts, ...]
     inputs: Mapping[str, Shape] = field(default_factory=dict)
 
+    @cached_property
+    def with_weights(self) -> dict[str, int]:
+        """Return the indices of the layers that have weights, by name; of a repeated name the last."""
+        return {layer.name: index for index, layer in enumerate(self.layers) if layer.kind in WITH_WEIGHTS}
+
     def find(self, name: str) -> int | None:
         """Return the index of the last layer of a name that has weights, None where there is none."""
-        found = [i for i, layer in enumerate(self.layers) if layer.name == name and layer.kind in WITH_WEIGHTS]
-        return found[-1] if found else None
+        return self.with_weights.get(name)
 
     def producer(self, blob: str, before: int) -> int | None:
         """Return the index of the layer that last wrote a blob before a layer reads it."""
@@ -92,6 +98,39 @@ class Topology:
     def refuse(self, layer: LayerFacts, found: str, expected: str) -> CheckpointError:
         """Build the error about one layer."""
         return CheckpointError(f"{self.file}: layer {layer.name} ({layer.kind}): {found}, expected {expected}.")
+
+
+def in_order(layers: tuple[LayerFacts, ...]) -> tuple[LayerFacts, ...]:
+    """Return the layers of a file of weights in the order of their data: in such a file the order means nothing.
+
+    Every blob has one layer that makes it, those that write over it, and then those that read it. Layers that wait for
+    each other are left out.
+    """
+    over = [not set(layer.tops).isdisjoint(layer.bottoms) for layer in layers]
+    writers: dict[str, list[int]] = {}
+    for index, layer in enumerate(layers):
+        for top in layer.tops:
+            writers.setdefault(top, []).append(index)
+    waiting: dict[int, int] = {}
+    followers: dict[int, list[int]] = {}
+    for index, layer in enumerate(layers):
+        before = {
+            i for blob in layer.bottoms for i in writers.get(blob, ()) if i != index and not (over[index] and over[i])
+        }
+        waiting[index] = len(before)
+        for i in before:
+            followers.setdefault(i, []).append(index)
+    ready = [index for index, count in waiting.items() if not count]
+    heapify(ready)
+    ordered = []
+    while ready:
+        index = heappop(ready)
+        ordered.append(layers[index])
+        for follower in followers.get(index, ()):
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                heappush(ready, follower)
+    return tuple(ordered)
 
 
 @dataclass(frozen=True)

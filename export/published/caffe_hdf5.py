@@ -1,0 +1,87 @@
+"""Read .caffemodel.h5 files: Caffe's snapshots in HDF5, which hold weights by layer and say nothing of the layers."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from deepsim.export.published.caffe_model import MOST_LAYERS, Blob, CaffeModel
+from deepsim.runtime.errors import CheckpointError, missing_extra
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def read_hdf5(data: bytes, file: str) -> CaffeModel:
+    """Read the bytes of a .caffemodel.h5; ``file`` is its name for messages.
+
+    The group "data" has a group for each layer, and in it the datasets "0", "1" ... Raises CheckpointError for a file
+    that is damaged or is none, DeviceError when h5py is not installed.
+    """
+    h5py = _module()
+    try:
+        with h5py.File(io.BytesIO(data), "r") as opened:
+            blobs = _Reader(h5py, file, len(data)).read(opened)
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: no readable HDF5 ({reason}), expected a Caffe snapshot.") from error
+    if not any(blobs.values()):
+        raise CheckpointError(f"{file}: HDF5 without weights in a group data, expected a Caffe snapshot.")
+    return CaffeModel("Caffe model (HDF5)", blobs, (), {})
+
+
+def _module() -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise missing_extra("h5py", "import") from error
+    return h5py
+
+
+class _Reader:
+    """Reads the datasets of one file; what they claim to hold may not exceed what is there."""
+
+    def __init__(self, h5py: Any, file: str, size: int) -> None:
+        self.h5py, self.file, self.left = h5py, file, size
+
+    def read(self, opened: Any) -> dict[str, tuple[Blob, ...]]:
+        """Return the blobs by layer; a name with a slash is a group within a group."""
+        top = opened.get("data", getlink=True)
+        if not isinstance(top, self.h5py.HardLink) or not isinstance(opened["data"], self.h5py.Group):
+            raise ValueError("no group data")
+        found: dict[str, tuple[Blob, ...]] = {}
+        pending = [("", opened["data"])]
+        while pending:
+            name, group = pending.pop()
+            children = list(group)
+            numbered = sorted((child for child in children if child.isdecimal()), key=int)
+            datasets = [child for child in numbered if isinstance(self._child(group, child), self.h5py.Dataset)]
+            if datasets:
+                found[name] = self._blobs(name, group, datasets)
+            for child in children:
+                if child not in datasets and isinstance(self._child(group, child), self.h5py.Group):
+                    pending.append((f"{name}/{child}".lstrip("/"), group[child]))
+            if len(found) + len(pending) > MOST_LAYERS:
+                raise ValueError(f"more than {MOST_LAYERS} layers")
+        return found
+
+    def _child(self, group: Any, name: str) -> Any:
+        if not isinstance(group.get(name, getlink=True), self.h5py.HardLink):
+            raise ValueError(f"{name!r} is a link to another place")
+        return group[name]
+
+    def _blobs(self, name: str, group: Any, datasets: list[str]) -> tuple[Blob, ...]:
+        if datasets != [str(index) for index in range(len(datasets))]:
+            raise ValueError(f"layer {name} has blobs {', '.join(datasets)}, not 0, 1, ...")
+        return tuple(self._blob(f"layer {name}, blob {child}", group[child]) for child in datasets)
+
+    def _blob(self, name: str, dataset: Any) -> Blob:
+        if dataset.shape is None or dataset.dtype.kind != "f" or dataset.external or dataset.is_virtual:
+            raise ValueError(f"{name} is no array of floating-point numbers in this file")
+        stored = dataset.id.get_storage_size()
+        self.left -= dataset.size * dataset.dtype.itemsize
+        if self.left < 0 or (stored == 0 and dataset.size):
+            raise ValueError(f"{name} claims {dataset.size} numbers, more than the file holds")
+        with np.errstate(over="ignore"):
+            return Blob(np.asarray(dataset[()]).astype(np.float32))
