@@ -52,30 +52,33 @@ def read_caffe(path: Path, prototxt: Path | None = None) -> CaffeFiles:
     Without a prototxt the topology is what the model's own layers say, None where they say nothing. Needs memory for
     the file and its weights. Raises CheckpointError naming the file and layer, DeviceError when a package is missing.
     """
-    data = _bytes(path, LIMIT)
+    text = None if prototxt is None else (_bytes(prototxt), prototxt.name)
+    return read_bytes(_bytes(path), path.name, text)
+
+
+def read_bytes(data: bytes, name: str, prototxt: tuple[bytes, str] | None = None) -> CaffeFiles:
+    """Read what :func:`read_caffe` reads from bytes; ``name`` and the prototxt's are for messages and the record."""
     if data.startswith(MAGIC):
-        model = read_hdf5(data, path.name)
+        model = read_hdf5(data, name)
     elif looks_like_prototxt(data) and not looks_like_model(data):
-        raise CheckpointError(f"{path}: a prototxt, expected a Caffe model with weights beside it.")
+        raise CheckpointError(f"{name}: a prototxt, expected a Caffe model with weights beside it.")
     else:
-        model = read_model(data, path.name)
-    sources = [SourceFile(path.name, len(data), sha256(data), model.format)]
-    del data
-    topology = _own_topology(model, path.name)
+        model = read_model(data, name)
+    sources = [SourceFile(name, len(data), sha256(data), model.format)]
+    topology = _own_topology(model, name)
     if prototxt is not None:
-        text = _bytes(prototxt, LIMIT)
-        topology = read_prototxt(text, prototxt.name)
-        sources.append(SourceFile(prototxt.name, len(text), sha256(text), PROTOTXT))
-    return CaffeFiles(_weights(model, topology, path.name), topology, tuple(sources))
+        topology = read_prototxt(*prototxt)
+        sources.append(SourceFile(prototxt[1], len(prototxt[0]), sha256(prototxt[0]), PROTOTXT))
+    return CaffeFiles(_weights(model, topology, name), topology, tuple(sources))
 
 
-def _bytes(path: Path, most: int) -> bytes:
+def _bytes(path: Path) -> bytes:
     with disk_errors(path):
         if not path.is_file():
             raise CheckpointError(f"{path}: no file, expected a Caffe model or prototxt.")
         size = path.stat().st_size
-        if size > most:
-            raise CheckpointError(f"{path}: {size:,} bytes, expected at most {most:,}, the limit of protobuf.")
+        if size > LIMIT:
+            raise CheckpointError(f"{path}: {size:,} bytes, expected at most {LIMIT:,}, the limit of protobuf.")
         return path.read_bytes()
 
 

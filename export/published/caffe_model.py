@@ -54,11 +54,10 @@ def read_model(data: bytes, file: str) -> CaffeModel:
     try:
         rest, found = split(memoryview(data), frozenset({_LAYERS, _LAYERS_V1}))
         net = _parse("Net", rest)
-        kinds = {field.number for field in found}
-        if any(field.wire != BYTES for field in found):
-            raise ValueError("a layer that is no message")
+        found = [field for field in found if field.wire == BYTES]  # a mean image has its channels as field 2
     except ValueError as error:
         raise CheckpointError(f"{file}: no Caffe model ({error}), expected a protobuf of layers. Is it cut?") from error
+    kinds = {field.number for field in found}
     if not kinds:
         raise CheckpointError(f"{file}: {_what_else(data)}, expected a Caffe model with layers.")
     if len(found) > MOST_LAYERS:
@@ -137,7 +136,9 @@ class _Reader:
         blobs = []
         for index, field in enumerate(found):
             try:
-                blobs.append(_blob(field))
+                if field.wire != BYTES:
+                    raise ValueError("is no message")
+                blobs.append(read_blob(field.content))
             except ValueError as error:
                 raise CheckpointError(f"{self.file}: layer {name}, blob {index}: {error}.") from error
         if name in self.blobs and len(self.blobs[name]) != len(blobs):
@@ -146,11 +147,12 @@ class _Reader:
         self.blobs[name] = tuple(blobs)
 
 
-def _blob(field: Field) -> Blob:
-    """Read a blob: double_data before data, legacy extents before a shape; diff is skipped."""
-    if field.wire != BYTES:
-        raise ValueError("is no message")
-    rest, large = split(field.content, frozenset({_DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF}))
+def read_blob(content: memoryview) -> Blob:
+    """Read a message BlobProto: double_data before data, legacy extents before a shape; diff is skipped.
+
+    Raises ValueError for one that is cut, or whose shape is absent or not that of its numbers.
+    """
+    rest, large = split(content, frozenset({_DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF}))
     message = _parse("Blob", rest)
     doubles = _numbers(large, _DOUBLE_DATA, "<f8")
     values = doubles if len(doubles) else _numbers(large, _DATA, "<f4")

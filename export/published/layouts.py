@@ -112,22 +112,26 @@ def roles_in(names: Collection[str]) -> list[Role]:
 
 
 def nearest(role: Role, arrays: Shapes) -> Layout:
-    """Return the layout of a role with the most names and, among these, the most shapes of kernels in common."""
+    """Return the layout of a role with the most names, then kernels, then channels of the input in common."""
     names = {name.removesuffix(".weight") for name in arrays if name.endswith(".weight")}
+    family = {name for layout in LAYOUTS[role] for name in layout.names if name in names}
 
-    def distance(layout: Layout) -> tuple[int, int]:
-        own = set(layout.names)
+    def distance(layout: Layout) -> tuple[int, int, bool]:
+        own, first = set(layout.names), layout.layers[0]
         differing = sum(not _similar(layer, arrays) for layer in layout.layers if layer.name in names)
-        return len(own - names) + len(_family(names) - own), differing
-
-    def _family(names: Collection[str]) -> set[str]:
-        return {name for layout in LAYOUTS[role] for name in layout.names if name in names}
+        inputs = arrays.get(f"{first.name}.weight", ())[1:2] != first.weight_shape[1:2]
+        return len(own - names) + len(family - own), differing, inputs
 
     return min(LAYOUTS[role], key=distance)
 
 
+def missing(layout: Layout, name: str, source: str) -> CheckpointError:
+    """Build the error about a layer whose weights are not there."""
+    return CheckpointError(f"{source}: no {name}.weight, which {layout.title}, the nearest known network, has.")
+
+
 def _similar(layer: Layer, arrays: Shapes) -> bool:
-    """Tell whether an array has a layer's kernel and, for the first layer, its groups and inputs."""
+    """Tell whether an array has a layer's rank and kernel."""
     shape = arrays.get(f"{layer.name}.weight", ())
     return len(shape) == len(layer.weight_shape) and shape[2:] == layer.weight_shape[2:]
 
@@ -153,7 +157,7 @@ def _counted(layout: Layout, layer: Layer, arrays: Shapes, source: str) -> Layer
     shape = arrays.get(f"{layer.name}.weight")
     like = f"as in {layout.title}, the nearest known network"
     if shape is None:
-        raise CheckpointError(f"{source}: no {layer.name}.weight, expected shape {layer.weight_shape} {like}.")
+        raise missing(layout, layer.name, source)
     expected = layer.weight_shape
     if len(shape) != len(expected) or shape[2:] != expected[2:] or min(shape, default=0) < 1:
         raise CheckpointError(f"{source}: {layer.name}.weight has shape {shape}, expected {expected} {like}.")

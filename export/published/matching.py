@@ -17,6 +17,7 @@ from deepsim.export.published.layouts import (
     Layout,
     Role,
     check_chain,
+    missing,
     nearest,
     widened,
 )
@@ -114,10 +115,7 @@ def _by_topology(role: Literal["encoder", "generator"], question: Question, topo
     if not topology.separate:  # a file of weights that is cut ends early: then its layers are fewer
         for layer in layout.layers:
             if layer.has_weights and f"{layer.name}.weight" not in arrays:
-                raise CheckpointError(
-                    f"{question.source}: no {layer.name}.weight, expected shape {layer.weight_shape} as in "
-                    f"{layout.title}, the nearest known network. Is the file cut?"
-                )
+                raise missing(layout, layer.name, question.source)
     present = [name for name in layout.names if topology.find(name) is not None]
     if not present:
         raise CheckpointError(f"{topology.file}: no layers of {layout.title}, the nearest known network.")
