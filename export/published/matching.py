@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
@@ -123,6 +123,7 @@ def _by_topology(role: Literal["encoder", "generator"], question: Question, topo
     chain = read_chain(topology, present[-1], first, role, _GAPS)
     layers = layers_of(topology, chain, arrays)
     layout, notes = _same_layout(role, layout, layers, question, topology)
+    layers = _renamed(layers, layout)
     shape = input_shape(topology, chain) or _default_input(layout, layers)
     if layers[0].kind == "fc":
         shape = (math.prod(shape),)
@@ -154,6 +155,13 @@ def _same_layout(
             f"{question.source}: {difference}, expected a known network. Pass the prototxt of another one."
         )
     return guess, (f"{difference}, as {topology.file} says",)
+
+
+def _renamed(layers: tuple[Layer, ...], layout: Layout) -> tuple[Layer, ...]:
+    """Give layers without weights the layout's names, by which their outputs are asked for."""
+    if _kinds(layers) != _kinds(layout.layers[: len(layers)]):
+        return layers
+    return tuple(replace(layer, name=known.name) for layer, known in zip(layers, layout.layers, strict=False))
 
 
 def _kinds(layers: tuple[Layer, ...]) -> list[tuple[str, str, str]]:

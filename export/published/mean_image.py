@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -14,11 +17,14 @@ from deepsim.export.published.caffe_hdf5 import MAGIC as HDF5
 from deepsim.export.published.caffe_model import read_blob
 from deepsim.export.published.networks import SourceFile
 from deepsim.runtime.errors import DataError, missing_extra
+from deepsim.runtime.features import mat5
 from deepsim.runtime.files import sha256
 from deepsim.runtime.os_errors import disk_errors
 
 LIMIT = 64 << 20  # bytes; a mean image of 256 x 256 pixels in float64 takes 1.6 million
 _NUMPY, _MATLAB, _USER_BLOCK = b"\x93NUMPY", b"MATLAB 5.0", 512
+_UNREADABLE = (ValueError, OSError, LookupError, TypeError, OverflowError, RuntimeError, EOFError, StopIteration)
+_UNREADABLE += (SyntaxError, TokenError, struct.error, zlib.error)  # what damaged headers and streams raise
 _FORMATS = "a .npy, .mat or .binaryproto of 3 channels"
 
 
@@ -58,9 +64,9 @@ def _read(path: Path, data: bytes) -> tuple[NDArray[Any], str]:
         if data.startswith(_NUMPY):
             return _npy(data), "mean image (.npy)"
         if data.startswith(_MATLAB) or HDF5 in (data[: len(HDF5)], data[_USER_BLOCK : _USER_BLOCK + len(HDF5)]):
-            return _mat(data), "mean image (.mat)"
+            return _mat(path, data), "mean image (.mat)"
         return read_blob(memoryview(data)).values, "mean image (.binaryproto)"
-    except (ValueError, OSError, KeyError, TypeError, NotImplementedError, IndexError, OverflowError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{path}: not readable ({reason}), expected {_FORMATS}.") from error
 
@@ -78,22 +84,18 @@ def _npy(data: bytes) -> NDArray[Any]:
     return found
 
 
-def _mat(data: bytes) -> NDArray[Any]:
+def _mat(path: Path, data: bytes) -> NDArray[Any]:
     """Return the only array with several numbers of a .mat, of version 5 or 7.3 (axes in MATLAB's order)."""
-    found = _mat5(data) if data.startswith(_MATLAB) and HDF5 not in data[: _USER_BLOCK + 8] else _mat73(data)
+    found = _mat5(path) if data.startswith(_MATLAB) and HDF5 not in data[: _USER_BLOCK + 8] else _mat73(data)
     arrays = {name: array for name, array in found.items() if array.dtype.kind in "fiu" and array.size >= 3}
     if len(arrays) != 1:
         raise ValueError(f"{len(arrays)} arrays ({', '.join(arrays) or 'none'})")
     return next(iter(arrays.values()))
 
 
-def _mat5(data: bytes) -> dict[str, NDArray[Any]]:
-    try:
-        import scipy.io
-    except ImportError as error:
-        raise missing_extra("scipy", "import") from error
-    loaded = scipy.io.loadmat(io.BytesIO(data))
-    return {name: value for name, value in loaded.items() if isinstance(value, np.ndarray)}
+def _mat5(path: Path) -> dict[str, NDArray[Any]]:
+    variables = [variable for variable in mat5.list_variables(path) if variable.kind in mat5.NUMBERS]
+    return {variable.name: np.asarray(mat5.read_numbers(path, variable)) for variable in variables}
 
 
 def _mat73(data: bytes) -> dict[str, NDArray[Any]]:
