@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 _PARTS = ("convolutions", "condition", "classify")  # of deepsim.train.discriminator
 
 
+def check_counts(layers: tuple[Layer, ...], source: str) -> None:
+    """Raise CheckpointError naming the first layer whose inputs are not what the layers before it give."""
+    by_name = {layer.name: layer for layer in layers}
+    for layer in layers:
+        before = _before(layer.name, by_name)
+        given = sum(by_name[name].outputs for name in before)
+        if before and layer.inputs != given:
+            raise CheckpointError(f"{source}: {layer.name}.weight takes {layer.inputs}, expected {given} inputs.")
+
+
 def check_discriminator(topology: Topology, layers: tuple[Layer, ...]) -> None:
     """Raise CheckpointError naming the first layer of a file's discriminator that is not the release's."""
     shapes = {f"{layer.name}.weight": layer.weight_shape for layer in layers}

@@ -144,7 +144,9 @@ def _same_layout(
     same = [known for known in LAYOUTS[role] if _kinds(cut(known)) == _kinds(layers)]
     if same:
         layout = min(same, key=lambda known: len(_differences(layers, known)))
-        return layout, _differences(layers, layout)
+        short = len(layers) < len(layout.layers)
+        early = (f"ends at {layout.layers[len(layers) - 1].name}, as {topology.file} says",) if short else ()
+        return layout, (*_differences(layers, layout), *early)
     found, expected = next(
         ((a, b) for a, b in zip(_kinds(layers), _kinds(guess.layers), strict=False) if a != b),
         ("its end", "more layers"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.export.published.discriminators import check_discriminator
+from deepsim.export.published.discriminators import check_counts, check_discriminator
 from deepsim.export.published.layouts import Role, nearest, roles_in, widened
 from deepsim.export.published.matching import Match, Question, check_output, inverted_layer, match
 from deepsim.export.published.topology import Topology
@@ -125,6 +125,7 @@ def _find_generator(question: Question) -> PublishedNetwork:
 def _find_discriminator(question: Question) -> PublishedNetwork:
     layout = nearest("discriminator", question.shapes)
     layers = widened(layout, question.shapes, question.source)
+    check_counts(layers, question.source)
     if question.topology is not None:
         check_discriminator(question.topology, layers)
     weights = _weights(layers, question)

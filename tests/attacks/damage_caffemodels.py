@@ -93,7 +93,7 @@ def structure(data):
                     walk(field.content, begin, depth + 1)
                 except ValueError:
                     continue
-            elif inside and depth >= 3:
+            elif depth >= 3 and field.number in numbers.get(depth, ()):  # numbers, packed or one by one
                 places[begin : offset + field.end] = False
 
     walk(memoryview(data), 0, 1)

@@ -73,6 +73,7 @@ def test_the_numpy_twins_give_the_image_of_caffe_as_well():
 def test_an_encoder_up_to_the_end_of_its_prototxt_gives_the_features_of_caffe():
     network, stored = read_one("encoder256.caffemodel", "encoder256.prototxt"), np.load(DATA / "encoder256.npz")
     assert (network.role, network.name, network.input_shape) == ("encoder", "caffenet", (3, 256, 256))
+    assert network.notes == ("ends at pool5, as encoder256.prototxt says",)
     mean = np.array([104, 117, 123], np.float32)[:, None, None]
     found = outputs(network, stored["image"] - mean)
     assert network.layers[-1].name == "pool5" and found["pool5"].shape == (1, 16, 7, 7)
