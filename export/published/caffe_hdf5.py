@@ -84,4 +84,4 @@ class _Reader:
         if self.left < 0 or (stored == 0 and dataset.size):
             raise ValueError(f"{name} claims {dataset.size} numbers, more than the file holds")
         with np.errstate(over="ignore"):
-            return Blob(np.asarray(dataset[()]).astype(np.float32))
+            return Blob(np.asarray(dataset[()]).astype(np.float32, copy=False))

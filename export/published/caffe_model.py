@@ -169,7 +169,7 @@ def _numbers(large: list[Field], number: int, dtype: str) -> NDArray[np.float32]
     parts = [field.numbers(dtype) for field in large if field.number == number]
     with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused with its layer's name
         if len(parts) == 1:
-            return parts[0].astype(np.float32)
+            return parts[0].astype(np.float32, copy=not parts[0].flags.writeable)  # a view of the file, or our own
         joined = np.empty(sum(map(len, parts)), np.float32)
         start = 0
         for part in parts:

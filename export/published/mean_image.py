@@ -23,8 +23,10 @@ from deepsim.runtime.os_errors import disk_errors
 
 LIMIT = 64 << 20  # bytes; a mean image of 256 x 256 pixels in float64 takes 1.6 million
 _NUMPY, _MATLAB, _USER_BLOCK = b"\x93NUMPY", b"MATLAB 5.0", 512
-_UNREADABLE = (ValueError, OSError, LookupError, TypeError, OverflowError, RuntimeError, EOFError, StopIteration)
-_UNREADABLE += (SyntaxError, TokenError, struct.error, zlib.error)  # what damaged headers and streams raise
+_UNREADABLE: tuple[type[Exception], ...] = (
+    *(ValueError, OSError, LookupError, TypeError, OverflowError, RuntimeError, EOFError, StopIteration),
+    *(SyntaxError, TokenError, struct.error, zlib.error),  # what damaged headers and streams raise
+)
 _FORMATS = "a .npy, .mat or .binaryproto of 3 channels"
 
 

@@ -52,7 +52,9 @@ def split(message: memoryview, wanted: frozenset[int]) -> tuple[bytes, list[Fiel
 
     Raises ValueError where the message is cut or is no protobuf.
     """
-    found, kept, begin = [], [], 0
+    found: list[Field] = []
+    kept: list[memoryview] = []
+    begin = 0
     for field in fields(message, wanted):
         if field.number in wanted:
             if len(found) == _MOST:

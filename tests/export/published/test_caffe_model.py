@@ -1,6 +1,7 @@
 """Caffe models: what Caffe accepts without a word is refused by name, and what it aborts on is refused too."""
 
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from deepsim.export.published import caffe_model
 from deepsim.export.published.caffe_files import caffe_format, read_bytes, read_caffe
+from deepsim.export.published.caffe_schema import message_class
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.networks import CAFFENET
 from tests.export.published.caffe_messages import blob, block, layer, legacy_blob, named_only, number, real, v0_layer
@@ -232,3 +234,23 @@ def test_the_question_of_the_layer_is_asked():
     assert network.name == "fc7" and "as told" in network.notes[0]
     with pytest.raises(UsageError, match="--layer fc8"):
         files.networks(layer="fc8")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_reading_takes_the_memory_of_the_file_and_of_its_weights(packed):
+    values = np.ones(1 << 20, np.float32)
+    if packed:
+        numbers = block(5, values.tobytes())
+    else:
+        rows = np.full((len(values), 5), 5 << 3 | 5, np.uint8)
+        rows[:, 1:] = values.view(np.uint8).reshape(-1, 4)
+        numbers = rows.tobytes()
+    shape = block(7, block(1, b"\x80\x08\x80\x08"))
+    data = layer("fc6", "InnerProduct", ["a"], ["b"], [shape + numbers, blob(np.ones(1024))])
+    message_class("Net")
+    tracemalloc.start()
+    model = caffe_model.read_model(data, "x")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert model.blobs["fc6"][0].values.shape == (1024, 1024)
+    assert peak < 1.1 * len(data) + (1 << 18), "beside the file itself"
