@@ -20,7 +20,7 @@ FUZZ_MEMORY_manifest := -rss_limit_mb=512 -malloc_limit_mb=64
 FUZZ_MEMORY_safetensors := $(FUZZ_MEMORY_manifest)
 FUZZ_MEMORY_bundle := -rss_limit_mb=2048
 
-.PHONY: demo test test-all check types docs bench bench-gpu fuzz wheel clean help
+.PHONY: demo test test-all check types docs bench bench-gpu fuzz fuzz-published wheel clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -30,7 +30,8 @@ help:
 	@echo "make check   formatters, linter, types"
 	@echo "make docs    the documentation as a web site, in build/docs"
 	@echo "make bench   benchmarks: training step, runtime throughput"
-	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target"
+	@echo "make fuzz    search the C++ readers for crashes with clang's libFuzzer, SECONDS=600 for each target, and"
+	@echo "             the readers of published files with atheris where it is installed, a tenth of that"
 	@echo "make bench-gpu  on a machine with an NVIDIA GPU: checks our CUDA kernels, then times them against their peers;"
 	@echo "             OPTIONS=--quick for a first look, CUTLASS_PATH=... for one more peer"
 	@echo "make wheel   an sdist, and from it a wheel for every Linux distribution that is as new as this one, in build/wheel"
@@ -102,6 +103,15 @@ fuzz:
 		ASAN_OPTIONS=quarantine_size_mb=32 $(FUZZ)/tests/native/fuzz/fuzz_$(target) $(FUZZ)/found/$(target) \
 		tests/native/fuzz/corpus/$(target) -artifact_prefix=$(FUZZ)/found/$(target)- -max_total_time=$(SECONDS) \
 		$(FUZZ_OPTIONS) $(FUZZ_MEMORY_$(target));)
+	$(MAKE) fuzz-published
+
+fuzz-published: .venv/dev.stamp
+	@if ! $(BIN)/python -c "import atheris" 2>/dev/null; then \
+		echo "atheris is not installed ($(BIN)/python -m pip install atheris): published files' readers are left out"; \
+		exit 0; \
+	fi; set -e; for target in caffemodel prototxt hdf5 mean; do mkdir -p $(FUZZ)/found/$$target; \
+		$(BIN)/python tests/fuzz/fuzz_published.py $$target $(FUZZ)/found/$$target \
+		-artifact_prefix=$(FUZZ)/found/$$target- -max_total_time=$$(($(SECONDS) / 10)) -print_final_stats=1; done
 
 bench-gpu: .venv/dev.stamp
 	$(BIN)/python -m deepsim.benchmarks.gpu $(OPTIONS)

@@ -15,7 +15,6 @@ from deepsim.export.published.layouts import (
     LAYOUTS,
     SAME_LAYERS,
     Layout,
-    Role,
     check_chain,
     missing,
     nearest,
@@ -24,6 +23,7 @@ from deepsim.export.published.layouts import (
 from deepsim.export.published.topology import Chain, Topology, input_shape, layers_of, origin, read_chain
 from deepsim.kernels.layers import Layer, Shape
 from deepsim.runtime.errors import CheckpointError, UsageError
+from deepsim.runtime.geometry import CAFFE_FRAMING
 
 if TYPE_CHECKING:
     from deepsim.export.published.networks import SourceFile
@@ -112,17 +112,19 @@ def _by_topology(role: Literal["encoder", "generator"], question: Question, topo
     if topology.separate:
         arrays = {name: shape for name, shape in arrays.items() if topology.find(name.rpartition(".")[0]) is not None}
     layout = nearest(role, arrays)
-    if not topology.separate:  # a file of weights that is cut ends early: then its layers are fewer
-        for layer in layout.layers:
-            if layer.has_weights and f"{layer.name}.weight" not in arrays:
-                raise missing(layout, layer.name, question.source)
     present = [name for name in layout.names if topology.find(name) is not None]
+    early = topology.separate or (role == "encoder" and _goes_on(topology, layout, present))
+    if not early:  # a file of weights that is cut has fewer layers
+        for name in layout.names:
+            if f"{name}.weight" not in arrays:
+                raise missing(layout, name, question.source)
     if not present:
         raise CheckpointError(f"{topology.file}: no layers of {layout.title}, the nearest known network.")
     first = frozenset(known.names[0] for known in LAYOUTS[role])
     chain = read_chain(topology, present[-1], first, role, _GAPS)
     layers = layers_of(topology, chain, arrays)
-    layout, notes = _same_layout(role, layout, layers, question, topology)
+    layout, notes = _same_layout(layout, layers, topology, early)
+    notes += _crop_note(topology, chain, layers, layout) if role == "generator" else ()
     layers = _renamed(layers, layout)
     shape = input_shape(topology, chain) or _default_input(layout, layers)
     if layers[0].kind == "fc":
@@ -130,23 +132,48 @@ def _by_topology(role: Literal["encoder", "generator"], question: Question, topo
     return Match(layout, layers, shape, notes, _read_layer(topology, chain) if role == "generator" else None)
 
 
+def _goes_on(topology: Topology, layout: Layout, present: list[str]) -> bool:
+    """Tell whether a file has other networks after an encoder that ends early, so that it cannot have been cut there.
+
+    A training needs no more of its encoder than the inverted and the compared layers.
+    """
+    last = max((topology.with_weights[name] for name in present), default=-1)
+    others = {name for role in LAYOUTS if role != layout.role for known in LAYOUTS[role] for name in known.names}
+    after = any(index > last for name, index in topology.with_weights.items() if name in others - set(layout.names))
+    return after and tuple(present) == layout.names[: len(present)]
+
+
+def _crop_note(topology: Topology, chain: Chain, layers: tuple[Layer, ...], layout: Layout) -> tuple[str, ...]:
+    """Note where a training cut its images, if that is not the middle, where a bundle takes its pixels from."""
+    end = chain.facts[-1]
+    last = next(index for index, facts in enumerate(topology.layers) if facts is end)
+    readers = topology.readers(end.tops[0], last) if end.tops else []
+    side = check_chain(layers, _default_input(layout, layers), topology.file)[-1][-1]
+    middle = (side - CAFFE_FRAMING.side) // 2
+    crops = [topology.layers[index] for index in readers if topology.layers[index].kind == "Crop"]
+    offsets = {offset for facts in crops for offset in facts.shape} - {middle}
+    note = f"its training cut images at offset {min(offsets, default=0)}, a bundle takes the middle, {middle}"
+    return (note,) if offsets else ()
+
+
 def _same_layout(
-    role: Role, guess: Layout, layers: tuple[Layer, ...], question: Question, topology: Topology
+    guess: Layout, layers: tuple[Layer, ...], topology: Topology, early: bool
 ) -> tuple[Layout, tuple[str, ...]]:
     """Return the layout that has the same layers, and notes on what differs from the release.
 
-    What a file of weights says of itself must agree in kinds and activations; a prototxt may end early or differ.
+    What a file of weights says of itself must agree in kinds and activations; a prototxt may differ. With ``early``
+    the network may end before the layout does.
     """
 
     def cut(layout: Layout) -> tuple[Layer, ...]:
-        return layout.layers[: len(layers)] if topology.separate else layout.layers
+        return layout.layers[: len(layers)] if early else layout.layers
 
-    same = [known for known in LAYOUTS[role] if _kinds(cut(known)) == _kinds(layers)]
+    same = [known for known in LAYOUTS[guess.role] if _kinds(cut(known)) == _kinds(layers)]
     if same:
         layout = min(same, key=lambda known: len(_differences(layers, known)))
         short = len(layers) < len(layout.layers)
-        early = (f"ends at {layout.layers[len(layers) - 1].name}, as {topology.file} says",) if short else ()
-        return layout, (*_differences(layers, layout), *early)
+        end = (f"ends at {layout.layers[len(layers) - 1].name}, as {topology.file} says",) if short else ()
+        return layout, (*_differences(layers, layout), *end)
     found, expected = next(
         ((a, b) for a, b in zip(_kinds(layers), _kinds(guess.layers), strict=False) if a != b),
         ("its end", "more layers"),
@@ -154,7 +181,7 @@ def _same_layout(
     difference = f"{_said(found)} where {guess.title} has {_said(expected)}"
     if not topology.separate:
         raise CheckpointError(
-            f"{question.source}: {difference}, expected a known network. Pass the prototxt of another one."
+            f"{topology.file}: {difference}, expected a known network. Pass the prototxt of another one."
         )
     return guess, (f"{difference}, as {topology.file} says",)
 

@@ -84,7 +84,12 @@ def find_networks(
         listed = ", ".join(sorted(names)[:3]) or "none"
         known = "CaffeNet, AlexNet, VGG, a released generator or discriminator"
         raise CheckpointError(f"{question.source}: layers {listed}, expected those of {known}.")
-    return _with_leftovers([_FIND[role](question) for role in roles], question)
+    try:
+        return _with_leftovers([_FIND[role](question) for role in roles], question)
+    except CheckpointError as error:
+        if len(roles) == 1 or (topology is not None and topology.separate):
+            raise
+        raise CheckpointError(f"{error} A prototxt of one network alone leaves the others out.") from error
 
 
 def _with_leftovers(found: list[PublishedNetwork], question: Question) -> list[PublishedNetwork]:

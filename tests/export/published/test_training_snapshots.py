@@ -108,6 +108,27 @@ def test_a_snapshot_says_itself_which_layer_its_generator_inverts():
         files.networks(layer="fc6")
 
 
+def test_an_encoder_in_a_snapshot_may_end_where_the_training_needs_no_more():
+    networks = read_bytes(snapshot(encoder=ENCODER[:11]), "x").networks()
+    assert networks[0].layers == ENCODER[:11] and networks[1].name == "fc6"
+    assert networks[0].notes[0] == "ends at fc6, as x says"
+    with pytest.raises(CheckpointError, match=r"no fc7\.weight"):
+        read_bytes(chain(ENCODER[:11], WEIGHTS[0], "data"), "x").networks()
+
+
+def test_a_crop_that_is_not_in_the_middle_is_noted():
+    moved = snapshot().replace(number(2, 14) * 2, number(2, 10) * 2)
+    assert read_bytes(moved, "x").networks()[1].notes[0] == (
+        "its training cut images at offset 10, a bundle takes the middle, 14"
+    )
+
+
+def test_a_damaged_network_is_left_out_with_the_prototxt_of_another():
+    data = snapshot(judged=discriminator(WEIGHTS[2], joined=("Dfeat2", "Dflatten")))
+    with pytest.raises(CheckpointError, match=r"Dfc6.* A prototxt of one network alone leaves the others out"):
+        read_bytes(data, "x").networks()
+
+
 def test_a_generator_that_reads_before_the_relu_is_refused():
     bare = tuple(replace(entry, activation="none") if entry.name == "fc6" else entry for entry in ENCODER)
     with pytest.raises(CheckpointError, match="fc6"):
