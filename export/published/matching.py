@@ -21,7 +21,7 @@ from deepsim.export.published.layouts import (
     widened,
 )
 from deepsim.export.published.topology import Chain, Topology, input_shape, layers_of, origin, read_chain
-from deepsim.kernels.layers import Layer, Shape
+from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.geometry import CAFFE_FRAMING
 
@@ -125,10 +125,10 @@ def _by_topology(role: Literal["encoder", "generator"], question: Question, topo
     layers = layers_of(topology, chain, arrays)
     layout, notes = _same_layout(layout, layers, topology, early)
     notes += _crop_note(topology, chain, layers, layout) if role == "generator" else ()
-    layers = _renamed(layers, layout)
     shape = input_shape(topology, chain) or _default_input(layout, layers)
     if layers[0].kind == "fc":
         shape = (math.prod(shape),)
+    layers = _as_known(layers, layout, shape)
     return Match(layout, layers, shape, notes, _read_layer(topology, chain) if role == "generator" else None)
 
 
@@ -186,11 +186,20 @@ def _same_layout(
     return guess, (f"{difference}, as {topology.file} says",)
 
 
-def _renamed(layers: tuple[Layer, ...], layout: Layout) -> tuple[Layer, ...]:
-    """Give layers without weights the layout's names, by which their outputs are asked for."""
+def _as_known(layers: tuple[Layer, ...], layout: Layout, input_shape: Shape) -> tuple[Layer, ...]:
+    """Give layers without weights the layout's names, by which their outputs are asked for.
+
+    Caffe's pooling rounds up; where rounding down gives the same sizes and the layout has it so, it is written so.
+    """
     if _kinds(layers) != _kinds(layout.layers[: len(layers)]):
         return layers
-    return tuple(replace(layer, name=known.name) for layer, known in zip(layers, layout.layers, strict=False))
+    pairs = list(zip(layers, layout.layers, strict=False))
+    named = tuple(replace(layer, name=known.name) for layer, known in pairs)
+    rounded = tuple(replace(layer, name=known.name, ceil_mode=known.ceil_mode) for layer, known in pairs)
+    try:
+        return rounded if shapes(rounded, input_shape) == shapes(named, input_shape) else named
+    except ValueError:  # layers that do not fit each other are refused where their weights are checked
+        return named
 
 
 def _kinds(layers: tuple[Layer, ...]) -> list[tuple[str, str, str]]:

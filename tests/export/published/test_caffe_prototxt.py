@@ -9,6 +9,7 @@ import pytest
 from deepsim.export.published.caffe_files import read_bytes, read_caffe
 from deepsim.export.published.caffe_prototxt import read_prototxt
 from deepsim.runtime.errors import CheckpointError, UsageError
+from deepsim.runtime.networks import CAFFENET
 from tests.export.published.caffe_messages import blob, layer, named_only
 
 DATA = Path(__file__).resolve().parents[2] / "data/caffe"
@@ -162,6 +163,28 @@ def test_layers_of_another_phase_give_way_to_those_in_use():
     )
     (network,) = networks(NORM1, text)
     assert network.notes == ()
+
+
+OF_2013 = """
+name: "tiny" input: "data" input_dim: 10 input_dim: 3 input_dim: 227 input_dim: 227
+layers { layer { name: "conv1" type: "conv" num_output: 4 kernelsize: 11 stride: 4
+  weight_filler { type: "gaussian" std: 0.01 } blobs_lr: 1. blobs_lr: 2. } bottom: "data" top: "conv1" }
+layers { layer { name: "relu1" type: "relu" } bottom: "conv1" top: "conv1" }
+layers { layer { name: "pool1" type: "pool" pool: MAX kernelsize: 3 stride: 2 } bottom: "conv1" top: "pool1" }
+layers { layer { name: "norm1" type: "lrn" local_size: 5 alpha: 0.0001 beta: 0.75 } bottom: "pool1" top: "norm1" }
+layers { layer { name: "pad2" type: "padding" pad: 2 } bottom: "norm1" top: "pad2" }
+layers { layer { name: "conv2" type: "conv" num_output: 8 group: 2 kernelsize: 5 } bottom: "pad2" top: "conv2" }
+layers { layer { name: "relu2" type: "relu" } bottom: "conv2" top: "conv2" }
+"""
+
+
+def test_a_prototxt_of_2013_has_layers_of_padding():
+    shapes = {"conv1.weight": (4, 3, 11, 11), "conv1.bias": (4,), "conv2.weight": (8, 2, 5, 5), "conv2.bias": (8,)}
+    model = named_only({name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    (network,) = networks(model, OF_2013.encode())
+    known = [(entry.name, entry.kind, entry.padding, entry.groups) for entry in CAFFENET.layers[:4]]
+    assert [(entry.name, entry.kind, entry.padding, entry.groups) for entry in network.layers] == known
+    assert (network.input_shape, network.notes) == ((3, 227, 227), ("ends at conv2, as x.prototxt says",))
 
 
 @pytest.mark.parametrize(
