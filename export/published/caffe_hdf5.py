@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class _Reader:
 
     def __init__(self, h5py: Any, file: str, size: int) -> None:
         self.h5py, self.file, self.left = h5py, file, size
+        self.headers: list[int] = []  # where the file describes its objects
+        self.arrays: list[tuple[int, int, str]] = []  # where its arrays begin and end
 
     def read(self, opened: Any) -> dict[str, tuple[Blob, ...]]:
         """Return the blobs by layer; a name with a slash is a group within a group."""
@@ -64,12 +67,25 @@ class _Reader:
                     pending.append((f"{name}/{child}".lstrip("/"), group[child]))
             if len(found) + len(pending) > MOST_LAYERS:
                 raise ValueError(f"more than {MOST_LAYERS} layers")
+        self._check_places()
         return found
+
+    def _check_places(self) -> None:
+        """Refuse arrays that lie on each other or on a header: HDF5 of Caffe's age has no checksum that would tell."""
+        ordered = sorted(self.arrays)
+        for (_, end, name), (begin, _, _) in pairwise(ordered):
+            if begin < end:
+                raise ValueError(f"{name} lies on another array")
+        for begin, end, name in ordered:
+            if any(begin <= header < end for header in self.headers):
+                raise ValueError(f"{name} lies on a header")
 
     def _child(self, group: Any, name: str) -> Any:
         if not isinstance(group.get(name, getlink=True), self.h5py.HardLink):
             raise ValueError(f"{name!r} is a link to another place")
-        return group[name]
+        child = group[name]
+        self.headers.append(self.h5py.h5o.get_info(child.id).addr)
+        return child
 
     def _blobs(self, name: str, group: Any, datasets: list[str]) -> tuple[Blob, ...]:
         if datasets != [str(index) for index in range(len(datasets))]:
@@ -79,7 +95,12 @@ class _Reader:
     def _blob(self, name: str, dataset: Any) -> Blob:
         if dataset.shape is None or dataset.dtype.kind != "f" or dataset.external or dataset.is_virtual:
             raise ValueError(f"{name} is no array of floating-point numbers in this file")
-        stored = dataset.id.get_storage_size()
+        kind = dataset.id.get_type()
+        if not any(kind.equal(known) for known in (self.h5py.h5t.IEEE_F32LE, self.h5py.h5t.IEEE_F64LE)):
+            raise ValueError(f"{name} has other numbers than Caffe's")
+        stored, begin = dataset.id.get_storage_size(), dataset.id.get_offset()
+        if begin is not None and stored:
+            self.arrays.append((begin, begin + stored, name))
         self.left -= dataset.size * dataset.dtype.itemsize
         if self.left < 0 or (stored == 0 and dataset.size):
             raise ValueError(f"{name} claims {dataset.size} numbers, more than the file holds")

@@ -81,3 +81,26 @@ def test_a_group_that_holds_itself_ends():
 
     with pytest.raises(CheckpointError, match="layers"):
         read_bytes(snapshot(loop), "x.h5").networks()
+
+
+def places(data):
+    """Return where arrays begin in a file, and where a layer's group is described."""
+    with h5py.File(io.BytesIO(data), "r") as opened:
+        group = h5py.h5o.get_info(opened["data/deconv2"].id).addr
+        return opened["data/deconv1/0"].id.get_offset(), opened["data/deconv2/0"].id.get_offset(), group
+
+
+def test_an_array_that_was_moved_by_damage_is_refused():
+    data = snapshot()
+    first, second, header = places(data)
+    address = first.to_bytes(8, "little")
+    assert data.count(address) == 1
+    for place, words in ((second, "lies on another array"), (header - 8, "lies on a header")):
+        with pytest.raises(CheckpointError, match=words):
+            read_bytes(data.replace(address, place.to_bytes(8, "little")), "x.h5")
+
+
+def test_numbers_of_another_form_are_refused():
+    data = replaced("data/deconv1/0", lambda f, name: f.create_dataset(name, data=np.ones((1, 1, 4, 4), ">f4")))
+    with pytest.raises(CheckpointError, match="other numbers than Caffe's"):
+        read_bytes(data, "x.h5")
