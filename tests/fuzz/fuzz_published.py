@@ -7,6 +7,7 @@ its layers. Needs atheris (Linux, Python 3.11 to 3.13).
 from __future__ import annotations
 
 import io
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -28,9 +29,8 @@ from deepsim.runtime.errors import DeepsimError  # noqa: E402
 from tests.export.published import caffe_messages as messages  # noqa: E402
 
 DATA = ROOT / "tests/data/caffe"
-TEXT = (
-    (DATA / "fc8.prototxt").read_bytes().replace(b"dim: 1000", b"dim: 2").replace(b"num_output: 64", b"num_output: 16")
-)
+TEXT = re.sub(r"num_output: (4|8|2|1)\b", "num_output: 1", (DATA / "fc8.prototxt").read_text())
+TEXT = TEXT.replace("dim: 1000", "dim: 2").replace("num_output: 64", "num_output: 16").replace("dim: 4", "dim: 1", 1)
 
 
 def tiny():
@@ -63,7 +63,7 @@ def hdf5():
 def seeds(target):
     """Return whole files to begin with."""
     if target == "prototxt":
-        return [TEXT, *(path.read_bytes() for path in sorted(DATA.glob("*.prototxt")))]
+        return [TEXT.encode(), *(path.read_bytes() for path in sorted(DATA.glob("*.prototxt")))]
     if target == "hdf5":
         return [hdf5()]
     if target == "mean":
@@ -126,7 +126,7 @@ def main():
         for index, data in enumerate(seeds(target)):
             one(data)
             (Path(folder) / str(index)).write_bytes(data)
-        limits = ["-rss_limit_mb=1500", "-malloc_limit_mb=64", "-timeout=20", "-max_len=16384"]
+        limits = ["-rss_limit_mb=1500", "-malloc_limit_mb=64", "-timeout=20", "-max_len=65536"]
         atheris.Setup([sys.argv[0], *limits, *sys.argv[1:], folder], one)
         atheris.Fuzz()
 
