@@ -76,10 +76,12 @@ def _bytes(path: Path) -> bytes:
     with disk_errors(path):
         if not path.is_file():
             raise CheckpointError(f"{path}: no file, expected a Caffe model or prototxt.")
-        size = path.stat().st_size
-        if size > LIMIT:
-            raise CheckpointError(f"{path}: {size:,} bytes, expected at most {LIMIT:,}, the limit of protobuf.")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            size, hdf5 = path.stat().st_size, file.read(len(MAGIC)) == MAGIC
+            if size > LIMIT and not hdf5:
+                raise CheckpointError(f"{path}: {size:,} bytes, expected at most {LIMIT:,}, the limit of protobuf.")
+            file.seek(0)
+            return file.read()
 
 
 def _own_topology(model: CaffeModel, file: str) -> Topology | None:
@@ -88,19 +90,17 @@ def _own_topology(model: CaffeModel, file: str) -> Topology | None:
 
 
 def _weights(model: CaffeModel, topology: Topology | None, file: str) -> dict[str, NDArray[np.float32]]:
-    """Name every layer's arrays as release state dicts do, in their layout."""
+    """Name every layer's arrays as release state dicts do, in their layout; those of other kinds by their number."""
     weights: dict[str, NDArray[np.float32]] = {}
     for name, blobs in model.blobs.items():
-        if not blobs:
-            continue
         facts = _facts(topology, name)
         kind = WITH_WEIGHTS.get(facts.kind) if facts else _KINDS.get(name) if topology is None else None
-        if kind is not None:
-            _check_count(file, name, facts, blobs)
-            weights[f"{name}.weight"] = _weight(blobs[0], kind == "fc", facts is not None and facts.transpose)
-        for index, blob in enumerate(blobs):
-            if kind is None or index:
-                weights[f"{name}.{'bias' if kind and index == 1 else index}"] = _vector(blob) if index else blob.values
+        if kind is None or not blobs:
+            weights |= {f"{name}.{index}": blob.values for index, blob in enumerate(blobs)}
+            continue
+        _check_count(file, name, facts, blobs)
+        weights[f"{name}.weight"] = _weight(blobs[0], kind == "fc", facts is not None and facts.transpose)
+        weights |= {f"{name}.bias": _vector(blob) for blob in blobs[1:]}
     return weights
 
 
