@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from deepsim.runtime.errors import DataError, DtypeError, ShapeError, UsageError
 from deepsim.runtime.features import names_file
 from deepsim.runtime.features.layout import Layout, layout_of
-from deepsim.runtime.features.records import KEY, NAMES, FeatureFile, Labels, Rows, read_errors
+from deepsim.runtime.features.records import KEY, NAMES, FeatureFile, Key, Labels, Preferred, Rows, read_errors
 from deepsim.runtime.files import replacing
 
 __all__ = [
@@ -38,8 +38,10 @@ __all__ = [
     "NAMES",
     "SUFFIXES",
     "FeatureFile",
+    "Key",
     "Labels",
     "Layout",
+    "Preferred",
     "Rows",
     "check_writable",
     "fit_rows",
@@ -64,7 +66,7 @@ _WITHOUT_NAMES = (".npy", ".csv")  # their names lie in a file beside them
 class _Format(Protocol):
     """What every module of a format has."""
 
-    def read(self, path: Path, key: str | None) -> FeatureFile:
+    def read(self, path: Path, key: Key) -> FeatureFile:
         """Open a file; its rows are read when they are asked for."""
         ...
 
@@ -77,8 +79,8 @@ class _Format(Protocol):
         ...
 
 
-def read_features(path: str | os.PathLike[str], key: str | None = None) -> FeatureFile:
-    """Open a feature file. ``key`` names the array; without it the file must hold just one of numbers.
+def read_features(path: str | os.PathLike[str], key: Key = None) -> FeatureFile:
+    """Open a feature file. ``key`` names the array, or which to prefer of several; else it must hold just one.
 
     Raises DataError when the file is missing, damaged or of another format, when ``key`` is not in it or is needed;
     DtypeError and ShapeError unless the array is real numbers of rank 1 or more; DeviceError naming the extra for
@@ -162,7 +164,7 @@ def write_features(
     with replacing(beside) as names, replacing(file) as staging:  # both are whole before either gets its name
         writer.write(staging, rows, known)
         staging.flush()
-        names.write(names_file.content(known, names_file.fingerprint(staging)))
+        names_file.write(names, known, names_file.fingerprint(staging))
         names.flush()
 
 

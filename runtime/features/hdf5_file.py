@@ -1,4 +1,7 @@
-"""Features in HDF5, .h5 or .hdf5: any dataset; ours are "features", "names" and "index"."""
+"""Features in HDF5, .h5 or .hdf5: any dataset; ours are "features", "names" and "index".
+
+A dataset that MATLAB or a writer for it made (attribute ``MATLAB_class``) has its axes in reverse, as in .mat files.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.errors import missing_extra
-from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Labels, Rows, choose, text_of
+from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 
 
-def read(path: Path, key: str | None) -> FeatureFile:
+def read(path: Path, key: Key) -> FeatureFile:
     """Open a file; entries along any axis are read when they are asked for."""
     with open_file(path) as file:
         datasets: dict[str, Any] = {}
@@ -20,11 +23,12 @@ def read(path: Path, key: str | None) -> FeatureFile:
         file.visititems(lambda name, item: datasets.update({name: item}) if isinstance(item, h5py.Dataset) else None)
         numbers = [name for name, item in datasets.items() if item.dtype.kind in "fiu" and name not in (NAMES, INDEX)]
         others = [name for name in datasets if name not in (*numbers, NAMES, INDEX)]
-        chosen = datasets[choose(path, numbers, key, others)]
+        name = choose(path, numbers, key, others)
+        chosen = datasets[name]
         if chosen.shape is None:
             raise ValueError(f"{chosen.name} holds nothing")
-        labels = Labels(_names(datasets), _index(datasets))
-        return lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse=False).labelled(labels)
+        labels, reverse = Labels(_names(datasets), _index(datasets)), "MATLAB_class" in chosen.attrs
+        return lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse).labelled(labels, name)
 
 
 def lazy(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], reverse: bool) -> FeatureFile:

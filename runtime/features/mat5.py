@@ -17,8 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.features.sparse import sparse_matrix
+from deepsim.runtime.features.stored import StoredArray
 
 _HEAD, _TAG = 128, 8  # bytes of a file's header, and of the tag (type, size) before an element's data
+_BEGIN = 4096  # bytes that hold a variable's description; larger numeric variables are read late
+_MAX_TEXTS = 256 << 20  # bytes of a compressed variable that holds no numbers
 _MATRIX, _COMPRESSED, _UTF8, _UTF16, _UTF32 = 14, 15, 16, 17, 18
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", _UTF8: "utf-8", _UTF16: "utf-16", _UTF32: "utf-32"}
@@ -82,6 +85,29 @@ def read_numbers(path: Path, variable: Variable) -> Any:
     return values.reshape(extents, order="F")
 
 
+def stored_numbers(path: Path, variable: Variable) -> StoredArray | None:
+    """Return where a large numeric variable lies, as :func:`read_numbers` would read it.
+
+    None where it is small, compressed, complex, sparse, or stored in another type than it has. Raises ValueError.
+    """
+    if variable.compressed or variable.kind not in NUMBERS or variable.size < _BEGIN:
+        return None
+    with path.open("rb") as file:
+        file.seek(variable.offset)
+        begin = memoryview(file.read(_BEGIN))
+    flags, extents, _, _ = _matrix(begin, variable.order)
+    place = 0
+    for _ in range(3):  # flags, extents, name
+        _, _, _, place = _tag(begin, variable.order, place)
+    kind, size = struct.unpack_from(f"{variable.order}II", begin, place)
+    if flags & _COMPLEX or _STORED.get(kind) != NUMBERS[variable.kind]:  # small whole numbers are stored as such
+        return None
+    dtype, begins = np.dtype(variable.order + _STORED[kind]), variable.offset + place + _TAG
+    stored = StoredArray(path, begins, extents, dtype, fortran=True)
+    stored.check(min(begins + size, variable.offset + variable.size))
+    return stored
+
+
 def read_texts(path: Path, variable: Variable) -> tuple[str, ...]:
     """Return the texts of a cell array, or the rows of a character matrix. Raises ValueError."""
     _, extents, _, parts = _matrix(_body(path, variable), variable.order)
@@ -110,9 +136,9 @@ def _order(head: bytes) -> str:
 
 def _describe(file: BinaryIO, offset: int, size: int, compressed: bool, order: str) -> Variable:
     """Read a variable's flags and name; its data follow these."""
-    begin = file.read(min(size, 4096))
+    begin = file.read(min(size, _BEGIN))
     if compressed:
-        begin = zlib.decompressobj().decompress(begin, 4096)[_TAG:]
+        begin = zlib.decompressobj().decompress(begin, _BEGIN)[_TAG:]
     flags, _, name, _ = _matrix(memoryview(begin), order)
     kind = _CLASSES.get(flags & 0xFF)
     if kind is None:
@@ -124,25 +150,40 @@ def _body(path: Path, variable: Variable) -> memoryview:
     with path.open("rb") as file:
         file.seek(variable.offset)
         data = file.read(variable.size)
-    return memoryview(zlib.decompress(data))[_TAG:] if variable.compressed else memoryview(data)
+    return memoryview(_decompress(data, variable))[_TAG:] if variable.compressed else memoryview(data)
+
+
+def _decompress(data: bytes, variable: Variable) -> bytes:
+    """Return what was compressed, never much more than the variable's shape says. Raises ValueError."""
+    stream, limit = zlib.decompressobj(), _MAX_TEXTS
+    begin = stream.decompress(data, _BEGIN)
+    if variable.kind in (*NUMBERS, "sparse"):
+        _, extents, _, _ = _matrix(memoryview(begin)[_TAG:], variable.order)
+        limit = _BEGIN + 16 * (math.prod(extents) + sum(extents))  # two parts of 8 bytes, or a value and its index
+    found = begin + stream.decompress(stream.unconsumed_tail, max(1, limit))
+    if not stream.eof:
+        raise ValueError(f"{variable.name}: cut off, or more data than its shape says")
+    return found
 
 
 def _elements(body: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     """Yield the type and data of each element of a variable; small ones have both in one tag."""
     place = 0
     while place + _TAG <= len(body):
-        kind, size = struct.unpack_from(f"{order}II", body, place)
-        begin = place + _TAG
-        if kind >> 16:  # small: the size in the upper half, the data in the tag itself
-            kind, size, begin = kind & 0xFFFF, kind >> 16, place + 4
-            place += _TAG
-            if size > 4:
-                raise ValueError(f"a small element of {size} bytes")
-        else:
-            place = begin + (size + 7) // 8 * 8
+        kind, begin, size, place = _tag(body, order, place)
         if begin + size > len(body):
             raise ValueError(f"cut off: an element of {size:,} bytes")
         yield kind, body[begin : begin + size]
+
+
+def _tag(body: memoryview, order: str, place: int) -> tuple[int, int, int, int]:
+    """Return the type of the element at a place, where its data begin, their size, and where the next one is."""
+    kind, size = struct.unpack_from(f"{order}II", body, place)
+    if not kind >> 16:
+        return kind, place + _TAG, size, place + _TAG + (size + 7) // 8 * 8
+    if kind >> 16 > 4:  # small: the size in the upper half, the data in the tag itself
+        raise ValueError(f"a small element of {kind >> 16} bytes")
+    return kind & 0xFFFF, place + 4, kind >> 16, place + _TAG
 
 
 def _matrix(body: memoryview, order: str) -> tuple[int, tuple[int, ...], str, Iterator[tuple[int, memoryview]]]:

@@ -1,6 +1,8 @@
 """Features in MATLAB's .mat: versions 5 to 7, 7.3 (which is HDF5) through h5py, 4 through SciPy; sparse matrices too.
 
-Arrays have the axes that MATLAB shows. Version 5 is written, through SciPy, whose variables are below 2 GiB.
+Arrays have the axes that MATLAB shows; in version 7.3 these are those of HDF5 in reverse, whoever wrote the file. The
+sparse arrays of bdpy are groups of version 7.3. Names are in "names", or in "ids", as closed-loop experiments write
+them. Version 5 is written, through SciPy, whose variables are below 2 GiB.
 """
 
 from __future__ import annotations
@@ -13,15 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.errors import UsageError, missing_extra
-from deepsim.runtime.features import hdf5_file, mat5
-from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Labels, Rows, choose, text_of
+from deepsim.runtime.features import bdpy_sparse, hdf5_file, mat5
+from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 from deepsim.runtime.features.sparse import from_matrix, sparse_matrix
 
 LIMIT = 1 << 31  # bytes of one variable, version 7 and earlier (MATLAB's documentation of MAT-file versions)
+_IDS = "ids"  # names of codes in files of closed-loop experiments
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 
-def read(path: Path, key: str | None) -> FeatureFile:
+def read(path: Path, key: Key) -> FeatureFile:
     """Read a variable; those of version 7.3 when they are asked for."""
     with path.open("rb") as file:
         start, four = file.read(520), b"\0"
@@ -32,14 +35,17 @@ def read(path: Path, key: str | None) -> FeatureFile:
     variables = {variable.name: variable for variable in mat5.list_variables(path)}
     numbers, others = _sorted({name: variable.kind for name, variable in variables.items()})
     chosen = variables[choose(path, numbers, key, others)]
-    names, index = variables.get(NAMES), variables.get(INDEX)
+    names = next((variables[name] for name in (NAMES, _IDS) if name in variables), None)
+    index = variables.get(INDEX)
     labels = Labels(
         mat5.read_texts(path, names) if names and names.kind in ("cell", "char") else (),
         _index(mat5.read_numbers(path, index) if index and index.kind in mat5.NUMBERS else None),
     )
     if chosen.kind not in (*mat5.NUMBERS, "sparse"):
         raise ValueError(f"{chosen.name} is a {chosen.kind}, no numbers")
-    return _from_array(path, mat5.read_numbers(path, chosen), labels)
+    stored = mat5.stored_numbers(path, chosen)
+    found = stored.file() if stored else _from_array(path, mat5.read_numbers(path, chosen), labels)
+    return found.labelled(labels, chosen.name)
 
 
 def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:
@@ -66,26 +72,31 @@ def _from_array(path: Path, values: Any, labels: Labels) -> FeatureFile:
     return (from_matrix if hasattr(values, "toarray") else FeatureFile.of)(path, values, labels)
 
 
-def _read_4(path: Path, key: str | None) -> FeatureFile:
+def _read_4(path: Path, key: Key) -> FeatureFile:
     io = _scipy_io()
     try:
         variables = io.loadmat(path)
     except io.matlab.MatReadError as error:
         raise ValueError(str(error)) from error
     arrays = [name for name in variables if not name.startswith("__")]
-    return _from_array(path, variables[choose(path, arrays, key)], Labels())
+    chosen = choose(path, arrays, key)
+    return _from_array(path, variables[chosen], Labels()).labelled(None, chosen)
 
 
-def _read_73(path: Path, key: str | None) -> FeatureFile:
+def _read_73(path: Path, key: Key) -> FeatureFile:
     with hdf5_file.open_file(path) as file:
         h5py = hdf5_file.module()
         classes = {name: _class_73(item, h5py) for name, item in file.items() if not name.startswith("#")}
         numbers, others = _sorted(classes)
-        chosen = file[choose(path, numbers, key, others)]
-        labels = Labels(_names_73(file), _index(np.asarray(file[INDEX]) if INDEX in file else None))
-        if isinstance(chosen, h5py.Group):
-            return _from_array(path, _sparse_73(chosen), labels)
-        return hdf5_file.lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse=True).labelled(labels)
+        name = choose(path, numbers, key, others)
+        chosen, labels = file[name], Labels(_names_73(file), _index(np.asarray(file[INDEX]) if INDEX in file else None))
+        if not isinstance(chosen, h5py.Group):
+            found = hdf5_file.lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse=True)
+        elif bdpy_sparse.MARK in chosen:
+            found = FeatureFile.of(path, bdpy_sparse.dense(chosen))
+        else:
+            found = _from_array(path, _sparse_73(chosen), labels)
+        return found.labelled(labels, name)
 
 
 def _sorted(classes: dict[str, str]) -> tuple[list[str], list[str]]:
@@ -97,7 +108,7 @@ def _sorted(classes: dict[str, str]) -> tuple[list[str], list[str]]:
 
 def _class_73(item: Any, h5py: Any) -> str:
     """Return a variable's class in MATLAB; datasets that MATLAB did not write count by their type."""
-    if "MATLAB_sparse" in item.attrs:
+    if "MATLAB_sparse" in item.attrs or (isinstance(item, h5py.Group) and bdpy_sparse.MARK in item):
         return "sparse"
     if isinstance(item, h5py.Group):
         return "struct"
@@ -117,9 +128,10 @@ def _sparse_73(group: Any) -> Any:
 
 def _names_73(file: Any) -> tuple[str, ...]:
     """Return the texts of a cell array: references to arrays of UTF-16 units."""
-    if NAMES not in file or file[NAMES].dtype.kind != "O":
+    stored = next((file[name] for name in (NAMES, _IDS) if name in file), None)
+    if stored is None or getattr(stored, "dtype", np.dtype("f4")).kind != "O":
         return ()
-    texts = [file[reference] for reference in np.asarray(file[NAMES]).ravel(order="F")]
+    texts = [file[reference] for reference in np.asarray(stored).ravel(order="F")]
     units = (np.empty(0) if "MATLAB_empty" in text.attrs else np.asarray(text).ravel() for text in texts)
     return tuple(unit.astype("<u2").tobytes().decode("utf-16-le", "replace") for unit in units)
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
+from array import array
 from pathlib import Path
 from typing import BinaryIO
 
 from deepsim.runtime.errors import DataError
-from deepsim.runtime.features.csv_file import decode_text
+from deepsim.runtime.features.csv_file import open_text
 from deepsim.runtime.features.records import INDEX, Labels, read_errors, text_of
 from deepsim.runtime.files import sha256
+from deepsim.runtime.names import Names
 
 _HEADER = [INDEX, "name"]
 _END_BYTES = 1 << 20
@@ -36,13 +38,13 @@ def fingerprint(features: BinaryIO) -> str:
     return f"of {sha256(b'%d' % size + begin + end)[:32]}"
 
 
-def content(labels: Labels, of: str) -> bytes:
-    """Return a file's content: the names and indices of rows, and the fingerprint of their features."""
-    text = io.StringIO()
+def write(file: BinaryIO, labels: Labels, of: str) -> None:
+    """Write the names and indices of rows, and the fingerprint of their features."""
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # names may hold line breaks
     writer.writerow([*_HEADER, of])
     writer.writerows(zip(labels.index or range(len(labels.names)), map(text_of, labels.names), strict=True))
-    return text.getvalue().encode()
+    text.detach()  # flushes, and leaves the file open
 
 
 def read(features: Path) -> Labels | None:
@@ -53,14 +55,23 @@ def read(features: Path) -> Labels | None:
     path = beside(features)
     if not path.is_file():
         return None
-    with read_errors(path):
-        lines = [line for line in csv.reader(io.StringIO(decode_text(path))) if line]
-    if not lines or lines[0][:2] != _HEADER or any(len(line) != 2 or not _is_index(line[0]) for line in lines[1:]):
+    names, index, header = Names(), array("q"), None
+    with read_errors(path), open_text(path, newline="") as text:
+        for line in filter(None, csv.reader(text)):
+            if header is None and line[:2] == _HEADER:
+                header = line
+            elif header is None or len(line) != 2 or not _is_index(line[0]):
+                header = None
+                break
+            else:
+                index.append(int(line[0]))
+                names.append(line[1])
+    if header is None:
         raise DataError(f"{path}: expected lines 'index,name' after such a line. Remove it, or encode again.")
     with features.open("rb") as file:
-        if len(lines[0]) > 2 and lines[0][2] != fingerprint(file):
+        if len(header) > 2 and header[2] != fingerprint(file):
             raise DataError(f"{path}: names of other features than {features.name}. Remove it, or encode again.")
-    return Labels(tuple(name for _, name in lines[1:]), tuple(int(index) for index, _ in lines[1:]))
+    return Labels(names, tuple(index))
 
 
 def _is_index(cell: str) -> bool:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
-from deepsim.runtime.features.records import FeatureFile, Labels, Rows, no_key
+from deepsim.runtime.features.records import FeatureFile, Key, Labels, Rows, no_key
+from deepsim.runtime.features.stored import StoredArray
 
 
-def read(path: Path, key: str | None) -> FeatureFile:
-    """Open a file; entries along its slowest axis are read when asked for, along others all at once."""
+def read(path: Path, key: Key) -> FeatureFile:
+    """Open a file; its entries are read when they are asked for."""
     no_key(path, key)
     with path.open("rb") as file:
         return lazy(path, file, 0, os.fstat(file.fileno()).st_size)
@@ -28,34 +27,9 @@ def lazy(path: Path, file: BinaryIO, begin: int, end: int) -> FeatureFile:
     """
     file.seek(begin)
     shape, fortran, dtype = _header(file)
-    stored = shape[::-1] if fortran else shape  # in row-major order
-    offset, row = file.tell(), int(np.prod(stored[1:], dtype=np.int64)) * dtype.itemsize
-    if any(extent < 0 for extent in shape):
-        raise ValueError(f"shape {shape}")
-    if dtype.hasobject:
-        raise ValueError("an array of Python objects, which are never unpickled")
-    if offset + (stored[0] if stored else 1) * row > end:
-        raise ValueError(f"cut off, its header says {shape} of {dtype}")
-
-    def values(start: int, stop: int) -> NDArray[Any]:
-        """Read entries of the slowest axis."""
-        flat: NDArray[Any] = np.fromfile(
-            path, dtype, (stop - start) * (row // dtype.itemsize), offset=offset + start * row
-        )
-        found = flat.reshape(stop - start, *stored[1:])
-        return found.T if fortran else found
-
-    @cache
-    def whole() -> NDArray[Any]:
-        return values(0, stored[0])
-
-    def cut(axis: int, start: int, stop: int) -> NDArray[Any]:
-        if axis == (len(shape) - 1 if fortran else 0):
-            return values(start, stop)
-        part: NDArray[Any] = whole()[(slice(None),) * axis + (slice(start, stop),)]
-        return part
-
-    return FeatureFile(path, shape, dtype, cut)
+    stored = StoredArray(path, file.tell(), shape, dtype, fortran)
+    stored.check(end)
+    return stored.file()
 
 
 def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:

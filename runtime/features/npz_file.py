@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.features import npy_file
-from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Labels, Rows, choose, text_of
+from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 from deepsim.runtime.features.sparse import from_matrix, sparse_matrix
 
 _SPARSE = {"data", "indices", "indptr", "format", "shape"}  # what scipy.sparse.save_npz writes
 _LOCAL_HEADER = 30  # bytes before a member's name; its last two fields are the lengths of name and extra field
 
 
-def read(path: Path, key: str | None) -> FeatureFile:
+def read(path: Path, key: Key) -> FeatureFile:
     """Open an archive; an array that is not compressed is read when it is asked for."""
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path}: no archive, expected arrays as numpy.savez writes them. A single array is .npy.")
@@ -30,7 +30,7 @@ def read(path: Path, key: str | None) -> FeatureFile:
             return from_matrix(path, _sparse(archive))
         labels = Labels(*(_labels(archive, members, name) for name in (NAMES, INDEX)))
         chosen = choose(path, [name for name in members if name not in (NAMES, INDEX)], key)
-        return _array(path, archive, f"{chosen}.npy").labelled(labels)
+        return _array(path, archive, f"{chosen}.npy").labelled(labels, chosen)
 
 
 def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:

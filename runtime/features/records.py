@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,21 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True)
+class Preferred:
+    """Names of the array to read where a file holds several, the best first; a file's only array needs no name."""
+
+    names: tuple[str, ...]
+
+
+Key: TypeAlias = str | Preferred | None  # the name of an array, or what chooses one
+
+
+@dataclass(frozen=True)
 class Labels:
     """What rows belong to: the photographs' names, and their places, from 0, in the list that was encoded."""
 
-    names: tuple[str, ...] = ()
-    index: tuple[int, ...] = ()
+    names: Sequence[str] = ()
+    index: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -67,15 +77,16 @@ class FeatureFile:
     """An array of a feature file, in the file's own number type and order of axes; what it holds is read late.
 
     ``cut(axis, start, stop)`` reads entries ``start`` to ``stop`` along an axis. ``names`` and ``index`` are the
-    photographs' where the file has them.
+    photographs' where the file has them, ``key`` the array's where the file has names for arrays.
     """
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     cut: Callable[[int, int, int], NDArray[Any]]
-    names: tuple[str, ...] | None = None
-    index: tuple[int, ...] | None = None
+    names: Sequence[str] | None = None
+    index: Sequence[int] | None = None
+    key: str | None = None
 
     @classmethod
     def of(cls, path: Path, values: NDArray[Any], labels: Labels | None = None) -> FeatureFile:
@@ -96,10 +107,10 @@ class FeatureFile:
         with read_errors(self.path):
             return self.cut(axis, start, stop)
 
-    def labelled(self, labels: Labels | None) -> FeatureFile:
-        """Return the same with the labels that a file has (None: none)."""
+    def labelled(self, labels: Labels | None, key: str | None = None) -> FeatureFile:
+        """Return the same with the labels that a file has (None: none), and the name of its array."""
         known = labels or Labels()
-        return replace(self, names=known.names or None, index=known.index or None)
+        return replace(self, names=known.names or None, index=known.index or None, key=key or self.key)
 
 
 def cuts(count: int, row_bytes: int) -> Iterator[tuple[int, int]]:
@@ -125,8 +136,13 @@ def read_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: unreadable ({reason[:300]}), expected {path.suffix} features.") from error
 
 
-def choose(path: Path, arrays: Sequence[str], key: str | None, others: Sequence[str] = ()) -> str:
+def choose(path: Path, arrays: Sequence[str], key: Key, others: Sequence[str] = ()) -> str:
     """Return the name of the array to read, of those that a file holds; ``others`` are no numbers, but can be named."""
+    if isinstance(key, Preferred):
+        preferred = [name for name in key.names if name in arrays]
+        if len(arrays) > 1 and preferred:
+            return preferred[0]
+        key = None
     if key is not None:
         if key not in (*arrays, *others):
             listed = ", ".join((*arrays, *others)) or "none"
@@ -138,9 +154,9 @@ def choose(path: Path, arrays: Sequence[str], key: str | None, others: Sequence[
     return arrays[0]
 
 
-def no_key(path: Path, key: str | None) -> None:
+def no_key(path: Path, key: Key) -> None:
     """Raise UsageError when a key is given for a format whose only array has no name."""
-    if key is not None:
+    if isinstance(key, str):
         raise UsageError(f"{path}: --key {key}, but {path.suffix} holds one array without a name. Leave --key out.")
 
 

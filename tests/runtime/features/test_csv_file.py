@@ -63,3 +63,22 @@ def test_tables_that_are_not_guessed_at(tmp_path, data, words):
     (tmp_path / "f.csv").write_bytes(data)
     with pytest.raises(DataError, match=words):
         read_features(tmp_path / "f.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("named", [False, True])
+def test_tables_larger_than_a_block_are_read_in_pieces(tmp_path, monkeypatch, encoding, named):
+    monkeypatch.setattr("deepsim.runtime.features.csv_file._BLOCK", 97)
+    monkeypatch.setattr("deepsim.runtime.features.csv_file.BLOCK_BYTES", 200)  # the first blocks stay parsed
+    values = np.random.default_rng(0).standard_normal((50, 7)).astype(np.float32)
+    names = [f"ü {row}\n.jpg" for row in range(50)]
+    cells = [[f'"{name}"'] * named + [f"{value:.9g}" for value in row] for name, row in zip(names, values, strict=True)]
+    (tmp_path / "f.csv").write_text("\r\n".join(map(",".join, cells)), encoding, newline="")
+    found = read_features(tmp_path / "f.csv")
+    assert found.shape == (50, 7) and found.names == (names if named else None)
+    for start, stop in ((0, 1), (13, 14), (3, 41), (0, 50)):
+        np.testing.assert_array_equal(found.part(0, start, stop), values[start:stop])
+    np.testing.assert_array_equal(found.part(1, 2, 5), values[:, 2:5])
+    (tmp_path / "f.csv").write_text("1,2,3\n" * 9)
+    with pytest.raises(DataError, match="unreadable"):
+        found.part(0, 40, 50)
