@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from deepsim.runtime.errors import DataError
 from deepsim.runtime.features.records import text_of
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import Photo, prepare
+from deepsim.runtime.names import Names
 from deepsim.runtime.pixels import Pixels
-from deepsim.runtime.prefetch import map_ahead, prefetch
+from deepsim.runtime.prefetch import overlapped
 
 _R = TypeVar("_R")
 _log = logging.getLogger("deepsim")
@@ -64,6 +65,29 @@ class Images(np.ndarray[Any, Any]):
         images.index = tuple(photograph.index for photograph in photographs)
         images.features = features
         return images
+
+
+class Photographs(Sequence[Photograph]):
+    """The photographs of very many files, numbered from 0, or some ``numbers`` of them: only their names are kept."""
+
+    def __init__(self, names: Names, numbers: Sequence[int] | None = None) -> None:
+        self.names, self.numbers = names, range(len(names)) if numbers is None else numbers
+
+    def only(self, numbers: Sequence[int]) -> Photographs:
+        """Return some of them, with their numbers."""
+        return Photographs(self.names, numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Photograph: ...
+    @overload
+    def __getitem__(self, index: slice) -> Photographs: ...
+    def __getitem__(self, index: int | slice) -> Photograph | Photographs:
+        if isinstance(index, slice):
+            return self.only(self.numbers[index])
+        return Photograph(self.numbers[index], self.names[self.numbers[index]])
 
 
 def numbered(photos: Iterable[Photo]) -> Iterator[Photograph]:
@@ -133,12 +157,8 @@ def read_batches(
 def compute_ahead(
     batches: Generator[Batch, None, None], function: Callable[[Pixels], _R], width: int
 ) -> Generator[tuple[Batch, _R], None, None]:
-    """Yield every batch with what ``function`` makes of its pixels, in order.
-
-    Reading, computing (``width`` batches at once) and what the caller does with a result overlap, a few batches ahead
-    at most. Closing the generator stops all.
-    """
-    results = prefetch(_compute(prefetch(batches), function, width))
+    """Yield every batch with what ``function`` makes of its pixels, as :func:`~deepsim.runtime.prefetch.overlapped`."""
+    results = overlapped(batches, lambda batch: function(batch.pixels), width)
     try:
         yield from results
     finally:
@@ -157,12 +177,3 @@ def images_ahead(
             yield Images.of(images, batch.photographs, features)
     finally:
         results.close()
-
-
-def _compute(
-    batches: Generator[Batch, None, None], function: Callable[[Pixels], _R], width: int
-) -> Iterator[tuple[Batch, _R]]:
-    try:
-        yield from map_ahead(lambda batch: (batch, function(batch.pixels)), batches, width)
-    finally:
-        batches.close()

@@ -5,15 +5,36 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import overload
 
 from deepsim.runtime.images import SUFFIXES
+from deepsim.runtime.names import Names
 
 LONGEST = 120  # bytes of a stem: encrypted file systems take 143 in all, and a number and a suffix follow
 
 
-def png_paths(folder: Path, names: Sequence[str]) -> list[Path]:
+class PathsIn(Sequence[Path]):
+    """The paths of files in a folder, made when they are asked for: a path takes a kilobyte."""
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Path]: ...
+    def __getitem__(self, index: int | slice) -> Path | list[Path]:
+        if isinstance(index, slice):
+            return [self.folder / name for name in self.names[index]]
+        return self.folder / self.names[index]
+
+
+def png_paths(folder: Path, names: Iterable[str], suffix: str = ".png") -> PathsIn:
     """Return one path ``folder/STEM.png`` per name, distinct also where stems are equal, and always in ``folder``.
 
     The stem is what follows the last ``/`` or, in a Windows path, the last backslash, without an image's suffix; an
@@ -21,15 +42,15 @@ def png_paths(folder: Path, names: Sequence[str]) -> list[Path]:
     """
     taken: set[str] = set()
     numbers: Counter[str] = Counter()  # how many have had a stem
-    paths = []
+    files = Names()
     for index, name in enumerate(names):
         unique = stem = cut_bytes(_stem(name), LONGEST) or f"{index:06d}"
         while _folded(unique) in taken:
             numbers[_folded(stem)] += 1
             unique = f"{stem}_{numbers[_folded(stem)] + 1}"
         taken.add(_folded(unique))
-        paths.append(folder / f"{unique}.png")
-    return paths
+        files.append(f"{unique}{suffix}")
+    return PathsIn(folder, files)
 
 
 def cut_bytes(text: str, length: int) -> str:

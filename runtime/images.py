@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from deepsim.runtime.errors import DataError, DtypeError, OutOfMemory, ShapeError
-from deepsim.runtime.files import identity_of, write_atomic
+from deepsim.runtime.files import write_atomic
 from deepsim.runtime.geometry import Framing
+from deepsim.runtime.names import Names
 from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.walk import walk
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | Pixels"
 
@@ -184,12 +186,17 @@ def find_images(paths: Iterable[str | os.PathLike[str]], apart_from: Path | None
     >>> [path.name for path in find_images(["photos", "cat.jpg"])]
     ['a.jpg', 'b.png', 'cat.jpg']
     """
+    return list(map(Path, image_names(paths, apart_from)))
+
+
+def image_names(paths: Iterable[str | os.PathLike[str]], apart_from: Path | None = None) -> Names:
+    """List image files as :func:`find_images` does, in little memory: their paths as texts."""
     given = [Path(path) for path in paths]
-    found: list[Path] = []
-    left_out: Counter[str] = Counter()
+    found, left_out = Names(), Counter[str]()
     for path in given:
         with _pillow_errors(str(path)):  # of these only the OSError and ValueError (a NUL byte) of stat occur
-            found += sorted(_walk(path, apart_from, left_out)) if stat.S_ISDIR(path.stat().st_mode) else [path]
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+            found.extend(walk(path, SUFFIXES, apart_from, left_out) if is_folder else [str(path)])
     where = ", ".join(map(str, given[:3])) or "no path"
     counted = ", ".join(f"{count} {suffix}" for suffix, count in sorted(left_out.items()))
     if not found:
@@ -371,24 +378,3 @@ def _check(rgb: NDArray[np.uint8], subject: str, rank: int) -> None:
     if rgb.ndim != rank or rgb.shape[-1] != 3 or 0 in rgb.shape[-3:]:
         expected = "(N, H, W, 3)" if rank == 4 else "(H, W, 3)"
         raise ShapeError(f"{subject}: shape {rgb.shape}, expected RGB {expected}. Reorder or reshape it first.")
-
-
-def _walk(folder: Path, apart_from: Path | None, left_out: Counter[str]) -> Iterator[Path]:
-    """Yield the images below ``folder``, each real folder once; count the suffixes of what is no image by its name."""
-    seen = set() if apart_from is None or identity_of(apart_from) == identity_of(folder) else {identity_of(apart_from)}
-    for name, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
-        identity = identity_of(Path(name))
-        if identity in seen:
-            folders.clear()
-            continue
-        seen.add(identity)
-        folders[:] = sorted(entry for entry in folders if not entry.startswith("."))
-        for entry in (entry for entry in files if not entry.startswith(".")):
-            if entry.lower().endswith(SUFFIXES):
-                yield Path(name, entry)
-            else:
-                left_out[Path(entry).suffix.lower() or "without a suffix"] += 1
-
-
-def _raise(error: OSError) -> None:
-    raise error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +25,10 @@ from deepsim.runtime.features import Labels, Rows, write_features
 from deepsim.runtime.features.records import cuts, text_of
 from deepsim.runtime.file_names import LONGEST, cut_bytes
 from deepsim.runtime.files import reserved, sha256, write_atomic
+from deepsim.runtime.names import Names
 from deepsim.runtime.os_errors import disk_errors
 
+_NONE = -1
 _JOB, _ROWS, _LINES = "job.json", "rows.f32", "rows.jsonl"
 
 
@@ -35,8 +38,9 @@ class PartialFeatures:
     def __init__(self, output: Path, folder: Path, shape: tuple[int, ...]) -> None:
         self.output, self.folder, self.shape = output, folder, shape
         self._row_bytes = 4 * int(np.prod(shape))
-        self._places: dict[tuple[str, str], int] = {}  # (path, version) -> row
-        self._keys: dict[int, tuple[str, str]] = {}  # of photographs, by their index, as they were when first met
+        self._before: dict[bytes, int] = {}  # of an earlier run: hash of (path, version) -> row
+        self._places = array("q")  # of this one, by a photograph's index: its row, or none
+        self._versions = Names()  # of photographs, by their index, as they were when first met
         self._rows = self._append(_ROWS)
         self._lines = self._append(_LINES)
         self._recover()
@@ -68,7 +72,7 @@ class PartialFeatures:
 
     def has(self, photograph: Photograph) -> bool:
         """Tell whether a photograph has its row, and is the same file still. Ask before it is read."""
-        return self._key(photograph) in self._places
+        return self._place(photograph) != _NONE
 
     def add(self, photographs: Sequence[Photograph], features: NDArray[np.float32]) -> None:
         """Append rows, one per photograph: on the disk when this returns. Raises DeviceError on a full disk."""
@@ -79,19 +83,22 @@ class PartialFeatures:
             os.fsync(self._rows.fileno())
             self._lines.write("".join(json.dumps(key) + "\n" for key in keys).encode())
             self._lines.flush()
-        for key in keys:
-            self._places[key] = self._count
+        for photograph in photographs:
+            self._places[photograph.index] = self._count
             self._count += 1
 
     def publish(self, photographs: Sequence[Photograph]) -> int:
         """Write the output from the rows of these photographs, in this order; return how many have one."""
-        there = [photograph for photograph in photographs if self.has(photograph)]
-        labels = Labels(tuple(each.name for each in there), tuple(each.index for each in there))
-        write_features(self.output, self._in_order([self._places[self._key(each)] for each in there]), labels)
-        self._places.clear()  # the folder goes when it is closed
-        return len(there)
+        places, names, index = array("q"), Names(), array("q")
+        for photograph in filter(self.has, photographs):
+            places.append(self._place(photograph))
+            names.append(photograph.name)
+            index.append(photograph.index)
+        write_features(self.output, self._in_order(places), Labels(names, index))
+        self._count = 0  # the folder goes when it is closed
+        return len(places)
 
-    def _in_order(self, places: list[int]) -> Rows:
+    def _in_order(self, places: Sequence[int]) -> Rows:
         """Return rows in the order of their places in the file."""
 
         def blocks() -> Iterator[NDArray[np.float32]]:
@@ -107,10 +114,23 @@ class PartialFeatures:
 
     def _key(self, photograph: Photograph) -> tuple[str, str]:
         """Return what tells a photograph's file from all others, and from itself after a change."""
-        if photograph.index not in self._keys:
-            path = os.fspath(photograph.photo)  # type: ignore[arg-type]  # raises for an image
-            self._keys[photograph.index] = (path, version_of(photograph))
-        return self._keys[photograph.index]
+        self._meet(photograph)
+        path = os.fspath(photograph.photo)  # type: ignore[arg-type]  # raises for an image
+        return path, self._versions[photograph.index]
+
+    def _place(self, photograph: Photograph) -> int:
+        """Return the row of a photograph, in an earlier run or in this one; -1 where it has none."""
+        self._meet(photograph)
+        place = self._places[photograph.index]
+        if place == _NONE and self._before:
+            place = self._before.get(_hash(self._key(photograph)), _NONE)
+        return place
+
+    def _meet(self, photograph: Photograph) -> None:
+        """Note the version of a photograph that is met for the first time; those before it have been."""
+        if photograph.index == len(self._versions):
+            self._versions.append(version_of(photograph))
+            self._places.append(_NONE)
 
     def _append(self, name: str) -> BinaryIO:
         return (self.folder / name).open("ab")
@@ -121,10 +141,9 @@ class PartialFeatures:
         lines = (self.folder / _LINES).read_bytes().splitlines(keepends=True)
         whole = [line for line in lines[:rows] if line.endswith(b"\n")]
         try:
-            keys = [json.loads(line) for line in whole]
+            self._before = {_hash(json.loads(line)): place for place, line in enumerate(whole)}
         except ValueError as error:
             raise DataError(f"{self.folder / _LINES}: damaged ({error}). Pass --overwrite to begin anew.") from error
-        self._places = {(name, found): place for place, (name, found) in enumerate(keys)}
         self._count = len(whole)
         self._rows.truncate(self._count * self._row_bytes)
         self._lines.truncate(sum(map(len, whole)))
@@ -132,8 +151,13 @@ class PartialFeatures:
     def _close(self) -> None:
         self._rows.close()
         self._lines.close()
-        if not self._places:
+        if not self._count:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _hash(key: Sequence[str]) -> bytes:
+    """Return what stands for a photograph's path and version where there are very many of them."""
+    return bytes.fromhex(sha256(repr(tuple(key)).encode("utf-8", "surrogatepass")))[:16]
 
 
 def folder_of(output: Path) -> Path:

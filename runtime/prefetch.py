@@ -112,6 +112,30 @@ def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], width: int) -> 
         raise failure
 
 
+def overlapped(
+    items: Generator[_T, None, None], function: Callable[[_T], _R], width: int
+) -> Generator[tuple[_T, _R], None, None]:
+    """Yield every item with ``function(item)``, in order.
+
+    Making the items, applying the function (to ``width`` items at once) and what the caller does with a result overlap,
+    a few items ahead at most. What ``items`` or ``function`` raises is raised here, after the results before it.
+    Closing the generator stops all.
+    """
+
+    def applied() -> Iterator[tuple[_T, _R]]:
+        source = prefetch(items)
+        try:
+            yield from map_ahead(lambda item: (item, function(item)), source, width)
+        finally:
+            source.close()
+
+    results = prefetch(applied())
+    try:
+        yield from results
+    finally:
+        results.close()
+
+
 def _submit(pool: ThreadPoolExecutor, function: Callable[[_T], _R], item: _T) -> Future[_R]:
     try:
         return pool.submit(function, item)

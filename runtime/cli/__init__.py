@@ -29,7 +29,7 @@ COMMANDS = {
     "train": ("deepsim.train.cli:train", "Train a generator that inverts a layer."),
     "export": ("deepsim.export.cli:main", "Turn a checkpoint into a bundle with ONNX and engines."),
     "encode": ("deepsim.runtime.cli.convert:encode", "Photographs to features."),
-    "decode": ("deepsim.runtime.cli.convert:decode", "Features to images."),
+    "decode": ("deepsim.runtime.cli.decode:decode", "Features to images."),
     "reconstruct": ("deepsim.runtime.cli.convert:reconstruct", "Photographs to images, through their features."),
     "reencode": ("deepsim.runtime.cli.convert:reencode", "Reconstruct photographs over and over."),
     "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +21,7 @@ from deepsim.runtime.dataset import (
     Batch,
     OnError,
     Photograph,
+    Photographs,
     compute_ahead,
     name_left_out,
     read_batches,
@@ -30,9 +34,12 @@ from deepsim.runtime.images import png_text, save_png
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.manifest import FILE_NAME
 from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.prefetch import map_ahead
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _MADE = "deepsim"  # keyword of the text in our PNGs that tells what they were made from
+_HASH = 16  # bytes of that text's hash
+_WRITERS = 8  # images written at once, where there are CPUs for them
 
 
 @dataclass
@@ -91,7 +98,7 @@ def bulk_options(command: _F) -> _F:
 class Pictures:
     """The images of a command: where they go, what each depends on, and which are there from an earlier run."""
 
-    def __init__(self, output: Path, names: Sequence[str], bulk: Bulk, inputs: Iterable[Path], bundle: Path) -> None:
+    def __init__(self, output: Path, names: Iterable[str], bulk: Bulk, inputs: Iterable[Path], bundle: Path) -> None:
         """Name an image for every one of ``names``.
 
         Raises UsageError when one exists already and may not, is one of ``inputs``, or would lie in the bundle.
@@ -99,33 +106,46 @@ class Pictures:
         self.targets = png_paths(output, names)
         check_inputs_stay(self.targets, inputs, bundle)
         self._names, self._bulk = names, bulk
-        self._made_from: list[str] = []
+        self._made_from = bytearray()  # a hash for each
         if not bulk.resume:
             check_absent(self.targets, bulk.overwrite, other="pass --resume to go on")
 
-    def to_make(self, versions: Iterable[str], recipe: Sequence[object]) -> list[int]:
+    def to_make(self, versions: Iterable[str], recipe: Sequence[object]) -> Sequence[int]:
         """Return the numbers of the images to make; ``recipe`` and an input's version tell what an image depends on.
 
         Raises UsageError, with ``resume``, when an image is there that was made from anything else.
         """
-        self._made_from = [
-            sha256(repr((*recipe, name, found)).encode())[:32]
-            for name, found in zip(self._names, versions, strict=True)
-        ]
+        for name, found in zip(self._names, versions, strict=True):
+            self._made_from += bytes.fromhex(sha256(repr((*recipe, name, found)).encode()))[:_HASH]
         if not self._bulk.resume:
-            return list(range(len(self.targets)))
-        numbers = [number for number in range(len(self.targets)) if not self._is_made(number)]
-        check_absent([self.targets[number] for number in numbers], self._bulk.overwrite, "made from something else")
+            return range(len(self.targets))
+        numbers = array("Q", (number for number in range(len(self.targets)) if not self._is_made(number)))
+        check_absent((self.targets[number] for number in numbers), self._bulk.overwrite, "made from something else")
         return numbers
 
     def save(self, number: int, pixels: Pixels) -> None:
         """Write an image, uint8 RGB, and in it what it was made from."""
-        save_png(pixels, self.targets[number], {_MADE: self._made_from[number]})
+        save_png(pixels, self.targets[number], {_MADE: self._hash(number)})
+
+    def save_all(self, images: Iterable[tuple[int, Pixels]]) -> Iterator[int]:
+        """Write numbered images as they come, several at once; yield their numbers in order.
+
+        What ``images`` raises is raised here, when those before it are written.
+        """
+
+        def write(image: tuple[int, Pixels]) -> int:
+            self.save(*image)
+            return image[0]
+
+        yield from map_ahead(write, images, min(_WRITERS, len(os.sched_getaffinity(0))))
+
+    def _hash(self, number: int) -> str:
+        return self._made_from[number * _HASH : (number + 1) * _HASH].hex()
 
     def _is_made(self, number: int) -> bool:
         target = self.targets[number]
         try:
-            return target.is_file() and png_text(target, _MADE) == self._made_from[number]
+            return target.is_file() and png_text(target, _MADE) == self._hash(number)
         except DataError:
             return False
 
@@ -159,21 +179,21 @@ def over_photographs(
 
 def make_pictures(
     inverter: Inverter,
-    photographs: Sequence[Photograph],
+    photographs: Photographs,
     pictures: Pictures,
     recipe: Sequence[object],
     bulk: Bulk,
     function: Callable[[Pixels], Sequence[Pixels] | Pixels],
 ) -> str:
     """Make the image of every photograph; return the words for what was done."""
-    numbers = pictures.to_make([version_of(each) for each in photographs], (*recipe, *identity(inverter)))
+    numbers = pictures.to_make(map(version_of, photographs), (*recipe, *identity(inverter)))
 
     def store(batch: Batch, images: Sequence[Pixels] | Pixels) -> None:
-        for photograph, image in zip(batch.photographs, images, strict=True):
-            pictures.save(photograph.index, image)
+        indices = (photograph.index for photograph in batch.photographs)
+        deque(pictures.save_all(zip(indices, images, strict=True)), maxlen=0)
 
-    before, todo = len(photographs) - len(numbers), [photographs[number] for number in numbers]
-    done = over_photographs(inverter, todo, bulk, function, store, before)
+    before = len(photographs) - len(numbers)
+    done = over_photographs(inverter, photographs.only(numbers), bulk, function, store, before)
     return bulk.outcome(done, "images", before)
 
 
@@ -182,9 +202,8 @@ def identity(inverter: Inverter) -> tuple[str, ...]:
     return sha256(inverter.bundle.manifest.to_bytes()), inverter.backend
 
 
-def check_inputs_stay(outputs: Iterable[Path], inputs: Iterable[Path], bundle: Path) -> None:
+def check_inputs_stay(outputs: Sequence[Path], inputs: Iterable[Path], bundle: Path) -> None:
     """Raise UsageError when an output is one of the inputs, by whichever path, or would lie in the bundle."""
-    outputs = list(outputs)
     if not (bundle / FILE_NAME).is_file():  # no bundle, which opening it will say; it may be any folder, with anything
         check_apart(outputs, inputs)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,33 +78,40 @@ def check_absent(paths: Iterable[Path], overwrite: bool, why: str = "", other: s
 
     ``why`` says more of what exists, ``other`` what can be done besides replacing it.
     """
-    existing = [path for path in paths if path.exists() or path.is_symlink()]
-    for path in existing:
-        if path.is_dir():
-            raise UsageError(f"{path}: a folder, expected the name of a file to write.")
-    if existing and not overwrite:
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
+    first, count = None, 0
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            first, count = first or path, count + 1
+            if path.is_dir():
+                raise UsageError(f"{path}: a folder, expected the name of a file to write.")
+    if first and not overwrite:
+        more = f" (and {count - 1} more)" if count > 1 else ""
         raise UsageError(
-            f"{existing[0]}{more}: exists already{f', {why}' if why else ''}. "
+            f"{first}{more}: exists already{f', {why}' if why else ''}. "
             f"{other[0].upper()}{other[1:]}, or pass --overwrite to replace it."
         )
 
 
-def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+def check_apart(outputs: Sequence[Path], inputs: Iterable[Path]) -> None:
     """Raise UsageError when an output is one of the inputs, whatever links or spellings lead to it."""
-    existing = {identity: output for output in outputs if (identity := identity_of(output)) is not None}
+    existing = {found: number for number, each in enumerate(outputs) if (found := identity_of(each)) is not None}
     if not existing:  # as most outputs do: no input is looked at
         return
     for path in inputs:
         identity = identity_of(path)
         if identity is not None and identity in existing:
-            raise UsageError(f"{existing[identity]}: is the input {path}, expected another place.")
+            raise UsageError(f"{outputs[existing[identity]]}: is the input {path}, expected another place.")
 
 
 def check_folder(folder: Path) -> None:
     """Raise UsageError when ``folder`` exists and is no folder."""
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: a file, expected a folder to write images to.")
+
+
+def examples(*lines: str) -> str:
+    """Return the end of a help text with these lines."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def command(*words: object) -> str:
