@@ -24,6 +24,7 @@ from deepsim.runtime.cli.options import (
     open_inverter,
     output_option,
 )
+from deepsim.runtime.cli.treatment import Treatment, TreatmentOptions, treatment_options
 from deepsim.runtime.dataset import Photograph
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.features.rows import FeatureRows, open_rows
@@ -65,6 +66,7 @@ class Ready:
 @click.option("--fold", help="Which fold's folder of a tree of decoded features.")
 @click.option("--transpose", is_flag=True, hidden=True)
 @click.option("--full", is_flag=True, help="Write the generator's whole image, not the part that training scored.")
+@treatment_options
 @bulk_options
 @backend_options
 def decode(
@@ -79,6 +81,7 @@ def decode(
     fold: str | None,
     transpose: bool,
     full: bool,
+    asked: TreatmentOptions,
     bulk: Bulk,
     **where: Any,
 ) -> None:
@@ -94,13 +97,14 @@ def decode(
     if not features.exists():
         raise DataError(f"{features}: no such file or folder, expected features.")
     with open_inverter(bundle, **where) as inverter:
+        treatment = asked.open(inverter)
         rows = open_rows(features, inverter.feature_shape, inverter.layer, key, axes, selection)
-        for note in rows.notes:
+        for note in filter(None, (*rows.notes, treatment.warning(rows, inverter))):
             click.echo(note, err=True)
         pictures = Pictures(output, rows.names, bulk, rows.inputs(), bundle)
-        recipe = ("decode", *rows.recipe, full, *identity(inverter))
+        recipe = ("decode", *rows.recipe, full, *treatment.recipe, *identity(inverter))
         numbers = pictures.to_make(map(rows.version, range(len(rows))), recipe)
-        done = _decode(inverter, rows, pictures, numbers, full, bulk)
+        done = _decode(inverter, rows, treatment, pictures, numbers, full, bulk)
     before = len(rows) - len(numbers)
     following = command("deepsim", "info", bundle)
     if inverter.encoder_backend is not None:
@@ -109,12 +113,18 @@ def decode(
 
 
 def _decode(
-    inverter: Inverter, rows: FeatureRows, pictures: Pictures, numbers: Sequence[int], full: bool, bulk: Bulk
+    inverter: Inverter,
+    rows: FeatureRows,
+    treatment: Treatment,
+    pictures: Pictures,
+    numbers: Sequence[int],
+    full: bool,
+    bulk: Bulk,
 ) -> int:
     """Write the images of these rows; return of how many. Reading, computing and writing overlap."""
     done, before = 0, len(rows) - len(numbers)
     batches = overlapped(
-        _ready(rows, numbers, inverter.max_batch, bulk),
+        _ready(rows, treatment, numbers, inverter.max_batch, bulk),
         lambda batch: inverter.decode(batch.values, full=full),
         inverter.batches_at_once,
     )
@@ -136,7 +146,9 @@ def _one_by_one(batches: Iterator[tuple[Ready, Pixels]]) -> Iterator[tuple[int, 
         yield from zip(batch.numbers, images, strict=True)
 
 
-def _ready(rows: FeatureRows, numbers: Sequence[int], size: int, bulk: Bulk) -> Generator[Ready, None, None]:
+def _ready(
+    rows: FeatureRows, treatment: Treatment, numbers: Sequence[int], size: int, bulk: Bulk
+) -> Generator[Ready, None, None]:
     """Read rows in batches of ``size``.
 
     With "stop" a row that cannot be used ends it, after the batch of those before it; with "skip" it is left out.
@@ -146,7 +158,7 @@ def _ready(rows: FeatureRows, numbers: Sequence[int], size: int, bulk: Bulk) -> 
     try:
         for number, found in rows.read(numbers):
             try:
-                values.append(_usable(found, rows, number))
+                values.append(_usable(found, treatment, rows, number))
                 met.append(number)
             except DataError as error:
                 if bulk.on_error == "stop":
@@ -163,9 +175,12 @@ def _ready(rows: FeatureRows, numbers: Sequence[int], size: int, bulk: Bulk) -> 
         yield Ready(met, np.stack(values))
 
 
-def _usable(found: NDArray[Any] | DataError, rows: FeatureRows, number: int) -> NDArray[np.float32]:
-    """Return a row as float32. Raises its error, and DataError when it is not finite."""
+def _usable(
+    found: NDArray[Any] | DataError, treatment: Treatment, rows: FeatureRows, number: int
+) -> NDArray[np.float32]:
+    """Return a row, treated, as float32. Raises its error, and DataError when it is not finite."""
     if isinstance(found, DataError):
         raise found
     row = found.astype(np.float32) if found.dtype.kind in "iu" else found
-    return feature_rows(row, f"{rows.path}, row {number}")
+    subject = f"{rows.path}, row {number}"
+    return feature_rows(treatment.apply(row, subject), subject)

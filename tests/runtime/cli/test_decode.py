@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+import scipy.io
 
 from deepsim.runtime.cli.bulk import Pictures
 from deepsim.runtime.errors import DeviceError
@@ -180,3 +181,42 @@ def test_what_cannot_be_written_ends_it(deepsim, bundle_of, tmp_path, monkeypatc
     assert {f"{number:06d}.png" for number in range(4)} <= {path.name for path in (tmp_path / "images").iterdir()}
     monkeypatch.undo()
     assert "9 images" in deepsim(*command, "--resume").stderr
+
+
+def test_features_before_the_relu_are_told_and_rectified(deepsim, tiny, bundle_of, tmp_path):
+    values = (np.random.default_rng(0).standard_normal((4, 20)) * 5 - 3).astype(np.float32)
+    np.save(tmp_path / "f.npy", values)
+    command = ("decode", bundle_of("tiny"), tmp_path / "f.npy", "-o", tmp_path / "images")
+    said = deepsim(*command).stderr.splitlines()
+    warned = [line for line in said if line.startswith("warning:")]
+    assert len(warned) == 1 and "f.npy: " in warned[0] and "before the ReLU?" in warned[0]
+    assert "warning" not in deepsim(*command, "--rectify", "--overwrite").stderr
+    wanted = tiny.decode(np.maximum(values, 0))
+    for number in range(4):
+        np.testing.assert_array_equal(read_image(tmp_path / f"images/{number:06d}.png"), wanted[number])
+    assert "4 of them before" in deepsim(*command, "--rectify", "--resume").stderr
+    assert "made from something else" in deepsim(*command, "--resume", code=2).stderr  # without --rectify
+
+
+def test_features_are_normalised_then_rectified_then_clipped(deepsim, tiny, bundle_of, tmp_path):
+    values = np.random.default_rng(0).standard_normal((3, 20)).astype(np.float32)
+    values[1, 4] = np.nan
+    np.save(tmp_path / "f.npy", values)
+    mean, upper = np.random.default_rng(1).random(20), np.arange(20) % 3
+    write_bdpy(tmp_path / "y_mean.mat", mean[None].astype(np.float32), "y_mean")
+    scipy.io.savemat(tmp_path / "estimated_cnn_feat_std_x.mat", {"relu6": 2.0, "fc6": 1.0})
+    (tmp_path / "fc6.txt").write_text(" ".join(map(str, upper)) + " ")
+    start = ("decode", bundle_of("tiny"), tmp_path / "f.npy", "-o", tmp_path / "images")
+    rules = ("--match-stats", "fg", "--match-stats", "feature_std", "--rectify", "--clip-to", tmp_path / "fc6.txt")
+    assert "no mean known" in deepsim(*start, *rules, code=2).stderr
+    stats = [each for name in ("y_mean.mat", "estimated_cnn_feat_std_x.mat") for each in ("--stats", tmp_path / name)]
+    deepsim(*start, *rules, *stats)
+    filled = np.where(np.isnan(values), mean, values).astype(np.float32).astype(np.float64)
+    m, s = filled.mean(axis=1, keepdims=True), filled.std(axis=1, ddof=1, keepdims=True)
+    wanted = tiny.decode(np.clip(m + (filled - m) / s * 2, 0, upper).astype(np.float32))
+    for number in range(3):
+        image = read_image(tmp_path / f"images/{number:06d}.png").astype(int)
+        assert np.abs(image - wanted[number]).max() <= 1
+    assert "expected one of icnn" in deepsim(*start, "--match-stats", "z", code=2).stderr
+    assert "expected 20" in deepsim(*start, "--clip-to", tmp_path / "f.npy", "--overwrite", code=3).stderr
+    assert "f.npy, row 1: NaN" in deepsim(*start, "--overwrite", code=3).stderr
