@@ -145,7 +145,8 @@ def _read_one(path: Path, shape: tuple[int, ...], layer: str) -> Statistics:
     for pattern, name in ((_MEAN, "mean"), (_SD, "sd")):
         if pattern.search(stem):
             values = read_features(path, Preferred((path.stem,))).values
-            return replace(Statistics(), **{name: _shaped(values, shape, str(path))})
+            shaped = _shaped(values, shape, str(path))
+            return Statistics(mean=shaped) if name == "mean" else Statistics(sd=shaped)
     if _CHANNEL_SD.search(stem):
         values = read_features(path, Preferred(layer_names(layer))).values
         return Statistics(channel_sd=_channels(values, shape, str(path)))
