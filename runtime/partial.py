@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.dataset import Photograph, version_of
 from deepsim.runtime.errors import DataError, UsageError
-from deepsim.runtime.features import Labels, Rows, write_features
+from deepsim.runtime.features import KEY, Labels, Rows, write_features
 from deepsim.runtime.features.records import cuts, text_of
 from deepsim.runtime.file_names import LONGEST, cut_bytes
 from deepsim.runtime.files import reserved, sha256, write_atomic
@@ -35,8 +35,15 @@ _JOB, _ROWS, _LINES = "job.json", "rows.f32", "rows.jsonl"
 class PartialFeatures:
     """The rows of an output that is not whole yet; use :meth:`open`."""
 
-    def __init__(self, output: Path, folder: Path, shape: tuple[int, ...]) -> None:
-        self.output, self.folder, self.shape = output, folder, shape
+    def __init__(
+        self,
+        output: Path,
+        folder: Path,
+        shape: tuple[int, ...],
+        version: Callable[[Photograph], str] = version_of,
+        key: str = KEY,
+    ) -> None:
+        self.output, self.folder, self.shape, self.version, self.key = output, folder, shape, version, key
         self._row_bytes = 4 * int(np.prod(shape))
         self._before: dict[bytes, int] = {}  # of an earlier run: hash of (path, version) -> row
         self._places = array("q")  # of this one, by a photograph's index: its row, or none
@@ -48,9 +55,18 @@ class PartialFeatures:
     @classmethod
     @contextmanager
     def open(
-        cls, output: Path, shape: tuple[int, ...], job: dict[str, Any], resume: bool, overwrite: bool
+        cls,
+        output: Path,
+        shape: tuple[int, ...],
+        job: dict[str, Any],
+        resume: bool,
+        overwrite: bool,
+        version: Callable[[Photograph], str] = version_of,
+        key: str = KEY,
     ) -> Iterator[PartialFeatures]:
         """Begin, or with ``resume`` go on with, features of ``shape`` for a file, alone among all processes.
+
+        ``version`` tells a photograph's file from itself after a change; ``key`` is the name of the array.
 
         ``job`` says what computes the rows: to go on it must be the same. What was not published stays for the next
         run, unless there is no row. Raises UsageError when an earlier run left rows and neither ``resume`` nor
@@ -64,7 +80,7 @@ class PartialFeatures:
                     _remove(folder, overwrite)
                 folder.mkdir(exist_ok=True)
                 _check_job(folder / _JOB, {**job, "shape": list(shape)})
-                partial = cls(output, folder, shape)
+                partial = cls(output, folder, shape, version, key)
                 try:
                     yield partial
                 finally:
@@ -110,7 +126,7 @@ class PartialFeatures:
                         file.readinto(row.reshape(-1).data)
                     yield block
 
-        return Rows((len(places), *self.shape), blocks)
+        return Rows((len(places), *self.shape), blocks, self.key)
 
     def _key(self, photograph: Photograph) -> tuple[str, str]:
         """Return what tells a photograph's file from all others, and from itself after a change."""
@@ -129,7 +145,7 @@ class PartialFeatures:
     def _meet(self, photograph: Photograph) -> None:
         """Note the version of a photograph that is met for the first time; those before it have been."""
         if photograph.index == len(self._versions):
-            self._versions.append(version_of(photograph))
+            self._versions.append(self.version(photograph))
             self._places.append(_NONE)
 
     def _append(self, name: str) -> BinaryIO:

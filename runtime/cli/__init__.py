@@ -30,6 +30,7 @@ COMMANDS = {
     "export": ("deepsim.export.cli:main", "Turn a checkpoint into a bundle with ONNX and engines."),
     "encode": ("deepsim.runtime.cli.convert:encode", "Photographs to features."),
     "decode": ("deepsim.runtime.cli.decode:decode", "Features to images."),
+    "stats": ("deepsim.runtime.cli.stats:stats", "Statistics of a layer's features over photographs."),
     "reconstruct": ("deepsim.runtime.cli.convert:reconstruct", "Photographs to images, through their features."),
     "reencode": ("deepsim.runtime.cli.convert:reencode", "Reconstruct photographs over and over."),
     "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),

@@ -50,6 +50,7 @@ class Bulk:
     resume: bool
     on_error: OnError
     left_out: int = field(default=0)
+    can_resume: bool = field(default=True)
 
     def report(self, photograph: Photograph, error: DataError) -> None:
         """Name what is left out."""
@@ -70,7 +71,10 @@ class Bulk:
             yield
         except DataError as error:
             if self.on_error == "stop":
-                error.args = (f"{error} {count()} of {total} are done: go on with --resume or --on-error skip.",)
+                how = (
+                    "go on with --resume or --on-error skip" if self.can_resume else "leave it out with --on-error skip"
+                )
+                error.args = (f"{error} {count()} of {total} are done: {how} --on-error skip.",)
             raise
 
 

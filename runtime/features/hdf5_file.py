@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.errors import missing_extra
-from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
+from deepsim.runtime.features.records import INDEX, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 
 
 def read(path: Path, key: Key) -> FeatureFile:
@@ -48,7 +48,7 @@ def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:
     """Write three datasets, the features block by block."""
     h5py = module()
     with h5py.File(file, "w") as target:
-        values, start = target.create_dataset(KEY, rows.shape, np.float32), 0
+        values, start = target.create_dataset(rows.key, rows.shape, np.float32), 0
         for block in rows.blocks():
             values[start : start + len(block)] = block
             start += len(block)

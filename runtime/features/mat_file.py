@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.errors import UsageError, missing_extra
 from deepsim.runtime.features import bdpy_sparse, hdf5_file, mat5
-from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
+from deepsim.runtime.features.records import INDEX, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 from deepsim.runtime.features.sparse import from_matrix, sparse_matrix
+from deepsim.runtime.files import replacing
 
 LIMIT = 1 << 31  # bytes of one variable, version 7 and earlier (MATLAB's documentation of MAT-file versions)
 _IDS = "ids"  # names of codes in files of closed-loop experiments
@@ -50,12 +51,19 @@ def read(path: Path, key: Key) -> FeatureFile:
 
 def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:
     """Write three variables, the features at once."""
-    variables: dict[str, Any] = {KEY: rows.whole()}
+    variables: dict[str, Any] = {rows.key: rows.whole()}
     if labels.names:
         variables[NAMES] = np.array([text_of(name) for name in labels.names], dtype=object)
     if labels.index:
         variables[INDEX] = np.array(labels.index, np.int64)
     _scipy_io().savemat(file, variables)
+
+
+def write_mat5(path: Path, variables: dict[str, Any]) -> None:
+    """Write variables in version 5; the file is old or new, never torn. Raises DeviceError without SciPy."""
+    io = _scipy_io()
+    with replacing(path) as file:
+        io.savemat(file, variables)
 
 
 def check(path: Path, shape: tuple[int, ...] | None) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.features import npy_file
-from deepsim.runtime.features.records import INDEX, KEY, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
+from deepsim.runtime.features.records import INDEX, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 from deepsim.runtime.features.sparse import from_matrix, sparse_matrix
 
 _SPARSE = {"data", "indices", "indptr", "format", "shape"}  # what scipy.sparse.save_npz writes
@@ -36,7 +36,7 @@ def read(path: Path, key: Key) -> FeatureFile:
 def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:
     """Write an archive that is not compressed, block by block."""
     with zipfile.ZipFile(file, "w") as archive:
-        with archive.open(f"{KEY}.npy", "w", force_zip64=True) as member:
+        with archive.open(f"{rows.key}.npy", "w", force_zip64=True) as member:
             npy_file.write(member, rows, labels)  # type: ignore[arg-type]  # IO[bytes]
         if labels.names:
             _write_array(archive, NAMES, np.array([text_of(name) for name in labels.names]))

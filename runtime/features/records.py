@@ -47,10 +47,14 @@ class Labels:
 
 @dataclass(frozen=True)
 class Rows:
-    """Features to write: ``shape`` (N, ...), and ``blocks()``, which yields them as float32 (n, ...) in order."""
+    """Features to write: ``shape`` (N, ...), and ``blocks()``, which yields them as float32 (n, ...) in order.
+
+    ``key`` is the array's name where a format has names.
+    """
 
     shape: tuple[int, ...]
     blocks: Callable[[], Iterator[NDArray[np.float32]]]
+    key: str = KEY
 
     @classmethod
     def of(cls, values: NDArray[np.float32]) -> Rows:
