@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deepsim.runtime.images import SUFFIXES
 from deepsim.runtime.names import Names
@@ -34,23 +38,42 @@ class PathsIn(Sequence[Path]):
         return self.folder / self.names[index]
 
 
-def png_paths(folder: Path, names: Iterable[str], suffix: str = ".png") -> PathsIn:
+def png_paths(folder: Path, names: Sequence[str], suffix: str = ".png") -> PathsIn:
     """Return one path ``folder/STEM.png`` per name, distinct also where stems are equal, and always in ``folder``.
 
     The stem is what follows the last ``/`` or, in a Windows path, the last backslash, without an image's suffix; an
     empty one becomes the name's number. File systems that fold case or compose accents see distinct names too.
     """
-    taken: set[str] = set()
+    stems = np.fromiter((_hash(_whole_stem(index, name)) for index, name in enumerate(names)), np.uint64, len(names))
+    known, counts = np.unique(stems, return_counts=True)
+    repeated = set(known[counts > 1].tolist())
+    taken: set[int] = set()  # of what is repeated, and of names made from it
     numbers: Counter[str] = Counter()  # how many have had a stem
     files = Names()
     for index, name in enumerate(names):
-        unique = stem = cut_bytes(_stem(name), LONGEST) or f"{index:06d}"
-        while _folded(unique) in taken:
-            numbers[_folded(stem)] += 1
-            unique = f"{stem}_{numbers[_folded(stem)] + 1}"
-        taken.add(_folded(unique))
+        unique = stem = _whole_stem(index, name)
+        if int(stems[index]) in repeated:
+            while _hash(unique) in taken or (unique != stem and _is_in(known, _hash(unique))):
+                numbers[_folded(stem)] += 1
+                unique = f"{stem}_{numbers[_folded(stem)] + 1}"
+            taken.add(_hash(unique))
         files.append(f"{unique}{suffix}")
     return PathsIn(folder, files)
+
+
+def _whole_stem(index: int, name: str) -> str:
+    """Return the stem of a name, not too long, or the name's number."""
+    return cut_bytes(_stem(name), LONGEST) or f"{index:06d}"
+
+
+def _hash(stem: str) -> int:
+    """Return a number for what file systems see of a stem: a set of very many of them is small."""
+    return int.from_bytes(blake2b(_folded(stem).encode(), digest_size=8).digest(), "big")
+
+
+def _is_in(known: NDArray[np.uint64], value: int) -> bool:
+    place = int(np.searchsorted(known, np.uint64(value)))
+    return place < len(known) and int(known[place]) == value
 
 
 def cut_bytes(text: str, length: int) -> str:

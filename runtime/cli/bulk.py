@@ -102,7 +102,7 @@ def bulk_options(command: _F) -> _F:
 class Pictures:
     """The images of a command: where they go, what each depends on, and which are there from an earlier run."""
 
-    def __init__(self, output: Path, names: Iterable[str], bulk: Bulk, inputs: Iterable[Path], bundle: Path) -> None:
+    def __init__(self, output: Path, names: Sequence[str], bulk: Bulk, inputs: Iterable[Path], bundle: Path) -> None:
         """Name an image for every one of ``names``.
 
         Raises UsageError when one exists already and may not, is one of ``inputs``, or would lie in the bundle.

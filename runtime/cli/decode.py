@@ -101,13 +101,13 @@ def decode(
         if raw:
             words = write_raw(inverter, rows, treatment, output, full, bulk)
         else:
-            words = _write_pictures(inverter, rows, treatment, output, full, bulk)
+            words = write_pictures(inverter, rows, treatment, output, full, bulk)
         encodes = not raw and inverter.encoder_backend is not None
     following = ("encode", bundle, output, "-o", "again.npy") if encodes else ("info", bundle)
     footer(f"{output}: {words}", command("deepsim", *following))
 
 
-def _write_pictures(
+def write_pictures(
     inverter: Inverter, rows: FeatureRows, treatment: Treatment, output: Path, full: bool, bulk: Bulk
 ) -> str:
     """Write the image of every row that has none from an earlier run; return the words for what was done."""

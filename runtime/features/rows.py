@@ -83,7 +83,7 @@ def _of_file(
     layout = layout_of(found.shape, shape, str(path), axes or _our_axes(found, shape))
     if found.names and len(found.names) != layout.count:
         raise DataError(f"{path}: {len(found.names)} names for {layout.count} rows, expected one for each.")
-    names = Names(found.names or ("" for _ in range(layout.count)))
+    names = found.names if isinstance(found.names, Names) else Names(found.names or ("" for _ in range(layout.count)))
     return FeatureRows(
         path,
         names,
