@@ -23,6 +23,7 @@ COMMANDS = (
     "export",
     "encode",
     "decode",
+    "stats",
     "reconstruct",
     "reencode",
     "interpolate",

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from deepsim.runtime.errors import missing_extra
 from deepsim.runtime.features.records import INDEX, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 
+_MOST, _TIMES = 16 << 20, 8  # bytes of a dataset that is read at once, and how much more than its file it may have
+
 
 def read(path: Path, key: Key) -> FeatureFile:
     """Open a file; entries along any axis are read when they are asked for."""
@@ -68,6 +70,14 @@ def open_file(path: Path) -> Any:
     return module().File(path, "r", locking=False)
 
 
+def whole(dataset: Any) -> NDArray[Any]:
+    """Return all of a small dataset, such as names. Raises ValueError where it claims far more than the file holds."""
+    size = int(np.prod(dataset.shape or (0,), dtype=np.float64)) * dataset.dtype.itemsize
+    if size > _MOST + _TIMES * dataset.file.id.get_filesize():
+        raise ValueError(f"{dataset.name} claims {size:,} bytes")
+    return np.asarray(dataset[()])
+
+
 def module() -> Any:
     """Return h5py. Raises DeviceError naming the extra that brings it."""
     try:
@@ -80,9 +90,9 @@ def module() -> Any:
 def _names(datasets: dict[str, Any]) -> tuple[str, ...]:
     if NAMES not in datasets:
         return ()
-    entries = np.asarray(datasets[NAMES][()]).ravel()
+    entries = whole(datasets[NAMES]).ravel()
     return tuple(entry.decode(errors="replace") if isinstance(entry, bytes) else str(entry) for entry in entries)
 
 
 def _index(datasets: dict[str, Any]) -> tuple[int, ...]:
-    return tuple(int(value) for value in np.asarray(datasets[INDEX][()]).ravel()) if INDEX in datasets else ()
+    return tuple(int(value) for value in whole(datasets[INDEX]).ravel()) if INDEX in datasets else ()

@@ -21,7 +21,7 @@ from deepsim.runtime.features.stored import StoredArray
 
 _HEAD, _TAG = 128, 8  # bytes of a file's header, and of the tag (type, size) before an element's data
 _BEGIN = 4096  # bytes that hold a variable's description; larger numeric variables are read late
-_MAX_TEXTS = 256 << 20  # bytes of a compressed variable that holds no numbers
+_MAX_TEXTS = 64 << 20  # bytes of a compressed variable that holds no numbers
 _MATRIX, _COMPRESSED, _UTF8, _UTF16, _UTF32 = 14, 15, 16, 17, 18
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", _UTF8: "utf-8", _UTF16: "utf-16", _UTF32: "utf-32"}
@@ -229,4 +229,6 @@ def _rows_of_text(extents: tuple[int, ...], element: tuple[int, memoryview], ord
     text = bytes(data).decode(encoding, "replace")
     if extents[0] <= 1:
         return (text,)
+    if extents[0] > len(text):
+        raise ValueError(f"{len(text)} characters in {extents[0]:,} rows")
     return tuple(text[row :: extents[0]].rstrip() for row in range(extents[0]))

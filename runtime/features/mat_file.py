@@ -97,11 +97,14 @@ def _read_73(path: Path, key: Key) -> FeatureFile:
         classes = {name: _class_73(item, h5py) for name, item in file.items() if not name.startswith("#")}
         numbers, others = _sorted(classes)
         name = choose(path, numbers, key, others)
-        chosen, labels = file[name], Labels(_names_73(file), _index(np.asarray(file[INDEX]) if INDEX in file else None))
+        chosen, labels = (
+            file[name],
+            Labels(_names_73(file), _index(hdf5_file.whole(file[INDEX]) if INDEX in file else None)),
+        )
         if not isinstance(chosen, h5py.Group):
             found = hdf5_file.lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse=True)
         elif bdpy_sparse.MARK in chosen:
-            found = FeatureFile.of(path, bdpy_sparse.dense(chosen))
+            found = bdpy_sparse.BdpySparse.read(chosen).file(path)
         else:
             found = _from_array(path, _sparse_73(chosen), labels)
         return found.labelled(labels, name)
@@ -128,9 +131,9 @@ def _class_73(item: Any, h5py: Any) -> str:
 
 def _sparse_73(group: Any) -> Any:
     """Return a sparse matrix of version 7.3: columns compressed, its count of rows an attribute."""
-    ends = np.asarray(group["jc"])
-    values = np.asarray(group["data"]) if "data" in group else np.empty(0)  # absent where all are 0
-    rows = np.asarray(group["ir"]) if "ir" in group else np.empty(0, np.int64)
+    ends = hdf5_file.whole(group["jc"])
+    values = hdf5_file.whole(group["data"]) if "data" in group else np.empty(0)  # absent where all are 0
+    rows = hdf5_file.whole(group["ir"]) if "ir" in group else np.empty(0, np.int64)
     return sparse_matrix(values, rows, ends, (int(group.attrs["MATLAB_sparse"]), len(ends) - 1))
 
 
@@ -139,8 +142,8 @@ def _names_73(file: Any) -> tuple[str, ...]:
     stored = next((file[name] for name in (NAMES, _IDS) if name in file), None)
     if stored is None or getattr(stored, "dtype", np.dtype("f4")).kind != "O":
         return ()
-    texts = [file[reference] for reference in np.asarray(stored).ravel(order="F")]
-    units = (np.empty(0) if "MATLAB_empty" in text.attrs else np.asarray(text).ravel() for text in texts)
+    texts = [file[reference] for reference in hdf5_file.whole(stored).ravel(order="F")]
+    units = (np.empty(0) if "MATLAB_empty" in text.attrs else hdf5_file.whole(text).ravel() for text in texts)
     return tuple(unit.astype("<u2").tobytes().decode("utf-16-le", "replace") for unit in units)
 
 

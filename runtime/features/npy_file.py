@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy
@@ -26,10 +26,15 @@ def lazy(path: Path, file: BinaryIO, begin: int, end: int) -> FeatureFile:
     Raises ValueError when the header claims more than these bytes hold, or objects (which would be pickled).
     """
     file.seek(begin)
-    shape, fortran, dtype = _header(file)
-    stored = StoredArray(path, file.tell(), shape, dtype, fortran)
+    stored = header(path, file)
     stored.check(end)
     return stored.file()
+
+
+def header(path: Path, file: IO[bytes]) -> StoredArray:
+    """Read an array's header; return where the array lies. Raises ValueError."""
+    shape, fortran, dtype = _header(file)
+    return StoredArray(path, file.tell(), shape, dtype, fortran)
 
 
 def write(file: BinaryIO, rows: Rows, labels: Labels) -> None:
@@ -43,7 +48,7 @@ def check(path: Path, shape: tuple[int, ...] | None) -> None:
     """Any size can be written."""
 
 
-def _header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
     if version not in readers:

@@ -22,6 +22,7 @@ from deepsim.runtime.features.trees import FeatureFolder, Selection, find_folder
 from deepsim.runtime.names import Names
 
 Row: TypeAlias = "tuple[int, NDArray[Any] | DataError]"  # a row's number, and the row or why there is none
+_MOST_ROWS, _ROWS_PER_BYTE = 1 << 20, 64  # a file may hold less than a bit for each row where all are equal
 _VARIABLES = ("feat", "codes")  # of files in folders, where they hold several
 
 
@@ -81,6 +82,9 @@ def _of_file(
     if may_be_one and axes is None:
         found = _as_one_row(found, shape)
     layout = layout_of(found.shape, shape, str(path), axes or _our_axes(found, shape))
+    most = _MOST_ROWS + _ROWS_PER_BYTE * path.stat().st_size
+    if layout.count > most:
+        raise DataError(f"{path}: claims {layout.count:,} features, expected at most {most:,} in a file of its size.")
     if found.names and len(found.names) != layout.count:
         raise DataError(f"{path}: {len(found.names)} names for {layout.count} rows, expected one for each.")
     names = found.names if isinstance(found.names, Names) else Names(found.names or ("" for _ in range(layout.count)))

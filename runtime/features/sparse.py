@@ -34,7 +34,9 @@ def sparse_matrix(values: NDArray[Any], rows: NDArray[Any], ends: NDArray[Any], 
     except ImportError as error:
         raise missing_extra("scipy", "features") from error
     ends = ends.astype(np.int64)
-    if len(ends) != shape[1] + 1 or not 0 <= ends[-1] <= min(len(rows), len(values)):
+    if len(ends) != shape[1] + 1 or ends[0] != 0 or (np.diff(ends) < 0).any():  # SciPy looks where ends[-1] > 0 only
+        raise ValueError(f"a sparse matrix of shape {shape} whose columns do not follow each other")
+    if ends[-1] > min(len(rows), len(values)):
         raise ValueError(f"a sparse matrix of shape {shape} with {len(ends)} ends of columns")
     entries = values[: ends[-1]], rows[: ends[-1]].astype(np.int64), ends
     matrix = sparse.csc_matrix(entries, shape=shape)

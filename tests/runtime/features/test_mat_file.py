@@ -95,6 +95,21 @@ def test_sparse_matrices_whose_indices_lie_outside(tmp_path):
         read_features(tmp_path / "f.mat")
 
 
+@pytest.mark.parametrize("ends", [[0, 489, 0], [0, 2, 1], [1, 1, 2]])
+def test_sparse_matrices_whose_columns_do_not_follow_each_other(tmp_path, ends):
+    """SciPy crashes where the last end is 0 and another is not."""
+    pytest.importorskip("scipy.sparse")
+
+    def fill(file):
+        group = file.create_group("codes")
+        group.attrs["MATLAB_sparse"] = np.uint64(3)
+        group["jc"], group["data"], group["ir"] = np.array(ends), np.ones(2), np.array([0, 1])
+
+    write_73(tmp_path / "f.mat", fill)
+    with pytest.raises(DataError, match="do not follow each other"):
+        read_features(tmp_path / "f.mat").part(0, 0, 3)
+
+
 def test_names_and_texts_of_version_73(tmp_path):
     h5py = pytest.importorskip("h5py")
 
@@ -176,3 +191,15 @@ def test_empty_names_of_version_73(tmp_path):
     found = read_features(tmp_path / "f.mat")
     assert found.names is None or found.names == ("",)
     np.testing.assert_array_equal(found.values, np.ones((1, 4)))
+
+
+def test_texts_that_claim_more_rows_than_characters(tmp_path):
+    io_module = pytest.importorskip("scipy.io")
+    io_module.savemat(tmp_path / "f.mat", {"names": np.array(["abc", "xyz"]), "codes": np.ones((2, 4))})
+    assert read_features(tmp_path / "f.mat").names == ("abc", "xyz")
+    extents = np.array([2, 3], "<i4").tobytes()
+    data = (tmp_path / "f.mat").read_bytes()
+    assert data.count(extents) == 1
+    (tmp_path / "f.mat").write_bytes(data.replace(extents, np.array([1 << 30, 3], "<i4").tobytes()))
+    with pytest.raises(DataError, match="6 characters in 1,073,741,824 rows"):
+        read_features(tmp_path / "f.mat")
