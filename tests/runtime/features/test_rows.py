@@ -1,6 +1,7 @@
 """Rows of features from files and folders as other programs write them."""
 
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -216,3 +217,42 @@ def test_versions_tell_changed_files(tmp_path):
     np.save(tmp_path / "1.npy", CODES[3])
     os.utime(tmp_path / "1.npy", ns=(1, 1))
     assert [found.version(number) == old for number, old in enumerate(before)] == [True, False, True]
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_compressed_archives_are_read_as_a_stream(tmp_path, monkeypatch, order):
+    values = np.random.default_rng(4).random((300, 40)).astype(np.float32)
+    np.savez_compressed(tmp_path / "f.npz", codes=np.asarray(values, order=order), names=[f"n{n}" for n in range(300)])
+    found, read, passed = read_features(tmp_path / "f.npz"), zipfile.ZipExtFile.read, []
+
+    def counted(self, size=-1):
+        data = read(self, size)
+        passed.append(len(data))
+        return data
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", counted)
+    for start in range(0, 300, 30):
+        np.testing.assert_array_equal(found.part(0, start, start + 30), values[start : start + 30])
+    assert order == "F" or sum(passed) <= values.nbytes + 200  # rows in order: decompressed once
+    np.testing.assert_array_equal(found.part(0, 7, 9), values[7:9])  # and again from the begin
+    np.testing.assert_array_equal(found.part(1, 7, 9), values[:, 7:9])
+    np.testing.assert_array_equal(values_of(open_rows(tmp_path / "f.npz", (40,))), values)
+
+
+def test_files_that_claim_far_more_than_they_hold(tmp_path):
+    import h5py
+
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file.create_dataset("features", (1 << 40, 5), np.float32, chunks=(64, 5))
+    with pytest.raises(DataError, match="claims 1,099,511,627,776 features"):
+        open_rows(tmp_path / "rows.h5", (5,))
+    with h5py.File(tmp_path / "names.h5", "w") as file:
+        file["features"] = CODES
+        file.create_dataset("index", (1 << 40,), np.int64, chunks=(64,))
+    with pytest.raises(DataError, match="index claims 8,796,093,022,208 bytes"):
+        open_rows(tmp_path / "names.h5", (5,))
+    np.savez_compressed(tmp_path / "f.npz", features=CODES, index=np.zeros(4 << 20, np.int64))
+    with pytest.raises(DataError, match=r"index\.npy claims 33,554,560 bytes"):
+        open_rows(tmp_path / "f.npz", (5,))
+    scipy.io.savemat(tmp_path / "f.mat", {"codes": CODES}, do_compression=True)
+    assert len(open_rows(tmp_path / "f.mat", (5,))) == 12
