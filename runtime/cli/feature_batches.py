@@ -61,5 +61,5 @@ def _usable(
     if isinstance(found, DataError):
         raise found
     row = found.astype(np.float32) if found.dtype.kind in "iu" else found
-    subject = f"{rows.path}, row {number}"
+    subject = rows.where(number)
     return feature_rows(treatment.apply(row, subject), subject)

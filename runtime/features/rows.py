@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.dataset import file_version
-from deepsim.runtime.errors import DataError, ShapeError, UsageError
+from deepsim.runtime.errors import DataError, DtypeError, ShapeError, UsageError
 from deepsim.runtime.features import SUFFIXES, FeatureFile, Layout, Preferred, layout_of, output_files, read_features
 from deepsim.runtime.features.layer_names import layer_names
 from deepsim.runtime.features.records import BLOCK_BYTES
@@ -32,7 +32,7 @@ class FeatureRows:
 
     ``names`` are the images' ("" where there is none). ``read(numbers)`` yields increasing rows; one that cannot be
     read comes as its DataError. ``version(number)`` tells a row from a changed one, with ``recipe``, which all share.
-    ``inputs()`` lists the files, and ``notes`` say in words how they are read where that is not plain.
+    ``inputs()`` lists the files (``in_files``: several), ``notes`` say how they are read where that is not plain.
     """
 
     path: Path
@@ -42,6 +42,11 @@ class FeatureRows:
     recipe: tuple[object, ...]
     inputs: Callable[[], Iterator[Path]]
     notes: tuple[str, ...] = ()
+    in_files: bool = False
+
+    def where(self, number: int) -> str:
+        """Say in messages which row is meant."""
+        return f"{self.path / self.names[number]}" if self.in_files else f"{self.path}, row {number}"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -154,12 +159,15 @@ def _of_folder(folder: FeatureFolder, shape: tuple[int, ...], key: str | Preferr
     def open_file(number: int) -> FeatureRows:
         return _of_file(folder.path / folder.files[number], shape, key, axes, may_be_one=True)
 
-    several = folder.in_blocks or len(open_file(0)) > 1
+    several = folder.in_blocks or len(_first(open_file, len(folder.files))) > 1
     parts = _SeveralEach(folder, open_file) if several else _OneEach(folder, open_file)
 
     def version(number: int) -> str:
         file, row = parts.place(number)
-        return f"{file_version(folder.path / folder.files[file])}-{row}"
+        try:
+            return f"{file_version(folder.path / folder.files[file])}-{row}"
+        except DataError:  # reading it will tell
+            return ""
 
     return FeatureRows(
         folder.path,
@@ -169,7 +177,22 @@ def _of_folder(folder: FeatureFolder, shape: tuple[int, ...], key: str | Preferr
         (folder.path.name, key if isinstance(key, str) else None, axes),
         lambda: (folder.path / name for name in folder.files),
         (f"{folder.path}: {len(parts.names)} features in {len(folder.files)} files",),
+        in_files=True,
     )
+
+
+def _first(open_file: Callable[[int], FeatureRows], count: int) -> FeatureRows:
+    """Open the first file that can be read. Raises what is wrong with its array, or the first error when none can."""
+    failure: DataError | None = None
+    for number in range(count):
+        try:
+            return open_file(number)
+        except (ShapeError, DtypeError):  # as of all of them
+            raise
+        except DataError as error:
+            failure = failure or error
+    assert failure is not None, "a folder without files is refused before"
+    raise failure
 
 
 class _OneEach:

@@ -133,15 +133,21 @@ def test_a_tree_of_decoded_features(deepsim, tiny, bundle_of, tmp_path):
     assert "Img1.png: exists already, made from" in deepsim(*command, "--subject", "S1", "--resume", code=2).stderr
 
 
-def test_a_damaged_file_among_many(deepsim, bundle_of, tmp_path):
+def test_a_damaged_file_among_many(deepsim, bundle_of, tmp_path, caplog):
     for number in range(5):
         np.save(tmp_path / f"codes_{number}.npy", np.full(20, number, np.float32))
     (tmp_path / "codes_3.npy").write_bytes(b"damaged")
+    (tmp_path / "codes_5.npy").symlink_to(tmp_path / "nowhere")
+    np.save(tmp_path / "codes_6.npy", np.full(20, np.nan))
     command = ("decode", bundle_of("tiny"), tmp_path, "-o", tmp_path / "images", "--max-batch", 2)
     stopped = deepsim(*command, code=3).stderr
-    assert "codes_3.npy: unreadable" in stopped and "3 of 5 are done" in stopped
+    assert "codes_3.npy: unreadable" in stopped and "3 of 7 are done" in stopped
     assert sorted(path.stem for path in (tmp_path / "images").iterdir()) == ["codes_0", "codes_1", "codes_2"]
-    assert "4 images, 3 of them before, 1 left out" in deepsim(*command, "--resume", "--on-error", "skip").stderr
+    said = deepsim(*command, "--resume", "--on-error", "skip").stderr
+    assert "4 images, 3 of them before, 3 left out" in said
+    (tmp_path / "codes_0.npy").write_bytes(b"damaged too")
+    assert "3 images" in deepsim(*command, "--overwrite", "--on-error", "skip").stderr
+    assert any(message.startswith(f"left out {tmp_path / 'codes_6'}: NaN") for message in caplog.messages)
 
 
 def test_reading_computing_and_writing_overlap(deepsim, bundle_of, tmp_path, monkeypatch):
