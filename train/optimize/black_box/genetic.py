@@ -1,0 +1,128 @@
+"""The genetic algorithm of XDream (Ponce et al. 2019), in its settings and in those of the ActMax benchmark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepsim.train.optimize.black_box.optimizer import (
+    COUNT,
+    SIZE,
+    CodeOptimizer,
+    Floats,
+    Origin,
+    Start,
+    State,
+    check_settings,
+    given_codes,
+    random_text,
+    restore_random,
+)
+
+_LEAST_TEMPERATURE = 1e-8  # where all scores are equal
+_CAP = 95  # percentile
+
+
+@dataclass(frozen=True)
+class GeneticSettings:
+    """``conserve`` of ``population`` codes are kept; the others are children of two parents, mutated.
+
+    A parent is drawn with a probability in proportion to exp((s - best) / T), T = SD(s) / ``selectivity``; with ``cap``
+    scores above the 95th percentile count as that. A child has a value from its first parent with the probability
+    ``heritability``. A value mutates with the probability ``mutation_rate``, by N(0, ``mutation_size``).
+    """
+
+    population: int = 20
+    mutation_rate: float = 0.5
+    mutation_size: float = 0.5
+    selectivity: float = 2.0
+    heritability: float = 0.5
+    conserve: int = 1
+    cap: bool = True
+
+    def __post_init__(self) -> None:
+        check_settings(self, population=COUNT, mutation_rate=(0, 1), mutation_size=SIZE, selectivity=SIZE)
+        check_settings(self, heritability=(0, 1), conserve=(0, self.population - 1))
+
+
+class Genetic(CodeOptimizer):
+    """Breed each generation from the last; codes without a score are carried into the next as they are (XDream's rule).
+
+    ``start`` "normal" draws the population from N(0, 1). Given codes are the first of the population; the others
+    are children of them, mutated (XDream's rule; it shuffles given codes, here they keep their order). "zeros"
+    makes all codes equal, and only mutation tells them apart.
+    """
+
+    keeps_genealogy = True
+    settings: GeneticSettings
+
+    def __init__(self, settings: GeneticSettings, dimensions: int, seed: int, start: Start = "normal") -> None:
+        super().__init__(settings, dimensions, seed, start)
+        self._random = np.random.RandomState(self.seed)
+        self._origins: list[Origin] | None = None
+        size = (settings.population, self.dimensions)
+        given = given_codes(start, self.dimensions, most=settings.population)
+        if given is None:
+            given = np.zeros(size) if isinstance(start, str) and start == "zeros" else self._random.normal(size=size)
+        missing = settings.population - len(given)
+        if missing:
+            children, _ = self._mate(given, np.ones(len(given)), missing)
+            given = np.concatenate([given, self._mutate(children)])
+        self._codes = given
+
+    @property
+    def least_scores(self) -> int:
+        """Return 0: a generation without any score is asked once more."""
+        return 0
+
+    @property
+    def origins(self) -> list[Origin] | None:
+        """Return each code's parents in the generation before; None for the first generation."""
+        return self._origins
+
+    def _advance(self, scores: Floats) -> Floats:
+        scored, unscored = np.flatnonzero(~np.isnan(scores)), np.flatnonzero(np.isnan(scores))
+        order = scored[np.argsort(scores[scored])[::-1]]
+        conserved = order[: max(0, min(self.settings.conserve, len(self._codes) - len(unscored)))]
+        count = len(self._codes) - len(conserved) - len(unscored)
+        bred, parents = self._breed(order, scores[order], count)
+        self._origins = [(int(one),) for one in conserved]
+        self._origins += [(int(order[a]), int(order[b])) for a, b in parents]
+        self._origins += [(int(one),) for one in unscored]
+        return np.concatenate([self._codes[conserved], bred, self._codes[unscored]])
+
+    def _breed(self, order: NDArray[np.int64], scores: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        """Return ``count`` mutated children of the codes ``order``, whose scores fall, and their parents within it."""
+        if not count:
+            return np.zeros((0, self.dimensions)), np.zeros((0, 2), np.int64)
+        temperature = max(float(np.std(scores)) / self.settings.selectivity, _LEAST_TEMPERATURE)
+        if self.settings.cap:
+            scores = np.minimum(scores, np.percentile(scores, _CAP))
+        fitness = np.exp((scores - scores[0]) / temperature)
+        children, parents = self._mate(self._codes[order], fitness, count)
+        return self._mutate(children), parents
+
+    def _mate(self, population: Floats, fitness: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+        fitness = np.where(fitness > 0, fitness, fitness[fitness > 0].min())  # exp() may underflow
+        shares = np.cumsum(fitness)
+        shares /= shares[-1]
+        first = np.digitize(self._random.random_sample(count), shares)
+        second = np.digitize(self._random.random_sample(count), shares)
+        from_first = self._random.random_sample((count, self.dimensions)) < self.settings.heritability
+        return np.where(from_first, population[first], population[second]), np.stack([first, second], axis=1)
+
+    def _mutate(self, children: Floats) -> Floats:
+        changed = self._random.random_sample(children.shape) < self.settings.mutation_rate
+        children[changed] += self._random.normal(0, self.settings.mutation_size, np.count_nonzero(changed))
+        return children
+
+    def _own_state(self) -> State:
+        origins = np.array([(*pair, -1)[:2] for pair in self._origins or []], np.int64).reshape(-1, 2)
+        return {"origins": origins, "random": random_text(self._random)}
+
+    def _restore_own(self, state: State) -> None:
+        pairs = state["origins"].tolist()
+        self._origins = [tuple(one for one in pair if one >= 0) for pair in pairs] or None
+        restore_random(self._random, state["random"])
