@@ -6,7 +6,9 @@ import click
 
 from deepsim.runtime.cli import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "scores": ("deepsim.train.optimize.black_box.scores_cli:scores", "Codes whose images get the highest scores."),
+}
 
 
 @click.group(
