@@ -21,7 +21,7 @@ from deepsim.train.output import refuse_output_among, refuse_output_over
 _Command = Callable[..., Any]
 
 
-def settings_of(record: type[TrainConfig]) -> Callable[[_Command], _Command]:
+def settings_of(record: type[Any]) -> Callable[[_Command], _Command]:
     """Return a decorator that adds one option for each field of a configuration, from its type and metadata.
 
     What is not given is None, and keeps the preset's value. Raises TypeError for a field without a help text.

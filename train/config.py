@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
-import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.generators import check_width, generator_spec
@@ -17,6 +15,7 @@ from deepsim.runtime.networks import ENCODERS, encoder_spec
 from deepsim.runtime.run_folder import run_of
 from deepsim.train.module_references import OWN, is_module_reference, parse
 from deepsim.train.objective import Normalisation, used_terms, uses, weights_of
+from deepsim.train.settings import check_values, converted_values, setting
 from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of, task_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -24,16 +23,6 @@ Schedule = Literal["constant", "halve", "cosine"]
 EncoderInterpolation = Literal["own", "bilinear", "bicubic"]
 _OF_MODULES = ("encoder_side", "encoder_resize", "encoder_interpolation", "encoder_mean", "encoder_std")
 _LARGEST = 2**62  # what every reader of a seed or a count takes
-
-
-def setting(
-    default: Any, help: str, *, least: float | None = None, most: float | None = None, below: float | None = None
-) -> Any:
-    """Declare a field of the configuration: its default, its help text, and the range of its number or numbers.
-
-    The command line builds the option from it, and the record checks the range.
-    """
-    return field(default=default, metadata={"help": help, "least": least, "most": most, "below": below})
 
 
 @dataclass(frozen=True)
@@ -152,9 +141,7 @@ class TrainConfig:
     validate_every: int = setting(1000, "Steps between validations.", least=1, most=_LARGEST)
 
     def __post_init__(self) -> None:
-        hints = get_type_hints(type(self))
-        for entry in fields(self):
-            _check_value(entry.name, getattr(self, entry.name), hints[entry.name], entry.metadata)
+        check_values(self)
         if is_module_reference(self.encoder):
             self._check_module()
         else:
@@ -201,11 +188,7 @@ class TrainConfig:
         >>> PRESETS["demo"].updated({"learning_rate": "1e-4"}).learning_rate
         0.0001
         """
-        hints = get_type_hints(type(self))
-        unknown = sorted(set(values) - set(hints))
-        if unknown:
-            raise UsageError(f"{unknown[0]}: no such setting, expected one of {', '.join(hints)}.")
-        named = {name: _converted(name, value, hints[name]) for name, value in values.items()}
+        named = converted_values(type(self), values)
         return replace(self, **{**_layers_named(named), **named})
 
 
@@ -215,45 +198,6 @@ def _layers_named(values: Mapping[str, Any]) -> dict[str, str]:
         return {}
     return dict.fromkeys(("layer", "comparator"), parse(values["encoder"]).layer)
 
-
-def _check_value(name: str, value: Any, hint: Any, facts: Mapping[str, Any]) -> None:
-    """Raise UsageError for a value that is not among a setting's names or not in its range."""
-    if get_origin(hint) is Literal and value not in get_args(hint):
-        raise UsageError(f"{name}: {value!r}, expected one of {', '.join(get_args(hint))}.")
-    least, most, below = (facts.get(key) for key in ("least", "most", "below"))
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, (str, bool)):
-            continue
-        fits = math.isfinite(number) and (least is None or number >= least)
-        if not fits or (most is not None and number > most) or (below is not None and number >= below):
-            bounds = [("at least", least), ("at most", most), ("below", below)]
-            words = [f"{word} {bound:g}" for word, bound in bounds if bound is not None]
-            raise UsageError(f"{name}: {number}, expected {' and '.join(words) or 'a finite number'}.")
-
-
-def _converted(name: str, value: Any, hint: Any) -> Any:
-    if get_origin(hint) is tuple and isinstance(value, str):
-        value = [part for part in value.split(",") if part]
-    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_converted(name, entry, get_args(hint)[0]) for entry in value)
-    try:
-        if hint is bool and isinstance(value, bool):
-            return value
-        if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            return float(value)
-        if hint is int and (isinstance(value, str) or (isinstance(value, (int, float)) and int(value) == value)):
-            if not isinstance(value, bool):
-                return int(value)
-        elif (hint is str or get_origin(hint) is Literal) and isinstance(value, str):
-            return value
-    except (ValueError, OverflowError):
-        pass
-    expected = "numbers with commas between" if get_origin(hint) is tuple else _WORDS.get(hint, "text")
-    found = reprlib.repr(value)  # short, also where YAML's references make a value that is endless when written out
-    raise UsageError(f"{name}: {found if len(found) <= 60 else found[:57] + '...'}, expected {expected}.")
-
-
-_WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
 
 PRESETS: dict[str, TrainConfig] = {
     # Minutes on two cores: a low layer, where few steps already show a photograph, and half of the paper's width,

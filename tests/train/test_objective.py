@@ -11,9 +11,10 @@ torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import UsageError  # noqa: E402
 from deepsim.train import loop, objective  # noqa: E402
-from deepsim.train.config import PRESETS, TrainConfig, setting  # noqa: E402
+from deepsim.train.config import PRESETS, TrainConfig  # noqa: E402
 from deepsim.train.narration import different_settings, losses_in_words  # noqa: E402
 from deepsim.train.objective import Reconstruction, Term  # noqa: E402
+from deepsim.train.settings import setting  # noqa: E402
 from tests.train.options import command_of  # noqa: E402
 from tests.train.runs import TINY, tiny_run, write_photographs  # noqa: E402
 
