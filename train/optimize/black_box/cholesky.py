@@ -7,32 +7,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deepsim.runtime.errors import UsageError
 from deepsim.train.optimize.black_box.optimizer import (
-    COUNT,
-    SIZE,
+    MOST,
+    TINY,
     CodeOptimizer,
     Floats,
     Start,
     State,
-    check_settings,
     given_codes,
     random_text,
     restore_random,
 )
+from deepsim.train.settings import check_values, setting
 
 
 @dataclass(frozen=True)
 class CholeskySettings:
-    """``population`` 0 is 4 + floor(3 log2 N). The factor is updated after more than ``update_every`` generations."""
+    """Settings of :class:`Cholesky`."""
 
-    population: int = 0
-    sigma: float = 3.0
-    update_every: int = 10
+    population: int = setting(0, "Codes in a generation; 0: 4 + floor(3 log2 N).", least=0, most=MOST)
+    sigma: float = setting(3.0, "First step size.", least=TINY)
+    update_every: int = setting(10, "The factor is updated after more than so many generations.", least=0)
 
     def __post_init__(self) -> None:
-        check_settings(self, sigma=SIZE, update_every=(0, 1 << 20))
-        if self.population:
-            check_settings(self, population=COUNT)
+        check_values(self)
+        if self.population == 1:
+            raise UsageError("population: 1, expected 2 or more, or 0.")
 
 
 class Cholesky(CodeOptimizer):

@@ -178,7 +178,7 @@ class ClosedLoop:
         self._is_begun = True
 
     def _run(self) -> dict[str, Any]:
-        settings = {key: _finite(value) for key, value in asdict(self.optimizer.settings).items()}
+        settings = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.optimizer.settings).items()}
         return {
             "optimizer": type(self.optimizer).__name__,
             "settings": settings,

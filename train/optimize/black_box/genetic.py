@@ -7,19 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.runtime.errors import UsageError
 from deepsim.train.optimize.black_box.optimizer import (
-    COUNT,
-    SIZE,
+    MOST,
+    TINY,
     CodeOptimizer,
     Floats,
     Origin,
     Start,
     State,
-    check_settings,
     given_codes,
     random_text,
     restore_random,
 )
+from deepsim.train.settings import check_values, setting
 
 _LEAST_TEMPERATURE = 1e-8  # where all scores are equal
 _CAP = 95  # percentile
@@ -27,24 +28,23 @@ _CAP = 95  # percentile
 
 @dataclass(frozen=True)
 class GeneticSettings:
-    """``conserve`` of ``population`` codes are kept; the others are children of two parents, mutated.
+    """Settings of :class:`Genetic`.
 
-    A parent is drawn with a probability in proportion to exp((s - best) / T), T = SD(s) / ``selectivity``; with ``cap``
-    scores above the 95th percentile count as that. A child has a value from its first parent with the probability
-    ``heritability``. A value mutates with the probability ``mutation_rate``, by N(0, ``mutation_size``).
+    A parent is drawn with a probability in proportion to exp((s - best) / T), T = SD(s) / ``selectivity``.
     """
 
-    population: int = 20
-    mutation_rate: float = 0.5
-    mutation_size: float = 0.5
-    selectivity: float = 2.0
-    heritability: float = 0.5
-    conserve: int = 1
-    cap: bool = True
+    population: int = setting(20, "Codes in a generation.", least=2, most=MOST)
+    mutation_rate: float = setting(0.5, "Probability that a value mutates.", least=0, most=1)
+    mutation_size: float = setting(0.5, "SD of a mutation.", least=TINY)
+    selectivity: float = setting(2.0, "How strongly scores decide who becomes a parent.", least=TINY)
+    heritability: float = setting(0.5, "Probability that a value comes from the first parent.", least=0, most=1)
+    conserve: int = setting(1, "Best codes that are kept.", least=0)
+    cap: bool = setting(True, "Count scores above the 95th percentile as that.")
 
     def __post_init__(self) -> None:
-        check_settings(self, population=COUNT, mutation_rate=(0, 1), mutation_size=SIZE, selectivity=SIZE)
-        check_settings(self, heritability=(0, 1), conserve=(0, self.population - 1))
+        check_values(self)
+        if self.conserve >= self.population:
+            raise UsageError(f"conserve: {self.conserve}, expected less than the population, {self.population}.")
 
 
 class Genetic(CodeOptimizer):

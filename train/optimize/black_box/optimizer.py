@@ -26,8 +26,8 @@ Start: TypeAlias = "Literal['normal', 'zeros'] | NDArray[np.floating[Any]]"
 Origin: TypeAlias = tuple[int, ...]  # indices of a code's parents in the generation before; one: it was kept
 
 MAX_SEED = (1 << 32) - 1
-COUNT = (2, 1 << 16)  # the range of a population
-SIZE = (1e-12, 1e12)  # of a step
+MOST = 1 << 16  # codes in a generation
+TINY = 1e-12  # the least size of a step
 
 
 class CodeOptimizer(ABC):
@@ -114,14 +114,6 @@ def check_scores(scores: Any, count: int, least: int) -> Floats:
     if scored < min(least, count):
         raise DataError(f"scores: {scored} of {count} codes have one, expected at least {min(least, count)}.")
     return values
-
-
-def check_settings(settings: Any, **ranges: tuple[float, float]) -> None:
-    """Raise UsageError where a setting lies outside its range, (lowest, highest)."""
-    for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if not low <= value <= high:
-            raise UsageError(f"setting {name!r}: {value:g}, expected from {low:g} to {high:g}.")
 
 
 def given_codes(start: Start, dimensions: int, most: int | None = None) -> Floats | None:

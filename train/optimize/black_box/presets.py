@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from deepsim.runtime.errors import UsageError
@@ -13,6 +13,7 @@ from deepsim.train.optimize.black_box.optimizer import CodeOptimizer, Start
 from deepsim.train.optimize.black_box.pxdream import PxdreamGenetic, PxdreamSettings
 from deepsim.train.optimize.black_box.pycma import Cma, CmaSettings
 from deepsim.train.optimize.black_box.sphere import Sphere, SphereSettings
+from deepsim.train.settings import converted_values
 
 
 @dataclass(frozen=True)
@@ -61,33 +62,5 @@ def make_optimizer(
     if name not in PRESETS:
         raise UsageError(f"optimizer {name!r}: unknown, expected one of {', '.join(PRESETS)}.")
     preset = PRESETS[name]
-    record = replace(preset.settings, **_checked(preset.settings, settings or {}))
+    record = replace(preset.settings, **converted_values(type(preset.settings), settings or {}))
     return preset.optimizer(record, dimensions, seed, preset.start if start is None else start)  # type: ignore[call-arg]
-
-
-def _checked(record: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings in the types of the record's. Raises UsageError."""
-    known = {entry.name: type(getattr(record, entry.name)) for entry in fields(record)}
-    checked = {}
-    for name, value in given.items():
-        if name not in known:
-            raise UsageError(f"setting {name!r}: unknown, expected one of {', '.join(known)}.")
-        checked[name] = _as_type(name, value, known[name])
-    return checked
-
-
-def _as_type(name: str, value: Any, kind: type) -> Any:
-    """Return a value, perhaps as text, in a setting's type. Raises UsageError."""
-    words = {"true": True, "false": False}
-    if kind is bool and str(value).lower() in words:
-        return words[str(value).lower()]
-    if kind is not bool and not isinstance(value, bool):
-        try:
-            if kind is not int or float(value) == int(value):
-                return kind(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    raise UsageError(f"setting {name!r}: {value!r}, expected {_KINDS[kind]}.")
-
-
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}

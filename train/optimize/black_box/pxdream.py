@@ -9,38 +9,37 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.errors import DataError, UsageError
 from deepsim.train.optimize.black_box.optimizer import (
-    COUNT,
-    SIZE,
+    MOST,
+    TINY,
     CodeOptimizer,
     Floats,
     Origin,
     Start,
     State,
-    check_settings,
     given_codes,
     random_text,
     restore_random,
 )
+from deepsim.train.settings import check_values, setting
 
 
 @dataclass(frozen=True)
 class PxdreamSettings:
-    """``top`` of ``population`` codes are kept; the others have ``parents`` each, and mutate.
+    """Settings of :class:`PxdreamGenetic`."""
 
-    Parents are drawn by softmax(scores / ``temperature``), without replacement. A child has each value from any of
-    them. A value mutates with the probability ``mutation_rate``, by N(0, ``mutation_size``).
-    """
-
-    population: int = 50
-    mutation_rate: float = 0.3
-    mutation_size: float = 0.1
-    parents: int = 2
-    top: int = 2
-    temperature: float = 1.0
+    population: int = setting(50, "Codes in a generation.", least=2, most=MOST)
+    mutation_rate: float = setting(0.3, "Probability that a value mutates.", least=0, most=1)
+    mutation_size: float = setting(0.1, "SD of a mutation.", least=TINY)
+    parents: int = setting(2, "Parents of a child, by softmax(scores / temperature), without replacement.", least=1)
+    top: int = setting(2, "Best codes that are kept.", least=1)
+    temperature: float = setting(1.0, "Of the softmax, in units of the scores.", least=TINY)
 
     def __post_init__(self) -> None:
-        check_settings(self, population=COUNT, mutation_rate=(0, 1), mutation_size=SIZE, temperature=SIZE)
-        check_settings(self, parents=(1, self.population), top=(1, self.population - 1))
+        check_values(self)
+        if self.top >= self.population:
+            raise UsageError(f"top: {self.top}, expected less than the population, {self.population}.")
+        if self.parents > self.population:
+            raise UsageError(f"parents: {self.parents}, expected at most the population, {self.population}.")
 
 
 class PxdreamGenetic(CodeOptimizer):

@@ -9,32 +9,31 @@ import numpy as np
 
 from deepsim.runtime.errors import CheckpointError, UsageError, missing_extra
 from deepsim.train.optimize.black_box.optimizer import (
-    COUNT,
-    SIZE,
+    MOST,
+    TINY,
     CodeOptimizer,
     Floats,
     Start,
     State,
     check_scores,
-    check_settings,
     given_codes,
 )
+from deepsim.train.settings import check_values, setting
 
 
 @dataclass(frozen=True)
 class CmaSettings:
-    """``diagonal`` keeps a variance per value instead of all covariances. ``low`` < ``high`` bound the values."""
+    """Settings of :class:`Cma`."""
 
-    population: int = 40
-    sigma: float = 2.0
-    diagonal: bool = False
-    low: float = -np.inf
-    high: float = np.inf
+    population: int = setting(40, "Codes in a generation.", least=2, most=MOST)
+    sigma: float = setting(2.0, "First step size.", least=TINY)
+    diagonal: bool = setting(False, "Keep a variance for each value, not all covariances.")
+    bounds: tuple[float, ...] = setting((), "Lowest and highest value of a code; none: no bounds.")
 
     def __post_init__(self) -> None:
-        check_settings(self, population=COUNT, sigma=SIZE)
-        if not self.low < self.high:
-            raise UsageError(f"setting 'low': {self.low:g}, expected less than high, {self.high:g}.")
+        check_values(self)
+        if self.bounds and (len(self.bounds) != 2 or not self.bounds[0] < self.bounds[1]):
+            raise UsageError(f"bounds: {self.bounds}, expected a lowest and a higher value.")
 
 
 class Cma(CodeOptimizer):
@@ -73,11 +72,11 @@ class Cma(CodeOptimizer):
             "randn": random.randn,
             "verbose": -9,
         }
-        low, high = self.settings.low, self.settings.high
-        if np.isfinite([low, high]).any():
+        if self.settings.bounds:
+            low, high = self.settings.bounds
             if not ((mean >= low) & (mean <= high)).all():
                 raise UsageError(f"start: values outside {low:g} to {high:g}, expected a code within the bounds.")
-            options["bounds"] = [low if np.isfinite(low) else None, high if np.isfinite(high) else None]
+            options["bounds"] = [low, high]
         self._strategy = strategy(mean, self.settings.sigma, options)
         self._scores: list[Floats] = []
         self._ask()

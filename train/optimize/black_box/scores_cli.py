@@ -150,13 +150,14 @@ def _start(start: str | None, inverter: Inverter) -> Start | None:
     return layout_of(found.shape, inverter.feature_shape, start).rows(found.values)
 
 
-def _settings(given: Sequence[str]) -> dict[str, str]:
+def _settings(given: Sequence[str]) -> dict[str, str | bool]:
     """Read NAME=VALUE. Raises UsageError."""
     pairs = [text.partition("=") for text in given]
     for text, (name, sign, _) in zip(given, pairs, strict=True):
         if not name or not sign:
             raise UsageError(f"--set {text}: expected NAME=VALUE.")
-    return {name: value for name, _, value in pairs}
+    words = {"true": True, "false": False}
+    return {name: words.get(value.lower(), value) for name, _, value in pairs}
 
 
 def _run(loop: ClosedLoop, score: Score, search: Search, quiet: bool) -> None:

@@ -4,50 +4,47 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Literal
 
 import numpy as np
 
 from deepsim.runtime.errors import UsageError
 from deepsim.train.optimize.black_box.cholesky import recombination_weights
 from deepsim.train.optimize.black_box.optimizer import (
-    COUNT,
-    SIZE,
+    MOST,
+    TINY,
     CodeOptimizer,
     Floats,
     Start,
     State,
-    check_settings,
     given_codes,
     random_text,
     restore_random,
 )
-
-Schedule: TypeAlias = Literal["exp", "inv"]
+from deepsim.train.settings import check_values, setting
 
 
 @dataclass(frozen=True)
 class SphereSettings:
-    """Codes on a sphere of radius ``norm``; exploration shrinks over ``generations``, by ``schedule``.
+    """Settings of :class:`Sphere`.
 
-    "exp" goes in equal ratios from ``exploration`` to ``last_exploration`` degrees. "inv" is 15 + 1 / (0.0017 k +
+    The schedule "exp" goes in equal ratios from ``exploration`` to ``last_exploration``. "inv" is 15 + 1 / (0.0017 k +
     0.0146) degrees in generation k = 1, 2, ...; these two do not count then.
     """
 
-    population: int = 40
-    select: int = 20
-    norm: float = 300.0
-    rate: float = 1.5
-    schedule: Schedule = "exp"
-    exploration: float = 50.0
-    last_exploration: float = 7.33
-    generations: int = 75
+    population: int = setting(40, "Codes around the base in a generation.", least=2, most=MOST)
+    select: int = setting(20, "Codes whose weighted mean counts.", least=2)
+    norm: float = setting(300.0, "Norm of every code.", least=TINY)
+    rate: float = setting(1.5, "How far the base moves, in units of its way to the weighted mean.", least=TINY)
+    schedule: Literal["exp", "inv"] = setting("exp", "How exploration shrinks.")
+    exploration: float = setting(50.0, "Angle of the first generation in degrees.", least=TINY, most=180)
+    last_exploration: float = setting(7.33, "Angle of the last in degrees.", least=TINY, most=180)
+    generations: int = setting(75, "Generations until the last angle, which stays.", least=1, most=1 << 20)
 
     def __post_init__(self) -> None:
-        check_settings(self, population=COUNT, select=(2, self.population), norm=SIZE, rate=SIZE)
-        check_settings(self, exploration=(1e-6, 180), last_exploration=(1e-6, 180), generations=(1, 1 << 20))
-        if self.schedule not in get_args(Schedule):
-            raise UsageError(f"setting 'schedule': {self.schedule!r}, expected {' or '.join(get_args(Schedule))}.")
+        check_values(self)
+        if self.select > self.population:
+            raise UsageError(f"select: {self.select}, expected at most the population, {self.population}.")
 
 
 class Sphere(CodeOptimizer):

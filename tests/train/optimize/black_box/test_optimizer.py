@@ -155,19 +155,21 @@ def test_starts_that_cannot_be_used(name, start, error, message):
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("genetic", {"popsize": 3}, "setting 'popsize': unknown, expected one of population,"),
-        ("genetic", {"population": "many"}, "setting 'population': 'many', expected a whole number"),
-        ("genetic", {"population": 2.5}, "expected a whole number"),
-        ("genetic", {"cap": 1}, "expected true or false"),
-        ("genetic", {"conserve": 20}, "setting 'conserve': 20, expected from 0 to 19"),
-        ("genetic", {"mutation_rate": 1.5}, "setting 'mutation_rate': 1.5, expected from 0 to 1"),
-        ("genetic", {"mutation_size": float("nan")}, "setting 'mutation_size': nan"),
-        ("sphere", {"schedule": "lin"}, "expected exp or inv"),
-        ("sphere", {"select": 41}, "expected from 2 to 40"),
-        ("cma", {"low": 1.0, "high": 1.0}, "expected less than high"),
-        ("cma", {"low": 1.0}, "expected a code within the bounds"),
-        ("cholesky", {"population": 1}, "expected from 2 to"),
-        ("genetic-pxdream", {"top": 50}, "expected from 1 to 49"),
+        ("genetic", {"popsize": 3}, "popsize: no such setting, expected one of population,"),
+        ("genetic", {"population": "many"}, "population: 'many', expected a whole number"),
+        ("genetic", {"population": 2.5}, "population: 2.5, expected a whole number"),
+        ("genetic", {"cap": 1}, "cap: 1, expected true or false"),
+        ("genetic", {"conserve": 20}, "conserve: 20, expected less than the population, 20"),
+        ("genetic", {"mutation_rate": 1.5}, "mutation_rate: 1.5, expected at least 0 and at most 1"),
+        ("genetic", {"mutation_size": float("nan")}, "mutation_size: nan, expected at least"),
+        ("sphere", {"schedule": "lin"}, "schedule: 'lin', expected one of exp, inv"),
+        ("sphere", {"select": 41}, "select: 41, expected at most the population, 40"),
+        ("cma", {"bounds": (1.0, 1.0)}, "expected a lowest and a higher value"),
+        ("cma", {"bounds": (1.0,)}, "expected a lowest and a higher value"),
+        ("cma", {"bounds": "1,2"}, "start: values outside 1 to 2, expected a code within the bounds"),
+        ("cholesky", {"population": 1}, "population: 1, expected 2 or more, or 0"),
+        ("genetic-pxdream", {"top": 50}, "top: 50, expected less than the population"),
+        ("genetic-pxdream", {"parents": 51}, "parents: 51, expected at most the population"),
     ],
 )
 def test_settings_that_cannot_be_used(name, settings, message):
@@ -176,7 +178,7 @@ def test_settings_that_cannot_be_used(name, settings, message):
 
 
 def test_settings_are_read_from_words():
-    settings = make_optimizer("genetic", N, settings={"cap": "False", "population": "30", "selectivity": "1"}).settings
+    settings = make_optimizer("genetic", N, settings={"cap": False, "population": "30", "selectivity": "1"}).settings
     assert (settings.cap, settings.population, settings.selectivity) == (False, 30, 1.0)
 
 

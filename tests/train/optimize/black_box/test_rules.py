@@ -283,7 +283,7 @@ def test_cma(name, population, sigma):
 
 def test_cma_keeps_its_bounds():
     pytest.importorskip("cma")
-    optimizer = make_optimizer("cma-diagonal", N, settings={"low": -0.5, "high": 1.0})
+    optimizer = make_optimizer("cma-diagonal", N, settings={"bounds": (-0.5, 1.0)})
     for generation in range(30):
         codes = optimizer.ask()
         assert codes.min() >= -0.5 and codes.max() <= 1

@@ -90,7 +90,7 @@ def test_a_function(scores, tmp_path, monkeypatch):
         ([], "20", r"unit 20: expected an index within"),
         ([], "x", "--unit x: expected an index, or c,y,x"),
         (["--set", "sigma"], "3", "--set sigma: expected NAME=VALUE"),
-        (["--set", "size=3"], "3", "setting 'size': unknown"),
+        (["--set", "size=3"], "3", "size: no such setting"),
         (["--optimizer", "sphere", "--start", "zeros"], "3", "lie on no sphere"),
     ],
 )
