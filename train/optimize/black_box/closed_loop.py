@@ -6,7 +6,8 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -103,17 +104,22 @@ class ClosedLoop:
         self._folder = None if folder is None else LoopFolder(folder)
         self._resume, self._is_begun, self._is_stopped = resume, False, False
         self._shown: _Shown | None = None
+        self._background: Future[None] | None = None
 
     def __iter__(self) -> Iterator[tuple[Codes, Pixels]]:
         """Yield (codes, images) of each generation. Raises UsageError where the last one's scores were not told."""
-        with nullcontext() if self._folder is None else reserved(self._folder.path):
+        with (
+            nullcontext() if self._folder is None else reserved(self._folder.path),
+            ThreadPoolExecutor(1, "deepsim-files") as self._writer,
+        ):
             self._begin()
             self._is_stopped, self._shown = False, None
             while not self._is_stopped and (self.generations is None or self.generation < self.generations):
                 self._shown = shown = self._show()
-                yield shown.codes, shown.images
+                yield shown.codes.copy(), shown.images
                 if self._shown is not None:
                     raise UsageError("loop: the next generation was asked for, expected the scores of this one first.")
+            self._settle()
             if self._folder is not None and self.best is not None:
                 self._folder.write_best(self._decode(self.best.code[None])[0])
 
@@ -137,6 +143,7 @@ class ClosedLoop:
             raise UsageError("loop: scores without a generation, expected images that were handed out before.")
         trials = _trials(scores, len(shown.codes))
         values = self._averaged(trials)
+        self._settle()
         names = self.names
         self.optimizer.tell(values)
         searched = time.perf_counter()
@@ -146,24 +153,37 @@ class ClosedLoop:
         self._improve(names, values, shown.codes)
         self.log.append(record)
         self._shown = None
-        self._write(record, [shown.images[index] for index in np.argsort(-values)[: self.strip]])
+        self._write(record, shown.images[self._best_of(record)])
 
-    def _write(self, record: dict[str, Any], best_images: list[Pixels]) -> None:
-        """Go on to the next generation; keep this one's line and strip, then the state.
-
-        Where that fails, as on a full disk, iterating again goes on from what the folder holds.
-        """
+    def _write(self, record: dict[str, Any], best_images: Pixels) -> None:
+        """Go on to the next generation; keep this one's line, then the state, and its strip in the background."""
         generation, count = self.generation, record["codes"]
         self.generation, self._previous, self._first = generation + 1, self._first, self._first + count
-        if self._folder is None:
-            return
+        if self._folder is not None:
+            with self._again_after_an_error():
+                self._folder.write_line(record)
+                self._keep()
+            self._background = self._writer.submit(self._folder.write_strip, generation, best_images)
+
+    def _settle(self) -> None:
+        """Wait for what is written in the background."""
+        with self._again_after_an_error():
+            if self._background is not None:
+                self._background.result()
+        self._background = None
+
+    @contextmanager
+    def _again_after_an_error(self) -> Iterator[None]:
+        """Go on from what the folder holds when the loop is iterated again after an error, such as a full disk."""
         try:
-            self._folder.write_strip(generation, best_images)
-            self._folder.write_line(record)
-            self._keep()
+            yield
         except BaseException:
-            self._is_begun, self._resume = False, True
+            self._is_begun, self._resume, self._shown, self._background = False, True, None, None
             raise
+
+    def _best_of(self, record: dict[str, Any]) -> NDArray[np.intp]:
+        """Return the indices of a generation's best codes, best first."""
+        return np.argsort(-np.array(record["scores"], np.float64))[: self.strip]
 
     def _begin(self) -> None:
         """Read what the folder holds, once."""
@@ -176,6 +196,10 @@ class ClosedLoop:
         if state is None:
             self._keep()
         self._is_begun = True
+        last = self.generation - 1
+        if last >= 0 and not self._folder.has_strip(last):  # killed after the state was kept
+            codes = self._folder.read_codes(last, [*map(int, self._best_of(self.log[last]))])
+            self._folder.write_strip(last, self._decode(codes))
 
     def _run(self) -> dict[str, Any]:
         settings = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.optimizer.settings).items()}
@@ -212,11 +236,12 @@ class ClosedLoop:
     def _show(self) -> _Shown:
         began = time.perf_counter()
         codes = self.optimizer.ask().reshape(-1, *self.inverter.feature_shape)
-        images = self._decode(codes)
-        decoded = time.perf_counter()
+        self._settle()
         if self._folder is not None:
-            self._folder.write_codes(self.generation, codes, self.names, self._genealogy())
-        return _Shown(codes, images, began, decoded - began, time.perf_counter())
+            given = self.generation, codes, self.names, self._genealogy()
+            self._background = self._writer.submit(self._folder.write_codes, *given)
+        images = self._decode(codes)
+        return _Shown(codes, images, began, time.perf_counter() - began, time.perf_counter())
 
     def _decode(self, codes: Codes) -> Pixels:
         return self.inverter.decode(codes, full=self.full)

@@ -10,9 +10,10 @@
     strips/gen004.png   the best images of a generation, best first
     best.png            the image of the best code, when the loop has ended
 
-Everything but the log is replaced in one step. A generation is written in this order: codes before its images are
-handed out; line and strip, then the state, when its scores are told. A loop that is killed anywhere goes on from the
-state: it hands the same codes out again, and removes lines that the state does not know.
+Everything but the log is replaced in one step. A generation's codes are written while its images are shown. When its
+scores are told, its line is added, then the state replaced; its strip is written while the next one is computed. A loop
+that is killed anywhere goes on from the state: it hands the same codes out again, removes lines that the state does not
+know, and draws a missing strip.
 """
 
 from __future__ import annotations
@@ -119,9 +120,25 @@ class LoopFolder:
                 texts: dict[str, NDArray[np.str_]] = {"image_ids": np.array(names), "genealogy": np.array(genealogy)}
                 np.savez(folder / f"genealogy_gen{generation:03d}.npz", **texts)  # type: ignore[arg-type]
 
-    def write_strip(self, generation: int, images: Sequence[Pixels]) -> None:
-        """Write images side by side."""
-        save_png(np.concatenate(list(images), axis=1), self.path / STRIPS / f"gen{generation:03d}.png")
+    def read_codes(self, generation: int, indices: Sequence[int]) -> Codes:
+        """Return some of a generation's codes. Raises CheckpointError where a file is missing or damaged."""
+        folder = self.path / CODES / f"gen{generation:03d}"
+        try:
+            paths = sorted(folder.glob("gen*.npy"))
+            return np.stack([np.load(paths[index], allow_pickle=False) for index in indices])
+        except (OSError, ValueError, IndexError, EOFError) as error:
+            raise CheckpointError(f"{folder}: unreadable ({error}), expected the codes of a generation.") from error
+
+    def has_strip(self, generation: int) -> bool:
+        """Tell whether a generation's strip was written."""
+        return self._strip(generation).exists()
+
+    def write_strip(self, generation: int, images: Pixels) -> None:
+        """Write images (n, S, S, 3) side by side."""
+        save_png(np.concatenate(list(images), axis=1), self._strip(generation))
+
+    def _strip(self, generation: int) -> Path:
+        return self.path / STRIPS / f"gen{generation:03d}.png"
 
     def write_best(self, image: Pixels) -> None:
         """Write the image of the best code."""

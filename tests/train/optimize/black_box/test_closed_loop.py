@@ -183,15 +183,18 @@ def test_options_that_cannot_be_used(inverter, options, message):
 
 
 def test_what_it_writes(inverter, redness, tmp_path):
-    folder, images_of = tmp_path / "run", []
+    folder, images_of, codes_of = tmp_path / "run", [], []
     loop = ClosedLoop(inverter, "genetic", 3, folder, settings=SMALL, strip=2)
     for codes, images in loop:
         images_of.append(images)
-        written = sorted((folder / f"codes/gen{loop.generation:03d}").glob("*.npy"))
-        assert [path.stem for path in written] == loop.names  # before the scores are told
-        for path, code in zip(written, codes, strict=True):
-            assert (np.load(path, allow_pickle=False) == code).all()
+        codes_of.append(dict(zip(loop.names, codes.copy(), strict=True)))
+        codes[:] = 0  # of the caller's own
         loop.tell(redness(images))
+    for generation, expected in enumerate(codes_of):
+        written = {path.stem: np.load(path) for path in (folder / f"codes/gen{generation:03d}").glob("*.npy")}
+        assert written.keys() == expected.keys()
+        assert all((written[name] == code).all() for name, code in expected.items())
+    assert (loop.best.code == codes_of[int(loop.best.name[3:6])][loop.best.name]).all()
     found = {re.sub(r"gen\d+", "gen", str(path.relative_to(folder))) for path in folder.rglob("*") if path.is_file()}
     names = {re.sub(r"_\d{6}", "_", name) for name in found}
     assert names == {
@@ -234,20 +237,23 @@ def test_a_folder_belongs_to_one_loop(inverter, redness, tmp_path):
     generations.close()
 
 
-def test_a_full_disk_loses_nothing(inverter, redness, tmp_path, monkeypatch):
-    whole = run(ClosedLoop(inverter, "genetic", 4, tmp_path / "whole", settings=SMALL), redness)
-    loop, seen, writes = ClosedLoop(inverter, "genetic", 4, tmp_path / "run", settings=SMALL), [], []
-    kept = loop_folder.LoopFolder.write_line
+@pytest.mark.parametrize("writer", ["write_line", "write_codes", "write_strip", "write_state"])
+def test_a_full_disk_loses_nothing(writer, inverter, redness, tmp_path, monkeypatch):
+    whole = ClosedLoop(inverter, "genetic", 4, tmp_path / "whole", settings=SMALL)
+    run(whole, redness)
+    loop, calls = ClosedLoop(inverter, "genetic", 4, tmp_path / "run", settings=SMALL), []
+    kept = getattr(loop_folder.LoopFolder, writer)
 
-    def fail_once(self, record):
-        writes.append(record)
-        if len(writes) == 2:
+    def fail_once(self, *given):
+        calls.append(given)
+        if len(calls) == 3:
             raise DeviceError("log.jsonl: No space left on device.")
-        kept(self, record)
+        return kept(self, *given)
 
-    monkeypatch.setattr(loop_folder.LoopFolder, "write_line", fail_once)
+    monkeypatch.setattr(loop_folder.LoopFolder, writer, fail_once)
     with pytest.raises(DeviceError, match="No space"):
-        seen += run(loop, redness)
-    again = run(loop, redness)
-    assert [(a == b).all() for a, b in zip(whole[1:], again, strict=True)] == [True] * 3
-    assert (tmp_path / "run/state.npz").read_bytes() == (tmp_path / "whole/state.npz").read_bytes()
+        run(loop, redness)
+    run(loop, redness)
+    assert [line["scores"] for line in loop.log] == [line["scores"] for line in whole.log]
+    for path in [path for path in (tmp_path / "whole").rglob("*") if path.suffix in (".npy", ".png", ".npz")]:
+        assert (tmp_path / "run" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
