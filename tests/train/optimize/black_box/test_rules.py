@@ -281,6 +281,18 @@ def test_cma(name, population, sigma):
     assert (np.random.get_state()[1] == kept).all()
 
 
+def test_cma_draws_what_the_package_draws_from_a_seed():
+    cma = pytest.importorskip("cma")
+    own = cma.CMAEvolutionStrategy(np.zeros(N), 2.0, {"popsize": 40, "seed": 12, "verbose": -9})
+    for _ in range(3):
+        solutions = own.ask()
+        own.tell(solutions, [code[0] for code in solutions])
+    optimizer = make_optimizer("cma", N, seed=12)
+    for _ in range(3):
+        optimizer.tell(-optimizer.ask()[:, 0])
+    np.testing.assert_allclose(optimizer.ask(), np.array(own.ask()), rtol=1e-5, atol=1e-5)
+
+
 def test_cma_keeps_its_bounds():
     pytest.importorskip("cma")
     optimizer = make_optimizer("cma-diagonal", N, settings={"bounds": (-0.5, 1.0)})
