@@ -37,8 +37,8 @@ def output_option(what: str) -> Callable[[_F], _F]:
     return click.option("-o", "--output", required=True, type=GivenPath(path_type=Path), help=what)
 
 
-def backend_options(command: _F) -> _F:
-    """Add --backend, --device and --max-batch; :func:`open_inverter` takes them."""
+def backend_options(command: _F, max_batch: int = 16) -> _F:
+    """Add --backend, --device and --max-batch (with this default); :func:`open_inverter` takes them."""
     options = (
         click.option(
             "--backend",
@@ -56,7 +56,7 @@ def backend_options(command: _F) -> _F:
         click.option(
             "--max-batch",
             type=click.IntRange(1, 1 << 16),
-            default=16,
+            default=max_batch,
             show_default=True,
             help="Images computed at once.",
         ),

@@ -203,13 +203,15 @@ class ClosedLoop:
 
     def _run(self) -> dict[str, Any]:
         settings = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self.optimizer.settings).items()}
+        files = sorted(record.sha256 for record in self.inverter.bundle.manifest.files.values())
         return {
             "optimizer": type(self.optimizer).__name__,
             "settings": settings,
             "seed": self.optimizer.seed,
             "start": self.optimizer.start,
             "feature_shape": list(self.inverter.feature_shape),
-            "bundle": sha256(self.inverter.bundle.manifest.to_bytes()),
+            "bundle": sha256("".join(files).encode()),
+            "geometry": self.inverter.geometry.to_json(),
             "whole_images": self.full,
         }
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ Examples:
 @click.option("--resume", is_flag=True, help="Go on where an earlier search in this folder stopped, or begin one.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON on stdout.")
-@backend_options
+@partial(backend_options, max_batch=64)  # generations of all presets at once
 def scores(
     bundle: Path,
     output: Path,
