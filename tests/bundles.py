@@ -67,9 +67,28 @@ SMALL_ENCODER = EncoderSpec(
     Framing("shorter", 72, 64, "bicubic"),
 )
 SMALL_GENERATOR = generator_for("conv1", (4, 8, 8), 66, width=1 / 8)
+# A code of 20 values for an image of 28 pixels: for tests that decode many.
+MINI_ENCODER = EncoderSpec(
+    "mini",
+    (Layer("conv1", "conv", 3, 8, 7, 7, activation="relu"), Layer("fc6", "fc", 8 * 4 * 4, 20, activation="relu")),
+    CAFFE_PIXELS,
+    Framing("warp", 32, 28),
+)
+MINI_GENERATOR = GeneratorSpec(
+    "fc6",
+    (20,),
+    (
+        Layer("defc5", "fc", 20, 128, activation="lrelu"),
+        Layer("reshape", "reshape", shape=(8, 4, 4)),
+        Layer("deconv2", "deconv", 8, 6, 4, 2, 1, activation="lrelu"),
+        Layer("deconv1", "deconv", 6, 4, 4, 2, 1, activation="lrelu"),
+        Layer("deconv0", "deconv", 4, 3, 4, 2, 1),
+    ),
+)
 NETWORKS = {
     "tiny": (TINY_ENCODER, TINY_GENERATOR),
     "tiny-rgb": (TINY_RGB_ENCODER, TINY_RGB_GENERATOR),
+    "mini": (MINI_ENCODER, MINI_GENERATOR),
     "small": (SMALL_ENCODER, SMALL_GENERATOR),
     "norm2": (EncoderSpec("caffenet", CAFFENET.up_to("norm2"), CAFFE_PIXELS, CAFFE_FRAMING), generator_spec("norm2")),
 }

@@ -17,7 +17,7 @@ from tests.bundles import write_bundle
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("bundles"))
+    return write_bundle(tmp_path_factory.mktemp("bundles"), "mini")
 
 
 def test_figures(bundle, tmp_path):

@@ -39,7 +39,7 @@ def test_encode_and_decode_agree_with_reference(inverter, inverter_of, name):
     difference = np.abs(full.astype(int) - image)
     assert difference.max() <= pixel_error and (difference > 0).mean() < share  # grey levels that round the other way
 
-    start, side = {"small": (1, 64), "tiny": (14, 227)}.get(name, (6, 227))
+    start, side = {"small": (1, 64), "mini": (2, 28), "tiny": (14, 227)}.get(name, (6, 227))
     np.testing.assert_array_equal(inverter.decode(features), full[:, start : start + side, start : start + side])
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.runtime.errors import CheckpointError, DataError, DtypeError, ShapeError, UsageError
+from deepsim.runtime.errors import CheckpointError, DataError, DeepsimError, DtypeError, ShapeError, UsageError
 from deepsim.runtime.files import reserved, sha256
 from deepsim.runtime.inputs import host_array, whole_number
 from deepsim.runtime.inverter import Inverter
@@ -102,12 +102,16 @@ class ClosedLoop:
         self.generation, self.best, self.log = 0, None, []  # type: int, Best | None, list[dict[str, Any]]
         self._first, self._previous = 0, 0  # numbers of the first code of this generation and of the one before
         self._folder = None if folder is None else LoopFolder(folder)
-        self._resume, self._is_begun, self._is_stopped = resume, False, False
+        self._resume, self._is_begun, self._is_stopped, self._is_lost = resume, False, False, False
         self._shown: _Shown | None = None
         self._background: Future[None] | None = None
 
     def __iter__(self) -> Iterator[tuple[Codes, Pixels]]:
         """Yield (codes, images) of each generation. Raises UsageError where the last one's scores were not told."""
+        if self._is_lost:
+            raise UsageError(
+                "loop: interrupted while it took scores, expected a folder that keeps them. Make a new one."
+            )
         with (
             nullcontext() if self._folder is None else reserved(self._folder.path),
             ThreadPoolExecutor(1, "deepsim-files") as self._writer,
@@ -145,7 +149,8 @@ class ClosedLoop:
         values = self._averaged(trials)
         self._settle()
         names = self.names
-        self.optimizer.tell(values)
+        with self._again_after_an_error(unless=DeepsimError):  # which leaves the optimiser as it was
+            self.optimizer.tell(values)
         searched = time.perf_counter()
         seconds = {"decode": shown.decode_seconds, "scores": told - shown.handed_out, "search": searched - told}
         record = _record(self.generation, names, values, trials)
@@ -173,12 +178,15 @@ class ClosedLoop:
         self._background = None
 
     @contextmanager
-    def _again_after_an_error(self) -> Iterator[None]:
-        """Go on from what the folder holds when the loop is iterated again after an error, such as a full disk."""
+    def _again_after_an_error(self, unless: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
+        """Go on from what the folder holds when the loop is iterated again after an error, such as Ctrl-C."""
         try:
             yield
+        except unless:
+            raise
         except BaseException:
             self._is_begun, self._resume, self._shown, self._background = False, True, None, None
+            self._is_lost = self._folder is None
             raise
 
     def _best_of(self, record: dict[str, Any]) -> NDArray[np.intp]:

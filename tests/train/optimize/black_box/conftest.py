@@ -1,4 +1,4 @@
-"""An open Inverter of a tiny bundle whose codes have 20 values, and a score of its images."""
+"""An open Inverter of a bundle whose codes have 20 values and whose images 28 pixels, and a score of its images."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests.bundles import write_bundle
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("bundles"))
+    return write_bundle(tmp_path_factory.mktemp("bundles"), "mini")
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def test_three_lines(inverter, redness):
         shapes.add(codes.shape)
         loop.tell(redness(images))
     assert shapes == {(20, 20)}
-    assert (images.shape, images.dtype) == ((20, 227, 227, 3), np.uint8)
+    assert (images.shape, images.dtype) == ((20, 28, 28, 3), np.uint8)
     means = [line["mean"] for line in loop.log]
     assert len(means) == 30 and means[-1] > means[0] + 3 * loop.log[0]["sd"]
 
@@ -257,3 +257,25 @@ def test_a_full_disk_loses_nothing(writer, inverter, redness, tmp_path, monkeypa
     assert [line["scores"] for line in loop.log] == [line["scores"] for line in whole.log]
     for path in [path for path in (tmp_path / "whole").rglob("*") if path.suffix in (".npy", ".png", ".npz")]:
         assert (tmp_path / "run" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interrupt_while_the_optimiser_computes(kept, inverter, redness, tmp_path, monkeypatch):
+    whole = run(ClosedLoop(inverter, "genetic", 4, settings=SMALL), redness)
+    loop = ClosedLoop(inverter, "genetic", 4, tmp_path / "run" if kept else None, settings=SMALL)
+    mutate, calls = loop.optimizer._mutate, []
+
+    def interrupted(children):
+        calls.append(children)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return mutate(children)
+
+    monkeypatch.setattr(loop.optimizer, "_mutate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(loop, redness)
+    if not kept:
+        with pytest.raises(UsageError, match="interrupted while it took scores"):
+            run(loop, redness)
+        return
+    assert [(a == b).all() for a, b in zip(whole[1:], run(loop, redness), strict=True)] == [True] * 3

@@ -25,20 +25,20 @@ def means(told):
 
 def test_the_neuron_fires_more(example, bundle, tmp_path, capsys):
     folder = str(tmp_path / "run")
-    example.main([str(bundle), folder, "--unit", "13", "--generations", "8"])
+    example.main([str(bundle), folder, "--unit", "11", "--generations", "8"])
     first = means(capsys.readouterr().out)
-    example.main([str(bundle), folder, "--unit", "13", "--generations", "12"])
+    example.main([str(bundle), folder, "--unit", "11", "--generations", "12"])
     last = means(capsys.readouterr().out)
     assert (len(first), len(last)) == (8, 4)
     assert np.mean(last) > 1.3 * first[0]
-    assert image_size(f"{folder}/best.png") == (227, 227) and image_size(f"{folder}/strips/gen011.png") == (
-        227,
-        8 * 227,
+    assert image_size(f"{folder}/best.png") == (28, 28) and image_size(f"{folder}/strips/gen011.png") == (
+        28,
+        8 * 28,
     )
 
 
 def test_spikes_follow_poissons_law(example, inverter):
-    neuron = example.Neuron(inverter, (13,), gain=2.0, seed=1)
+    neuron = example.Neuron(inverter, (11,), gain=2.0, seed=1)
     images = inverter.decode(np.random.RandomState(0).randn(4, 20).astype(np.float32))
     spikes, expected = neuron.spikes(images, 4000), 2 * neuron.activity(images)
     assert spikes.shape == (4, 4000)

@@ -17,7 +17,7 @@ from deepsim.train.optimize.cli import optimize
 def scores(bundle, tmp_path):
     """Return a function that runs the command on the tiny bundle, with a unit of its own encoder."""
 
-    def run(*arguments, code=0, unit="13"):
+    def run(*arguments, code=0, unit="11"):
         given = ["scores", bundle, "-o", tmp_path / "run", "--backend", "cpu", *arguments]
         given += ["--encoder", bundle, "--unit", unit] if unit else []
         result = CliRunner().invoke(optimize, [str(argument) for argument in given])
@@ -33,13 +33,13 @@ def test_a_unit_and_json(scores, bundle, tmp_path):
     assert outcome["generations"] == 12 and outcome["folder"] == str(tmp_path / "run")
     assert f"best score {outcome['best']['score']:.6g} ({outcome['best']['name']}, best.png)" in done.stderr
     with Inverter(bundle, "cpu") as inverter:
-        neuron, loop = UnitScore(inverter, 13), ClosedLoop(inverter, "genetic", 12, seed=5)
+        neuron, loop = UnitScore(inverter, 11), ClosedLoop(inverter, "genetic", 12, seed=5)
         for _, images in loop:
             loop.tell(neuron(images))
     assert outcome["best"] == {"name": loop.best.name, "score": loop.best.score}
     assert outcome["mean"] == loop.log[-1]["mean"] > loop.log[0]["mean"]
-    assert image_size(tmp_path / "run/best.png") == (227, 227)
-    assert image_size(tmp_path / "run/strips/gen011.png") == (227, 8 * 227)
+    assert image_size(tmp_path / "run/best.png") == (28, 28)
+    assert image_size(tmp_path / "run/strips/gen011.png") == (28, 8 * 28)
 
 
 def test_every_preset_can_be_named(scores, tmp_path):
@@ -57,7 +57,7 @@ def test_options(scores, bundle, tmp_path):
     assert (first == np.load(tmp_path / "start.npy")[4]).all()
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert [len(line["trials"]) for line in lines] == [5, 5] and len(lines[0]["trials"][0]) == 2
-    assert image_size(tmp_path / "run/strips/gen001.png") == (256, 3 * 256)
+    assert image_size(tmp_path / "run/strips/gen001.png") == (32, 3 * 32)
 
 
 def test_resume(scores, tmp_path):
