@@ -102,7 +102,7 @@ class ClosedLoop:
         self.generation, self.best, self.log = 0, None, []  # type: int, Best | None, list[dict[str, Any]]
         self._first, self._previous = 0, 0  # numbers of the first code of this generation and of the one before
         self._folder = None if folder is None else LoopFolder(folder)
-        self._resume, self._is_begun, self._is_stopped, self._is_lost = resume, False, False, False
+        self._resume, self._is_stopped, self._is_lost = resume, False, False
         self._shown: _Shown | None = None
         self._background: Future[None] | None = None
 
@@ -185,8 +185,7 @@ class ClosedLoop:
         except unless:
             raise
         except BaseException:
-            self._is_begun, self._resume, self._shown, self._background = False, True, None, None
-            self._is_lost = self._folder is None
+            self._shown, self._background, self._is_lost = None, None, self._folder is None
             raise
 
     def _best_of(self, record: dict[str, Any]) -> NDArray[np.intp]:
@@ -194,8 +193,8 @@ class ClosedLoop:
         return np.argsort(-np.array(record["scores"], np.float64))[: self.strip]
 
     def _begin(self) -> None:
-        """Read what the folder holds, once."""
-        if self._is_begun or self._folder is None:
+        """Read what the folder holds: another process may have gone on with it since this loop was iterated."""
+        if self._folder is None:
             return
         state = self._folder.begin(self._run(), self._resume)
         if state is not None:
@@ -203,8 +202,7 @@ class ClosedLoop:
         self.log = self._folder.read_log(self.generation)
         if state is None:
             self._keep()
-        self._is_begun = True
-        last = self.generation - 1
+        self._resume, last = True, self.generation - 1
         if last >= 0 and not self._folder.has_strip(last):  # killed after the state was kept
             codes = self._folder.read_codes(last, [*map(int, self._best_of(self.log[last]))])
             self._folder.write_strip(last, self._decode(codes))

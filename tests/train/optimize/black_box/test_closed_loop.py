@@ -76,9 +76,10 @@ def test_stop_ends_after_this_generation(inverter, redness):
     assert len(loop.log) == 4
 
 
-def test_breaking_off_and_going_on(inverter, redness):
+@pytest.mark.parametrize("kept", [True, False])
+def test_breaking_off_and_going_on(kept, inverter, redness, tmp_path):
     whole = run(ClosedLoop(inverter, "genetic", 4, settings=SMALL), redness)
-    loop, seen = ClosedLoop(inverter, "genetic", 4, settings=SMALL), []
+    loop, seen = ClosedLoop(inverter, "genetic", 4, tmp_path / "run" if kept else None, settings=SMALL), []
     for codes, images in loop:
         seen.append(codes)
         loop.tell(redness(images))
@@ -279,3 +280,13 @@ def test_an_interrupt_while_the_optimiser_computes(kept, inverter, redness, tmp_
             run(loop, redness)
         return
     assert [(a == b).all() for a, b in zip(whole[1:], run(loop, redness), strict=True)] == [True] * 3
+
+
+def test_another_process_may_go_on_in_between(inverter, redness, tmp_path):
+    whole = run(ClosedLoop(inverter, "genetic", 5, settings=SMALL), redness)
+    first, seen = ClosedLoop(inverter, "genetic", 2, tmp_path / "run", settings=SMALL), []
+    seen += run(first, redness)
+    seen += run(ClosedLoop(inverter, "genetic", 4, tmp_path / "run", True, settings=SMALL), redness)
+    first.generations = 5
+    seen += run(first, redness)
+    assert [(a == b).all() for a, b in zip(whole, seen, strict=True)] == [True] * 5
