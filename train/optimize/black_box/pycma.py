@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +90,9 @@ class Cma(CodeOptimizer):
     def _advance(self, scores: Floats) -> Floats:
         self._scores.append(scores)
         last = np.nanmin(scores) - (np.ptp(scores[~np.isnan(scores)]) + 1)  # only ranks count
-        self._strategy.tell(self._solutions, list(-np.where(np.isnan(scores), last, scores)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # on how it adapts, new ones in each generation
+            self._strategy.tell(self._solutions, list(-np.where(np.isnan(scores), last, scores)))
         return self._ask()
 
     def _own_state(self) -> State:

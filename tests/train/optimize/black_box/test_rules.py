@@ -293,6 +293,14 @@ def test_cma_draws_what_the_package_draws_from_a_seed():
     np.testing.assert_allclose(optimizer.ask(), np.array(own.ask()), rtol=1e-5, atol=1e-5)
 
 
+def test_cma_does_not_warn_in_every_generation(recwarn):
+    pytest.importorskip("cma")
+    optimizer = make_optimizer("cma-diagonal", 1000)
+    for _ in range(8):
+        optimizer.tell(optimizer.ask()[:, 0])  # one value alone decides, which the package comments on
+    assert not [warning for warning in recwarn if "cma" in warning.filename]
+
+
 def test_cma_keeps_its_bounds():
     pytest.importorskip("cma")
     optimizer = make_optimizer("cma-diagonal", N, settings={"bounds": (-0.5, 1.0)})
