@@ -159,7 +159,7 @@ def _run(config: TrainConfig, asked: Request) -> None:
     threads = asked.threads or library_threads()
     if threads:
         torch.set_num_threads(min(threads, asked.threads or torch.get_num_threads()))
-    device = _device(asked.device, torch.cuda.is_available())
+    device = device_of(asked.device, torch.cuda.is_available())
     world = distributed.start(device.split(":")[0])
     if config.batch % world.size:
         raise UsageError(f"batch: {config.batch}, expected a multiple of the {world.size} processes.")
@@ -184,7 +184,8 @@ def _run(config: TrainConfig, asked: Request) -> None:
         sys.exit(128 + outcome.signal)
 
 
-def _device(name: str, has_cuda: bool) -> str:
+def device_of(name: str, has_cuda: bool) -> str:
+    """Return PyTorch's name of a device that was asked for. Raises DeviceError, UsageError."""
     if name == "auto":
         return "cuda" if has_cuda else "cpu"
     if name.startswith("cuda") and not has_cuda:

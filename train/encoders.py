@@ -81,7 +81,7 @@ def load_encoder(spec: EncoderSpec, layer: str, path: Path) -> Encoder:
     Keys are the release names (``conv1.weight`` ...) or, for torchvision's AlexNet, torchvision's own. Layers behind
     ``layer`` are not read. Raises CheckpointError naming what is missing or of another shape.
     """
-    weights = {_release_name(name): tensor for name, tensor in read_weights(path).items()}
+    weights = {release_name(name): tensor for name, tensor in read_weights(path).items()}
     encoder = Encoder(spec, layer)
     for name, parameter in encoder.named_parameters():
         if name not in weights:
@@ -95,6 +95,7 @@ def load_encoder(spec: EncoderSpec, layer: str, path: Path) -> Encoder:
     return encoder
 
 
-def _release_name(name: str) -> str:
+def release_name(name: str) -> str:
+    """Return a tensor name of torchvision's AlexNet as our tables name it; any other as it is."""
     prefix, _, kind = name.rpartition(".")
     return f"{_TORCHVISION_NAMES.get(prefix, prefix)}.{kind}"

@@ -1,0 +1,143 @@
+"""The layers of frozen networks: output and, from the output's gradient, the input's; weights get none.
+
+Autograd would keep more and write gradients to new memory. Here an activation's gradient overwrites the one that comes
+in, and local response normalisation is a product with a band matrix instead of a pooling and a power.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from deepsim.kernels.activations import refuse_activation
+from deepsim.kernels.layers import LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer, refuse_kind
+
+Kept = tuple[Tensor, ...]  # what a layer's backward needs besides weight and input
+
+
+def forward(layer: Layer, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Kept]:
+    """Run one layer without its activation on a batch (N, C, H, W) or (N, C); return what backward needs too.
+
+    Raises UnknownLayerError for a kind that is not known.
+    """
+    if layer.kind == "reshape":
+        return x.reshape(-1, *layer.shape).contiguous(memory_format=torch.channels_last), ()
+    if layer.kind == "pool":
+        y, places = torch.ops.aten.max_pool2d_with_indices(
+            x, [layer.kernel] * 2, [layer.stride] * 2, [0, 0], [1, 1], layer.ceil_mode
+        )
+        return y, (places,)
+    if layer.kind == "lrn":
+        return _normalise(x)
+    if layer.kind == "fc":
+        return functional.linear(x.flatten(1), _present(layer, weight), bias), ()
+    if layer.kind == "conv":
+        y = functional.conv2d(x, _present(layer, weight), bias, layer.stride, layer.padding, groups=layer.groups)
+        return y, ()
+    if layer.kind == "deconv":
+        y = functional.conv_transpose2d(
+            x, _present(layer, weight), bias, layer.stride, layer.padding, groups=layer.groups
+        )
+        return y, ()
+    raise refuse_kind(layer, "the frozen network")
+
+
+def backward(layer: Layer, gradient: Tensor, x: Tensor, weight: Tensor | None, kept: Kept) -> Tensor:
+    """Return the gradient at a layer's input ``x`` from the one at its output before the activation.
+
+    Raises UnknownLayerError for a kind that is not known.
+    """
+    if layer.kind == "reshape":
+        return gradient.reshape(x.shape)
+    if layer.kind == "pool":
+        found: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
+            gradient, x, [layer.kernel] * 2, [layer.stride] * 2, [0, 0], [1, 1], layer.ceil_mode, kept[0]
+        )
+        return found
+    if layer.kind == "lrn":
+        return _normalise_backward(gradient, x, kept)
+    if layer.kind == "fc":
+        flat = (gradient @ _present(layer, weight)).reshape(x.shape)
+        return flat.contiguous(memory_format=torch.channels_last) if flat.ndim == 4 else flat
+    if layer.kind in ("conv", "deconv"):
+        return _convolve_backward(layer, gradient, x, _present(layer, weight))
+    raise refuse_kind(layer, "the frozen network")
+
+
+def _convolve_backward(layer: Layer, gradient: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten.convolution_backward(
+        gradient,
+        x,
+        weight,
+        None,
+        [layer.stride] * 2,
+        [layer.padding] * 2,
+        [1, 1],
+        layer.kind == "deconv",
+        [0, 0],
+        layer.groups,
+        [True, False, False],  # the input's alone
+    )[0]
+    return found
+
+
+def activate(layer: Layer, z: Tensor, keep: bool) -> Tensor:
+    """Apply a layer's activation to its fresh linear output, in place unless ``keep``. Raises UnknownLayerError."""
+    record = layer.activates
+    if record.slope == 1:
+        return z
+    if record.slope == 0:
+        return functional.relu(z, inplace=not keep)
+    if record.slope is not None:
+        return functional.leaky_relu(z, record.slope, inplace=not keep)
+    if record.scale is not None:
+        return (z.tanh() if keep else z.tanh_()) * record.scale
+    raise refuse_activation(record, "the frozen network")
+
+
+def activate_backward(layer: Layer, gradient: Tensor, y: Tensor) -> Tensor:
+    """Overwrite the gradient at an activation's output ``y`` by the one at its input. Raises UnknownLayerError."""
+    record = layer.activates
+    if record.slope == 1:
+        return gradient
+    if record.slope == 0:
+        torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+        return gradient
+    if record.slope is not None:
+        torch.ops.aten.leaky_relu_backward.grad_input(gradient, y, record.slope, True, grad_input=gradient)
+        return gradient
+    if record.scale is not None:
+        return gradient.mul_(record.scale - y.square() / record.scale)  # d(s tanh z) = s (1 - tanh^2 z)
+    raise refuse_activation(record, "the frozen network")
+
+
+def _present(layer: Layer, weight: Tensor | None) -> Tensor:
+    if weight is None:
+        raise ValueError(f"layer {layer.name}: weight missing, expected shape {layer.weight_shape}.")
+    return weight
+
+
+def _normalise(x: Tensor) -> tuple[Tensor, Kept]:
+    """Return x / s^beta with s = k + alpha/n (sum of squares over n channels), and s and s^-beta (N, H, W, C)."""
+    rows = x.permute(0, 2, 3, 1)  # (N, H, W, C), contiguous where x is in channels-last memory
+    sums = LRN_K + (LRN_ALPHA / LRN_SIZE) * (rows.square() @ _band(x.shape[1], x.device, x.dtype))
+    power = sums.pow(-LRN_BETA)
+    return (rows * power).permute(0, 3, 1, 2), (sums, power)
+
+
+def _normalise_backward(gradient: Tensor, x: Tensor, kept: Kept) -> Tensor:
+    sums, power = kept
+    rows, incoming = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    direct = incoming * power
+    crossed = (direct * rows / sums) @ _band(x.shape[1], x.device, x.dtype)
+    return direct.sub_(rows * crossed, alpha=2 * LRN_ALPHA * LRN_BETA / LRN_SIZE).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=16)
+def _band(channels: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return the (C, C) matrix that sums LRN_SIZE neighbouring channels."""
+    places = torch.arange(channels, device=device)
+    return ((places[:, None] - places[None, :]).abs() <= LRN_SIZE // 2).to(dtype)

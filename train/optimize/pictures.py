@@ -1,0 +1,100 @@
+"""What is optimised: codes that a frozen generator turns into pictures, or the pixels of pictures themselves."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from deepsim.kernels.layers import Shape
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.errors import BundleError
+from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
+from deepsim.train.optimize.frozen import FrozenPass, FrozenTable
+from deepsim.train.optimize.place import Place
+from deepsim.train.optimize.stored_weights import network_weights
+
+
+class PicturePass(Protocol):
+    """One pass from variables to pictures ``output`` (N, 3, side, side)."""
+
+    output: Tensor
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient at the variables from the one at the pictures."""
+        ...
+
+
+class Pictures(Protocol):
+    """Turns variables (N, *shape) into pictures (N, 3, side, side) in the convention ``pixels``."""
+
+    shape: Shape
+    side: int
+    pixels: PixelConvention
+    identity: str
+    layer: str | None
+
+    def run(self, variables: Tensor) -> PicturePass:
+        """Draw pictures, so that gradients can come back."""
+        ...
+
+
+class _GeneratorPass:
+    def __init__(self, found: FrozenPass) -> None:
+        self._pass, self.output = found, found.output
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient at the codes."""
+        return self._pass.backward(lambda tap, value, incoming: incoming, gradient)
+
+
+class GeneratorPictures:
+    """The pictures of a bundle's generator; ``layer`` is what it inverts, ``offset`` where training scored from."""
+
+    def __init__(self, bundle: str | os.PathLike[str], place: Place) -> None:
+        opened = Bundle.open(bundle)
+        spec = opened.manifest.generator
+        if spec is None:
+            raise BundleError(f"{opened.path}: has no generator, expected one. Import one with --generator.")
+        weights, self.identity = network_weights(opened, "generator", spec.layers)
+        self._table = FrozenTable(spec.layer, spec.layers, spec.input_shape, weights, place)
+        self.layer: str | None = spec.layer
+        self.shape, self.side, self.pixels = spec.input_shape, spec.output_size, spec.pixels
+        self.geometry = opened.manifest.geometry
+
+    def run(self, variables: Tensor) -> PicturePass:
+        """Draw pictures of codes (N, *shape)."""
+        return _GeneratorPass(self._table.run(variables))
+
+
+class _PixelPass:
+    def __init__(self, output: Tensor) -> None:
+        self.output = output
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """Return the gradient itself."""
+        return gradient
+
+
+class PixelPictures:
+    """Pictures whose pixels are the variable: BGR less the mean of 104, 117, 123, in 0-255 units."""
+
+    def __init__(self, side: int) -> None:
+        self.side, self.pixels = side, CAFFE_PIXELS
+        self.shape: Shape = (3, side, side)
+        self.identity = f"pixels {side}"
+        self.layer: str | None = None
+
+    def run(self, variables: Tensor) -> PicturePass:
+        """Return pixels (N, 3, side, side) as they are."""
+        return _PixelPass(variables)
+
+
+def uint8(pictures: Tensor, pixels: PixelConvention) -> Tensor:
+    """Convert pictures (N, 3, H, W) to uint8 RGB (N, H, W, 3) on the CPU: mean added, rounded half to even, clipped."""
+    from deepsim.runtime.backends.torch import to_pixels
+
+    with torch.no_grad():
+        return to_pixels(pictures, pixels).cpu()

@@ -1,0 +1,30 @@
+"""Where and how precisely an optimisation is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Precision = Literal["fp32", "fp64"]
+_TYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A device of PyTorch ("cpu", "cuda:0") and a precision; "fp64" is for comparisons, several times slower."""
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return PyTorch's type of the numbers."""
+        return _TYPES[self.precision]
+
+    def put(self, values: Tensor) -> Tensor:
+        """Return values here; maps (N, C, H, W) in channels-last memory, which CPUs and GPUs compute fastest."""
+        moved = values.detach().to(self.device, self.dtype)
+        return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
