@@ -57,12 +57,12 @@ class Networks:
         network = open_encoder(os.fspath(encoder), taps, weights, where, pixels, seed)
         if os.fspath(generator) == PIXELS:
             return cls(PixelPictures(network.framing.side), network, where)
-        return cls(GeneratorPictures(generator, where), network, where)
+        return cls(GeneratorPictures.open(generator, where), network, where)
 
     def view(self, settings: Settings) -> View:
         """Return what the encoder sees of a picture; where training scored the same square, that one."""
         side = self.encoder.framing.side
-        geometry = getattr(self.pictures, "geometry", None)
+        geometry = self.pictures.geometry
         offset = geometry.offset if geometry is not None and geometry.side == side else None
         return View.between(self.pictures.pixels, self.encoder.pixels, self.pictures.side, side, settings.fit, offset)
 

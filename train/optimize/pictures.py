@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from deepsim.kernels.layers import Shape
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError
+from deepsim.runtime.generators import GeneratorSpec
+from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
 from deepsim.train.optimize.frozen import FrozenPass, FrozenTable
 from deepsim.train.optimize.place import Place
@@ -35,6 +38,7 @@ class Pictures(Protocol):
     pixels: PixelConvention
     identity: str
     layer: str | None
+    geometry: Geometry | None
 
     def run(self, variables: Tensor) -> PicturePass:
         """Draw pictures, so that gradients can come back."""
@@ -51,18 +55,30 @@ class _GeneratorPass:
 
 
 class GeneratorPictures:
-    """The pictures of a bundle's generator; ``layer`` is what it inverts, ``offset`` where training scored from."""
+    """The pictures of a generator; ``layer`` is what it inverts, ``geometry`` where training scored them, if known."""
 
-    def __init__(self, bundle: str | os.PathLike[str], place: Place) -> None:
+    def __init__(
+        self,
+        spec: GeneratorSpec,
+        weights: Mapping[str, Tensor],
+        place: Place,
+        identity: str = "",
+        geometry: Geometry | None = None,
+    ) -> None:
+        self._table = FrozenTable(spec.layer, spec.layers, spec.input_shape, weights, place)
+        self.layer: str | None = spec.layer
+        self.shape, self.side, self.pixels = spec.input_shape, spec.output_size, spec.pixels
+        self.identity, self.geometry = identity, geometry
+
+    @classmethod
+    def open(cls, bundle: str | os.PathLike[str], place: Place) -> GeneratorPictures:
+        """Read the generator of a bundle. Raises BundleError and its kinds."""
         opened = Bundle.open(bundle)
         spec = opened.manifest.generator
         if spec is None:
             raise BundleError(f"{opened.path}: has no generator, expected one. Import one with --generator.")
-        weights, self.identity = network_weights(opened, "generator", spec.layers)
-        self._table = FrozenTable(spec.layer, spec.layers, spec.input_shape, weights, place)
-        self.layer: str | None = spec.layer
-        self.shape, self.side, self.pixels = spec.input_shape, spec.output_size, spec.pixels
-        self.geometry = opened.manifest.geometry
+        weights, identity = network_weights(opened, "generator", spec.layers)
+        return cls(spec, weights, place, identity, opened.manifest.geometry)
 
     def run(self, variables: Tensor) -> PicturePass:
         """Draw pictures of codes (N, *shape)."""
@@ -86,6 +102,7 @@ class PixelPictures:
         self.shape: Shape = (3, side, side)
         self.identity = f"pixels {side}"
         self.layer: str | None = None
+        self.geometry: Geometry | None = None
 
     def run(self, variables: Tensor) -> PicturePass:
         """Return pixels (N, 3, side, side) as they are."""
