@@ -34,6 +34,7 @@ COMMANDS = {
     "reconstruct": ("deepsim.runtime.cli.convert:reconstruct", "Photographs to images, through their features."),
     "reencode": ("deepsim.runtime.cli.convert:reencode", "Reconstruct photographs over and over."),
     "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),
+    "optimize": ("deepsim.train.optimize.cli:optimize", "Codes or pixels for wanted features, or for high scores."),
     "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and which backends can run it."),
     "bench": ("deepsim.benchmarks.cli:bench", "Measure throughput and latency of every backend."),
     "report": ("deepsim.evaluate.report.cli:report", "Write one HTML page of a run's or bundle's results."),

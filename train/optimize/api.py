@@ -141,7 +141,7 @@ def make_job(
         {tap: networks.place.put(mask) for tap, mask in selected.items()},
         rows_at_once(networks.encoder, targets.taps),
     )
-    bounds = parse_bounds(found.bounds, networks.pictures.shape, networks.place)
+    bounds = parse_bounds(found.bounds, networks.pictures.shape, networks.place, networks.pictures.statistics)
     return Job(evaluator, targets, bounds, factors or {}, starts, batch, seed, networks.place)
 
 
@@ -155,11 +155,10 @@ def joined(parts: Sequence[Outcome]) -> Outcome:
     """Put the results of several chunks together. Raises ValueError without any."""
     if not parts:
         raise ValueError("no results to join, expected at least one.")
-    arrays = ("codes", "images", "full", "losses", "starts", "iterations")
+    arrays = ("codes", "images", "full", "losses", "starts", "iterations", "ended")
     whole: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
     return Outcome(
         names=tuple(name for part in parts for name in part.names),
-        ended=tuple(word for part in parts for word in part.ended),
         **whole,
         layer_losses={tap: np.concatenate([part.layer_losses[tap] for part in parts]) for tap in parts[0].layer_losses},
     )

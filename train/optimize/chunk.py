@@ -75,12 +75,11 @@ class Chunk:
 
     def restore(self, tensors: dict[str, Tensor], iteration: int) -> None:
         """Continue from :meth:`tensors` of an earlier run."""
-        device = self.variable.device
         for name, values in tensors.items():
             if name.startswith("layer/"):
-                self.layers[name.removeprefix("layer/")] = values.to(device)
-            else:
-                setattr(self, name, values.to(device))
+                self.layers[name.removeprefix("layer/")] = values.to(self.variable.device)
+            else:  # in the same order in memory: other orders give other last bits
+                setattr(self, name, torch.empty_like(getattr(self, name)).copy_(values))
         self.iteration = iteration
 
 

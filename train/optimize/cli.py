@@ -7,6 +7,7 @@ import click
 from deepsim.runtime.cli import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "features": ("deepsim.train.optimize.features_cli:features", "Pictures that have the wanted features."),
     "scores": ("deepsim.train.optimize.black_box.scores_cli:scores", "Codes whose images get the highest scores."),
 }
 

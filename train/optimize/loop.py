@@ -157,7 +157,7 @@ def _outcome(job: Job, numbers: range, chunk: Chunk) -> Outcome:
         losses=torch.where(found.isfinite(), found, torch.nan).numpy(),
         starts=starts.numpy(),
         iterations=np.array([iterations if when < 0 else when for when in ended], np.int64),
-        ended=tuple("" if when < 0 else f"its loss was not finite in iteration {when + 1}" for when in ended),
+        ended=np.array(ended, np.int64) + 1,
         layer_losses={tap: values[rows].double().cpu().numpy() for tap, values in chunk.layers.items()},
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from deepsim.kernels.layers import Shape
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError
+from deepsim.runtime.features.statistics import Statistics, bundle_statistics
 from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
@@ -39,6 +40,7 @@ class Pictures(Protocol):
     identity: str
     layer: str | None
     geometry: Geometry | None
+    statistics: Statistics | None
 
     def run(self, variables: Tensor) -> PicturePass:
         """Draw pictures, so that gradients can come back."""
@@ -55,7 +57,10 @@ class _GeneratorPass:
 
 
 class GeneratorPictures:
-    """The pictures of a generator; ``layer`` is what it inverts, ``geometry`` where training scored them, if known."""
+    """The pictures of a generator; ``layer`` is what it inverts, ``geometry`` where training scored them, if known.
+
+    ``statistics`` are those of the layer, if recorded.
+    """
 
     def __init__(
         self,
@@ -64,11 +69,12 @@ class GeneratorPictures:
         place: Place,
         identity: str = "",
         geometry: Geometry | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
         self._table = FrozenTable(spec.layer, spec.layers, spec.input_shape, weights, place)
         self.layer: str | None = spec.layer
         self.shape, self.side, self.pixels = spec.input_shape, spec.output_size, spec.pixels
-        self.identity, self.geometry = identity, geometry
+        self.identity, self.geometry, self.statistics = identity, geometry, statistics
 
     @classmethod
     def open(cls, bundle: str | os.PathLike[str], place: Place) -> GeneratorPictures:
@@ -78,7 +84,8 @@ class GeneratorPictures:
         if spec is None:
             raise BundleError(f"{opened.path}: has no generator, expected one. Import one with --generator.")
         weights, identity = network_weights(opened, "generator", spec.layers)
-        return cls(spec, weights, place, identity, opened.manifest.geometry)
+        statistics = bundle_statistics(opened, spec.input_shape)
+        return cls(spec, weights, place, identity, opened.manifest.geometry, statistics)
 
     def run(self, variables: Tensor) -> PicturePass:
         """Draw pictures of codes (N, *shape)."""
@@ -103,6 +110,7 @@ class PixelPictures:
         self.identity = f"pixels {side}"
         self.layer: str | None = None
         self.geometry: Geometry | None = None
+        self.statistics: Statistics | None = None
 
     def run(self, variables: Tensor) -> PicturePass:
         """Return pixels (N, 3, side, side) as they are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +13,13 @@ import torch
 from numpy.typing import NDArray
 
 from deepsim.kernels.layers import Shape
+from deepsim.runtime.dataset import file_version
 from deepsim.runtime.errors import DataError, ShapeError, UsageError
-from deepsim.runtime.features import fit_rows, layout_of, read_features
+from deepsim.runtime.features import fit_rows
 from deepsim.runtime.features.records import INDEX, NAMES, read_errors
+from deepsim.runtime.features.rows import FeatureRows, open_rows
+from deepsim.runtime.features.trees import Selection
+from deepsim.runtime.files import sha256
 from deepsim.runtime.images import prepare_batch
 from deepsim.train.optimize.encoders import Encoder
 from deepsim.train.optimize.frozen import LINEAR
@@ -24,6 +28,7 @@ from deepsim.train.optimize.place import Place
 Naming = Literal["deepsim", "bdpy"]
 Features = NDArray[np.float32]
 _PHOTOS_AT_ONCE = 8
+_SEVERAL = (".npz", ".h5", ".hdf5", ".mat")  # formats of several arrays
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def layers_in(path: Path) -> list[str]:
         if suffix == ".npz":
             with zipfile.ZipFile(path) as archive:
                 found = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        elif suffix in (".h5", ".hdf5", ".mat"):
+        elif suffix in _SEVERAL:
             found = _variables(path)
         else:
             raise UsageError(f"{path}: one array, whose layer it does not name. Name it with --layers.")
@@ -109,33 +114,46 @@ def from_arrays(arrays: Mapping[str, NDArray[np.generic]], encoder: Encoder, nam
     )
 
 
-def from_file(path: Path, layers: Mapping[str, str], encoder: Encoder, axes: str | None = None) -> Targets:
-    """Return targets of a feature file; ``layers`` maps its arrays' names to taps ("" for a format of one array).
+def from_files(path: Path, layers: Mapping[str, str], encoder: Encoder, where: Selection, axes: str | None) -> Targets:
+    """Return targets of a file or a tree of files; ``layers`` maps the layers' names there to taps.
 
-    Raises DataError, ShapeError and UsageError as the readers of features do.
+    Of a format of one array the name counts for nothing. Rows that hold NaN are targets, which end at once. Raises
+    DataError, ShapeError and UsageError as :func:`~deepsim.runtime.features.rows.open_rows` does.
     """
-    found, readers = {}, {}
-    for name, tap in layers.items():
-        shape = encoder.shape_of(tap)
-        found[tap] = read_features(path, name or None)
-        layout = layout_of(found[tap].shape, shape, f"{path} {name}", axes)
-        readers[tap] = (found[tap], layout)
-    counts = {tap: layout.count for tap, (_, layout) in readers.items()}
-    count = next(iter(counts.values()))
-    if set(counts.values()) != {count}:
+    readers = {tap: _open(path, name, encoder.shape_of(tap), where, axes) for name, tap in layers.items()}
+    first = next(iter(readers.values()))
+    counts = {tap: len(rows) for tap, rows in readers.items()}
+    if set(counts.values()) != {len(first)}:
         raise ShapeError(f"{path}: rows {counts}, expected as many in every layer.")
+    named = next((rows.names for rows in readers.values() if all(rows.names)), None)
+    names = tuple(named) if named else tuple(f"{number:06d}" for number in range(len(first)))
+    for tap, rows in readers.items():
+        if all(rows.names) and tuple(rows.names) != names:
+            raise DataError(f"{path}: the names of {tap} are others than those of the first layer, expected the same.")
 
     def read(start: int, stop: int) -> dict[str, Features]:
-        return {
-            tap: np.ascontiguousarray(layout.rows(file.part(layout.axis or 0, start, stop)), np.float32)
-            for tap, (file, layout) in readers.items()
-        }
+        return {tap: _rows_of(rows, range(start, stop)) for tap, rows in readers.items()}
 
-    labels = next((file.names for file in found.values() if file.names), None)
-    names = tuple(labels) if labels else tuple(f"{number:06d}" for number in range(count))
-    if len(names) != count:
-        raise DataError(f"{path}: {len(names)} names for {count} rows, expected one for each.")
-    return Targets(names, tuple(readers), read, f"{path.absolute()}")
+    versions = [rows.version(number) for rows in readers.values() for number in range(len(rows))]
+    return Targets(
+        names, tuple(readers), read, sha256(repr([rows.recipe for rows in readers.values()] + versions).encode())
+    )
+
+
+def _open(path: Path, name: str, shape: Shape, where: Selection, axes: str | None) -> FeatureRows:
+    if path.is_dir():
+        return open_rows(path, shape, axes=axes, selection=replace(where, layer=name))
+    several = path.suffix.lower() in _SEVERAL
+    return open_rows(path, shape, name, name if several else None, axes, where)
+
+
+def _rows_of(rows: FeatureRows, numbers: range) -> Features:
+    found = []
+    for _, row in rows.read(numbers):
+        if isinstance(row, DataError):
+            raise row
+        found.append(np.asarray(row, np.float32))
+    return np.stack(found)
 
 
 def from_photographs(paths: Sequence[Path], taps: Sequence[str], encoder: Encoder, place: Place) -> Targets:
@@ -149,7 +167,8 @@ def from_photographs(paths: Sequence[Path], taps: Sequence[str], encoder: Encode
             parts.append({tap: values[tap].float().cpu().numpy() for tap in taps})
         return {tap: np.concatenate([part[tap] for part in parts]) for tap in taps}
 
-    return Targets(tuple(map(str, paths)), tuple(taps), read, "photographs")
+    versions = [file_version(path) for path in paths]
+    return Targets(tuple(map(str, paths)), tuple(taps), read, sha256(repr(versions).encode()))
 
 
 def from_units(units: Sequence[int], tap: str, encoder: Encoder) -> Targets:
