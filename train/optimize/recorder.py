@@ -98,11 +98,11 @@ class Recorder:
 
     def replay(self) -> Iterator[tuple[Array, Array]]:
         """Yield what an earlier run of L-BFGS-B evaluated."""
-        return self._saved.evaluations()
+        return self._saved.evaluations(self._number)
 
     def evaluated(self, losses: Array, gradients: Array) -> None:
         """Keep what the networks computed for L-BFGS-B."""
-        self._saved.add_evaluation(losses, gradients)
+        self._saved.add_evaluation(self._number, losses, gradients)
 
     def close(self) -> None:
         """Take the bar away."""

@@ -1,8 +1,8 @@
 """The state of a run on the disk, from which it goes on bit by bit as if it had never stopped.
 
 The folder ``.optimize`` in the output holds ``job.json`` (what the run is made of), ``done-*.safetensors`` (results
-of a chunk), ``state.safetensors`` (the chunk under way) and, for L-BFGS-B, ``evaluations.f64`` (all that its networks
-have computed: SciPy is told the same again).
+of a chunk), ``state-*.safetensors`` (the chunk under way) and, for L-BFGS-B, ``evaluations-*.f64`` (all that its
+networks have computed: SciPy is told the same again).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from deepsim.train.optimize.rules import Rule
 from deepsim.train.weights import read_weights, write_weights
 
 FOLDER = ".optimize"
-_JOB, _STATE, _EVALUATIONS = "job.json", "state.safetensors", "evaluations.f64"
+_JOB = "job.json"
 _RULE = "rule/"
 
 
@@ -57,41 +57,40 @@ class Saved:
     def finish(self, chunk: int, results: dict[str, np.ndarray[Any, Any]]) -> None:
         """Keep the results of a chunk; its state is of no more use."""
         write_weights(self._done(chunk), {name: torch.from_numpy(values) for name, values in results.items()})
-        for name in (_STATE, _EVALUATIONS):
-            (self.folder / name).unlink(missing_ok=True)
+        for path in (self._state(chunk), self._evaluations(chunk)):
+            path.unlink(missing_ok=True)
 
     def save(self, number: int, chunk: Chunk, rule: Rule) -> None:
         """Keep the state of the chunk under way."""
-        places = torch.tensor([number, chunk.iteration])
         state = {f"{_RULE}{name}": tensor for name, tensor in rule.state.items()}
-        write_weights(self.folder / _STATE, {"places": places, **state, **chunk.tensors()})
+        write_weights(self._state(number), {"iteration": torch.tensor(chunk.iteration), **state, **chunk.tensors()})
 
     def restore(self, number: int, chunk: Chunk, rule: Rule) -> bool:
         """Put the kept state into a chunk as it begins; tell whether there was one. Raises CheckpointError."""
-        path = self.folder / _STATE
+        path = self._state(number)
         if not path.exists():
             return False
         found = read_weights(path)
-        places: list[int] = found.pop("places").tolist()
-        if places[0] != number or found["variable"].shape != chunk.variable.shape:
-            raise CheckpointError(f"{path}: state of another chunk. Pass --overwrite to begin anew.")
+        iteration = int(found.pop("iteration").item())
+        if found["variable"].shape != chunk.variable.shape:
+            raise CheckpointError(f"{path}: state of another shape. Pass --overwrite to begin anew.")
         rule.state = {
             name.removeprefix(_RULE): _like(found.pop(name), chunk.variable)
             for name in list(found)
             if name.startswith(_RULE)
         }
-        chunk.restore(found, places[1])
+        chunk.restore(found, iteration)
         return True
 
-    def add_evaluation(self, losses: Array, gradients: Array) -> None:
+    def add_evaluation(self, number: int, losses: Array, gradients: Array) -> None:
         """Append what the networks computed for L-BFGS-B."""
         record = np.concatenate([losses[:, None], gradients], axis=1)
-        with disk_errors(self.folder), (self.folder / _EVALUATIONS).open("ab") as file:
+        with disk_errors(self.folder), self._evaluations(number).open("ab") as file:
             file.write(np.array(record.shape, np.int64).tobytes() + record.tobytes())
 
-    def evaluations(self) -> Iterator[tuple[Array, Array]]:
+    def evaluations(self, number: int) -> Iterator[tuple[Array, Array]]:
         """Yield the whole records of L-BFGS-B's evaluations, and cut off what a killed process left behind them."""
-        path, place = self.folder / _EVALUATIONS, 0
+        path, place = self._evaluations(number), 0
         if not path.exists():
             return
         with path.open("rb") as file:
@@ -109,6 +108,12 @@ class Saved:
     def remove(self) -> None:
         """Remove the state: the run is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _state(self, chunk: int) -> Path:
+        return self.folder / f"state-{chunk:06d}.safetensors"
+
+    def _evaluations(self, chunk: int) -> Path:
+        return self.folder / f"evaluations-{chunk:06d}.f64"
 
     def _done(self, chunk: int) -> Path:
         return self.folder / f"done-{chunk:06d}.safetensors"
