@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from deepsim.runtime.cli import COMMANDS, main
+from deepsim.runtime.cli import COMMANDS, LazyGroup, main
 from deepsim.runtime.networks import ENCODERS
 from deepsim.train.objective import TERMS
 
@@ -93,6 +93,13 @@ def options_of(name):
     """Return the options of a command: name -> the parameter."""
     module, attribute = COMMANDS[name][0].split(":")
     command = getattr(importlib.import_module(module), attribute)
+    if isinstance(command, LazyGroup):
+        members = [command.get_command(None, member) for member in command.lazy]
+        return {text: option for member in members for text, option in _options(member).items()}
+    return _options(command)
+
+
+def _options(command):
     found = {text: option for option in command.params for text in (*option.opts, *option.secondary_opts)}
     return {**found, "--help": None}
 

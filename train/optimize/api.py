@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,8 @@ from deepsim.train.optimize.targets import Targets, from_arrays
 from deepsim.train.optimize.view import View
 
 PIXELS = "pixels"  # in place of a generator
-_ACTIVATIONS = 1 << 30  # bytes that the activations of the rows at once may take
-_MOST_AT_ONCE = 16
+_ACTIVATIONS = 1 << 30  # bytes that the features of the rows at once may take, and their like
+_MOST_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def optimize_features(
     masks: Mapping[str, NDArray[np.generic]] | None = None,
     layer_factors: Mapping[str, float] | None = None,
     starts: int = 1,
-    batch: int = 16,
+    batch: int = 0,
     seed: int = 0,
     device: str = "auto",
     precision: Precision = "fp32",
@@ -92,7 +93,8 @@ def optimize_features(
     ``encoder_weights``, or the reference of a PyTorch module (without its layer). ``preset`` names a record of
     :data:`deepsim.train.optimize.PRESETS`, ``changes`` replace fields of it (``iterations=100``). ``masks`` (0
     or 1, one feature's shape) choose units, ``layer_factors`` multiply weights of layers. A target called by ``names``
-    gets the same start and noise alone and in any batch.
+    gets the same start and noise alone and in any batch. ``batch`` rows (targets times ``starts``) are under way at
+    once; 0: as many as memory allows, at most 32.
 
     Raises UsageError, DataError and its kinds, DeviceError.
 
@@ -123,7 +125,7 @@ def make_job(
     masks: Mapping[str, NDArray[np.generic]] | None = None,
     factors: Mapping[str, float] | None = None,
     starts: int = 1,
-    batch: int = 16,
+    batch: int = 0,
     seed: int = 0,
 ) -> Job:
     """Check that everything fits, and resolve what depends on the layers. Raises UsageError, ShapeError, DataError."""
@@ -141,6 +143,7 @@ def make_job(
         {tap: networks.place.put(mask) for tap, mask in selected.items()},
         rows_at_once(networks.encoder, targets.taps),
     )
+    batch = batch or rows_at_once(networks.encoder, targets.taps)
     bounds = parse_bounds(found.bounds, networks.pictures.shape, networks.place, networks.pictures.statistics)
     return Job(evaluator, targets, bounds, factors or {}, starts, batch, seed, networks.place)
 
@@ -166,8 +169,8 @@ def joined(parts: Sequence[Outcome]) -> Outcome:
 
 def rows_at_once(encoder: Encoder, taps: Sequence[str]) -> int:
     """Return how many rows go through the networks together: what the taps' features and their like leave room for."""
-    bytes_per_row = 8 * sum(int(np.prod(encoder.shape_of(tap))) for tap in taps)
-    return int(min(_MOST_AT_ONCE, max(1, _ACTIVATIONS // max(1, bytes_per_row))))
+    bytes_per_row = 8 * sum(math.prod(encoder.shape_of(tap)) for tap in taps)
+    return min(_MOST_AT_ONCE, max(1, _ACTIVATIONS // bytes_per_row))
 
 
 def _mask(values: NDArray[np.generic], shape: Shape, tap: str) -> torch.Tensor:

@@ -131,10 +131,9 @@ class Request:
 )
 @click.option(
     "--batch",
-    type=click.IntRange(1, 1 << 16),
-    default=32,
-    show_default=True,
-    help="Rows (targets times starts) at once.",
+    type=click.IntRange(0, 1 << 16),
+    default=0,
+    help="Rows (targets times starts) at once; 0: as many as memory allows, at most 32.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of starts and noise.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -248,7 +247,7 @@ def _job(settings: Settings, asked: Request) -> tuple[Job, dict[str, Any]]:
         "targets": targets.identity,
         "names": sha256(repr(targets.names).encode()),
         "starts": asked.starts,
-        "batch": asked.batch,
+        "batch": job.batch,
         "seed": asked.seed,
     }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import UsageError
 from deepsim.train.optimize import frozen_layers
-from deepsim.train.optimize.frozen_layers import Kept
+from deepsim.train.optimize.frozen_layers import Kept, Weights, phases_of
 from deepsim.train.optimize.place import Place
 
 LINEAR = ":linear"
@@ -31,7 +31,7 @@ class _Step:
     """
 
     layer: Layer
-    weight: Tensor | None
+    own: Weights
     x: Tensor
     y: Tensor
     linear: Tensor | None
@@ -68,7 +68,7 @@ class FrozenPass:
             if step.linear is not None:
                 gradient = add(name + LINEAR, step.linear, gradient)
             if gradient is not None:
-                gradient = frozen_layers.backward(step.layer, gradient, step.x, step.weight, step.kept)
+                gradient = frozen_layers.backward(step.layer, gradient, step.x, step.own, step.kept)
         if gradient is None:
             raise ValueError("no gradient at any tap or at the output, expected one.")
         return gradient
@@ -103,11 +103,11 @@ class FrozenTable:
         wanted = frozenset(tap for tap in taps if not tap.endswith(LINEAR))
         linear = {tap.removesuffix(LINEAR) for tap in taps if tap.endswith(LINEAR)}
         steps: list[_Step] = []
-        for layer, (weight, bias) in zip(self._needed(wanted | linear), self._weights, strict=False):
-            z, kept = frozen_layers.forward(layer, x, weight, bias)
+        for layer, own in zip(self._needed(wanted | linear), self._weights, strict=False):
+            z, kept = frozen_layers.forward(layer, x, own)
             keep = layer.name in linear or layer.kind == "reshape"  # whose output may be its input's memory
             y = frozen_layers.activate(layer, z, keep)
-            steps.append(_Step(layer, weight, x, y, z if layer.name in linear else None, kept))
+            steps.append(_Step(layer, own, x, y, z if layer.name in linear else None, kept))
             x = y
         return FrozenPass(steps, wanted)
 
@@ -122,8 +122,8 @@ class FrozenTable:
         return self.layers[: 1 + max(map(names.index, wanted))] if wanted else self.layers
 
 
-def _placed(layer: Layer, weights: Mapping[str, Tensor], place: Place) -> tuple[Tensor | None, Tensor | None]:
+def _placed(layer: Layer, weights: Mapping[str, Tensor], place: Place) -> Weights:
     if not layer.has_weights:
-        return None, None
+        return Weights()
     weight, bias = (place.put(weights[f"{layer.name}.{kind}"]) for kind in ("weight", "bias"))
-    return weight, bias
+    return Weights(weight, bias, phases_of(layer, weight))

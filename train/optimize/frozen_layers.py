@@ -6,7 +6,9 @@ in, and local response normalisation is a product with a band matrix instead of 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,13 +18,39 @@ from deepsim.kernels.activations import refuse_activation
 from deepsim.kernels.layers import LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer, refuse_kind
 
 Kept = tuple[Tensor, ...]  # what a layer's backward needs besides weight and input
+_FEW_CHANNELS = 4  # of an input whose gradient :func:`phases_of` is for
 
 
-def forward(layer: Layer, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Kept]:
+class Weights(NamedTuple):
+    """A layer's weight and bias, and for a strided convolution of pictures its weight by :func:`phases_of`."""
+
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    phases: Tensor | None = None
+
+
+def phases_of(layer: Layer, weight: Tensor) -> Tensor | None:
+    """Return the weight by which a stride-1 convolution computes the input's gradient of a strided one.
+
+    Pixels whose place modulo the stride s is the same make a phase: an s-th of the kernel's taps reaches them on both
+    axes. One convolution gives all s^2 phases of all channels, and a pixel shuffle puts them in place. For CaffeNet's
+    conv1 this takes a third of the time. None for layers that have no stride or many channels.
+    """
+    if layer.kind != "conv" or layer.stride == 1 or layer.groups != 1 or layer.inputs > _FEW_CHANNELS:
+        return None
+    stride, taps = layer.stride, math.ceil(layer.kernel / layer.stride)
+    more = stride * taps - layer.kernel
+    split = functional.pad(weight, (0, more, 0, more)).view(layer.outputs, -1, taps, stride, taps, stride)
+    turned = split.flip((2, 4)).permute(1, 3, 5, 0, 2, 4)  # (C, s, s, outputs, taps, taps)
+    return turned.reshape(-1, layer.outputs, taps, taps).contiguous(memory_format=torch.channels_last)
+
+
+def forward(layer: Layer, x: Tensor, own: Weights) -> tuple[Tensor, Kept]:
     """Run one layer without its activation on a batch (N, C, H, W) or (N, C); return what backward needs too.
 
     Raises UnknownLayerError for a kind that is not known.
     """
+    weight, bias = own.weight, own.bias
     if layer.kind == "reshape":
         return x.reshape(-1, *layer.shape).contiguous(memory_format=torch.channels_last), ()
     if layer.kind == "pool":
@@ -45,7 +73,7 @@ def forward(layer: Layer, x: Tensor, weight: Tensor | None, bias: Tensor | None)
     raise refuse_kind(layer, "the frozen network")
 
 
-def backward(layer: Layer, gradient: Tensor, x: Tensor, weight: Tensor | None, kept: Kept) -> Tensor:
+def backward(layer: Layer, gradient: Tensor, x: Tensor, own: Weights, kept: Kept) -> Tensor:
     """Return the gradient at a layer's input ``x`` from the one at its output before the activation.
 
     Raises UnknownLayerError for a kind that is not known.
@@ -60,10 +88,12 @@ def backward(layer: Layer, gradient: Tensor, x: Tensor, weight: Tensor | None, k
     if layer.kind == "lrn":
         return _normalise_backward(gradient, x, kept)
     if layer.kind == "fc":
-        flat = (gradient @ _present(layer, weight)).reshape(x.shape)
+        flat = (gradient @ _present(layer, own.weight)).reshape(x.shape)
         return flat.contiguous(memory_format=torch.channels_last) if flat.ndim == 4 else flat
     if layer.kind in ("conv", "deconv"):
-        return _convolve_backward(layer, gradient, x, _present(layer, weight))
+        if own.phases is not None:
+            return _by_phases(layer, gradient, x, own.phases)
+        return _convolve_backward(layer, gradient, x, _present(layer, own.weight))
     raise refuse_kind(layer, "the frozen network")
 
 
@@ -82,6 +112,17 @@ def _convolve_backward(layer: Layer, gradient: Tensor, x: Tensor, weight: Tensor
         [True, False, False],  # the input's alone
     )[0]
     return found
+
+
+def _by_phases(layer: Layer, gradient: Tensor, x: Tensor, phases: Tensor) -> Tensor:
+    found = functional.pixel_shuffle(functional.conv2d(gradient, phases, padding=phases.shape[-1] - 1), layer.stride)
+    first, height, width = layer.padding, *x.shape[2:]
+    below, right = (
+        max(0, first + extent - size) for extent, size in zip((height, width), found.shape[2:], strict=True)
+    )
+    if below or right:  # pixels that no tap reaches
+        found = functional.pad(found, (0, right, 0, below))
+    return found[:, :, first : first + height, first : first + width]
 
 
 def activate(layer: Layer, z: Tensor, keep: bool) -> Tensor:

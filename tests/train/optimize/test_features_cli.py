@@ -48,7 +48,7 @@ def test_a_file_of_several_layers(bundle, npz, arrays, tmp_path):
     out = tmp_path / "out"
     result = run(bundle, npz, "--encoder", bundle, "-o", out, "--iterations", 4, "--log-every", 2, "--json")
     names = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
-    wanted = optimize_features(bundle, arrays, str(bundle), names=names, iterations=4, device="cpu", batch=32)
+    wanted = optimize_features(bundle, arrays, str(bundle), names=names, iterations=4, device="cpu")
     codes = read_features(out / "codes.npy")
     assert codes.names == names and np.array_equal(codes.values, wanted.codes)
     for stem, image in zip("abcd", wanted.images, strict=True):
@@ -125,9 +125,7 @@ def test_a_tree_of_decoded_features_with_bdpys_names(bundle, tmp_path, arrays):
     out = tmp_path / "out"
     run(bundle, tmp_path / "tree", "--names", "bdpy", "--encoder", bundle, "-o", out, "--iterations", 3)
     reordered = {"conv1:linear": before["conv1:linear"].numpy()[::-1], "fc6": before["fc6"].numpy()[::-1]}
-    wanted = optimize_features(
-        bundle, reordered, str(bundle), names=("img2", "img10"), iterations=3, device="cpu", batch=32
-    )
+    wanted = optimize_features(bundle, reordered, str(bundle), names=("img2", "img10"), iterations=3, device="cpu")
     assert np.allclose(read_features(out / "codes.npy").values, wanted.codes, atol=1e-4)
     assert {path.name for path in out.glob("*.png")} == {"img2.png", "img10.png"}
 
@@ -176,7 +174,6 @@ def test_channels_and_factors(bundle, npz, tmp_path, arrays):
         masks={"conv1": np.isin(np.arange(8), (0, 2))},
         layer_factors={"norm1": 3},
         device="cpu",
-        batch=32,
     )
     assert np.array_equal(read_features(tmp_path / "some/codes.npy").values, wanted.codes)
 

@@ -57,7 +57,7 @@ def test_weights_have_no_gradients_and_are_not_copied():
     weights = {key: torch.from_numpy(value) for key, value in random_weights("tiny")[0].items()}
     spec = NETWORKS["tiny"][0]
     table = FrozenTable("tiny", spec.layers, spec.input_shape, weights, Place())
-    kept = [tensor for pair in table._weights for tensor in pair if tensor is not None]
+    kept = [tensor for own in table._weights for tensor in own[:2] if tensor is not None]
     assert not any(tensor.requires_grad for tensor in kept)
     assert kept[-2].data_ptr() == weights["fc6.weight"].data_ptr()
 
@@ -81,7 +81,8 @@ def test_an_unknown_kind_is_refused(function):
     layer = Layer("a", "pool", kernel=1)
     object.__setattr__(layer, "kind", "invented")
     x = torch.zeros(1, 1, 2, 2)
-    others = (x, None, None) if function == "forward" else (x, x, None, ())
+    own = frozen_layers.Weights()
+    others = (x, own) if function == "forward" else (x, x, own, ())
     with pytest.raises(UnknownLayerError, match="the frozen network does not know kind 'invented'"):
         getattr(frozen_layers, function)(layer, *others)
 
@@ -92,3 +93,21 @@ def test_reshape_with_an_activation_leaves_its_input_alone():
     x = torch.tensor([[-1.0, 2.0]])
     assert table.run(x).output.flatten().tolist() == [0, 2]
     assert x.tolist() == [[-1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "side"),
+    [(11, 4, 0, 227), (11, 4, 2, 63), (7, 2, 3, 20), (3, 4, 0, 12), (8, 8, 0, 21)],
+)
+def test_the_gradient_of_pictures_by_phases_is_autograds(kernel, stride, padding, side):
+    layer = Layer("conv1", "conv", 3, 5, kernel, stride, padding)
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.randn(layer.weight_shape, dtype=torch.float64, generator=rng)
+    own = frozen_layers.Weights(weight, torch.zeros(5, dtype=torch.float64), frozen_layers.phases_of(layer, weight))
+    x = torch.randn(2, 3, side, side, dtype=torch.float64, generator=rng, requires_grad=True)
+    y, kept = frozen_layers.forward(layer, x, own)
+    pull = torch.randn(y.shape, dtype=torch.float64, generator=rng)
+    y.backward(pull)
+    assert own.phases is not None
+    found = frozen_layers.backward(layer, pull, x.detach(), own, kept)
+    assert torch.allclose(found, x.grad, rtol=1e-9, atol=1e-10)
