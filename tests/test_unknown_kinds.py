@@ -67,6 +67,16 @@ def pytorch(layer):
     apply_layer(layer, torch.from_numpy(X), *(torch.from_numpy(value) for value in WEIGHTS.values()))
 
 
+def frozen_table(layer):
+    torch = pytest.importorskip("torch")
+    from deepsim.train.optimize.frozen import FrozenTable
+    from deepsim.train.optimize.place import Place
+
+    weights = {name: torch.from_numpy(value) for name, value in WEIGHTS.items()}
+    made = FrozenTable("made", (layer,), (3, 8, 8), weights, Place()).run(torch.from_numpy(X))
+    made.backward(lambda tap, features, incoming: incoming, torch.ones_like(made.output))
+
+
 def onnx(layer):
     pytest.importorskip("onnx")
     from deepsim.export.onnx_from_layers import generator_onnx
@@ -127,7 +137,7 @@ def torch_backend(layer):
 
 
 READERS = [
-    numpy_reference, pytorch, onnx, ranges, exported_in_half, random_weights, random_encoder, initialised_generator,
+    numpy_reference, pytorch, frozen_table, onnx, ranges, exported_in_half, random_weights, random_encoder, initialised_generator,
     torch_backend,
 ]  # fmt: skip
 
@@ -139,7 +149,7 @@ def test_every_reader_refuses(table, reader, name):
         reader(INVENTED[name])
 
 
-@pytest.mark.parametrize("reader", READERS[:6], ids=lambda reader: reader.__name__)
+@pytest.mark.parametrize("reader", READERS[:7], ids=lambda reader: reader.__name__)
 def test_every_reader_takes_what_is_in_the_tables(reader):
     for layer in KNOWN.values():
         reader(layer)
