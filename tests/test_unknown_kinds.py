@@ -137,8 +137,8 @@ def torch_backend(layer):
 
 
 READERS = [
-    numpy_reference, pytorch, frozen_table, onnx, ranges, exported_in_half, random_weights, random_encoder, initialised_generator,
-    torch_backend,
+    numpy_reference, pytorch, frozen_table, onnx, ranges, exported_in_half,
+    random_weights, random_encoder, initialised_generator, torch_backend,
 ]  # fmt: skip
 
 
