@@ -28,6 +28,8 @@ if _at_once:
 COMMANDS = {
     "train": ("deepsim.train.cli:train", "Train a generator that inverts a layer."),
     "export": ("deepsim.export.cli:main", "Turn a checkpoint into a bundle with ONNX and engines."),
+    "import": ("deepsim.export.published.import_cli:main", "Turn published weights into a bundle."),
+    "fetch": ("deepsim.export.published.fetch_cli:main", "Download a published file and check it."),
     "encode": ("deepsim.runtime.cli.convert:encode", "Photographs to features."),
     "decode": ("deepsim.runtime.cli.decode:decode", "Features to images."),
     "stats": ("deepsim.runtime.cli.stats:stats", "Statistics of a layer's features over photographs."),
