@@ -52,7 +52,7 @@ def errors(layer: str, photos: int = 3) -> Iterator[tuple[str, str, float, float
     source = random_source(layer)
     images = calibration_images(photos, source.geometry.side, seed=5)
     pixels = source.table.pixels.to_network(images)
-    linear = linear_layers(source.generator)
+    linear = linear_layers(source.generator_table)
     wanted = run(source.table.layers, source.encoder_weights, pixels, torch.float64)
     with tempfile.TemporaryDirectory() as folder:
         plain, chained = write(Path(folder) / "plain", source), write(Path(folder) / "chained", chain(source, linear))
@@ -77,7 +77,7 @@ def linear_layers(generator: GeneratorSpec) -> tuple[Layer, ...]:
 def chain(source: Source, linear: tuple[Layer, ...]) -> Source:
     """Return a source whose encoder is the whole network of ``source`` and gives the image."""
     encoder = EncoderSpec("chained", (*source.table.layers, *linear), source.table.pixels, source.table.framing)
-    side = source.generator.output_size
+    side = source.generator_table.output_size
     generator = GeneratorSpec(linear[-1].name, (3, side, side), (PASS_ON,), CAFFE_PIXELS)
     names = {
         f"{PASS_ON.name}.weight": np.zeros((3, 3, 3, 3), np.float32),
@@ -95,7 +95,7 @@ def write(path: Path, source: Source) -> Path:
     files = {"weights.safetensors": FileRecord(len(content), sha256(content))}
     path.mkdir()
     (path / "weights.safetensors").write_bytes(content)
-    manifest = Manifest(path.name, source.geometry, source.table, source.generator, files)
+    manifest = Manifest(path.name, source.geometry, source.table, source.generator_table, files)
     (path / FILE_NAME).write_bytes(manifest.to_bytes())
     return path
 

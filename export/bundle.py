@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
@@ -81,7 +80,8 @@ class _Export:
         self.source, self.options, self.staging, self.name, self.narrator = source, options, staging, name, narrator
         self.verification: dict[str, Any] = {}
         self.islands: dict[str, frozenset[str]] = dict.fromkeys(NETWORKS, frozenset())
-        self.networks = NETWORKS[1:] if options.without_encoder else NETWORKS
+        missing = options.without_encoder or source.encoder is None, source.generator is None
+        self.networks = [name for name, is_out in zip(NETWORKS, missing, strict=True) if not is_out]
 
     def run(self) -> Manifest:
         """Build, verify and write everything; return the manifest."""
@@ -106,8 +106,9 @@ class _Export:
         if isinstance(encoder, EncoderSpec):
             weights = tensors(source.encoder_weights)
             scans["encoder"] = scan_ranges(encoder.layers, torch.from_numpy(encoder.pixels.to_network(images)), weights)
-        features = torch.from_numpy(Reference(source, images, frozenset(), frozenset()).features)
-        scans["generator"] = scan_ranges(source.generator.layers, features, tensors(source.generator_weights))
+        if source.generator is not None:
+            features = torch.from_numpy(Reference(source, images, frozenset(), frozenset()).features)
+            scans["generator"] = scan_ranges(source.generator.layers, features, tensors(source.generator_weights))
         for network, scan in scans.items():
             self.islands[network] = scan.islands
             self._warn(network, scan)
@@ -125,18 +126,18 @@ class _Export:
         self.narrator.stage(f"{precision} graphs")
         encoder, generator = self._encoder_graph(precision), self._generator_graph(precision)
         self.narrator.stage(f"verify {precision}")
-        if precision == "fp16":
-            checked = verify_fp16(reference, encoder, generator)
-        else:
-            checked = verify_fp32(reference, cast(bytes, encoder), generator)
+        verify = verify_fp16 if precision == "fp16" else verify_fp32
+        checked = verify(reference, encoder, generator)
         self.verification.update(checked.to_json())
         for name, graph in zip(NETWORKS, (encoder, generator), strict=True):
             if name in self.networks and graph is not None:
                 self._write(_graph_file(name, precision), graph)
 
     def _encoder_graph(self, precision: Precision) -> bytes | None:
-        """Build the encoder's graph; None for the fp16 graph of a PyTorch module, which does not exist."""
+        """Build the encoder's graph; None without an encoder, and for the fp16 graph of a PyTorch module."""
         source, metadata = self.source, _metadata(self.source, precision)
+        if source.encoder is None:
+            return None
         if isinstance(source.encoder, EncoderSpec):
             return encoder_onnx(
                 source.encoder,
@@ -151,8 +152,10 @@ class _Export:
             return None
         return module_encoder_onnx(source.graph_module, metadata)
 
-    def _generator_graph(self, precision: Precision) -> bytes:
+    def _generator_graph(self, precision: Precision) -> bytes | None:
         source = self.source
+        if source.generator is None:
+            return None
         return generator_onnx(
             source.generator,
             source.geometry,
@@ -168,8 +171,9 @@ class _Export:
         folder = f"engines/{target}-{precision}"
         (self.staging / folder).mkdir(parents=True)
         sidecar: dict[str, Any] = {}
-        tables = self.networks if isinstance(self.source.encoder, EncoderSpec) else NETWORKS[1:]
-        for network in tables:
+        for network in self.networks:
+            if network == "encoder" and not isinstance(self.source.encoder, EncoderSpec):
+                continue
             self.narrator.stage(f"{network} engine")
             onnx, plan = self.staging / _graph_file(network, precision), self.staging / folder / f"{network}.plan"
             job = EngineJob(
@@ -192,10 +196,13 @@ class _Export:
     def _publish(self, engines: tuple[dict[str, Any], ...], images: int) -> Manifest:
         source = self.source
         photographs = min(PHOTOGRAPHS, len(source.photographs))
-        self.verification["calibration"] = {"images": images, "photographs": photographs, "compared": VERIFIED}
+        calibration = {"images": images, "photographs": photographs, "compared": VERIFIED}
+        if source.encoder is None:
+            calibration = {"features": images, "compared": VERIFIED}
+        self.verification["calibration"] = calibration
         provenance = {**source.provenance, "exported": _now(), "versions": _versions()}
         encoder = None if self.options.without_encoder else source.encoder
-        parts = (source.geometry, encoder, source.generator)
+        parts = (source.geometry, encoder, source.generator_table)
         card = model_card(Manifest(self.name, *parts, {}, engines, self.verification, provenance))
         self._write("README.md", card.encode())
         manifest = Manifest(self.name, *parts, _records(self.staging), engines, self.verification, provenance)
@@ -214,7 +221,8 @@ def _graph_file(network: str, precision: Precision) -> str:
 
 
 def _metadata(source: Source, precision: Precision) -> dict[str, str]:
-    known: Mapping[str, Any] = {"encoder": source.encoder.name, "layer": source.layer, "precision": precision}
+    known: dict[str, Any] = {} if source.encoder is None else {"encoder": source.encoder.name}
+    known |= {"layer": source.layer, "precision": precision}
     origin = {
         key: value for key in ("from", "run", "step", "seed") if (value := source.provenance.get(key)) is not None
     }

@@ -1,4 +1,4 @@
-"""Calibration images: procedural, seeded, and shaped like photographs where it matters to a network.
+"""Calibration images: procedural, seeded, and shaped like photographs where it matters to a network; and features.
 
 Their spectra fall as 1/f, channels are correlated, and flat shapes give hard edges and saturated colours; so they
 reach the ranges that photographs reach, and everyone who verifies an export uses the same pixels.
@@ -9,14 +9,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.kernels.layers import Shape
 from deepsim.runtime.pixels import Pixels
 
+_FEATURE_SDS = (1.0, 3.0, 10.0)
 _SHAPES = 6  # flat ellipses and rectangles per image
 
 
 def calibration_images(count: int, side: int, seed: int = 0) -> Pixels:
     """Draw ``count`` images, uint8 RGB (count, side, side, 3); the first n of more images are the same n."""
     return np.stack([_image(np.random.default_rng((seed, index)), side) for index in range(count)])
+
+
+def calibration_features(count: int, shape: Shape, rectified: bool, seed: int = 0) -> NDArray[np.float32]:
+    """Draw features for a generator without its encoder: float32 (count, *shape), normal with SDs 1, 3, 10, 1, ...
+
+    ``rectified`` sets negative values to 0, as a ReLU before them does. SDs of CaffeNet's fc layers lie in that range.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [rng.standard_normal(shape) * _FEATURE_SDS[index % len(_FEATURE_SDS)] for index in range(count)]
+    features = np.stack(drawn).astype(np.float32)
+    return np.maximum(features, 0) if rectified else features
 
 
 def _image(rng: np.random.Generator, side: int) -> Pixels:

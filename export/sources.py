@@ -16,7 +16,7 @@ from deepsim.kernels.layers import Layer, Shape
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.files import restore
 from deepsim.runtime.generators import GeneratorSpec, generator_spec
-from deepsim.runtime.geometry import Geometry
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.networks import EncoderSpec, GraphEncoder, encoder_spec
 from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.run_folder import (
@@ -44,12 +44,13 @@ Weights = dict[str, NDArray[np.float32]]
 class Source:
     """An encoder up to the inverted layer and its generator, with weights by release names (float32, checked).
 
-    An encoder that is a graph has no weights by name: ``module`` is the PyTorch module that becomes the graph.
-    ``photographs``: uint8 RGB (N, side, side, 3) that the run showed itself, N may be 0. ``provenance`` is plain JSON.
+    Published weights may be those of one of the two: the other is None then. An encoder that is a graph has no weights
+    by name: ``module`` is the PyTorch module that becomes the graph. ``photographs``: uint8 RGB (N, side, side, 3) that
+    the run showed itself, N may be 0. ``provenance`` is plain JSON.
     """
 
-    encoder: EncoderSpec | GraphEncoder
-    generator: GeneratorSpec
+    encoder: EncoderSpec | GraphEncoder | None
+    generator: GeneratorSpec | None
     encoder_weights: Weights
     generator_weights: Weights
     photographs: Pixels
@@ -58,27 +59,41 @@ class Source:
 
     @property
     def table(self) -> EncoderSpec:
-        """Return the encoder's table of layers. Raises UsageError for a graph."""
+        """Return the encoder's table of layers. Raises UsageError for a graph, and where there is no encoder."""
         if not isinstance(self.encoder, EncoderSpec):
-            raise UsageError(f"encoder {self.encoder.name}: a graph, expected a table of layers.")
+            found = "none" if self.encoder is None else f"{self.encoder.name}, a graph"
+            raise UsageError(f"encoder: {found}, expected a table of layers.")
         return self.encoder
 
     @property
+    def generator_table(self) -> GeneratorSpec:
+        """Return the generator's table of layers. Raises UsageError where there is no generator."""
+        if self.generator is None:
+            raise UsageError("generator: none, expected a table of layers.")
+        return self.generator
+
+    @property
     def graph_module(self) -> ModuleEncoder:
-        """Return the module of an encoder that is a graph. Raises ValueError for a table."""
+        """Return the module of an encoder that is a graph. Raises ValueError for a table, and where there is none."""
         if self.module is None:
-            raise ValueError(f"encoder {self.encoder.name}: a table, expected a graph.")
+            raise ValueError("encoder: no PyTorch module, expected one that becomes a graph.")
         return self.module
 
     @property
     def layer(self) -> str:
-        """Return the name of the inverted layer."""
-        return self.generator.layer
+        """Return the name of the inverted layer; without a generator, of the encoder's last."""
+        if self.generator is not None:
+            return self.generator.layer
+        return self.encoder.layer if isinstance(self.encoder, GraphEncoder) else self.table.layers[-1].name
 
     @property
     def geometry(self) -> Geometry:
-        """Return where photographs and generated images lie to each other: centrally, as training scored them."""
-        return Geometry.central(self.encoder.framing, self.generator.output_size)
+        """Return where photographs and generated images lie to each other: centrally, as training scored them.
+
+        Without an encoder it is CaffeNet's; without a generator, photographs fill the square.
+        """
+        framing = CAFFE_FRAMING if self.encoder is None else self.encoder.framing
+        return Geometry.central(framing, framing.side if self.generator is None else self.generator.output_size)
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.export.calibration import calibration_features
 from deepsim.export.sources import Source
 from deepsim.export.torch_networks import decode, encode, encode_with_module, tensors
 from deepsim.runtime.errors import NumericError, missing_extra
@@ -127,7 +128,7 @@ class Reference:
         self.source, self.images = source, images
         self._encoder, self._generator = tensors(source.encoder_weights), tensors(source.generator_weights)
         self._islands = {"encoder": encoder_islands, "generator": generator_islands}
-        self.features = self._encode(images)
+        self.features = self._encode(images) if source.encoder is not None else _drawn(source, len(images))
 
     @cached_property
     def pixels(self) -> Pixels:
@@ -151,40 +152,48 @@ class Reference:
         return encode_with_module(self.source.graph_module, images)
 
     def _decode(self, features: Features, **options: Any) -> Pixels:
-        spec = self.source.generator
+        spec = self.source.generator_table
         return spec.pixels.to_pixels(decode(spec, self._generator, features, **options))
 
 
-def verify_fp32(reference: Reference, encoder: bytes, generator: bytes) -> Verification:
-    """Run both fp32 graphs in ONNX Runtime, batch 1 and the whole batch, against PyTorch in float32."""
-    features = run_encoder(encoder, reference.images)
-    images = _decoded(generator, reference.features, reference.source.geometry)
-    return Verification(
-        (
-            Check("encoder_fp32", compare_features(features, reference.features), {"relative_error": ENCODER_RELATIVE}),
-            Check(
-                "generator_fp32",
-                compare_images(images, reference.pixels),
-                {"max_difference": IMAGE_MAX, "mean_difference": IMAGE_MEAN},
-            ),
-        )
-    )
+def _drawn(source: Source, count: int) -> Features:
+    spec = source.generator_table
+    return calibration_features(count, spec.input_shape, rectified=spec.layer != "fc8")  # the one without a ReLU
 
 
-def verify_fp16(reference: Reference, encoder: bytes | None, generator: bytes) -> Verification:
+def verify_fp32(reference: Reference, encoder: bytes | None, generator: bytes | None) -> Verification:
+    """Run the fp32 graphs in ONNX Runtime, batch 1 and the whole batch, against PyTorch in float32.
+
+    A graph is None where the source has no such network.
+    """
+    checks = []
+    if encoder is not None:
+        found = compare_features(run_encoder(encoder, reference.images), reference.features)
+        checks.append(Check("encoder_fp32", found, {"relative_error": ENCODER_RELATIVE}))
+    if generator is not None:
+        images = _decoded(generator, reference.features, reference.source.geometry)
+        limits = {"max_difference": IMAGE_MAX, "mean_difference": IMAGE_MEAN}
+        checks.append(Check("generator_fp32", compare_images(images, reference.pixels), limits))
+    return Verification(tuple(checks))
+
+
+def verify_fp16(reference: Reference, encoder: bytes | None, generator: bytes | None) -> Verification:
     """Measure the fp16 graphs in ONNX Runtime, and PyTorch's half, against PyTorch in float32.
 
-    The graphs' errors may be at most twice those of PyTorch's half. ``encoder`` is None where it has no fp16 graph.
+    The graphs' errors may be at most twice those of PyTorch's half. A graph is None where the source has no such
+    network, or the network no fp16 graph.
     """
+    encoders = () if encoder is None else _half_encoder(reference, encoder)
+    return Verification((*encoders, *(() if generator is None else _half_generator(reference, generator))))
+
+
+def _half_generator(reference: Reference, generator: bytes) -> tuple[Check, Check]:
     expected, pixels = reference.features[:HALF_IMAGES], reference.pixels[:HALF_IMAGES]
     half_images = compare_images(reference.half_pixels(), pixels)
     images = compare_images(_decoded(generator, expected, reference.source.geometry), pixels)
-    return Verification(
-        (
-            *(() if encoder is None else _half_encoder(reference, encoder)),
-            _half_images("generator_fp16", images, _ratio("mean_difference", half_images)),
-            _half_images("generator_pytorch_half", half_images, HALF_MEAN),
-        )
+    return (
+        _half_images("generator_fp16", images, _ratio("mean_difference", half_images)),
+        _half_images("generator_pytorch_half", half_images, HALF_MEAN),
     )
 
 

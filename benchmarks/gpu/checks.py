@@ -56,7 +56,10 @@ def step_errors(
     compared with float64 arithmetic on that input and the weights in fp32. PyTorch's fp16 gets the same input, of the
     first eight images. The last layer gives numbers here, without a tanh, instead of pixels.
     """
-    steps = {"encoder": _encoder(source), "generator": generator_steps(_linear(source), source.generator.input_shape)}
+    steps = {
+        "encoder": _encoder(source),
+        "generator": generator_steps(_linear(source), source.generator_table.input_shape),
+    }
     images = photographs(max(batches), seed=5)
     inputs = {batch: _pixels(gpu, source, images[:batch]) for batch in batches}
     before: tuple[Layer, ...] = ()
@@ -199,7 +202,7 @@ def _encoder(source: Source) -> list[Step]:
 
 
 def _linear(source: Source) -> tuple[Layer, ...]:
-    return linear_layers(source.generator)
+    return linear_layers(source.generator_table)
 
 
 def _pixels(gpu: Gpu, source: Source, images: Pixels) -> Tensor:
@@ -224,8 +227,8 @@ def _three(*pairs: Any) -> dict[str, float]:
 
 def _levels(source: Source, image: Tensor) -> NDArray[np.int16]:
     """Return the central pixels of images that a generator without its last activation gave, as grey levels."""
-    values = activate(image.clone(), source.generator.layers[-1].activation)
-    whole = source.generator.pixels.to_pixels(values.cpu().numpy())
+    values = activate(image.clone(), source.generator_table.layers[-1].activation)
+    whole = source.generator_table.pixels.to_pixels(values.cpu().numpy())
     pixels = Geometry.central(CAFFE_FRAMING, whole.shape[1]).crop(whole)
     assert pixels.shape[1] == CAFFE_FRAMING.side
     return pixels.astype(np.int16)

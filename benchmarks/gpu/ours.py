@@ -111,7 +111,7 @@ def write_beginning(path: Path, source: Source, layers: tuple[Layer, ...]) -> Pa
     """Write a bundle whose encoder is ``layers``, the first of encoder and generator in one, from pixels on."""
     encoder = EncoderSpec("beginning", layers, source.table.pixels, source.table.framing)
     shape = shapes(layers, encoder.input_shape)[-1]
-    generator = GeneratorSpec(layers[-1].name, shape, way_out(shape), source.generator.pixels)
+    generator = GeneratorSpec(layers[-1].name, shape, way_out(shape), source.generator_table.pixels)
     own = {f"{layer.name}.{kind}" for layer in layers for kind in ("weight", "bias")}
     weights = {**source.encoder_weights, **source.generator_weights}
     zeros = {

@@ -52,8 +52,8 @@ class TorchForm:
     def __init__(self, gpu: Gpu, source: Source, compiled: bool = False, graph: bool = False) -> None:
         self._gpu, self._graph = gpu, graph
         self._encoder = TorchLayers(gpu, source.table.layers, source.encoder_weights)
-        self._generator = TorchLayers(gpu, source.generator.layers, source.generator_weights)
-        self._in, self._out = (_Pixels(gpu, spec.pixels) for spec in (source.table, source.generator))
+        self._generator = TorchLayers(gpu, source.generator_table.layers, source.generator_weights)
+        self._in, self._out = (_Pixels(gpu, spec.pixels) for spec in (source.table, source.generator_table))
         self._functions: dict[str, Callable[[Tensor], Tensor]] = {"encode": self._encode, "decode": self._decode}
         if compiled:
             self._functions = {name: _compiled(each) for name, each in self._functions.items()}
@@ -129,7 +129,7 @@ class OnnxRuntimeForm:
         options = {"cudnn_conv_algo_search": "EXHAUSTIVE", "user_compute_stream": str(gpu.stream)}
         chosen = [(gpu.provider, options if gpu.provider == CUDA_PROVIDER else {})]
         encoder = encoder_onnx(source.table, source.layer, source.encoder_weights, "fp16")
-        generator = generator_onnx(source.generator, source.geometry, source.generator_weights, "fp16")
+        generator = generator_onnx(source.generator_table, source.geometry, source.generator_weights, "fp16")
         with vendor_errors("onnxruntime"):
             self._sessions = {
                 name: onnxruntime.InferenceSession(graph, providers=chosen, enable_fallback=0)
@@ -140,7 +140,7 @@ class OnnxRuntimeForm:
                 raise DeviceError(f"onnxruntime: started on {session.get_providers()[0]}, expected {gpu.provider}.")
         self._run_options = onnxruntime.RunOptions()
         self._run_options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        self._features = source.generator.input_shape
+        self._features = source.generator_table.input_shape
 
     def call(self, what: str, argument: Tensor, iterations: int = 1) -> Call:
         """Return a call as :meth:`TorchForm.call` does."""

@@ -162,7 +162,7 @@ def least_seconds(source: Source, what: str, batch: int, roofs: Roofs) -> float:
 
 def networks(source: Source) -> dict[str, list[Step]]:
     """Return the steps of both networks."""
-    encoder, generator = source.table, source.generator
+    encoder, generator = source.table, source.generator_table
     return {
         "encoder": encoder_steps(encoder.layers, encoder.input_shape),
         "generator": generator_steps(generator.layers, generator.input_shape),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from deepsim.export.published.layouts import BVLC_ALEXNET
 from deepsim.kernels.layers import Layer
 from deepsim.runtime.errors import CheckpointError
 from deepsim.runtime.generators import generator_spec
@@ -23,7 +24,7 @@ _NEAREST = 3  # layouts that a refusal names
 
 
 @dataclass(frozen=True)
-class Layout:
+class PortLayout:
     """One port's names for one network: each of the release's tensors with all names that the port gives it.
 
     ``port`` is what a person calls it, ``network`` a generator's layers or an encoder's name. ``layers`` is a table
@@ -72,7 +73,7 @@ class Renaming:
     A tensor with two names has both; one that the file lacks, and whose values are 0, has none.
     """
 
-    layout: Layout
+    layout: PortLayout
     names: dict[str, tuple[str, ...]]
     buffers: tuple[str, ...]
 
@@ -96,7 +97,7 @@ def recognise(names: Collection[str], source: str) -> Renaming:
     """
     short = strip_prefixes(names)
     plain = [name for name in short.values() if name not in BUFFERS]
-    fitting = [layout for layout in layouts() if not layout.missing(plain) and not layout.unknown(plain)]
+    fitting = [layout for layout in port_layouts() if not layout.missing(plain) and not layout.unknown(plain)]
     if not plain or not fitting:
         raise CheckpointError(_refusal(plain, source))
     layout = fitting[0]
@@ -111,12 +112,12 @@ def recognise(names: Collection[str], source: str) -> Renaming:
 def _refusal(names: list[str], source: str) -> str:
     if not names:
         return f"{source}: no tensors, expected the weights of a network."
-    ranked = sorted(layouts(), key=lambda layout: len(layout.missing(names)) + len(layout.unknown(names)))
+    ranked = sorted(port_layouts(), key=lambda layout: len(layout.missing(names)) + len(layout.unknown(names)))
     nearest = "; ".join(_difference(layout, names) for layout in ranked[:_NEAREST])
     return f"{source}: names of no known network, first {names[0]}, expected one of the nearest: {nearest}."
 
 
-def _difference(layout: Layout, names: list[str]) -> str:
+def _difference(layout: PortLayout, names: list[str]) -> str:
     missing, unknown = layout.missing(names), layout.unknown(names)
     first = [f"the file lacks {missing[0]}"] if missing else []
     first += [f"the file also has {unknown[0]}"] if unknown else []
@@ -124,26 +125,26 @@ def _difference(layout: Layout, names: list[str]) -> str:
 
 
 @cache
-def layouts() -> tuple[Layout, ...]:
+def port_layouts() -> tuple[PortLayout, ...]:
     """List the known layouts, encoders last."""
     return (*_generator_layouts(), *_encoder_layouts())
 
 
-def _generator_layouts() -> Iterator[Layout]:
+def _generator_layouts() -> Iterator[PortLayout]:
     # One layer for each set of names; the file cannot tell apart those that share one.
     for network, layer in (("fc6, fc7 or fc8", "fc6"), ("pool5", "pool5"), ("conv3 or conv4", "conv3")):
         yield from _ports_of(network, generator_spec(layer).layers)
     yield from _ports_of("norm1 or norm2", generator_spec("norm2").layers)
 
 
-def _ports_of(network: str, layers: tuple[Layer, ...]) -> Iterator[Layout]:
+def _ports_of(network: str, layers: tuple[Layer, ...]) -> Iterator[PortLayout]:
     weighted = [layer for layer in layers if layer.has_weights]
     second, numbered = _bdpy_names(weighted), _numbered(weighted)
     release = {layer.name: (layer.name, second[layer.name], *numbered.get(layer.name, ())) for layer in weighted}
-    yield Layout("release names, bdpy", network, "generator", layers, _tensors(release))
-    yield Layout("XDream", network, "generator", layers, _tensors(_xdream_names(weighted)))
+    yield PortLayout("release names, bdpy", network, "generator", layers, _tensors(release))
+    yield PortLayout("XDream", network, "generator", layers, _tensors(_xdream_names(weighted)))
     if weighted[0].kind == "fc":
-        yield Layout("XDream of 2019-04-03", network, "generator", layers, _tensors(_first_xdream_names(weighted)))
+        yield PortLayout("XDream of 2019-04-03", network, "generator", layers, _tensors(_first_xdream_names(weighted)))
 
 
 def _tensors(names: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
@@ -202,20 +203,20 @@ def _paired(layers: list[Layer]) -> set[str]:
     return {name for name in names if name.startswith("deconv") and f"{name.removeprefix('de')}_1" in names}
 
 
-def _encoder_layouts() -> Iterator[Layout]:
+def _encoder_layouts() -> Iterator[PortLayout]:
     release = {layer.name: (layer.name, f"{layer.name}.1") for layer in CAFFENET.layers if layer.has_weights}
-    yield Layout("release names", "caffenet", "encoder", CAFFENET.layers, _tensors(release))
+    yield PortLayout("release names", "caffenet", "encoder", CAFFENET.layers, _tensors(release))
     for port, network, layers, heads in (
         ("bdpy reference_net", "caffenet", CAFFENET.layers, (1, 4, 6)),
-        ("bdpy alexnet", "alexnet-caffe", original_alexnet(), (0, 2, 4)),
+        ("bdpy alexnet", BVLC_ALEXNET.name, BVLC_ALEXNET.layers, (0, 2, 4)),
         ("torchvision alexnet", "alexnet", ALEXNET.layers, (1, 4, 6)),
         ("bdpy or torchvision vgg19", "vgg19", VGG19.layers, (0, 3, 6)),
         ("torchvision vgg16", "vgg16", VGG16.layers, (0, 3, 6)),
     ):
-        yield Layout(port, network, "encoder", layers, _tensors(_sequential(layers, heads)))
+        yield PortLayout(port, network, "encoder", layers, _tensors(_sequential(layers, heads)))
     for spec in (VGG16, VGG19):
         names = {layer.name: (layer.name, f"{layer.name}.1") for layer in spec.layers if layer.has_weights}
-        yield Layout("release names", spec.name, "encoder", spec.layers, _tensors(names))
+        yield PortLayout("release names", spec.name, "encoder", spec.layers, _tensors(names))
 
 
 def _sequential(layers: tuple[Layer, ...], heads: tuple[int, int, int]) -> dict[str, tuple[str]]:
@@ -229,14 +230,3 @@ def _sequential(layers: tuple[Layer, ...], heads: tuple[int, int, int]) -> dict[
             names[layer.name] = (f"features.{place}",)
         place += 1 if layer.activation == "none" else 2
     return names
-
-
-def original_alexnet() -> tuple[Layer, ...]:
-    """Return the layers of bdpy's ``alexnet``: CaffeNet's, with normalisation before pooling in blocks 1 and 2.
-
-    That is the order of Krizhevsky et al. 2012. The tensors have CaffeNet's shapes, so only the names tell.
-    """
-    layers = list(CAFFENET.layers)
-    for place in (1, 4):
-        layers[place : place + 2] = [layers[place + 1], layers[place]]
-    return tuple(layers)

@@ -377,7 +377,7 @@ def test_kernels_of_the_real_networks_are_attributed(gpu, monkeypatch, tmp_path,
     for batch in (1, 64):  # of 64 images, what is large runs group by group
         ours = Ours(gpu, bundle, batch)
         arguments = {"encoder": ("encode", gpu.empty((batch, 227, 227, 3), torch.uint8))}
-        arguments["generator"] = ("decode", gpu.empty((batch, *source.generator.input_shape), torch.float32))
+        arguments["generator"] = ("decode", gpu.empty((batch, *source.generator_table.input_shape), torch.float32))
         for network, parts in timing.networks(source).items():
             what, argument = arguments[network]
             call, places = ours.call(what, argument, ours.output(what, batch)), ours.steps_of_kernels(what, batch)

@@ -187,3 +187,27 @@ def test_names_that_are_no_text(tmp_path, run_folder):
     manifest = export_bundle(load_run(run), target, ONNX)
     assert manifest.name == "a\ufffd\n" and manifest.provenance["run"] == "run\ufffd"
     assert Bundle.open(target).manifest == manifest
+
+
+def test_a_generator_alone(tmp_path, tiny_source):
+    """Its features are drawn; what is compared is the same."""
+    alone = replace(tiny_source, encoder=None, encoder_weights={})
+    manifest = export_bundle(alone, tmp_path / "tiny.deepsim", ONNX)
+    assert set(manifest.files) == {"README.md", "generator.onnx", "weights.safetensors"}
+    assert set(manifest.verification) == {"generator_fp32", "calibration"} and manifest.encoder is None
+    assert manifest.verification["calibration"] == {"features": 6, "compared": 3}
+    features = np.random.default_rng(4).standard_normal((2, *tiny_source.generator.input_shape)).astype(np.float32)
+    export_bundle(tiny_source, tmp_path / "whole.deepsim", ONNX)
+    images = [Inverter(tmp_path / name, "cpu").decode(features) for name in ("tiny.deepsim", "whole.deepsim")]
+    np.testing.assert_array_equal(*images)
+
+
+def test_a_wrong_generator_alone_is_not_published(tmp_path, tiny_source, monkeypatch):
+    def wrong(spec, geometry, weights, *arguments, **options):
+        changed = {**weights, "deconv3.weight": weights["deconv3.weight"] * np.float32(1.002)}
+        return generator_onnx(spec, geometry, changed, *arguments, **options)
+
+    monkeypatch.setattr(bundle_module, "generator_onnx", wrong)
+    with pytest.raises(NumericError, match="Nothing was published"):
+        export_bundle(replace(tiny_source, encoder=None, encoder_weights={}), tmp_path / "tiny.deepsim", ONNX)
+    assert list(tmp_path.iterdir()) == []

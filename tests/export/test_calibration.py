@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deepsim.export.calibration import calibration_images
+from deepsim.export.calibration import calibration_features, calibration_images
 
 
 def test_seeded_and_extensible():
@@ -18,3 +18,11 @@ def test_contrast_and_spectrum():
     power = np.abs(np.fft.rfft(images - images.mean((1, 2), keepdims=True), axis=2)) ** 2
     low, high = power[:, :, 2:6].mean(), power[:, :, 40:80].mean()
     assert low > 20 * high  # falls with frequency, as noise would not
+
+
+def test_features_are_drawn_with_three_deviations():
+    features = calibration_features(6, (50, 40), rectified=False)
+    np.testing.assert_allclose(features.std((1, 2)), [1, 3, 10, 1, 3, 10], rtol=0.1)
+    assert features.dtype == np.float32 and features.min() < 0
+    np.testing.assert_array_equal(calibration_features(6, (50, 40), rectified=True), np.maximum(features, 0))
+    np.testing.assert_array_equal(calibration_features(2, (50, 40), rectified=False), features[:2])

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deepsim.export.published.ports import layouts, original_alexnet, recognise, strip_prefixes
-from deepsim.kernels.layers import shapes
+from deepsim.export.published.ports import port_layouts, recognise, strip_prefixes
 from deepsim.runtime.errors import CheckpointError
-from deepsim.runtime.networks import CAFFENET
 
 LAYOUTS = {
     name: {tensor: tuple(shape) for tensor, shape in tensors}
@@ -139,13 +137,7 @@ def test_the_nearest_layout_comes_first():
 
 
 def test_no_two_layouts_take_the_same_names():
-    for layout in layouts():
+    for layout in port_layouts():
         every = [names[0] for names in layout.spellings.values()]
-        fitting = [other for other in layouts() if not other.missing(every) and not other.unknown(every)]
+        fitting = [other for other in port_layouts() if not other.missing(every) and not other.unknown(every)]
         assert fitting == [layout]
-
-
-def test_the_original_alexnet_normalises_before_it_pools():
-    names = [layer.name for layer in original_alexnet()]
-    assert names[:6] == ["conv1", "norm1", "pool1", "conv2", "norm2", "pool2"]
-    assert shapes(original_alexnet(), CAFFENET.input_shape)[-1] == (1000,)

@@ -11,7 +11,7 @@ import safetensors.torch
 import scipy.io
 import torch
 
-from deepsim.export.published.ports import layouts
+from deepsim.export.published.ports import port_layouts
 from deepsim.export.published.state_dicts import is_state_dict, read_port, read_state_dict
 from deepsim.runtime.errors import CheckpointError
 
@@ -133,7 +133,7 @@ def test_nothing_that_a_file_asks_for_is_run(tmp_path, save):
 
 def generator(network="norm1 or norm2", port="XDream"):
     """Return a port's names with small tensors of the right ranks."""
-    layout = next(each for each in layouts() if (each.network, each.port) == (network, port))
+    layout = next(each for each in port_layouts() if (each.network, each.port) == (network, port))
     rng = torch.Generator().manual_seed(2)
     found = {}
     for layer in (layer for layer in layout.layers if layer.has_weights):
