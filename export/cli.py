@@ -6,23 +6,19 @@ import importlib.util
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-from tqdm import tqdm
 
-from deepsim.export.narrator import Narrator
+from deepsim.export.telling import Bar, record_of, tell
 from deepsim.runtime.cli.exits import Program
-from deepsim.runtime.cli.options import command
 from deepsim.runtime.errors import UsageError, missing_extra
 from deepsim.runtime.networks import ENCODERS
 
 if TYPE_CHECKING:
     from deepsim.export.sources import Source
-    from deepsim.runtime.manifest import Manifest
 
 _NEEDED = ("torch", "safetensors", "onnx", "onnxruntime")
-_STAGES = {"onnx": 4, "fp32": 6, "fp16": 9}
 
 
 @click.command(
@@ -85,55 +81,27 @@ def main(
     SOURCE is a run folder or one of its checkpoint folders; by default the run under runs/ with the newest
     checkpoint. Nothing is published unless every graph agrees with PyTorch within the printed limits.
     """
-    _require_packages()
+    require_packages("export")
     from deepsim.export.bundle import Options, export_bundle
 
     options = Options(engine, target, max_batch, without_encoder, gpus)  # type: ignore[arg-type]  # click has checked both
     began = time.monotonic()
-    with _Bar(_STAGES[engine]) as bar:
+    with Bar(engine) as bar:
         bar.stage("load")
         loaded = _load(source, is_random, layer, encoder, seed, output, bar)
         path = output or Path(f"{loaded.layer}.deepsim")
         manifest = export_bundle(loaded, path, options, overwrite, bar)
     if as_json:
-        click.echo(json.dumps(_record(manifest, path, time.monotonic() - began), indent=2))
+        click.echo(json.dumps(record_of(manifest, path, time.monotonic() - began), indent=2))
     else:
-        _tell(manifest, path, time.monotonic() - began)
+        tell(manifest, path, time.monotonic() - began)
 
 
-class _Bar(Narrator):
-    """Shows the stages on stderr; a builder's own steps stand behind the stage's name."""
-
-    def __init__(self, stages: int) -> None:
-        self._bar = tqdm(total=stages, disable=None, bar_format="{l_bar}{bar:20}| {n}/{total} {elapsed}")
-        self._name = ""
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def stage(self, name: str) -> None:
-        """Show the stage that begins; the one before it is done."""
-        self._bar.update(1 if self._name else 0)
-        self._name = name
-        self._bar.set_description(name)
-
-    def step(self, phase: str, done: int, steps: int) -> None:
-        """Show where the builder is."""
-        self._bar.set_description(f"{self._name}: {phase} {done}/{steps}")
-
-    def warn(self, message: str) -> None:
-        """Print a line above the bar."""
-        with self._bar.external_write_mode():
-            click.echo(message, err=True)
-
-
-def _require_packages() -> None:
+def require_packages(extra: str) -> None:
+    """Raise DeviceError naming the extra that brings it when a package is missing that every export needs."""
     for module in _NEEDED:
         if importlib.util.find_spec(module) is None:
-            raise missing_extra(module, "export")
+            raise missing_extra(module, extra)
 
 
 def _load(
@@ -143,7 +111,7 @@ def _load(
     encoder: str | None,
     seed: int | None,
     output: Path | None,
-    bar: _Bar,
+    bar: Bar,
 ) -> Source:
     from deepsim.export.sources import check_output, load_run, newest_run, random_source
 
@@ -163,40 +131,3 @@ def _load(
     if output is not None:
         check_output(path, output)
     return load_run(path)
-
-
-def _record(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
-    return {
-        "bundle": str(path),
-        "layer": manifest.layer,
-        "encoder": manifest.encoder_name,
-        "files": {name: record.size for name, record in manifest.files.items()},
-        "engines": list(manifest.engines),
-        "verification": manifest.verification,
-        "provenance": manifest.provenance,
-        "seconds": round(seconds, 2),
-    }
-
-
-def _tell(manifest: Manifest, path: Path, seconds: float) -> None:
-    """Print what was written and how well it agrees on stdout, the next command on stderr."""
-    total = sum(record.size for record in manifest.files.values())
-    of = f"{manifest.encoder_name or 'no encoder,'} {manifest.layer}"
-    click.echo(f"{path}  {of}, {total / 1e6:.1f} MB, {seconds:.1f} s")
-    for name, record in manifest.files.items():
-        click.echo(f"  {name:44}{record.size / 1e6:9.2f} MB")
-    for name, check in manifest.verification.items():
-        if "figures" in check:
-            figures = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in check["figures"].items())
-            click.echo(f"  {name:24}{figures}")
-    for engine in manifest.engines:
-        click.echo(f"  {engine['path']}: {engine['built_for']}; {engine['inspected']}")
-    click.echo(f"Next:  {following(manifest, path)}", err=True)
-
-
-def following(manifest: Manifest, path: Path) -> str:
-    """Return the command that does what the bundle at ``path`` can, as far as it goes."""
-    if manifest.generator is None:
-        return command("deepsim", "encode", path, "PHOTO", "-o", "features.npy")
-    verb, given = ("reconstruct", "PHOTO") if manifest.encoder else ("decode", "FEATURES.npy")
-    return command("deepsim", verb, path, given, "-o", "out")

@@ -1,0 +1,68 @@
+"""What published networks of Caffe's kind mean by an image: no file of weights says it, so it is told and recorded."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from deepsim.runtime.errors import UsageError
+from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
+
+Order = Literal["BGR", "RGB"]
+_NEAR = 1.5  # grey levels: the published means differ by less
+
+
+@dataclass(frozen=True)
+class PixelChoice:
+    """The convention of the networks, and where its mean comes from in words."""
+
+    convention: PixelConvention
+    mean_from: str
+
+    def __str__(self) -> str:
+        channels = zip(self.convention.order, self.convention.mean, strict=True)
+        means = ", ".join(f"{channel} {mean:g}" for channel, mean in channels)
+        return f"{self.convention.order}, 0-255, minus {means} ({self.mean_from})"
+
+
+def choose_pixels(mean: str | None = None, order: Order = "BGR") -> PixelChoice:
+    """Return the convention of ``mean`` ("104,117,123" or the file of a mean image), in the channel order ``order``.
+
+    Both the numbers and the file's channels are in the network's own order. Without ``mean`` it is the mean of Caffe's
+    ILSVRC networks. Raises UsageError for what is neither, and for that mean with its channels swapped, which is a
+    common mistake.
+    """
+    default = CAFFE_PIXELS.mean if order == CAFFE_PIXELS.order else CAFFE_PIXELS.mean[::-1]
+    if mean is None:
+        return PixelChoice(PixelConvention(order, default), "the default")
+    numbers = _numbers(mean)
+    values, origin = (numbers, "--mean") if numbers is not None else _from_file(Path(mean))
+    if max(abs(value - other) for value, other in zip(values, default[::-1], strict=True)) < _NEAR:
+        other = "RGB" if order == "BGR" else "BGR"
+        raise UsageError(
+            f"--mean {mean}: the ILSVRC means in {other} order, expected the network's order, {order}. "
+            f"Pass {','.join(f'{value:g}' for value in default)}, or --order {other} if the network takes {other}."
+        )
+    return PixelChoice(PixelConvention(order, values), origin)
+
+
+def _numbers(text: str) -> tuple[float, float, float] | None:
+    """Read three numbers with commas; None for text that may name a file."""
+    parts = text.split(",")
+    try:
+        values = [float(part) for part in parts]
+    except ValueError:
+        return None
+    if len(values) != 3 or not all(math.isfinite(value) and -1000 <= value <= 1000 for value in values):
+        raise UsageError(f"--mean {text}: expected three numbers in grey levels, such as 104,117,123.")
+    return values[0], values[1], values[2]
+
+
+def _from_file(path: Path) -> tuple[tuple[float, float, float], str]:
+    if not path.exists():
+        raise UsageError(f"--mean {path}: no such file, expected three numbers such as 104,117,123 or a mean image.")
+    from deepsim.export.published.mean_image import channel_means
+
+    return channel_means(path), f"channel means of {path.name}"
