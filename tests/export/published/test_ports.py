@@ -1,59 +1,19 @@
 """Every name of every public port means one of the release's tensors, by its place in lists read from the ports."""
 
-import json
 import re
-from pathlib import Path
 
 import pytest
 
 from deepsim.export.published.ports import port_layouts, recognise, strip_prefixes
 from deepsim.runtime.errors import CheckpointError
-
-LAYOUTS = {
-    name: {tensor: tuple(shape) for tensor, shape in tensors}
-    for name, tensors in json.loads((Path(__file__).parents[2] / "data/port-layouts.json").read_text()).items()
-}
-# Which release layout holds the same tensors in the same order.
-RELEASE = {
-    "bdpy/relu6generator": "ct/fc6",
-    "bdpy/relu7generator": "ct/fc7",
-    "bdpy/pool5generator": "ct/pool5",
-    "bdpy/relu4generator": "ct/conv4",
-    "bdpy/relu3generator": "ct/conv3",
-    "bdpy/norm2generator": "ct/norm2",
-    "bdpy/norm1generator": "ct/norm1",
-    "bdpy/relu8?": "ct/fc8",
-    "bdpy/alexnet": "ct/caffenet",
-    "bdpy/reference_net": "ct/caffenet",
-    "xdream/norm1": "ct/norm1",
-    "xdream/norm2": "ct/norm2",
-    "xdream/conv34": "ct/conv3",
-    "xdream/pool5": "ct/pool5",
-    "xdream/fc67": "ct/fc6",
-    "xdream/fc8": "ct/fc8",
-    **{name: name for name in LAYOUTS if name.startswith("ct/")},
-}
-
-
-def expected(name):
-    """Return the release's name of each of a layout's names, by its place among those of its kind."""
-    names, release = list(LAYOUTS[name]), list(LAYOUTS[RELEASE[name]])
-    if name.startswith("xdream"):  # biases of the up-convolutional part are left out
-        weights = [tensor for tensor in release if tensor.endswith("weight")]
-        pairs = zip([tensor for tensor in names if tensor.endswith("weight")], weights, strict=True)
-        return {kind(own): kind(theirs) for own, theirs in pairs for kind in (str, as_bias) if kind(own) in names}
-    return dict(zip(names, release * (len(names) // len(release)), strict=True))
-
-
-def as_bias(tensor):
-    return tensor.replace("weight", "bias")
+from tests.export.published.port_files import LAYOUTS, RELEASE, meanings
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "bdpy/vgg19"])
 def test_every_name_of_every_port(name):
     renaming = recognise(LAYOUTS[name], "file")
     meant = {own: tensor for tensor, names in renaming.names.items() for own in names}
-    assert meant == expected(name)
+    assert meant == meanings(name)
     assert all(LAYOUTS[name][own] == LAYOUTS[RELEASE[name]][tensor] for own, tensor in meant.items())
 
 
