@@ -1,0 +1,142 @@
+"""A picture of known colours through every public path: channels, mean, crop, range and rounding are right.
+
+Public pipelines get these wrong in the ways that the tests are named after; none of them can be asked for here, but for
+the display's stretch, which must be.
+"""
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from deepsim.export.published.import_cli import main
+from deepsim.runtime.inverter import Inverter
+from tests.export.published.known_colours import GRIDS, MEAN, colours, features_and_weights, picture, whole_grid
+from tests.export.published.port_files import meanings
+from tests.export.published.test_every_port import opened, read
+
+SIDES = {"norm1": 240, "norm2": 240}
+PORTS = [
+    *((f"ct/{layer}", layer) for layer in GRIDS),
+    ("bdpy/relu6generator", "fc6"),
+    ("bdpy/relu7generator", "fc7"),
+    ("bdpy/relu8?", "fc8"),
+    ("bdpy/relu3generator", "conv3"),
+    ("bdpy/relu4generator", "conv4"),
+    *((f"bdpy/{layer}generator", layer) for layer in ("pool5", "norm2", "norm1")),
+    ("xdream/fc67", "fc6"),
+    ("xdream/fc67", "fc7"),
+    ("xdream/fc8", "fc8"),
+    ("xdream/conv34", "conv3"),
+    ("xdream/conv34", "conv4"),
+    *((f"xdream/{layer}", layer) for layer in ("pool5", "norm2", "norm1")),
+]
+
+
+def drawn(name, layer, seed=5):
+    """Return a port's state dict that draws colours, the features, and the whole image that they must become."""
+    grid = colours(GRIDS[layer], seed)
+    features, weights = features_and_weights(layer, grid)
+    content = {own: torch.from_numpy(weights[tensor]) for own, tensor in meanings(name).items()}
+    return content, features, picture(whole_grid(layer, grid), SIDES.get(layer, 256))
+
+
+@pytest.mark.parametrize(("name", "layer"), PORTS)
+def test_colours_and_crop(tmp_path, name, layer):
+    content, features, expected = drawn(name, layer)
+    (network,) = read(content, tmp_path, layer)
+    inverter = opened(tmp_path, network)
+    np.testing.assert_array_equal(inverter.decode(features, full=True)[0], expected)
+    offset = (len(expected) - 227) // 2
+    assert offset in (14, 6)
+    np.testing.assert_array_equal(inverter.decode(features)[0], expected[offset : offset + 227, offset : offset + 227])
+
+
+def bundle_of(folder, name, layer, *options):
+    content, features, expected = drawn(name, layer)
+    torch.save(content, folder / "weights.pt")
+    arguments = [folder / "weights.pt", "--layer", layer, "-o", folder / "bundle.deepsim", "--overwrite", *options]
+    found = CliRunner().invoke(main, list(map(str, arguments)))
+    assert found.exit_code == 0, found.output
+    return folder / "bundle.deepsim", features, expected
+
+
+@pytest.mark.parametrize(("name", "layer"), [("ct/fc6", "fc6"), ("xdream/norm1", "norm1")])
+def test_every_backend(tmp_path, name, layer):
+    path, features, expected = bundle_of(tmp_path, name, layer)
+    for backend in ("cpu", "onnxruntime", "torch"):
+        inverter = Inverter(path, backend, "cpu")
+        images = inverter.decode(features, full=True)
+        np.testing.assert_array_equal(images[0], expected)
+        offset = (len(expected) - 227) // 2
+        np.testing.assert_array_equal(inverter.decode(features), images[:, offset:][:, :227, offset:][:, :, :227])
+
+
+def test_raw_images_are_the_levels_before_rounding_and_clipping(tmp_path):
+    path, features, expected = bundle_of(tmp_path, "ct/fc6", "fc6")
+    levels = np.kron(colours(4), np.ones((64, 64, 1)))
+    assert levels.min() < -30 and levels.max() > 300
+    for backend in ("cpu", "onnxruntime", "torch"):
+        inverter = Inverter(path, backend, "cpu")
+        raw = inverter.decode(features, full=True, raw=True)
+        assert raw.dtype == np.float32
+        np.testing.assert_allclose(raw[0], levels, atol=2e-3)
+        np.testing.assert_array_equal(inverter.decode(features, raw=True), raw[:, 14:241, 14:241])
+    np.testing.assert_array_equal(np.clip(np.rint(raw[0]), 0, 255).astype(np.uint8), expected)
+
+
+def muted():
+    """Return a grid whose levels stay well within 0 to 255, so that no mistake hides in what is clipped."""
+    return np.round(60 + np.clip(colours(4), 0, 255) * 0.5) + 0.7
+
+
+@pytest.fixture(scope="module")
+def mistakes():
+    """Return the images that public pipelines make of a picture's raw output."""
+    levels = np.kron(muted(), np.ones((64, 64, 1)))
+    raw = levels[..., ::-1] - MEAN  # blue, green, red, without the mean
+    low, high = np.percentile(levels, [2, 98])
+    nearest = np.linspace(0, 255, 227).astype(int)
+    made = {
+        "mean not added": raw[..., ::-1],
+        "channels not swapped": raw + MEAN,
+        "mean of the other order": (raw + MEAN[::-1])[..., ::-1],
+        "another mean": (raw + np.array([104, 117, 124]))[..., ::-1],
+        "times 255 missing": levels / 255,
+        "half the contrast": (1 + raw[..., ::-1] / 255) / 2 * 255,
+        "truncated": np.floor(levels),
+        "stretched": (np.clip(levels, low, high) - low) / (high - low) * 255,
+        "resized instead of cropped": levels[nearest][:, nearest],
+    }
+    return {name: np.clip(np.rint(image), 0, 255).astype(np.uint8) for name, image in made.items()}
+
+
+@pytest.mark.parametrize("name", ["ct/fc6", "bdpy/relu6generator", "xdream/fc67"])
+def test_no_published_mistake_is_made(tmp_path, mistakes, name):
+    features, weights = features_and_weights("fc6", muted())
+    content = {own: torch.from_numpy(weights[tensor]) for own, tensor in meanings(name).items()}
+    inverter = opened(tmp_path, *read(content, tmp_path, "fc6"))
+    whole, cropped = inverter.decode(features, full=True)[0], inverter.decode(features)[0]
+    np.testing.assert_array_equal(whole, picture(muted(), 256))
+    for mistake, image in mistakes.items():
+        found = cropped if len(image) == 227 else whole
+        assert np.abs(found.astype(int) - image).max() >= 1, mistake
+
+
+def test_the_mean_of_the_other_order_is_refused(tmp_path):
+    content, _, _ = drawn("ct/fc6", "fc6")
+    torch.save(content, tmp_path / "weights.pt")
+    target = tmp_path / "bundle.deepsim"
+    for options in ("--mean 123,117,104", "--mean 122.7,116.7,104.0", "--order RGB --mean 104,117,123"):
+        arguments = [tmp_path / "weights.pt", "--layer", "fc6", "-o", target, *options.split()]
+        found = CliRunner().invoke(main, list(map(str, arguments)))
+        assert found.exit_code == 2 and "the ILSVRC means in" in found.stderr and not target.exists()
+
+
+def test_another_mean_and_order_are_heeded_and_recorded(tmp_path):
+    """A network of red, green, blue whose mean is 10, 20, 30: the colours are its own values and that mean."""
+    path, features, _ = bundle_of(tmp_path, "ct/fc6", "fc6", "--order", "RGB", "--mean", "10,20,30")
+    network = colours(4)[..., ::-1] - MEAN
+    expected = picture(network + np.array([10, 20, 30]), 256)
+    for backend in ("cpu", "onnxruntime", "torch"):
+        np.testing.assert_array_equal(Inverter(path, backend, "cpu").decode(features, full=True)[0], expected)
