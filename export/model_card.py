@@ -112,11 +112,17 @@ def _engines(manifest: Manifest) -> str:
 
 
 def _provenance(provenance: dict[str, Any]) -> str:
-    rows = [
-        f"* {key}: {', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value}"
-        for key, value in provenance.items()
-    ]
+    rows: list[str] = []
+    for key, value in provenance.items():
+        if isinstance(value, list):
+            rows += [f"* {key}: {_entries(entry)}" for entry in value]
+        else:
+            rows.append(f"* {key}: {_entries(value)}")
     return "\n".join(["## Where it comes from\n", *rows])
+
+
+def _entries(value: Any) -> str:
+    return ", ".join(f"{key} {entry}" for key, entry in value.items()) if isinstance(value, dict) else str(value)
 
 
 _LICENCE = (

@@ -127,7 +127,8 @@ def _provenance(
     pixels: PixelChoice,
 ) -> dict[str, Any]:
     """Return what the manifest keeps of where the weights come from, as plain JSON values."""
-    files = {file.sha256: asdict(file) for network in networks for file in network.sources}
+    sources = [file for network in networks for file in network.sources]
+    files = {file.sha256: asdict(file) for file in (*sources, *([pixels.source] if pixels.source else []))}
     return {
         "from": "published weights",
         "sources": list(files.values()),

@@ -182,7 +182,7 @@ class _Part:
                 headers["If-Range"] = self.version
         return headers
 
-    def _fits(self, headers: Mapping[str, str]) -> bool:
+    def _fits(self, headers: Message) -> bool:
         """Tell whether an answer goes on where the part ends, with the same version of the file."""
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", headers.get("Content-Range", ""))
         if found is None or int(found[1]) != self.size or _version(headers) != self.version:
@@ -226,7 +226,7 @@ def _append(file: BinaryIO, block: bytes) -> None:
     file.flush()
 
 
-def _version(headers: Mapping[str, str]) -> str | None:
+def _version(headers: Message) -> str | None:
     """Return what tells a server's versions of a file apart: a strong ETag, or the time of change."""
     tag = headers.get("ETag")
     return tag if tag is not None and not tag.startswith("W/") else headers.get("Last-Modified")

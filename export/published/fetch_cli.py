@@ -60,7 +60,7 @@ def main(
     source = known_source(name)
     address, digests = _address(source, url), _digests(source, sha256, trust)
     path = output or Path(source.file)
-    click.echo(NOTICE, err=True)
+    click.echo(f"Licence: {NOTICE}.", err=True)
     found = _present(path, digests, overwrite)
     if found is None:
         click.echo(f"{source.file} from {address}", err=True)

@@ -127,7 +127,7 @@ def load(given: Given, bar: Bar) -> Source:
     pixels = choose_pixels(given.mean, given.order)
     networks, layer, layer_from = _read(given)
     source = assemble(networks, pixels, layer, layer_from)
-    bar.warn(NOTICE)
+    bar.warn(f"Licence: {NOTICE}.")
     bar.warn(f"Pixels: {pixels}")
     for note in source.provenance["notes"]:
         bar.warn(f"Note: {note}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deepsim.export.published.networks import SourceFile
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
 
@@ -16,10 +17,11 @@ _NEAR = 1.5  # grey levels: the published means differ by less
 
 @dataclass(frozen=True)
 class PixelChoice:
-    """The convention of the networks, and where its mean comes from in words."""
+    """The convention of the networks, where its mean comes from in words, and the file that it was read from."""
 
     convention: PixelConvention
     mean_from: str
+    source: SourceFile | None = None
 
     def __str__(self) -> str:
         channels = zip(self.convention.order, self.convention.mean, strict=True)
@@ -32,20 +34,21 @@ def choose_pixels(mean: str | None = None, order: Order = "BGR") -> PixelChoice:
 
     Both the numbers and the file's channels are in the network's own order. Without ``mean`` it is the mean of Caffe's
     ILSVRC networks. Raises UsageError for what is neither, and for that mean with its channels swapped, which is a
-    common mistake.
+    common mistake; DataError for a file that is no mean image, or whose channels look swapped.
     """
     default = CAFFE_PIXELS.mean if order == CAFFE_PIXELS.order else CAFFE_PIXELS.mean[::-1]
     if mean is None:
         return PixelChoice(PixelConvention(order, default), "the default")
     numbers = _numbers(mean)
-    values, origin = (numbers, "--mean") if numbers is not None else _from_file(Path(mean))
-    if max(abs(value - other) for value, other in zip(values, default[::-1], strict=True)) < _NEAR:
+    if numbers is None:
+        return _from_file(Path(mean), order)
+    if max(abs(value - other) for value, other in zip(numbers, default[::-1], strict=True)) < _NEAR:
         other = "RGB" if order == "BGR" else "BGR"
         raise UsageError(
             f"--mean {mean}: the ILSVRC means in {other} order, expected the network's order, {order}. "
             f"Pass {','.join(f'{value:g}' for value in default)}, or --order {other} if the network takes {other}."
         )
-    return PixelChoice(PixelConvention(order, values), origin)
+    return PixelChoice(PixelConvention(order, numbers), "--mean")
 
 
 def _numbers(text: str) -> tuple[float, float, float] | None:
@@ -60,9 +63,11 @@ def _numbers(text: str) -> tuple[float, float, float] | None:
     return values[0], values[1], values[2]
 
 
-def _from_file(path: Path) -> tuple[tuple[float, float, float], str]:
+def _from_file(path: Path, order: Order) -> PixelChoice:
     if not path.exists():
         raise UsageError(f"--mean {path}: no such file, expected three numbers such as 104,117,123 or a mean image.")
-    from deepsim.export.published.mean_image import channel_means
+    from deepsim.export.published.mean_image import read_mean_image
 
-    return channel_means(path), f"channel means of {path.name}"
+    found = read_mean_image(path, order)
+    mean = found.mean if order == "BGR" else found.mean[::-1]
+    return PixelChoice(PixelConvention(order, mean), f"channel means of {found.source.name}", found.source)

@@ -7,7 +7,7 @@ rotates a kernel: tensors are taken as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -147,7 +147,7 @@ def _ports_of(network: str, layers: tuple[Layer, ...]) -> Iterator[PortLayout]:
         yield PortLayout("XDream of 2019-04-03", network, "generator", layers, _tensors(_first_xdream_names(weighted)))
 
 
-def _tensors(names: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+def _tensors(names: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """Return the spellings of each tensor from those of each layer."""
     return {
         f"{layer}.{kind}": tuple(f"{name}.{kind}" for name in spellings)

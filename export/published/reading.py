@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ def read_published(
     Raises CheckpointError for a file that is damaged, of another format or of an unknown network; UsageError where
     something must be told, or what was told is not so.
     """
+    if layer is not None and not re.fullmatch(r"[\w-]{1,60}", layer):
+        raise UsageError(f"--layer {layer!r}: expected a layer's name, such as fc6, or {AUTO}.")
     find = _finder(path, prototxt)
     told, layer_from = (layer, "--layer") if layer not in (None, AUTO) else (None, None)
     if layer == AUTO and (named := layer_from_name(path)) is not None:

@@ -158,8 +158,10 @@ def _is_number(value: object) -> bool:
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the entries of nested records, with dots between their names."""
+    """Yield the entries of nested records, with dots between their names; those of a list of records have numbers."""
     for name, value in record.items():
+        if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
+            value = {str(index): entry for index, entry in enumerate(value)}
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:

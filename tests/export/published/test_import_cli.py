@@ -1,0 +1,185 @@
+"""The command: what is told, asked for, said and recorded; exit codes; nothing half-written."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from deepsim.export.published.import_cli import main
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.files import sha256
+from deepsim.runtime.inverter import Inverter
+from tests.bundles import photographs
+from tests.export.published.port_files import port_weights, release_weights
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Return a folder of files as they are published, narrow."""
+    folder = tmp_path_factory.mktemp("published")
+    for name, content in {
+        "upconvGAN_pool5.pt": release_weights("ct/pool5"),
+        "caffenet.pt": release_weights("ct/caffenet"),
+        "generator_relu6.pt": port_weights("bdpy/relu6generator"),
+        "relu7/generator.pt": port_weights("xdream/fc67"),
+        "upconvGAN_norm2.pt": release_weights("ct/norm2", 8),
+        "both.pt": {**release_weights("ct/caffenet"), **release_weights("ct/pool5")},
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        torch.save(content, folder / name)
+    (folder / "text.pt").write_text("nothing that is read here")
+    torch.save(torch.nn.Linear(2, 2), folder / "module.pt")
+    return folder
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "made.deepsim"
+
+
+def test_a_generator_whose_file_tells_its_layer(files, target):
+    found = run(files / "upconvGAN_pool5.pt", "-o", target)
+    assert found.exit_code == 0, found.output
+    assert "Pixels: BGR, 0-255, minus B 104, G 117, R 123 (the default)" in found.stderr
+    assert found.stderr.count("for research only") == 1 and f"deepsim decode {target} FEATURES.npy" in found.stderr
+    manifest = Bundle.open(target).manifest
+    record = manifest.provenance
+    assert manifest.generator.layer == "pool5" and manifest.encoder is None
+    path = files / "upconvGAN_pool5.pt"
+    assert record["sources"] == [
+        {
+            "name": path.name,
+            "size": path.stat().st_size,
+            "sha256": sha256(path),
+            "format": "PyTorch state dict (release names, bdpy)",
+        }
+    ]
+    assert record["layer"] == {"name": "pool5", "told by": "the files"} and record["notes"] == []
+    assert record["pixels"]["mean"] == [104, 117, 123] and record["pixels"]["mean from"] == "the default"
+    assert "for research only" in record["licence"] and record["from"] == "published weights"
+    card = (target / "README.md").read_text()
+    assert path.name in card and sha256(path)[:12] in card
+
+
+@pytest.mark.parametrize(
+    ("arguments", "layer", "told_by"),
+    [
+        (["generator_relu6.pt", "--layer", "fc7"], "fc7", "--layer"),
+        (["generator_relu6.pt", "--layer", "auto"], "fc6", "the name generator_relu6.pt"),
+        (["relu7/generator.pt", "--layer", "auto"], "fc7", "the name relu7"),
+    ],
+)
+def test_a_layer_that_is_told(files, target, arguments, layer, told_by):
+    found = run(files / arguments[0], *arguments[1:], "-o", target, "--json")
+    assert found.exit_code == 0, found.output
+    record = json.loads(found.stdout)
+    assert record["layer"] == layer and record["provenance"]["layer"] == {"name": layer, "told by": told_by}
+    assert any(f"inverts {layer}, as told" in note for note in record["provenance"]["notes"])
+
+
+def test_zeros_for_biases_are_said(files, target):
+    found = run(files / "relu7/generator.pt", "--layer", "fc7", "-o", target)
+    assert "Note: biases of deconv5, conv5_1" in found.stderr
+
+
+def joined(files, target, *options):
+    found = run("--encoder", files / "caffenet.pt", "--generator", files / "upconvGAN_pool5.pt", "-o", target, *options)
+    assert found.exit_code == 0, found.output
+    return found
+
+
+def test_two_files_are_joined(files, target):
+    found = joined(files, target)
+    assert f"deepsim reconstruct {target} PHOTO" in found.stderr
+    manifest = Bundle.open(target).manifest
+    assert manifest.encoder_name == "caffenet" and manifest.encoder.layers[-1].name == "pool5"
+    assert [source["name"] for source in manifest.provenance["sources"]] == ["caffenet.pt", "upconvGAN_pool5.pt"]
+    inverter = Inverter(target, "cpu")
+    images = inverter.reconstruct(photographs(2))
+    np.testing.assert_array_equal(images, inverter.decode(inverter.encode(photographs(2))))
+    assert images.shape == (2, 227, 227, 3) and images.std() > 5
+
+
+def test_pixels_that_are_told_are_those_of_both_networks(files, target):
+    found = joined(files, target, "--mean", "90,100,110")
+    assert "minus B 90, G 100, R 110 (--mean)" in found.stderr
+    manifest = Bundle.open(target).manifest
+    assert manifest.encoder.pixels == manifest.generator.pixels and manifest.encoder.pixels.mean == (90, 100, 110)
+
+
+def test_what_the_bundle_holds_names_no_folder(files, target):
+    run(files / "relu7/generator.pt", "--layer", "auto", "-o", target)
+    for path in target.rglob("*"):
+        assert os.fspath(files).encode() not in path.read_bytes()
+
+
+JOINED = ["--encoder", "caffenet.pt", "--generator"]
+REFUSED = [
+    ([], 2, "no SOURCE, expected a file of published weights"),
+    (["generator_relu6.pt"], 2, "--layer: missing, expected fc6 or fc7"),
+    (["generator_relu6.pt", "--layer", "conv3"], 2, "--layer conv3"),
+    (["generator_relu6.pt", "--layer", "a/b"], 2, "--layer 'a/b': expected a layer's name"),
+    (["both.pt"], 3, "both.pt: names of no known network"),
+    (
+        ["upconvGAN_pool5.pt", "--prototxt", "text.pt"],
+        2,
+        "text.pt: {}upconvGAN_pool5.pt is a PyTorch file",
+    ),
+    (["upconvGAN_pool5.pt", "--generator", "generator_relu6.pt"], 2, "a SOURCE and --generator"),
+    (["upconvGAN_pool5.pt", "--encoder", "caffenet.pt"], 2, "a SOURCE and --encoder"),
+    (["upconvGAN_pool5.pt", "--encoder", "caffenet"], 2, "--encoder caffenet: {}upconvGAN_pool5.pt holds no encoder"),
+    (["caffenet.pt", "--encoder", "resnet"], 2, "--encoder resnet: neither a file nor one of caffenet"),
+    (["--encoder", "upconvGAN_pool5.pt", "--generator", "caffenet.pt"], 3, "pool5.pt: holds no encoder, but"),
+    ([*JOINED, "generator_relu6.pt", "--layer", "conv3"], 2, "--layer conv3"),
+    (
+        [*JOINED, "upconvGAN_norm2.pt", "--layer", "norm2"],
+        3,
+        "norm2 of caffenet has shape (16, 13, 13), expected (3",
+    ),
+    ([*JOINED, "upconvGAN_pool5.pt", "--prototxt", "text.pt"], 2, "--prototxt: 1 for 2 files"),
+    (["upconvGAN_pool5.pt", "--mean", "1,2"], 2, "--mean 1,2: expected three numbers"),
+    (["missing.pt"], 3, "missing.pt: no such file"),
+    (["relu7"], 3, "relu7: a folder, expected a file"),
+    (["text.pt"], 3, "text.pt: "),
+    (["module.pt"], 3, "module.pt: a pickled object (torch.nn.modules.linear.Linear)"),
+    (["upconvGAN_pool5.pt", "--max-batch", "0"], 2, "--max-batch: 0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "message"), REFUSED)
+def test_what_cannot_be_imported_is_one_line(files, tmp_path, arguments, code, message):
+    known = {path.relative_to(files).as_posix() for path in files.rglob("*")} | {"missing.pt"}
+    given = [files / argument if argument in known else argument for argument in arguments]
+    found = run(*given, "-o", tmp_path / "made.deepsim")
+    assert found.exit_code == code and message.format(f"{files}/") in found.stderr, found.output
+    assert found.stderr.startswith("Error: ") and len(found.stderr.splitlines()) == 1 and found.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_kept(files, target):
+    target.mkdir()
+    (target / "mine").write_text("kept")
+    for options in ([], ["--overwrite"]):
+        found = run(files / "upconvGAN_pool5.pt", "-o", target, *options)
+        assert found.exit_code == 2 and (target / "mine").read_text() == "kept"
+
+
+def test_a_bundle_is_replaced_when_asked_to(files, target):
+    for layer in ("fc6", "fc7"):
+        found = run(files / "generator_relu6.pt", "--layer", layer, "-o", target, "--overwrite")
+        assert found.exit_code == 0 and Bundle.open(target).manifest.generator.layer == layer
+    assert run(files / "upconvGAN_pool5.pt", "-o", target).exit_code == 2
+
+
+def test_a_caffe_model(target):
+    model = Path(__file__).parents[2] / "data/caffe/encoder256.caffemodel"
+    found = run("--encoder", model, "--prototxt", model.with_suffix(".prototxt"), "-o", target)
+    assert found.exit_code == 0, found.output
