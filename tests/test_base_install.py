@@ -21,6 +21,8 @@ OLDEST_PYTHON = tuple(map(int, PROJECT["requires-python"].removeprefix(">=").spl
 COMMANDS = (
     "train",
     "export",
+    "import",
+    "fetch",
     "encode",
     "decode",
     "stats",
@@ -41,6 +43,7 @@ import deepsim.runtime
 names = [m.name for m in pkgutil.walk_packages(deepsim.runtime.__path__, "deepsim.runtime.")]
 names += ["deepsim.kernels.layers", "deepsim.kernels.reference", "deepsim.train.cli", "deepsim.export.cli"]
 names += ["deepsim.benchmarks.cli", "deepsim.evaluate.report.cli"]
+names += ["deepsim.export.published.import_cli", "deepsim.export.published.fetch_cli"]
 for name in names:
     importlib.import_module(name)
 heavy = {"torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "safetensors", "matplotlib", "jinja2"}
@@ -173,6 +176,7 @@ def test_commands_without_their_extra_name_it(environment, tmp_path):
     for arguments, extra in (
         (["train"], "deepsim[train]"),
         (["export", "--random", "--layer", "norm1"], "deepsim[export]"),
+        (["import", "fc6.pt", "-o", "fc6.deepsim"], "deepsim[import]"),
         (["report", "tiny.deepsim", "--photos", "a.png"], "deepsim[evaluate]"),
         (["bench", "tiny.deepsim", "--plot", "a.svg"], "deepsim[bench]"),
     ):
