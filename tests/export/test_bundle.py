@@ -202,6 +202,24 @@ def test_a_generator_alone(tmp_path, tiny_source):
     np.testing.assert_array_equal(*images)
 
 
+def test_a_generator_alone_in_half(tmp_path, tiny_source, monkeypatch):
+    built = []
+    monkeypatch.setattr(bundle_module, "choose_target", lambda target: "tensorrt-rtx")
+    record = dict.fromkeys(("path", "precision", "tensorrt_version", "built_for", "max_batch", "inspected"), "x")
+    monkeypatch.setattr(bundle_module._Export, "_engines", lambda self, target: built.append(self.networks) or record)
+    alone = replace(tiny_source, encoder=None, encoder_weights={})
+    manifest = export_bundle(alone, tmp_path / "tiny.deepsim", Options("fp16"))
+    assert built == [["generator"]] and "generator.fp16.onnx" in manifest.files
+    assert set(manifest.verification) == {
+        "generator_fp32",
+        "generator_fp16",
+        "generator_pytorch_half",
+        "ranges",
+        "calibration",
+    }
+    assert set(manifest.verification["ranges"]) == {"generator"}
+
+
 def test_a_wrong_generator_alone_is_not_published(tmp_path, tiny_source, monkeypatch):
     def wrong(spec, geometry, weights, *arguments, **options):
         changed = {**weights, "deconv3.weight": weights["deconv3.weight"] * np.float32(1.002)}

@@ -10,7 +10,9 @@ import torch
 from click.testing import CliRunner
 
 from deepsim.export.published.import_cli import main
+from deepsim.export.published.reading import read_published
 from deepsim.runtime.inverter import Inverter
+from tests.export.published.caffe_messages import chain, named_only
 from tests.export.published.known_colours import GRIDS, MEAN, colours, features_and_weights, picture, whole_grid
 from tests.export.published.port_files import meanings
 from tests.export.published.test_every_port import opened, read
@@ -50,6 +52,24 @@ def test_colours_and_crop(tmp_path, name, layer):
     offset = (len(expected) - 227) // 2
     assert offset in (14, 6)
     np.testing.assert_array_equal(inverter.decode(features)[0], expected[offset : offset + 227, offset : offset + 227])
+
+
+@pytest.mark.parametrize("layer", GRIDS)
+def test_colours_and_crop_of_caffe_models(tmp_path, layer):
+    """Once with names and blobs alone, once with the layers as Caffe describes them."""
+    grid = colours(GRIDS[layer])
+    features, weights = features_and_weights(layer, grid)
+    expected = picture(whole_grid(layer, grid), SIDES.get(layer, 256))
+    offset = (len(expected) - 227) // 2
+    path = tmp_path / "generator.caffemodel"
+    path.write_bytes(named_only(weights))
+    (network,) = read_published(path, layer).networks
+    for content in (named_only(weights), chain(network.layers, weights, "feat")):
+        path.write_bytes(content)
+        inverter = opened(tmp_path, *read_published(path, layer).networks)
+        np.testing.assert_array_equal(inverter.decode(features, full=True)[0], expected)
+        cut = expected[offset : offset + 227, offset : offset + 227]
+        np.testing.assert_array_equal(inverter.decode(features)[0], cut)
 
 
 def bundle_of(folder, name, layer, *options):
