@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +65,8 @@ def export_bundle(
     engine library is missing or fails, UsageError when ``target`` exists (and is no bundle, with ``overwrite``) or
     another process exports to it.
     """
+    if options.without_encoder and source.generator is None:
+        raise UsageError("--without-encoder: the source is an encoder alone, nothing would be left.")
     restore(target)
     if overwrite and target.exists() and not (target / FILE_NAME).is_file():
         raise UsageError(f"{target}: exists and is no bundle, it is not overwritten. Choose another name.")
@@ -202,10 +204,10 @@ class _Export:
         self.verification["calibration"] = calibration
         provenance = {**source.provenance, "exported": _now(), "versions": _versions()}
         encoder = None if self.options.without_encoder else source.encoder
-        parts = (source.geometry, encoder, source.generator_table)
-        card = model_card(Manifest(self.name, *parts, {}, engines, self.verification, provenance))
-        self._write("README.md", card.encode())
-        manifest = Manifest(self.name, *parts, _records(self.staging), engines, self.verification, provenance)
+        parts = (source.geometry, encoder, source.generator)
+        manifest = Manifest(self.name, *parts, {}, engines, self.verification, provenance, source.display)
+        self._write("README.md", model_card(manifest).encode())
+        manifest = replace(manifest, files=_records(self.staging))
         self._write(FILE_NAME, manifest.to_bytes())
         return manifest
 

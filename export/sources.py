@@ -18,7 +18,7 @@ from deepsim.runtime.files import restore
 from deepsim.runtime.generators import GeneratorSpec, generator_spec
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.networks import EncoderSpec, GraphEncoder, encoder_spec
-from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.pixels import Display, Pixels
 from deepsim.runtime.run_folder import (
     CONFIG,
     ENCODER,
@@ -46,7 +46,7 @@ class Source:
 
     Published weights may be those of one of the two: the other is None then. An encoder that is a graph has no weights
     by name: ``module`` is the PyTorch module that becomes the graph. ``photographs``: uint8 RGB (N, side, side, 3) that
-    the run showed itself, N may be 0. ``provenance`` is plain JSON.
+    the run showed itself, N may be 0. ``provenance`` is plain JSON. ``display`` is how raw images become pictures.
     """
 
     encoder: EncoderSpec | GraphEncoder | None
@@ -56,6 +56,7 @@ class Source:
     photographs: Pixels
     provenance: dict[str, Any]
     module: ModuleEncoder | None = None
+    display: Display = "clip"
 
     @property
     def table(self) -> EncoderSpec:

@@ -46,6 +46,7 @@ def assemble(
         {} if generator is None else generator.weights,
         np.zeros((0, side, side, 3), np.uint8),
         record,
+        display=pixels.display,
     )
 
 
@@ -133,7 +134,7 @@ def _provenance(
         "from": "published weights",
         "sources": list(files.values()),
         "layer": {"name": layer, "told by": layer_from or "the files"},
-        "pixels": {**pixels.convention.to_json(), "mean from": pixels.mean_from},
+        "pixels": {**pixels.convention.to_json(), "mean from": pixels.mean_from, "display": pixels.display},
         "notes": notes,
         "licence": NOTICE,
     }

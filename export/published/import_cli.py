@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from deepsim.export.published.networks import PublishedNetwork
     from deepsim.export.published.pixel_choice import Order
     from deepsim.export.sources import Source
+    from deepsim.runtime.pixels import Display
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Given:
     layer: str | None
     mean: str | None
     order: Order
+    display: Display
 
 
 @click.command(
@@ -67,6 +69,13 @@ Examples:
     "--order", type=click.Choice(["BGR", "RGB"]), default="BGR", show_default=True, help="The network's channel order."
 )
 @click.option(
+    "--display",
+    type=click.Choice(["clip", "stretch"]),
+    default="clip",
+    show_default=True,
+    help="stretch: the pictures of icnn and brain-decoding-cookbook, whose colours are not the network's.",
+)
+@click.option(
     "--engine",
     type=click.Choice(["onnx", "fp32", "fp16"]),
     default="onnx",
@@ -89,6 +98,7 @@ def main(
     prototxts: tuple[Path, ...],
     mean: str | None,
     order: Order,
+    display: Display,
     engine: str,
     target: str,
     gpus: str,
@@ -110,7 +120,7 @@ def main(
     began = time.monotonic()
     with Bar(engine) as bar:
         bar.stage("read")
-        loaded = load(Given(source, encoder, generator, prototxts, layer, mean, order), bar)
+        loaded = load(Given(source, encoder, generator, prototxts, layer, mean, order, display), bar)
         manifest = export_bundle(loaded, output, options, overwrite, bar)
     seconds = time.monotonic() - began
     if as_json:
@@ -124,9 +134,11 @@ def load(given: Given, bar: Bar) -> Source:
     from deepsim.export.published.assembly import assemble
     from deepsim.export.published.pixel_choice import choose_pixels
 
-    pixels = choose_pixels(given.mean, given.order)
+    pixels = replace(choose_pixels(given.mean, given.order), display=given.display)
     networks, layer, layer_from = _read(given)
     source = assemble(networks, pixels, layer, layer_from)
+    if source.generator is None and given.display != "clip":
+        raise UsageError(f"--display {given.display}: an encoder alone makes no pictures.")
     bar.warn(f"Licence: {NOTICE}.")
     bar.warn(f"Pixels: {pixels}")
     for note in source.provenance["notes"]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from deepsim.export.published.networks import SourceFile
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
+from deepsim.runtime.pixels import CAFFE_PIXELS, Display, PixelConvention
 
 Order = Literal["BGR", "RGB"]
 _NEAR = 1.5  # grey levels: the published means differ by less
@@ -17,16 +17,21 @@ _NEAR = 1.5  # grey levels: the published means differ by less
 
 @dataclass(frozen=True)
 class PixelChoice:
-    """The convention of the networks, where its mean comes from in words, and the file that it was read from."""
+    """The convention of the networks, where its mean comes from in words, and the file that it was read from.
+
+    ``display`` is how raw images become pictures; "stretch" reproduces those of icnn and brain-decoding-cookbook.
+    """
 
     convention: PixelConvention
     mean_from: str
     source: SourceFile | None = None
+    display: Display = "clip"
 
     def __str__(self) -> str:
         channels = zip(self.convention.order, self.convention.mean, strict=True)
         means = ", ".join(f"{channel} {mean:g}" for channel, mean in channels)
-        return f"{self.convention.order}, 0-255, minus {means} ({self.mean_from})"
+        shown = "" if self.display == "clip" else "; pictures are stretched, so their colours are not the network's"
+        return f"{self.convention.order}, 0-255, minus {means} ({self.mean_from}){shown}"
 
 
 def choose_pixels(mean: str | None = None, order: Order = "BGR") -> PixelChoice:

@@ -202,6 +202,20 @@ def test_a_generator_alone(tmp_path, tiny_source):
     np.testing.assert_array_equal(*images)
 
 
+def test_an_encoder_alone(tmp_path, tiny_source):
+    alone = replace(tiny_source, generator=None, generator_weights={})
+    manifest = export_bundle(alone, tmp_path / "tiny.deepsim", ONNX)
+    assert set(manifest.files) == {"README.md", "encoder.onnx", "weights.safetensors"}
+    assert set(manifest.verification) == {"encoder_fp32", "calibration"} and manifest.layer == "norm1"
+    images = calibration_images(2, 227, seed=5)
+    expected = Reference(tiny_source, images, frozenset(), frozenset()).features
+    np.testing.assert_allclose(
+        Inverter(tmp_path / "tiny.deepsim", "cpu").encode(images), expected, rtol=1e-4, atol=1e-3
+    )
+    with pytest.raises(UsageError, match="nothing would be left"):
+        export_bundle(alone, tmp_path / "none.deepsim", Options("onnx", without_encoder=True))
+
+
 def test_a_generator_alone_in_half(tmp_path, tiny_source, monkeypatch):
     built = []
     monkeypatch.setattr(bundle_module, "choose_target", lambda target: "tensorrt-rtx")

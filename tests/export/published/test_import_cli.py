@@ -179,7 +179,35 @@ def test_a_bundle_is_replaced_when_asked_to(files, target):
     assert run(files / "upconvGAN_pool5.pt", "-o", target).exit_code == 2
 
 
-def test_a_caffe_model(target):
+def test_an_encoder_alone(target):
     model = Path(__file__).parents[2] / "data/caffe/encoder256.caffemodel"
-    found = run("--encoder", model, "--prototxt", model.with_suffix(".prototxt"), "-o", target)
+    prototxt = model.with_suffix(".prototxt")
+    found = run("--encoder", model, "--prototxt", prototxt, "-o", target)
     assert found.exit_code == 0, found.output
+    assert f"deepsim encode {target} PHOTO -o features.npy" in found.stderr
+    manifest = Bundle.open(target).manifest
+    assert manifest.generator is None and manifest.layer == "pool5" and manifest.geometry.side == 256
+    assert [source["name"] for source in manifest.provenance["sources"]] == [model.name, prototxt.name]
+    assert set(manifest.files) == {"README.md", "encoder.onnx", "weights.safetensors"}
+    image = photographs(1)[:, :200, :200].repeat(2, 1).repeat(2, 2)[:, :256, :256]
+    features = Inverter(target, "cpu").encode(image)
+    for backend in ("onnxruntime", "torch"):
+        np.testing.assert_allclose(Inverter(target, backend, "cpu").encode(image), features, rtol=1e-3, atol=1e-2)
+    assert features.shape == (1, *manifest.feature_shape) and (features > 0).mean() > 0.1
+
+
+def test_an_encoder_up_to_a_layer(files, target):
+    found = run(files / "caffenet.pt", "--layer", "conv3", "-o", target)
+    assert found.exit_code == 0, found.output
+    manifest = Bundle.open(target).manifest
+    assert manifest.layer == "conv3" and manifest.provenance["layer"] == {"name": "conv3", "told by": "--layer"}
+    assert "fc6" not in (target / "README.md").read_text()
+    assert run(files / "caffenet.pt", "--layer", "conv9", "-o", target.with_name("b")).exit_code == 2
+    assert run(files / "caffenet.pt", "--display", "stretch", "-o", target.with_name("b")).exit_code == 2
+
+
+def test_a_display_that_stretches_is_said_and_recorded(files, target):
+    found = run(files / "upconvGAN_pool5.pt", "--display", "stretch", "-o", target)
+    assert found.exit_code == 0 and "pictures are stretched, so their colours are not the network's" in found.stderr
+    manifest = Bundle.open(target).manifest
+    assert manifest.display == "stretch" and manifest.provenance["pixels"]["display"] == "stretch"

@@ -160,3 +160,40 @@ def test_another_mean_and_order_are_heeded_and_recorded(tmp_path):
     expected = picture(network + np.array([10, 20, 30]), 256)
     for backend in ("cpu", "onnxruntime", "torch"):
         np.testing.assert_array_equal(Inverter(path, backend, "cpu").decode(features, full=True)[0], expected)
+
+
+def looking_encoder():
+    """Return a CaffeNet whose conv1 hands on the pixel under each kernel's centre, lifted by 200."""
+    shapes = {"conv1": (4, 3, 11, 11), "conv2": (4, 2, 5, 5), "conv3": (4, 4, 3, 3), "conv4": (4, 2, 3, 3)}
+    shapes |= {"conv5": (4, 2, 3, 3), "fc6": (4, 144), "fc7": (4, 4), "fc8": (4, 4)}
+    content = {f"{name}.weight": torch.zeros(shape) for name, shape in shapes.items()}
+    content |= {f"{name}.bias": torch.zeros(4) for name in shapes}
+    for channel in range(3):
+        content["conv1.weight"][channel, channel, 5, 5] = 1
+    content["conv1.bias"][:] = 200
+    return content
+
+
+@pytest.mark.parametrize("backend", ["cpu", "onnxruntime", "torch"])
+def test_what_an_encoder_sees(tmp_path, backend):
+    """Blue, green, red minus the mean, of the photograph's central 227 x 227 pixels."""
+    torch.save(looking_encoder(), tmp_path / "weights.pt")
+    arguments = [tmp_path / "weights.pt", "--layer", "conv1", "-o", tmp_path / "bundle.deepsim"]
+    found = CliRunner().invoke(main, list(map(str, arguments)))
+    assert found.exit_code == 0, found.output
+    inverter = Inverter(tmp_path / "bundle.deepsim", backend, "cpu")
+    photograph = np.random.default_rng(3).integers(0, 256, (1, 256, 256, 3), dtype=np.uint8)
+    for image, first in ((photograph, 14), (photograph[:, :227, :227], 0)):
+        seen = image[0, first + 5 : first + 222 : 4, first + 5 : first + 222 : 4, ::-1] - MEAN + 200
+        np.testing.assert_allclose(inverter.encode(image)[0, :3], seen.transpose(2, 0, 1), atol=1e-3)
+
+
+def test_a_display_that_stretches_is_another_picture_and_leaves_raw_images_alone(tmp_path):
+    path, features, expected = bundle_of(tmp_path, "ct/fc6", "fc6", "--display", "stretch")
+    inverter = Inverter(path, "cpu")
+    raw = inverter.decode(features, full=True, raw=True)
+    np.testing.assert_allclose(raw[0], np.kron(colours(4), np.ones((64, 64, 1))), atol=2e-3)
+    low, high = np.percentile(raw, [2, 98])
+    stretched = np.floor((np.clip(raw, low, high) - low) / (high - low) * 255)
+    images = inverter.decode(features, full=True)
+    assert np.abs(images - stretched).max() <= 1 and np.abs(images[0].astype(int) - expected).max() > 20
