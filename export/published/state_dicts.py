@@ -153,6 +153,10 @@ def _check_archive(path: Path) -> None:
             if not any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
                 raise CheckpointError(_other_archive(path, names))
             for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED:  # a small file could fill the memory
+                    raise CheckpointError(
+                        f"{path}: {entry.filename} is compressed, expected it as torch.save writes it."
+                    )
                 if entry.CRC:  # 0 where the writer was told to leave it out
                     with archive.open(entry) as file:
                         while file.read(1 << 20):
@@ -230,6 +234,10 @@ def _array(name: str, tensor: Any, path: Path) -> NDArray[np.float32]:
         kind = "quantised" if tensor.is_quantized else str(tensor.dtype).removeprefix("torch.")
         kind = kind if tensor.layout is torch.strided else "sparse"
         raise CheckpointError(f"{path}: {name} is {kind}, expected floating-point numbers.")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{path}: {name} repeats its values, expected as many as its shape {tuple(tensor.shape)} has."
+        )
     array: NDArray[np.float32] = tensor.detach().to(torch.float32).contiguous().numpy()
     if not np.isfinite(array).all():
         raise CheckpointError(f"{path}: {name} has values that are not finite in float32, expected finite numbers.")

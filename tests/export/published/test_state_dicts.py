@@ -67,6 +67,16 @@ class Module(torch.nn.Module):
         self.layer = torch.nn.Linear(2, 2)
 
 
+def compressed(path):
+    """Write what a few kilobytes would unpack to."""
+    torch.save({"a": torch.zeros(1 << 20)}, path)
+    with zipfile.ZipFile(path) as whole:
+        entries = {entry.filename: whole.read(entry) for entry in whole.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, data in entries.items():
+            packed.writestr(name, data)
+
+
 def archive(path, **content):
     with zipfile.ZipFile(path, "w") as file:
         for name, data in content.items():
@@ -89,6 +99,8 @@ REFUSED = {
         lambda path: torch.save({"a": torch.tensor([1e300], dtype=torch.float64)}, path),
         "not finite in float32",
     ),
+    "repeated": (lambda path: torch.save({"a": torch.zeros(1).expand(9, 9)}, path), "a repeats its values"),
+    "compressed": (compressed, "data.pkl is compressed"),
     "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "a pickle that PyTorch did not write"),
     "npz": (lambda path: np.savez(path.open("wb"), a=np.zeros(2)), r"numpy arrays \(.npz\)"),
     "release": (
