@@ -27,7 +27,7 @@ from deepsim.runtime.files import reserved, sync, write_atomic
 from deepsim.runtime.os_errors import disk_errors
 
 ATTEMPTS, PAUSE, TIMEOUT = 4, 1.0, 30.0  # PAUSE and TIMEOUT in seconds; the pause doubles with each attempt
-_BLOCK = 1 << 20
+_BLOCK, _HEAD = 1 << 20, 512  # bytes
 _AGAIN = (408, 429, 500, 502, 503, 504)  # what a server may answer otherwise a moment later
 _HTML = re.compile(rb"\s*(<!doctype html|<html|<head|<\?xml[^>]*>\s*<(!doctype )?html)", re.IGNORECASE)
 
@@ -208,10 +208,10 @@ class _Part:
         if self.total is not None and self.total > free:
             raise DeviceError(f"{self.output}: {free:,} bytes free, expected {self.total:,} for the file.")
 
-    def _write(self, response: IO[bytes], progress: Progress) -> None:
+    def _write(self, response: http.client.HTTPResponse, progress: Progress) -> None:
         """Append what the server sends; each block is on its way to the disk before the next one is asked for."""
         with disk_errors(self.data), self.data.open("ab") as file:
-            while block := _read(response):
+            while block := _read(response, is_first=file.tell() == 0):
                 if file.tell() == 0 and _HTML.match(block):
                     raise DataError(_web_page(self.url))
                 _append(file, block)
@@ -236,9 +236,10 @@ def _web_page(url: str) -> str:
     return f"{url}: a web page, expected the file. A proxy or a login page may answer in its place; nothing was kept."
 
 
-def _read(response: IO[bytes]) -> bytes:
+def _read(response: http.client.HTTPResponse, is_first: bool) -> bytes:
+    """Return what has arrived, so that nothing is lost where the rest does not; at first enough to tell a web page."""
     try:
-        return response.read(_BLOCK)
+        return response.read(_HEAD) if is_first else response.read1(_BLOCK)
     except (OSError, http.client.HTTPException) as error:
         raise _CutOffError(f"the connection failed ({_reason(error)})") from error
 

@@ -79,15 +79,20 @@ class Renaming:
 
 
 def strip_prefixes(names: Collection[str]) -> dict[str, str]:
-    """Map names to themselves without the prefixes that all of them share, such as ``module.G.``.
+    """Map names to themselves without the prefixes that all tensors of layers share, such as ``module.G.``.
 
     >>> strip_prefixes(["module.G.defc7.weight"])
     {'module.G.defc7.weight': 'defc7.weight'}
     """
     short = {name: name for name in names}
-    while found := next((p for p in PREFIXES if short and all(s.startswith(p) for s in short.values())), None):
+    while found := next((prefix for prefix in PREFIXES if _share(prefix, short.values())), None):
         short = {name: stripped.removeprefix(found) for name, stripped in short.items()}
     return short
+
+
+def _share(prefix: str, names: Collection[str]) -> bool:
+    own = [name for name in names if name.rpartition(".")[2] not in BUFFERS]
+    return bool(own) and all(name.startswith(prefix) for name in own)
 
 
 def recognise(names: Collection[str], source: str) -> Renaming:

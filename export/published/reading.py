@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deepsim.export.published.foreign_files import HEAD, foreign
 from deepsim.export.published.layer_names import layer_from_name
 from deepsim.export.published.layouts import BVLC_ALEXNET
 from deepsim.export.published.networks import CAFFE, PublishedNetwork, SourceFile, find_networks
@@ -67,7 +68,9 @@ def _finder(path: Path, prototxt: Path | None) -> _Find:
         found = "a folder" if path.is_dir() else "no such file"
         raise CheckpointError(f"{path}: {found}, expected a file of published weights.")
     with disk_errors(path), path.open("rb") as file:
-        head = file.read(64)
+        head = file.read(HEAD)
+    if (what := foreign(head)) is not None:
+        raise CheckpointError(f"{path}: {what}")
     if not is_state_dict(head):
         from deepsim.export.published.caffe_files import read_caffe
 

@@ -1,5 +1,6 @@
 """The command: what is told, asked for, said and recorded; exit codes; nothing half-written."""
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -162,6 +163,16 @@ def test_what_cannot_be_imported_is_one_line(files, tmp_path, arguments, code, m
     assert found.exit_code == code and message.format(f"{files}/") in found.stderr, found.output
     assert found.stderr.startswith("Error: ") and len(found.stderr.splitlines()) == 1 and found.stdout == ""
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_package_is_one_line(files, target, monkeypatch):
+    found_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnx" else found_spec(name))
+    found = run(files / "upconvGAN_pool5.pt", "-o", target)
+    assert found.exit_code == 4
+    assert found.stderr == (
+        "Error: onnx: not installed, this needs deepsim[import]. Run: pip install 'deepsim[import]'\n"
+    )
 
 
 def test_what_is_there_is_kept(files, target):

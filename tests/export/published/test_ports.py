@@ -58,6 +58,12 @@ def test_prefixes(name, prefix):
     assert found.names == {tensor: tuple(prefix + own for own in names) for tensor, names in plain.names.items()}
 
 
+@pytest.mark.parametrize("buffer", ["mean_img", "module.mean_img"])
+def test_a_buffer_may_lack_the_prefix(buffer):
+    names = [f"module.net.{own}" for own in LAYOUTS["ct/norm1"]]
+    assert recognise([*names, buffer], "file").buffers == (buffer,)
+
+
 def test_a_prefix_of_some_names_stays():
     names = ["module.defc7.weight", "defc7.bias"]
     assert strip_prefixes(names) == dict(zip(names, names, strict=True))
