@@ -16,6 +16,7 @@ from deepsim.runtime.files import sha256
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
 from tests.export.published.port_files import port_weights, release_weights
+from tests.export.published.test_training_snapshots import snapshot
 
 
 def run(*arguments):
@@ -188,6 +189,19 @@ def test_a_bundle_is_replaced_when_asked_to(files, target):
         found = run(files / "generator_relu6.pt", "--layer", layer, "-o", target, "--overwrite")
         assert found.exit_code == 0 and Bundle.open(target).manifest.generator.layer == layer
     assert run(files / "upconvGAN_pool5.pt", "-o", target).exit_code == 2
+
+
+def test_a_training_snapshot(tmp_path, target):
+    """Encoder and generator of one file are joined at the layer that the generator reads in it."""
+    (tmp_path / "net_iter_20.caffemodel").write_bytes(snapshot())
+    found = run(tmp_path / "net_iter_20.caffemodel", "-o", target)
+    assert found.exit_code == 0, found.output
+    assert "Note: the discriminator is left out" in found.stderr
+    manifest = Bundle.open(target).manifest
+    assert (manifest.encoder_name, manifest.layer, manifest.feature_shape) == ("caffenet", "fc6", (16,))
+    assert len(manifest.provenance["sources"]) == 1
+    assert "which it reads in the file" in " ".join(manifest.provenance["notes"])
+    assert Inverter(target, "cpu").reconstruct(photographs(1)).shape == (1, 227, 227, 3)
 
 
 def test_an_encoder_alone(target):
