@@ -22,9 +22,11 @@ def provenance(content: Content) -> dict[str, Any]:
 
 
 def _flat(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Write a nested record as (dotted name, value) pairs."""
+    """Write a nested record as (dotted name, value) pairs; the entries of a list of records have numbers."""
     pairs: list[tuple[str, str]] = []
     for name, value in record.items():
+        if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+            value = {str(index): entry for index, entry in enumerate(value)}
         if isinstance(value, Mapping):
             pairs += _flat(value, f"{prefix}{name}.")
         else:

@@ -152,6 +152,8 @@ def _check_archive(path: Path) -> None:
             names = archive.namelist()
             if not any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
                 raise CheckpointError(_other_archive(path, names))
+            if any("/code/" in name for name in names):
+                raise CheckpointError(f"{path}: a TorchScript program, expected a state dict. {_SAVE}")
             for entry in archive.infolist():
                 if entry.compress_type != zipfile.ZIP_STORED:  # a small file could fill the memory
                     raise CheckpointError(

@@ -161,8 +161,9 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
     """Yield the entries of nested records, with dots between their names; those of a list of records have numbers."""
     for name, value in record.items():
         if isinstance(value, list) and all(isinstance(entry, dict) for entry in value):
-            value = {str(index): entry for index, entry in enumerate(value)}
+            value = {str(index): entry for index, entry in enumerate(value)} if value else "none"
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            texts = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+            yield f"{prefix}{name}", "; ".join(value) if texts else value

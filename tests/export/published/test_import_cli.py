@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from deepsim.export.published.import_cli import main
 from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.cli.info import info
 from deepsim.runtime.files import sha256
 from deepsim.runtime.inverter import Inverter
 from tests.bundles import photographs
@@ -90,6 +91,14 @@ def test_a_layer_that_is_told(files, target, arguments, layer, told_by):
 def test_zeros_for_biases_are_said(files, target):
     found = run(files / "relu7/generator.pt", "--layer", "fc7", "-o", target)
     assert "Note: biases of deconv5, conv5_1" in found.stderr
+
+
+def test_info_shows_sources_and_notes(files, target):
+    run(files / "relu7/generator.pt", "--layer", "auto", "-o", target)
+    shown = CliRunner().invoke(info, [str(target)]).stdout
+    assert f"sources.0.sha256         {sha256(files / 'relu7/generator.pt')}" in shown
+    assert "notes                    inverts fc7, as told: the file does not say it; biases of deconv5" in shown
+    assert "layer.told by            the name relu7" in shown
 
 
 def joined(files, target, *options):

@@ -87,6 +87,7 @@ REFUSED = {
     "whole module": (lambda path: torch.save(Module(), path), r"a pickled object \(\S*Module\).*save model.state_dict"),
     "module, legacy": (lambda path: legacy(Module(), path), r"a pickled object \(\S*Module\)"),
     "numpy arrays": (lambda path: torch.save({"a": np.zeros(2)}, path), "numpy arrays, expected tensors"),
+    "a program": (lambda path: torch.jit.script(Module().layer).save(str(path)), "a TorchScript program, expected a"),
     "a list": (lambda path: torch.save([torch.zeros(2)], path), "a list, expected names mapped to tensors"),
     "an array": (lambda path: torch.save(torch.zeros(2), path), "a Tensor, expected names mapped to tensors"),
     "empty": (lambda path: torch.save({}, path), "an empty dictionary"),
