@@ -38,16 +38,21 @@ def assemble(
     side = (CAFFE_FRAMING if table is None else table.framing).side
     _check_fit(table, spec, side)
     notes = _notes(networks, table, spec, pixels)
-    record = _provenance(networks, inverted or (table.layers[-1].name if table else None), layer_from, notes, pixels)
-    return Source(
+    source = Source(
         table,
         spec,
         {} if encoder is None or table is None else _weights_of(encoder, table),
         {} if generator is None else generator.weights,
         np.zeros((0, side, side, 3), np.uint8),
-        record,
+        {},
         display=pixels.display,
     )
+    return replace(source, provenance=_provenance(source, networks, layer_from, notes, pixels))
+
+
+def heeds(source: Source, pixels: PixelChoice) -> bool:
+    """Tell whether a network of a source has the pixels that were chosen; torchvision's encoders have their own."""
+    return source.generator is not None or source.table.pixels == pixels.convention
 
 
 def _one(networks: Sequence[PublishedNetwork], role: str) -> PublishedNetwork | None:
@@ -109,7 +114,7 @@ def _notes(
     notes = [note for network in networks for note in network.notes]
     if any(network.role == "discriminator" for network in networks):
         notes.append("the discriminator is left out: a bundle holds an encoder and a generator")
-    if encoder is not None and encoder.pixels.scale != pixels.convention.scale:
+    if encoder is not None and generator is not None and encoder.pixels.scale != pixels.convention.scale:
         notes.append(f"{encoder.name} has its own pixels ({_words(encoder.pixels)}, normalised), not those of --mean")
     if encoder is not None and generator is not None and encoder.name != CAFFENET.name:
         notes.append(f"the released generators invert CaffeNet; this one is joined to {encoder.name}")
@@ -121,20 +126,24 @@ def _words(pixels: PixelConvention) -> str:
 
 
 def _provenance(
+    source: Source,
     networks: Sequence[PublishedNetwork],
-    layer: str | None,
     layer_from: str | None,
     notes: list[str],
     pixels: PixelChoice,
 ) -> dict[str, Any]:
     """Return what the manifest keeps of where the weights come from, as plain JSON values."""
-    sources = [file for network in networks for file in network.sources]
-    files = {file.sha256: asdict(file) for file in (*sources, *([pixels.source] if pixels.source else []))}
+    read = [file for network in networks for file in network.sources]
+    files = {file.sha256: asdict(file) for file in (*read, *([pixels.source] if pixels.source else []))}
+    told = heeds(source, pixels)
+    convention, mean_from = (
+        (pixels.convention, pixels.mean_from) if told else (source.table.pixels, "the network's own")
+    )
     return {
         "from": "published weights",
         "sources": list(files.values()),
-        "layer": {"name": layer, "told by": layer_from or "the files"},
-        "pixels": {**pixels.convention.to_json(), "mean from": pixels.mean_from, "display": pixels.display},
+        "layer": {"name": source.layer, "told by": layer_from or "the files"},
+        "pixels": {**convention.to_json(), "mean from": mean_from, "display": pixels.display},
         "notes": notes,
         "licence": NOTICE,
     }

@@ -131,7 +131,7 @@ def main(
 
 def load(given: Given, bar: Bar) -> Source:
     """Read the files that were named, and say what was assumed of them."""
-    from deepsim.export.published.assembly import assemble
+    from deepsim.export.published.assembly import assemble, heeds
     from deepsim.export.published.pixel_choice import choose_pixels
 
     pixels = replace(choose_pixels(given.mean, given.order), display=given.display)
@@ -139,8 +139,13 @@ def load(given: Given, bar: Bar) -> Source:
     source = assemble(networks, pixels, layer, layer_from)
     if source.generator is None and given.display != "clip":
         raise UsageError(f"--display {given.display}: an encoder alone makes no pictures.")
+    told = heeds(source, pixels)
+    for option, value, default in (("--mean", given.mean, None), ("--order", given.order, "BGR")):
+        if value != default and not told:
+            raise UsageError(f"{option} {value}: {source.table.name} has its own pixels, expected no other ones.")
     bar.warn(f"Licence: {NOTICE}.")
-    bar.warn(f"Pixels: {pixels}")
+    if told:
+        bar.warn(f"Pixels: {pixels}")
     for note in source.provenance["notes"]:
         bar.warn(f"Note: {note}")
     return source
@@ -159,6 +164,8 @@ def _read(given: Given) -> tuple[list[PublishedNetwork], str | None, str | None]
             raise UsageError(f"--prototxt {given.prototxts[1]}: a second one for one SOURCE.")
         found = read_published(given.source, given.layer, name, next(iter(given.prototxts), None))
         return found.networks, found.layer, found.layer_from
+    if name is not None and file is None:
+        raise UsageError(f"--encoder {name}: no file of it, expected {name}:FILE, or a SOURCE.")
     if file is None and given.generator is None:
         raise UsageError("no SOURCE, expected a file of published weights, or --encoder FILE and --generator FILE.")
     prototxts = _prototxt_of(given, file)

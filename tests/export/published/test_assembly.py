@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deepsim.export.published.assembly import assemble
+from deepsim.export.published.assembly import assemble, heeds
 from deepsim.export.published.networks import PublishedNetwork, SourceFile
 from deepsim.export.published.pixel_choice import choose_pixels
 from deepsim.kernels.layers import Layer
@@ -86,3 +86,12 @@ def test_other_encoders_are_noted():
     first, second = source.provenance["notes"]
     assert first.startswith("vgg19 has its own pixels (RGB minus 123.675, 116.28, 103.53, normalised)")
     assert second == "the released generators invert CaffeNet; this one is joined to vgg19"
+
+
+def test_an_encoder_with_its_own_pixels_heeds_no_others():
+    vgg = replace(ENCODER, name="vgg19", input_shape=(3, 227, 227), pixels=IMAGENET_PIXELS, notes=())
+    source = assemble([vgg], choose_pixels())
+    assert not heeds(source, choose_pixels()) and heeds(assemble([ENCODER], choose_pixels()), choose_pixels())
+    record = source.provenance["pixels"]
+    assert record["order"] == "RGB" and record["mean from"] == "the network's own"
+    assert source.provenance["notes"] == []

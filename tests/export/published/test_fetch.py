@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from click.testing import CliRunner
 
 from deepsim.export.published import fetch as fetch_module
 from deepsim.export.published.fetch import fetch
+from deepsim.export.published.fetch_cli import main
 from deepsim.export.published.known_sources import Digest
 from deepsim.runtime.errors import DataError, DeviceError, UsageError
 from deepsim.runtime.files import reserved
@@ -314,3 +316,20 @@ def test_downgrades_are_refused():
     request = fetch_module.urllib.request.Request("https://example.org/a")
     with pytest.raises(DataError, match=r"leads to http://example.org/b"):
         fetch_module._NoDowngrade().redirect_request(request, None, 302, "Found", {}, "http://example.org/b")
+
+
+def test_the_command_from_a_server_to_a_file(server, output):
+    def run(digits):
+        arguments = ["ctk-fc6", "--url", server.url, "--sha256", digits, "-o", str(output)]
+        return CliRunner().invoke(main, arguments)
+
+    wrong = run("00" * 32)
+    assert wrong.exit_code == 3 and "Nothing was kept" in wrong.stderr.splitlines()[-1] and left(output) == []
+    server.kind = "text/html"
+    assert run(SHA256.digits).exit_code == 3 and left(output) == []
+    server.kind = "application/octet-stream"
+    found = run(SHA256.digits)
+    assert found.exit_code == 0, found.output
+    assert output.read_bytes() == DATA and SHA256.digits in found.stdout and left(output) == ["weights.pt"]
+    asked = len(server.asked)
+    assert run(SHA256.digits).exit_code == 0 and len(server.asked) == asked  # it is there

@@ -15,6 +15,7 @@ from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.info import info
 from deepsim.runtime.files import sha256
 from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.pixels import IMAGENET_PIXELS
 from tests.bundles import photographs
 from tests.export.published.port_files import port_weights, release_weights
 from tests.export.published.test_training_snapshots import snapshot
@@ -22,6 +23,16 @@ from tests.export.published.test_training_snapshots import snapshot
 
 def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def torchvision_alexnet():
+    shapes = {0: (4, 3, 11, 11), 3: (8, 4, 5, 5), 6: (8, 8, 3, 3), 8: (8, 8, 3, 3), 10: (8, 8, 3, 3)}
+    heads = {1: (16, 288), 4: (16, 16), 6: (10, 16)}
+    named = {f"features.{place}": shape for place, shape in shapes.items()}
+    named |= {f"classifier.{place}": shape for place, shape in heads.items()}
+    rng = torch.Generator().manual_seed(4)
+    content = {f"{name}.weight": torch.randn(shape, generator=rng) * 0.1 for name, shape in named.items()}
+    return {**content, **{f"{name}.bias": torch.zeros(shape[0]) for name, shape in named.items()}}
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +44,7 @@ def files(tmp_path_factory):
         "caffenet.pt": release_weights("ct/caffenet"),
         "generator_relu6.pt": port_weights("bdpy/relu6generator"),
         "relu7/generator.pt": port_weights("xdream/fc67"),
+        "alexnet.pt": torchvision_alexnet(),
         "upconvGAN_norm2.pt": release_weights("ct/norm2", 8),
         "both.pt": {**release_weights("ct/caffenet"), **release_weights("ct/pool5")},
     }.items():
@@ -157,6 +169,9 @@ REFUSED = [
     ),
     ([*JOINED, "upconvGAN_pool5.pt", "--prototxt", "text.pt"], 2, "--prototxt: 1 for 2 files"),
     (["upconvGAN_pool5.pt", "--mean", "1,2"], 2, "--mean 1,2: expected three numbers"),
+    (["--encoder", "caffenet", "--generator", "upconvGAN_pool5.pt"], 2, "--encoder caffenet: no file of it"),
+    (["alexnet.pt", "--mean", "90,100,110"], 2, "--mean 90,100,110: alexnet has its own pixels"),
+    (["alexnet.pt", "--order", "RGB"], 2, "--order RGB: alexnet has its own pixels"),
     (["missing.pt"], 3, "missing.pt: no such file"),
     (["relu7"], 3, "relu7: a folder, expected a file"),
     (["text.pt"], 3, "text.pt: "),
@@ -228,6 +243,13 @@ def test_an_encoder_alone(target):
     for backend in ("onnxruntime", "torch"):
         np.testing.assert_allclose(Inverter(target, backend, "cpu").encode(image), features, rtol=1e-3, atol=1e-2)
     assert features.shape == (1, *manifest.feature_shape) and (features > 0).mean() > 0.1
+
+
+def test_torchvisions_encoder_has_its_own_pixels(files, target):
+    found = run(files / "alexnet.pt", "--layer", "pool5", "-o", target)
+    assert found.exit_code == 0 and "Pixels:" not in found.stderr, found.output
+    encoder = Bundle.open(target).manifest.encoder
+    assert encoder.name == "alexnet" and encoder.pixels == IMAGENET_PIXELS
 
 
 def test_an_encoder_up_to_a_layer(files, target):
