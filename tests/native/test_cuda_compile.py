@@ -66,6 +66,7 @@ class Tile:
         return self.warp_rows // 8 + self.warp_columns // 4
 
 
+IMAGES = ("_pixels", "_levels")  # how the names of last layers' products end
 VARIANTS = (KERNELS / "variants.h").read_text()
 TILES = {
     name: Tile(*map(int, numbers.split(",")))
@@ -205,7 +206,7 @@ def check_multiply_adds(name, tile, counts, architecture):
     loops, rest = divmod(counts["LDS.128"] + counts["LDS.U.128"], tile.loads)
     others = total(counts, "FFMA") - loops * tile.multiply_adds
     assert loops > 0 and rest == 0, (name, counts)
-    assert others > 0 if name.endswith("_pixels") else others == 0, (name, counts)  # levels: a quotient, tanh
+    assert others > 0 if name.endswith(IMAGES) else others == 0, (name, counts)  # levels: a quotient, tanh
 
 
 def test_machine_code_is_what_the_tiles_are_made_for(compiled):
@@ -245,7 +246,7 @@ def test_kernels_wait_for_those_before(compiled):
         tile, copies = products.get(name), 0
         if tile is not None:
             at_once = tile.threads // tile.columns  # planes
-            copies = 1 if name.endswith("_pixels") else (tile.stages - 1) * -(-tile.depth // channels // at_once)
+            copies = 1 if name.endswith(IMAGES) else (tile.stages - 1) * -(-tile.depth // channels // at_once)
         assert before["LDGSTS"] == copies, (name, before)
         if tile is None:
             assert not [code for code in codes if "CONSTANT" in code], name  # which may be loaded at any time
