@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +16,7 @@ import numpy as np
 from deepsim.export.published.caffe_model import MOST_LAYERS, Blob, CaffeModel
 from deepsim.runtime.errors import CheckpointError, missing_extra
 
+_CONSTANT = 64 << 20  # bytes beside the file and its weights, for the HDF5 library
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
@@ -22,14 +28,33 @@ def read_hdf5(data: bytes, file: str) -> CaffeModel:
     """
     h5py = _module()
     try:
-        with h5py.File(io.BytesIO(data), "r") as opened:
+        with _limited_memory(2 * len(data) + _CONSTANT), h5py.File(io.BytesIO(data), "r") as opened:
             blobs = _Reader(h5py, file, len(data)).read(opened)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200] or "it asks for more memory than it can need"
         raise CheckpointError(f"{file}: no readable HDF5 ({reason}), expected a Caffe snapshot.") from error
     if not any(blobs.values()):
         raise CheckpointError(f"{file}: HDF5 without weights in a group data, expected a Caffe snapshot.")
     return CaffeModel("Caffe model (HDF5)", blobs, (), {})
+
+
+@contextmanager
+def _limited_memory(most: int) -> Iterator[None]:
+    """Let this process take at most so many more bytes for a while, where Linux tells what it has.
+
+    The HDF5 library takes all memory for some damaged headers, whose parts name each other in a circle.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    status = Path("/proc/self/status")
+    found = re.search(r"VmData:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    limit = int(found[1]) * 1024 + most if found else soft
+    if soft != resource.RLIM_INFINITY:
+        limit = min(soft, limit)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _module() -> Any:
@@ -45,7 +70,7 @@ class _Reader:
 
     def __init__(self, h5py: Any, file: str, size: int) -> None:
         self.h5py, self.file, self.left = h5py, file, size
-        self.headers: list[int] = []  # where the file describes its objects
+        self.headers: set[int] = set()  # where the file describes its objects
         self.arrays: list[tuple[int, int, str]] = []  # where its arrays begin and end
 
     def read(self, opened: Any) -> dict[str, tuple[Blob, ...]]:
@@ -54,9 +79,13 @@ class _Reader:
         if not isinstance(top, self.h5py.HardLink) or not isinstance(opened["data"], self.h5py.Group):
             raise ValueError("no group data")
         found: dict[str, tuple[Blob, ...]] = {}
-        pending = [("", opened["data"])]
+        pending, seen = [("", opened["data"])], set()
         while pending:
             name, group = pending.pop()
+            place = self.h5py.h5o.get_info(group.id).addr
+            if place in seen:
+                raise ValueError(f"group {name} is there twice")
+            seen.add(place)
             children = list(group)
             numbered = sorted((child for child in children if child.isdecimal()), key=int)
             datasets = [child for child in numbered if isinstance(self._child(group, child), self.h5py.Dataset)]
@@ -65,7 +94,7 @@ class _Reader:
             for child in children:
                 if child not in datasets and isinstance(self._child(group, child), self.h5py.Group):
                     pending.append((f"{name}/{child}".lstrip("/"), group[child]))
-            if len(found) + len(pending) > MOST_LAYERS:
+            if len(seen) + len(pending) > MOST_LAYERS:
                 raise ValueError(f"more than {MOST_LAYERS} layers")
         self._check_places()
         return found
@@ -84,7 +113,7 @@ class _Reader:
         if not isinstance(group.get(name, getlink=True), self.h5py.HardLink):
             raise ValueError(f"{name!r} is a link to another place")
         child = group[name]
-        self.headers.append(self.h5py.h5o.get_info(child.id).addr)
+        self.headers.add(self.h5py.h5o.get_info(child.id).addr)
         return child
 
     def _blobs(self, name: str, group: Any, datasets: list[str]) -> tuple[Blob, ...]:

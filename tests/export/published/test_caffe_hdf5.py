@@ -1,6 +1,8 @@
 """Caffe's snapshots in HDF5: the same weights as the protobuf file, and nothing from elsewhere."""
 
+import gzip
 import io
+import resource
 from pathlib import Path
 
 import h5py
@@ -79,7 +81,7 @@ def test_a_group_that_holds_itself_ends():
     def loop(opened):
         opened["data/relu_defc7/again"] = opened["data"]
 
-    with pytest.raises(CheckpointError, match="layers"):
+    with pytest.raises(CheckpointError, match="is there twice"):
         read_bytes(snapshot(loop), "x.h5").networks()
 
 
@@ -104,3 +106,13 @@ def test_numbers_of_another_form_are_refused():
     data = replaced("data/deconv1/0", lambda f, name: f.create_dataset(name, data=np.ones((1, 1, 4, 4), ">f4")))
     with pytest.raises(CheckpointError, match="other numbers than Caffe's"):
         read_bytes(data, "x.h5")
+
+
+def test_a_header_whose_parts_name_each_other_takes_no_memory():
+    data = gzip.decompress((DATA / "circular_header.h5.gz").read_bytes())
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"^x\.h5: no readable HDF5"):
+        read_bytes(data, "x.h5")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10, "kilobytes"
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limits
