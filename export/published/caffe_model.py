@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from deepsim.export.published.caffe_facts import facts_of_layer, facts_of_v1, inputs_of
 from deepsim.export.published.caffe_schema import message_class
 from deepsim.export.published.topology import LayerFacts
-from deepsim.export.published.wire import BYTES, Field, fields, split
+from deepsim.export.published.wire import BYTES, FIXED32, FIXED64, VARINT, Field, fields, split
 from deepsim.kernels.layers import Shape
 from deepsim.runtime.errors import CheckpointError
 
@@ -21,6 +22,10 @@ MOST_LAYERS = 10_000
 _LAYERS, _LAYERS_V1 = 100, 2  # field numbers in a network
 _BLOBS, _BLOBS_V1, _V0, _BLOBS_V0 = 7, 6, 1, 50
 _DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF = 5, 6, 8, 9  # in a blob
+_DIFFS = (_DOUBLE_DIFF, _DIFF)  # the order in which Caffe looks
+_WIDTHS = {_DATA: 4, _DIFF: 4, _DOUBLE_DATA: 8, _DOUBLE_DIFF: 8}
+_WIRES = {number: (BYTES, FIXED32 if width == 4 else FIXED64) for number, width in _WIDTHS.items()}
+_KNOWN = frozenset({*((number, VARINT) for number in (1, 2, 3, 4)), (7, BYTES)})
 _LEGACY = ("num", "channels", "height", "width")
 _DEEPEST_SHAPE = 32  # axes, as Caffe
 
@@ -148,11 +153,13 @@ class _Reader:
 
 
 def read_blob(content: memoryview) -> Blob:
-    """Read a message BlobProto: double_data before data, legacy extents before a shape; diff is skipped.
+    """Read a message BlobProto: double_data before data, legacy extents before a shape; diff is counted, not read.
 
-    Raises ValueError for one that is cut, or whose shape is absent or not that of its numbers.
+    Raises ValueError for one that is cut, whose shape is absent or not that of its numbers, and for unknown fields
+    among the numbers: no program writes them there, but a changed byte in numbers that are not packed looks so.
     """
-    rest, large = split(content, frozenset({_DATA, _DIFF, _DOUBLE_DATA, _DOUBLE_DIFF}))
+    rest, large = split(content, frozenset(_WIRES))
+    _check_between(content, large)
     message = _parse("Blob", rest)
     doubles = _numbers(large, _DOUBLE_DATA, "<f8")
     values = doubles if len(doubles) else _numbers(large, _DATA, "<f4")
@@ -162,7 +169,21 @@ def read_blob(content: memoryview) -> Blob:
     shape = tuple(getattr(message, name) for name in _LEGACY) if legacy else tuple(message.shape.dim)
     if min(shape, default=1) < 1 or len(shape) > _DEEPEST_SHAPE or math.prod(shape) != len(values):
         raise ValueError(f"shape {shape} for {len(values)} numbers, expected as many")
+    gradients = [sum(field.length(_WIDTHS[number]) for field in large if field.number == number) for number in _DIFFS]
+    if (gradients[0] or gradients[1]) not in (0, len(values)):
+        raise ValueError(f"{gradients[0] or gradients[1]} numbers in diff for {len(values)}, expected as many")
     return Blob(values.reshape(shape), legacy)
+
+
+def _check_between(content: memoryview, large: list[Field]) -> None:
+    """Raise ValueError for numbers of a wrong wire type, and for fields that are not known between them."""
+    for field in large:
+        if field.wire not in _WIRES[field.number]:
+            raise ValueError(f"field {field.number} has wire type {field.wire}")
+    for before, after in pairwise(large):
+        for field in fields(content[before.end : after.start]) if after.start > before.end else ():
+            if (field.number, field.wire) not in _KNOWN:
+                raise ValueError(f"field {field.number}, of wire type {field.wire}, among its numbers")
 
 
 def _numbers(large: list[Field], number: int, dtype: str) -> NDArray[np.float32]:

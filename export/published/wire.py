@@ -33,13 +33,19 @@ class Field:
     end: int
     count: int = 1
 
+    def length(self, width: int) -> int:
+        """Count the numbers of ``width`` bytes. Raises ValueError for a length that is no multiple of it."""
+        if self.wire != BYTES:
+            return self.count
+        if len(self.content) % width:
+            raise ValueError(f"field {self.number}: {len(self.content)} bytes, expected a multiple of {width}")
+        return len(self.content) // width
+
     def numbers(self, dtype: str) -> NDArray[np.floating]:
         """Return the numbers of a packed field or a run. Raises ValueError for a length that is no multiple of one."""
         width = np.dtype(dtype).itemsize
         if self.wire == BYTES:
-            if len(self.content) % width:
-                raise ValueError(f"field {self.number}: {len(self.content)} bytes, expected a multiple of {width}")
-            return np.frombuffer(self.content, dtype)
+            return np.frombuffer(self.content, dtype, self.length(width))
         if _WIDTHS.get(self.wire) != width:
             raise ValueError(f"field {self.number}: wire type {self.wire}, expected numbers of {width} bytes")
         tagged = len(self.content) // self.count

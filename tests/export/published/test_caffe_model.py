@@ -12,7 +12,17 @@ from deepsim.export.published.caffe_files import caffe_format, read_bytes, read_
 from deepsim.export.published.caffe_schema import message_class
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.networks import CAFFENET
-from tests.export.published.caffe_messages import blob, block, layer, legacy_blob, named_only, number, real, v0_layer
+from tests.export.published.caffe_messages import (
+    blob,
+    block,
+    layer,
+    legacy_blob,
+    named_only,
+    number,
+    real,
+    v0_layer,
+    varint,
+)
 
 DATA = Path(__file__).resolve().parents[2] / "data/caffe"
 NORM1 = (DATA / "norm1.caffemodel").read_bytes()
@@ -195,6 +205,27 @@ def v0_encoder():
                 data += v0_layer("relu_" + entry.name, "relu", entry.name, entry.name)
         before = entry.name
     return data, weights
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (real(5, 1) + number(900, 1) + real(5, 2), "field 900, of wire type 0, among its numbers"),
+        (real(5, 1) + varint(4 << 3 | 5) + bytes(4) + real(5, 2), "field 4, of wire type 5, among its numbers"),
+        (real(5, 1) + real(5, 2) + number(5, 1), "field 5 has wire type 0"),
+        (block(5, bytes(8)) + block(6, bytes(4)), "1 numbers in diff for 2"),
+        (block(5, bytes(8)) + block(6, bytes(7)), "7 bytes, expected a multiple of 4"),
+    ],
+)
+def test_what_only_damage_puts_among_numbers_is_refused(content, words):
+    with pytest.raises(ValueError, match=words):
+        caffe_model.read_blob(memoryview(block(7, block(1, b"\x02")) + content))
+
+
+def test_unknown_fields_beside_the_numbers_are_skipped():
+    content = number(900, 1) + block(7, block(1, b"\x02")) + real(5, 1) + number(4, 2) + real(5, 2) + real(901, 1)
+    legacy = number(1, 1) + number(2, 1) + number(3, 1)
+    assert caffe_model.read_blob(memoryview(content + legacy)).values.ravel().tolist() == [1, 2]
 
 
 def test_layers_of_2013_with_their_paddings_are_read():
