@@ -4,7 +4,7 @@ import pytest
 
 from deepsim.runtime import prefetch as prefetch_module
 from deepsim.runtime.errors import DeviceError
-from deepsim.runtime.prefetch import map_ahead, prefetch
+from deepsim.runtime.prefetch import map_ahead, overlapped, prefetch
 
 
 def test_order_and_end():
@@ -139,3 +139,47 @@ def test_an_error_of_the_function_is_not_taken_for_a_refused_thread():
 
     with pytest.raises(RuntimeError, match="of its own"):
         list(map_ahead(fail, [1], 1))
+
+
+def test_overlapped_keeps_the_order_and_raises_after_what_came_before():
+    def items():
+        yield from range(5)
+        raise ValueError("the sixth")
+
+    for width in (1, 3):
+        results, met = overlapped(items(), lambda item: item * 10, width), []
+        with pytest.raises(ValueError, match="the sixth"):
+            for result in results:
+                met.append(result)
+        assert met == [(item, item * 10) for item in range(5)]
+
+
+def test_overlapped_makes_applies_and_hands_over_at_once():
+    """An item is made only when the one before is being applied, which waits for that: in turn nothing would come."""
+    made = [threading.Event() for _ in range(4)]
+
+    def items():
+        for number in range(3):
+            made[number].set()
+            yield number
+        made[3].set()
+
+    def wait_for_the_next(number):
+        return made[number + 1].wait(30)
+
+    assert [result for _, result in overlapped(items(), wait_for_the_next, 1)] == [True] * 3
+
+
+def test_closing_overlapped_closes_its_items():
+    closed = threading.Event()
+
+    def items():
+        try:
+            yield from range(1000)
+        finally:
+            closed.set()
+
+    results = overlapped(items(), lambda item: item, 1)
+    assert next(results) == (0, 0)
+    results.close()
+    assert closed.is_set()
