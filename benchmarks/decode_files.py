@@ -3,8 +3,9 @@
 ``python -m deepsim.benchmarks.decode_files BUNDLE`` writes codes as .npy, as .mat of version 7.3 and as bdpy's tree of
 one file each. It verifies every image of each kind, then times rounds of decoding alone, of writing PNG files alone and
 of the whole command's work, in turn. Where the same CPUs decode at d and write at p images a second, no program is
-faster than 1 / (1/d + 1/p); with a GPU beside them the limit is the smaller of d and p. Both ratios are printed. At
-last a run is killed and resumed, in a process whose peak memory is compared with that of a tenth of the codes.
+faster than 1 / (1/d + 1/p); with a GPU beside them the limit is the smaller of d and p. Both ratios are printed, and
+that of the CPU time, on which other work on the machine has less effect. At last a run is killed and resumed, in a
+process whose peak memory is compared with that of a tenth of the codes.
 """
 
 from __future__ import annotations
@@ -132,24 +133,39 @@ def time_all(inverter: Inverter, folder: Path, count: int, rounds: int, kinds: t
         **{kind: partial(run_decode, inverter, folder / str(count), kind) for kind in kinds},
     }
     rates: dict[str, list[float]] = {name: [] for name in calls}
+    work: dict[str, list[float]] = {name: [] for name in calls}  # seconds of CPUs for an image, by all threads
     for _ in range(rounds):
         for name, call in calls.items():
-            begin = time.perf_counter()
+            begin, used = time.perf_counter(), time.process_time()
             call(folder / "timed")
             rates[name].append(count / (time.perf_counter() - begin))
+            work[name].append((time.process_time() - used) / count)
             shutil.rmtree(folder / "timed", ignore_errors=True)
-    alone, writing = (median(rates[name]) for name in ("decode", "png"))
     shared = [1 / (1 / d + 1 / p) for d, p in zip(rates["decode"], rates["png"], strict=True)]
     apart = [min(pair) for pair in zip(rates["decode"], rates["png"], strict=True)]
+    both = [sum(pair) for pair in zip(work["decode"], work["png"], strict=True)]
     of_kinds = {
         kind: {
             "images_per_s": median(rates[kind]),
-            "of_shared_cpus": median(rate / limit for rate, limit in zip(rates[kind], shared, strict=True)),
-            "of_the_slower": median(rate / limit for rate, limit in zip(rates[kind], apart, strict=True)),
+            "of_shared_cpus": _median_ratio(rates[kind], shared),
+            "of_the_slower": _median_ratio(rates[kind], apart),
+            "of_cpu_time": _median_ratio(both, work[kind]),
         }
         for kind in kinds
     }
-    return {"decode_per_s": alone, "png_per_s": writing, "count": count, "rounds": rounds, "kinds": of_kinds}
+    return {
+        "decode_per_s": median(rates["decode"]),
+        "png_per_s": median(rates["png"]),
+        "decode_cpu_ms": 1000 * median(work["decode"]),
+        "png_cpu_ms": 1000 * median(work["png"]),
+        "count": count,
+        "rounds": rounds,
+        "kinds": of_kinds,
+    }
+
+
+def _median_ratio(values: list[float], of: list[float]) -> float:
+    return median(value / whole for value, whole in zip(values, of, strict=True))
 
 
 def kill_and_resume(bundle: Path, backend: str, max_batch: int, folder: Path, count: int, kind: str) -> dict[str, Any]:
@@ -197,12 +213,13 @@ def _write(images: Pixels, output: Path, inverter: Inverter) -> None:
 
 def _lines(figures: dict[str, Any]) -> Iterator[str]:
     yield f"{figures['backend']}, {figures['cpus']} CPUs, rounds of {figures['count']}, median of {figures['rounds']}"
-    yield f"decoding alone {figures['decode_per_s']:8.1f} images/s"
-    yield f"PNG alone      {figures['png_per_s']:8.1f} images/s"
+    for name, label in (("decode", "decoding alone"), ("png", "PNG alone")):
+        yield f"{label:14} {figures[f'{name}_per_s']:8.1f} images/s, {figures[f'{name}_cpu_ms']:.2f} ms of a CPU each"
     for kind, found in figures["kinds"].items():
         yield (
             f"{kind:14} {found['images_per_s']:8.1f} images/s, {found['of_shared_cpus']:.0%} of shared CPUs' limit, "
-            f"{found['of_the_slower']:.0%} of the slower alone; killed at {found['killed_at']} and resumed; "
+            f"{found['of_the_slower']:.0%} of the slower alone, {found['of_cpu_time']:.0%} of its CPU time; "
+            f"killed at {found['killed_at']} and resumed; "
             f"peak {found['peak_mib']:.0f} MiB, of a tenth {found['peak_mib_of_a_tenth']:.0f} MiB"
         )
 

@@ -100,6 +100,8 @@ def stats(
             written.append(str(bundle / FILE_NAME))
     words = bulk.outcome(found.count, "photographs")
     following = ("decode", bundle, "features.npy", "-o", "images")
+    if inverter.bundle.manifest.generator is None:
+        following = ("encode", bundle, *photos[:1], "-o", "features.npy")
     footer(f"{' and '.join(written)}: statistics of {words}", command("deepsim", *following))
 
 

@@ -17,7 +17,7 @@ from deepsim.runtime.features.statistics import Gathering, read_statistics
 from deepsim.runtime.features.units import read_bounds
 from deepsim.runtime.images import save_png
 from deepsim.runtime.inverter import Inverter
-from tests.bundles import photographs
+from tests.bundles import photographs, write_kind
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -149,3 +149,14 @@ def test_unusable_photographs(deepsim, bundle_of, many, tmp_path):
     for path in list(many.iterdir())[1:]:
         path.unlink()
     assert "expected 2 or more" in deepsim(*command, "--overwrite", "--on-error", "skip", code=3).stderr
+
+
+def test_bundles_with_one_network_only(deepsim, many, tmp_path):
+    encodes, decodes = (write_kind(tmp_path, kind) for kind in ("table-alone", "none"))
+    assert "Next: deepsim encode" in deepsim("stats", encodes, many, "-o", tmp_path / "out", "--into-bundle").stderr
+    assert deepsim("stats", decodes, many, "-o", tmp_path / "no", code=2).stderr.splitlines()[-1].startswith("Error: ")
+    np.save(tmp_path / "f.npy", np.ones((2, 4, 8, 8), np.float32))
+    for options in ((), ("--raw",)):
+        command = ("decode", encodes, tmp_path / "f.npy", *options, "-o", tmp_path / ("r.npy" if options else "images"))
+        assert deepsim(*command, code=2).stderr.splitlines()[-1].startswith("Error: ")
+    assert not (tmp_path / "images").exists() and not (tmp_path / "r.npy").exists() and not list(tmp_path.glob(".*"))
