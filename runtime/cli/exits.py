@@ -10,6 +10,7 @@ closed, full or that nobody reads stops nothing: messages are lost, files and re
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from deepsim.runtime.os_errors import as_one_line, lacks_memory
 
 _MEMORY = "memory: not enough of it"
 INTERRUPTED, UNREAD, TERMINATED = 130, 141, 143
+_SOON = 0.05  # seconds: by then the callback has returned, or drops the signal once more
 
 
 class Program(click.Command):
@@ -58,7 +60,7 @@ def run(
     prepare()
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with an image is told in our own line
     try:
-        with _sigterm_unwinds():
+        with _sigterm_unwinds(), _signals_outlive_callbacks():
             code = command.main(args, prog_name, standalone_mode=False, **extra)
             sys.stdout.flush()
     except Unread:
@@ -104,6 +106,27 @@ def _sigterm_unwinds() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _signals_outlive_callbacks() -> Iterator[None]:
+    """Send a signal again whose exception was raised in a callback of the native library: ctypes drops it there."""
+    report = sys.unraisablehook
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        error = dropped.exc_value
+        if isinstance(error, KeyboardInterrupt):
+            threading.Timer(_SOON, os.kill, (os.getpid(), signal.SIGINT)).start()
+        elif isinstance(error, SystemExit) and error.code == TERMINATED:
+            threading.Timer(_SOON, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        else:
+            report(dropped)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 def _fail(message: str, code: int) -> NoReturn:

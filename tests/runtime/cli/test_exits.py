@@ -119,6 +119,30 @@ def test_signals_unwind(number, code):
         assert process.wait(20) == code
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_during_a_callback_of_a_library_is_not_lost(name, code):
+    script = (
+        "import ctypes, signal, sys, time; sys.path.insert(0, sys.argv[1]); import runtime, click\n"
+        "from deepsim.runtime.cli.exits import run\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"
+        "def compare(a, b):\n"
+        "    signal.raise_signal(getattr(signal, sys.argv[2]))\n"  # its exception ends here: C cannot pass it on
+        "    return 0\n"
+        "@click.command()\n"
+        "def sort():\n"
+        "    two, four = ctypes.c_size_t(2), ctypes.c_size_t(4)\n"
+        "    ctypes.CDLL(None).qsort(ctypes.create_string_buffer(8), two, four, type(compare))\n"
+        "    print('sorted', flush=True)\n"
+        "    time.sleep(60)\n"
+        "run(sort, 'program', [])\n"
+    )
+    arguments = [sys.executable, "-c", script, CHECKOUT, name]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (code, "sorted\n")
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     "error",
     [
