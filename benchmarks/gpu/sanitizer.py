@@ -109,6 +109,7 @@ def main() -> None:
             features = inverter.encode(photos)
             for full in (False, True):
                 inverter.decode(features, full=full)
+                inverter.decode(features, full=full, raw=True)
         inverter.reencode(photos, 2, (1, 2))
         if not np.isfinite(features).all():
             print(f"batch {batch}: features that are not finite")

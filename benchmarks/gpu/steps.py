@@ -18,6 +18,7 @@ _KINDS = {
     "blocks": ("conv",),
     "shuffle": ("conv",),
     "pixels": ("conv",),
+    "levels": ("conv",),
     "connected": ("fc",),
     "partial": ("conv", "fc"),
     "normalise": ("pool",),

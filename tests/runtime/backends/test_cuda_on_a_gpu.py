@@ -54,9 +54,8 @@ def written_late(array):
 
 
 def test_every_backends_tests_pass():
-    suite = [
-        ROOT / "tests/runtime" / name for name in ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py")
-    ]
+    names = ("test_parity.py", "test_inverter.py", "test_inverter_lifetime.py", "test_raw.py")
+    suite = [ROOT / "tests/runtime" / name for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-k", "cuda", "-p", "no:cacheprovider", *map(str, suite)]
     environment = {**os.environ, "DEEPSIM_TEST_BACKENDS": "cuda"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, cwd=ROOT)
