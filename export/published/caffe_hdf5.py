@@ -86,7 +86,7 @@ class _Reader:
             if place in seen:
                 raise ValueError(f"group {name} is there twice")
             seen.add(place)
-            children = list(group)
+            children = self._names(group)
             numbered = sorted((child for child in children if child.isdecimal()), key=int)
             datasets = [child for child in numbered if isinstance(self._child(group, child), self.h5py.Dataset)]
             if datasets:
@@ -108,6 +108,12 @@ class _Reader:
         for begin, end, name in ordered:
             if any(begin <= header < end for header in self.headers):
                 raise ValueError(f"{name} lies on a header")
+
+    def _names(self, group: Any) -> list[str]:
+        names = list(group)
+        if not all(isinstance(name, str) for name in names):  # h5py returns bytes for what is no UTF-8
+            raise ValueError("a name that is no text")
+        return names
 
     def _child(self, group: Any, name: str) -> Any:
         if not isinstance(group.get(name, getlink=True), self.h5py.HardLink):

@@ -108,6 +108,13 @@ def test_numbers_of_another_form_are_refused():
         read_bytes(data, "x.h5")
 
 
+def test_a_name_that_is_no_text_is_refused():
+    data = snapshot()
+    assert data.count(b"deconv2\0") == 1
+    with pytest.raises(CheckpointError, match="a name that is no text"):
+        read_bytes(data.replace(b"deconv2\0", b"decon\xffv\0"), "x.h5")
+
+
 def test_a_header_whose_parts_name_each_other_takes_no_memory():
     data = gzip.decompress((DATA / "circular_header.h5.gz").read_bytes())
     limits = resource.getrlimit(resource.RLIMIT_DATA)
