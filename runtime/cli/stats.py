@@ -99,7 +99,7 @@ def stats(
             _put_into(inverter.bundle, found.to_bytes(upper=found.upper(max(factors))))
             written.append(str(bundle / FILE_NAME))
     words = bulk.outcome(found.count, "photographs")
-    following = ("decode", bundle, "features.npy", "-o", "images")
+    following: tuple[object, ...] = ("decode", bundle, "features.npy", "-o", "images")
     if inverter.bundle.manifest.generator is None:
         following = ("encode", bundle, *photos[:1], "-o", "features.npy")
     footer(f"{' and '.join(written)}: statistics of {words}", command("deepsim", *following))
