@@ -22,6 +22,7 @@ from deepsim.runtime.files import replacing
 
 LIMIT = 1 << 31  # bytes of one variable, version 7 and earlier (MATLAB's documentation of MAT-file versions)
 _IDS = "ids"  # names of codes in files of closed-loop experiments
+_AT_ONCE = 1 << 20  # bytes of a variable that is read when it is found, such as a single code
 _HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 
@@ -101,7 +102,9 @@ def _read_73(path: Path, key: Key) -> FeatureFile:
             file[name],
             Labels(_names_73(file), _index(hdf5_file.whole(file[INDEX]) if INDEX in file else None)),
         )
-        if not isinstance(chosen, h5py.Group):
+        if not isinstance(chosen, h5py.Group) and 0 < chosen.size * chosen.dtype.itemsize <= _AT_ONCE:
+            found = FeatureFile.of(path, np.asarray(chosen[()]).T)  # to open it again would take longer
+        elif not isinstance(chosen, h5py.Group):
             found = hdf5_file.lazy(path, chosen.name, chosen.shape, chosen.dtype, reverse=True)
         elif bdpy_sparse.MARK in chosen:
             found = bdpy_sparse.BdpySparse.read(chosen).file(path)
