@@ -40,6 +40,11 @@ class Watcher(Protocol):
 
 def optimise_chunk(job: Job, numbers: range, watcher: Watcher) -> Outcome:
     """Optimise the targets ``numbers``, all their starts together, and choose each one's best start."""
+    with job.place.exactly():
+        return _optimise_chunk(job, numbers, watcher)
+
+
+def _optimise_chunk(job: Job, numbers: range, watcher: Watcher) -> Outcome:
     settings, pictures = job.evaluator.settings, job.evaluator.pictures
     wanted, rule = job.wanted(numbers), job.rule()
     chunk = Chunk.begin(job.streams(numbers), settings, pictures.shape, job.place)

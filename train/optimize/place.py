@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +25,15 @@ class Place:
     def dtype(self) -> torch.dtype:
         """Return PyTorch's type of the numbers."""
         return _TYPES[self.precision]
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Compute without TF32 and by deterministic convolutions: on a GPU both are switches of the whole process."""
+        if self.device == "cpu":
+            yield
+            return
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
 
     def put(self, values: Tensor) -> Tensor:
         """Return values here; maps (N, C, H, W) in channels-last memory, which CPUs and GPUs compute fastest."""

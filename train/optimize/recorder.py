@@ -20,6 +20,7 @@ from deepsim.train.optimize.evaluation import Evaluated
 from deepsim.train.optimize.job import Job
 from deepsim.train.optimize.lockstep import Array
 from deepsim.train.optimize.loop import draw
+from deepsim.train.optimize.randomness import Stream
 from deepsim.train.optimize.rules import Rule
 from deepsim.train.optimize.saved import Saved
 from deepsim.train.signals import Signals
@@ -125,8 +126,7 @@ class Recorder:
         _, images = draw(self._job, chunk.kept)
         self._background.do(lambda number=chunk.iteration: self._save(chunk.streams, images, number))  # type: ignore[misc]
 
-    def _save(self, streams: tuple[object, ...], images: Pixels, iteration: int) -> None:
+    def _save(self, streams: tuple[Stream, ...], images: Pixels, iteration: int) -> None:
         for stream, image in zip(streams, images, strict=True):
-            name, start = str(getattr(stream, "name")), int(getattr(stream, "start"))  # noqa: B009
-            folder = self._output / "snapshots" / self._stems[name]
-            save_png(image, folder / f"{iteration:06d}{f'-start{start}' if self._job.starts > 1 else ''}.png")
+            start = f"-start{stream.start}" if self._job.starts > 1 else ""
+            save_png(image, self._output / "snapshots" / self._stems[stream.name] / f"{iteration:06d}{start}.png")
