@@ -30,7 +30,9 @@ from deepsim.runtime.backends.torch import WEIGHTS
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.cli.options import GivenPath
+from deepsim.runtime.errors import UsageError
 from deepsim.runtime.files import write_atomic
+from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.machine import environment
 from deepsim.runtime.pixels import Pixels
@@ -42,11 +44,18 @@ Times: TypeAlias = dict[str, list[float]]
 WARM_UP = 13  # generations of an optimiser that are not timed; CholeskyCMAES has updated its factor by then
 
 
+def generator_of(bundle: Bundle) -> GeneratorSpec:
+    """Return a bundle's generator. Raises UsageError where it has none."""
+    if bundle.manifest.generator is None:
+        raise UsageError(f"{bundle.path}: has an encoder alone, expected a generator.")
+    return bundle.manifest.generator
+
+
 class PlainTorch:
     """A bundle's generator as an nn.Sequential."""
 
     def __init__(self, bundle: Bundle, memory_format: torch.memory_format) -> None:
-        generator, self._geometry = bundle.manifest.generator, bundle.manifest.geometry
+        generator, self._geometry = generator_of(bundle), bundle.manifest.geometry
         stack = LayerStack(generator.layers)
         prefix = "generator."
         weights = {name: value for name, value in load(bundle.read(WEIGHTS)).items() if name.startswith(prefix)}
@@ -139,7 +148,7 @@ def time_search(name: str, dimensions: int, generations: int) -> dict[str, float
 def main(bundle: Path, optimizer: str, repeats: int, searches: bool, output: Path | None) -> None:
     """Compare a generation of a closed loop with plain PyTorch's on this machine's CPU."""
     opened = Bundle.open(bundle)
-    shape = opened.manifest.generator.input_shape
+    shape = generator_of(opened).input_shape
     rule = warmed_up(optimizer, int(np.prod(shape)))
     codes = rule.ask().reshape(-1, *shape)
     decoders = contenders(opened, len(codes))

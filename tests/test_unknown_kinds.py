@@ -159,10 +159,10 @@ def test_the_gpu_benchmark_refuses_an_activation(table):
     torch = pytest.importorskip("torch")
     from deepsim.benchmarks.gpu.checks import _levels
 
-    source = SimpleNamespace(generator=SimpleNamespace(layers=(INVENTED["activation"],), pixels=CAFFENET.pixels))
+    source = SimpleNamespace(generator_table=SimpleNamespace(layers=(INVENTED["activation"],), pixels=CAFFENET.pixels))
     with pytest.raises(UnknownLayerError):
         _levels(source, torch.ones(1, 3, 240, 240))
-    source.generator.layers = (replace(KNOWN["conv"], activation="tanh255"),)
+    source.generator_table.layers = (replace(KNOWN["conv"], activation="tanh255"),)
     assert _levels(source, torch.ones(1, 3, 240, 240))[0, 0, 0].tolist() == [255, 255, 255]
     assert _levels(source, torch.zeros(1, 3, 240, 240))[0, 0, 0].tolist() == [123, 117, 104]
 

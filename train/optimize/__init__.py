@@ -1,9 +1,10 @@
 """Codes and pixels optimised against features (by gradients) or against scores (black box).
 
 >>> from deepsim.train.optimize import optimize_features
->>> found = optimize_features("fc6.deepsim", {"fc6": features}, encoder="caffenet.deepsim", preset="icnn-gd")
+>>> features = inverter.encode(["cat.jpg", "dog.jpg"])
+>>> found = optimize_features("norm2.deepsim", {"norm2": features}, encoder="norm2.deepsim", iterations=2)
 >>> found.images.shape, found.codes.shape  # uint8 RGB, float32
-((4, 227, 227, 3), (4, 4096))
+((2, 227, 227, 3), (2, 256, 13, 13))
 
 Nothing here imports torch until one of these names is used.
 """

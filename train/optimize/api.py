@@ -98,9 +98,10 @@ def optimize_features(
 
     Raises UsageError, DataError and its kinds, DeviceError.
 
-    >>> found = optimize_features("fc6.deepsim", {"conv1": a, "fc6": b}, "caffenet.deepsim", iterations=50)
-    >>> found.images.shape
-    (4, 227, 227, 3)
+    >>> targets = {"norm2": inverter.encode("cat.jpg")}
+    >>> found = optimize_features("norm2.deepsim", targets, "norm2.deepsim", preset="bdpy", iterations=2)
+    >>> found.images.shape, found.losses.shape
+    ((1, 227, 227, 3), (1,))
     """
     networks = Networks.open(
         generator,

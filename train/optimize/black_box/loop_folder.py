@@ -34,9 +34,10 @@ from deepsim.runtime.files import publish_folder, write_atomic
 from deepsim.runtime.images import save_png
 from deepsim.runtime.os_errors import disk_errors
 from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.run_folder import LOG
 from deepsim.train.optimize.black_box.optimizer import Codes, State
 
-RUN, STATE, LOG, BEST = "run.json", "state.npz", "log.jsonl", "best.png"
+RUN, STATE, BEST = "run.json", "state.npz", "best.png"
 CODES, STRIPS = "codes", "strips"
 
 
