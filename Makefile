@@ -72,7 +72,7 @@ test: .venv/dev.stamp
 	$(CCACHE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: .venv/dev.stamp
-	$(CCACHE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(CCACHE) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal  # builds wait for each other, and for disks
 
 check: .venv/dev.stamp types
 	$(BIN)/ruff format --check .
@@ -111,7 +111,9 @@ fuzz-published: .venv/dev.stamp
 		exit 0; \
 	fi; set -e; for target in caffemodel prototxt hdf5 mean; do mkdir -p $(FUZZ)/found/$$target; \
 		$(BIN)/python tests/fuzz/fuzz_published.py $$target $(FUZZ)/found/$$target \
-		-artifact_prefix=$(FUZZ)/found/$$target- -max_total_time=$$(($(SECONDS) / 10)) -print_final_stats=1; done
+		-artifact_prefix=$(FUZZ)/found/$$target- -max_total_time=$$(($(SECONDS) / 10)) -print_final_stats=1; done; \
+	mkdir -p $(FUZZ)/found/features; $(BIN)/python tests/fuzz/fuzz_features.py $(FUZZ)/found/features \
+		-artifact_prefix=$(FUZZ)/found/features- -max_total_time=$$(($(SECONDS) / 10)) -print_final_stats=1
 
 bench-gpu: .venv/dev.stamp
 	$(BIN)/python -m deepsim.benchmarks.gpu $(OPTIONS)

@@ -17,19 +17,24 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.hookimpl(trylast=True)  # after tests were deselected
 def pytest_collection_modifyitems(items):
-    """Put long tests first, dealt to both halves of the list.
+    """Put long tests first, dealt to what each process begins with.
 
-    The Makefile runs two processes by worksteal: each begins with one half, and steals from the other's end. So long
-    tests run side by side, and short ones even out the end. Neighbours with equal parameters share fixtures, and stay
-    together.
+    The Makefile runs several processes by worksteal: each begins with its part of the list, and steals from others'
+    ends. So long tests run side by side, and short ones even out the end. Neighbours with equal parameters share
+    fixtures, and stay together.
     """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "2"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     others = [item for item in items if not item.get_closest_marker("slow")]
     hands = [list(hand) for _, hand in groupby(slow, lambda item: (item.path, item.name.partition("[")[2]))]
-    first, second = chain(*hands[::2]), chain(*hands[1::2])
-    items[:] = first
-    cut = max(0, (len(slow) + len(others)) // 2 - len(items))
-    items += [*others[:cut], *second, *others[cut:]]
+    total, items[:] = len(items), []
+    for process in range(processes):
+        dealt = list(chain(*hands[process::processes]))
+        part = (total - len(items)) // (processes - process)
+        quick = max(0, part - len(dealt))
+        items += [*dealt, *others[:quick]]
+        del others[:quick]
+    items += others
 
 
 @pytest.fixture(scope="session")
