@@ -6,12 +6,10 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import cache
 from queue import SimpleQueue
 from typing import Generic, TypeVar
-
-from deepsim.runtime.errors import DeviceError
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -83,18 +81,56 @@ def prefetch(source: Iterator[_T], depth: int = 2) -> Generator[_T, None, None]:
         thread.join()
 
 
+class _Workers(Generic[_T, _R]):
+    """Threads that apply a function to what is submitted, as many as the system grants."""
+
+    def __init__(self, function: Callable[[_T], _R], width: int) -> None:
+        self.function = function
+        self.jobs: SimpleQueue[tuple[Future[_R], _T] | None] = SimpleQueue()
+        self.threads: list[threading.Thread] = []
+        for number in range(width):
+            thread = threading.Thread(target=self._run, name=f"deepsim-map-{number}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # "can't start new thread"
+                _tell(str(error))
+                break
+            self.threads.append(thread)
+
+    def _run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            future, item = job
+            try:
+                future.set_result(self.function(item))
+            except BaseException as error:  # handed to who asks for the result
+                future.set_exception(error)
+
+    def submit(self, item: _T) -> Future[_R]:
+        future: Future[_R] = Future()
+        self.jobs.put((future, item))
+        return future
+
+    def close(self) -> None:
+        for _ in self.threads:
+            self.jobs.put(None)
+        for thread in self.threads:
+            thread.join()
+
+
 def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], width: int) -> Iterator[_R]:
     """Yield ``function(item)`` in the order of the items, ``width`` of them under way at once in threads of their own.
 
     What ``function`` or ``items`` raises is raised here, after the results before it. Closing this generator early
-    waits for what is under way. With a width of 1 there is no thread. Raises DeviceError when the system grants none.
+    waits for what is under way. With a width of 1 there is no thread. Where the system grants fewer threads, or none,
+    a warning says so, and fewer items are under way.
     """
-    if width == 1:
+    workers = _Workers(function, width if width > 1 else 0)
+    if not workers.threads:
         yield from map(function, items)
         return
     source, failure = iter(items), None
     pending: deque[Future[_R]] = deque()
-    with ThreadPoolExecutor(width, "deepsim-map") as pool:
+    try:
         while True:
             try:
                 item = next(source)
@@ -103,11 +139,13 @@ def map_ahead(function: Callable[[_T], _R], items: Iterable[_T], width: int) -> 
             except Exception as error:
                 failure = error
                 break
-            pending.append(_submit(pool, function, item))
-            if len(pending) == width:
+            pending.append(workers.submit(item))
+            if len(pending) == len(workers.threads):
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        workers.close()
     if failure is not None:
         raise failure
 
@@ -134,12 +172,3 @@ def overlapped(
         yield from results
     finally:
         results.close()
-
-
-def _submit(pool: ThreadPoolExecutor, function: Callable[[_T], _R], item: _T) -> Future[_R]:
-    try:
-        return pool.submit(function, item)
-    except RuntimeError as error:  # "can't start new thread"
-        raise DeviceError(
-            f"threads: none more can run ({error}), expected one. Raise the limits on processes and memory."
-        ) from error
