@@ -62,10 +62,14 @@ def read_bounds(path: Path, shape: tuple[int, ...]) -> Bounds:
     elif values.size == shape[0]:
         upper = values.reshape(-1, *[1] * (len(shape) - 1))
     else:
-        counts = " or ".join(dict.fromkeys((f"{math.prod(shape)} (one per unit)", f"{shape[0]} (one per channel)")))
-        raise ShapeError(f"{path}: {values.size} bounds, expected {counts if len(shape) > 1 else shape[0]}.")
+        expected = f"{math.prod(shape)}, one per unit"
+        if len(shape) > 1:
+            expected = f"{math.prod(shape)} (one per unit) or {shape[0]} (one per channel)"
+        raise ShapeError(f"{path}: {values.size} bounds, expected {expected}.")
     if not np.isfinite(upper).all() or upper.min() < 0:
-        raise DataError(f"{path}: bounds from {upper.min():g} on, expected finite ones from 0 on.")
+        raise DataError(
+            f"{path}: bounds from {upper.min():g} on, negative or not finite, expected finite ones from 0 on."
+        )
     return Bounds(np.zeros_like(upper, np.float64), upper.astype(np.float64), path)
 
 

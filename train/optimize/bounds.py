@@ -9,15 +9,13 @@ import numpy as np
 import torch
 
 from deepsim.kernels.layers import Shape
-from deepsim.runtime.errors import DataError, UsageError
-from deepsim.runtime.features import read_features
-from deepsim.runtime.features.records import read_errors
+from deepsim.runtime.errors import UsageError
 from deepsim.runtime.features.statistics import Statistics
+from deepsim.runtime.features.units import read_bounds
 from deepsim.train.optimize.place import Place
 from deepsim.train.optimize.presets import FILE
 from deepsim.train.optimize.rules import Bounds
 
-_TEXT = (".txt", ".csv")
 BUNDLE, BUNDLE_SDS = "bundle", 3.0
 
 
@@ -26,8 +24,8 @@ def parse_bounds(text: str, shape: Shape, place: Place, statistics: Statistics |
 
     "bundle" is 0 and mean + 3 SD of ``statistics``, which deepsim stats records; "bundle,2.5" takes 2.5 SD.
 
-    A file holds upper bounds of each unit or of each channel (a line of numbers as in act_range/3x/fc6.txt, or any
-    feature file of one array); the lower bound is 0 then. Raises UsageError, DataError.
+    A file holds upper bounds of each unit or of each channel (see :func:`~deepsim.runtime.features.units.read_bounds`);
+    the lower bound is 0 then. Raises UsageError, DataError, ShapeError.
     """
     if text == "none":
         return None, None
@@ -39,7 +37,8 @@ def parse_bounds(text: str, shape: Shape, place: Place, statistics: Statistics |
     if limits is not None:
         lower, upper = (None if limit is None else place.put(torch.tensor(limit)) for limit in limits)
         return lower, upper
-    return place.put(torch.zeros(())), place.put(torch.from_numpy(_of_file(Path(text), shape)))
+    upper = read_bounds(Path(text), shape).upper
+    return place.put(torch.zeros(())), place.put(torch.from_numpy(upper))
 
 
 def _numbers(text: str) -> tuple[float | None, float | None] | None:
@@ -65,19 +64,3 @@ def _of_bundle(text: str, statistics: Statistics | None) -> np.ndarray[tuple[int
     except ValueError as error:
         raise UsageError(f"bounds {text}: expected bundle, or bundle,K for mean + K SD.") from error
     return np.maximum(statistics.upper(factor), 0)
-
-
-def _of_file(path: Path, shape: Shape) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    with read_errors(path):
-        if path.suffix.lower() in _TEXT:
-            values = np.array(path.read_text(encoding="utf-8").replace(",", " ").split(), np.float64)
-        else:
-            values = np.asarray(read_features(path).values, np.float64)
-    size, channels = math.prod(shape), shape[0]
-    if values.size not in (size, channels):
-        raise DataError(f"{path}: {values.size} bounds, expected {size}, one per unit, or {channels}, one per channel.")
-    if not np.isfinite(values).all() or (values < 0).any():
-        raise DataError(f"{path}: a bound that is negative or not finite, expected upper bounds of at least 0.")
-    per_channel = values.size == channels and size != channels
-    fitted = values.reshape(channels, *[1] * (len(shape) - 1)) if per_channel else values.reshape(shape)
-    return np.ascontiguousarray(fitted, np.float32)
