@@ -25,7 +25,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: no such file, expected weights.")
     try:
         if path.suffix == ".safetensors":
-            return _read_safetensors(path)
+            return read_safetensors(path)
         if path.suffix in (".pt", ".pth"):
             return _tensors_of(torch.load(path, map_location="cpu", weights_only=True), path)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
@@ -40,7 +40,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write_atomic(path, safetensors.torch.save(flat))
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors file of any name; its tensors lie in the mapped file. Raises what the reader raises."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError:  # safetensors opens only names that are UTF-8

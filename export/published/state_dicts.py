@@ -7,7 +7,6 @@ more is refused. Formats are told by content, not by name.
 from __future__ import annotations
 
 import errno
-import os
 import re
 import struct
 import warnings
@@ -27,10 +26,8 @@ from deepsim.runtime.os_errors import disk_errors
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ZIP, _LEGACY = (
-    b"PK\x03\x04",
-    b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19",
-)  # the latter: PyTorch's own magic number, pickled
+_ZIP = b"PK\x03\x04"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # PyTorch's own magic number, pickled
 _LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself has it
 _SAVE = "In the program that made it, save model.state_dict()."
 _MATLAB = "matlab_GAN_lib made its networks from the authors' generator.caffemodel: import that."
@@ -132,14 +129,10 @@ def read_state_dict(path: Path) -> StateDict:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    import safetensors.torch
+    from deepsim.train.weights import read_safetensors
 
     try:
-        try:
-            os.fspath(path).encode()
-        except UnicodeEncodeError:  # safetensors opens only names that are UTF-8
-            return dict(safetensors.torch.load(path.read_bytes()))
-        return {name: tensor.clone() for name, tensor in safetensors.torch.load_file(path).items()}  # it maps the file
+        return {name: tensor.clone() for name, tensor in read_safetensors(path).items()}  # it maps the file
     except Exception as error:  # a damaged header raises whatever its reader meets
         _pass_on(error)
         raise CheckpointError(f"{path}: damaged ({_first_line(error)}), expected safetensors.") from error
@@ -196,9 +189,7 @@ def _load(path: Path) -> object:
         raise
     except Exception as error:  # damaged bytes raise whatever the unpickler meets
         _pass_on(error)
-        raise CheckpointError(
-            f"{path}: damaged ({_first_line(error)}), expected a state dict. Copy it again."
-        ) from error
+        raise _damaged(path, error) from error
 
 
 def _refused_pickle(path: Path, message: str) -> str:
