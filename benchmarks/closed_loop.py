@@ -22,11 +22,10 @@ import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
 
 from deepsim.benchmarks.timing import refuse_by_raising, verify
 from deepsim.benchmarks.training_step import plain_network
-from deepsim.runtime.backends.torch import WEIGHTS
+from deepsim.runtime.backends.torch import stored_weights, weights_of
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.cli.exits import run
 from deepsim.runtime.cli.options import GivenPath
@@ -57,9 +56,7 @@ class PlainTorch:
     def __init__(self, bundle: Bundle, memory_format: torch.memory_format) -> None:
         generator, self._geometry = generator_of(bundle), bundle.manifest.geometry
         stack = LayerStack(generator.layers)
-        prefix = "generator."
-        weights = {name: value for name, value in load(bundle.read(WEIGHTS)).items() if name.startswith(prefix)}
-        stack.load_state_dict({name.removeprefix(prefix): value for name, value in weights.items()})
+        stack.load_state_dict(weights_of(stored_weights(bundle), "generator", generator.layers))
         self._network = plain_network(stack).eval().to(memory_format=memory_format)
         self._mean = torch.tensor(generator.pixels.mean).view(3, 1, 1)
         self._order = generator.pixels.order

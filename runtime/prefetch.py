@@ -1,4 +1,4 @@
-"""Run iterators and functions ahead of their consumer in background threads."""
+"""Run iterators and functions ahead of their consumer, and work beside it, in background threads."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future
 from functools import cache
-from queue import SimpleQueue
+from queue import Queue, SimpleQueue
+from types import TracebackType
 from typing import Generic, TypeVar
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _log = logging.getLogger("deepsim")
+_WAITING = 64  # pieces of work that may wait in the background, before the caller waits for them
 
 
 class _End:
@@ -172,3 +174,69 @@ def overlapped(
         yield from results
     finally:
         results.close()
+
+
+class Background:
+    """Do pieces of work, such as writing files, in order in one thread beside the caller.
+
+    An error is raised by the next call, or at the end; work that waits behind it is left out. Where the system grants
+    no thread, a warning says so and the work is done at once.
+
+    >>> done = []
+    >>> with Background() as background:
+    ...     background.do(lambda: done.append(1))
+    >>> done
+    [1]
+    """
+
+    def __init__(self) -> None:
+        self._work: Queue[Callable[[], object] | None] = Queue(_WAITING)
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = threading.Thread(target=self._run, name="deepsim-work", daemon=True)
+
+    def __enter__(self) -> Background:
+        """Start the thread."""
+        assert self._thread is not None, "not begun before"
+        try:
+            self._thread.start()
+        except RuntimeError as error:  # "can't start new thread"
+            _tell(str(error))
+            self._thread = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait until all is done; raise what went wrong, unless another error is on its way."""
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread.join()
+        if error is None:
+            self._raise()
+
+    def do(self, work: Callable[[], object]) -> None:
+        """Have a piece of work done soon; wait where too much of it waits."""
+        self._raise()
+        if self._thread is None:
+            work()
+        else:
+            self._work.put(work)
+
+    def settle(self) -> None:
+        """Wait until all that was asked for is done; raise what went wrong."""
+        self._work.join()
+        self._raise()
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            if self._error is None:
+                try:
+                    work()
+                except BaseException as error:  # handed to the caller, which raises it
+                    self._error = error
+            self._work.task_done()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error

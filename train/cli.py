@@ -12,8 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from deepsim.runtime.backends.devices import library_threads
-from deepsim.runtime.errors import DeviceError, UsageError, missing_extra
+from deepsim.runtime.errors import UsageError, missing_extra
 from deepsim.runtime.run_folder import CONFIG
 from deepsim.train.config import PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
 from deepsim.train.output import refuse_output_among, refuse_output_over
@@ -145,6 +144,7 @@ def _run(config: TrainConfig, asked: Request) -> None:
     import torch
 
     from deepsim.train import distributed
+    from deepsim.train.devices import device_of, use_threads
     from deepsim.train.held_out import Asked, choose_images
     from deepsim.train.loop import Run, train
     from deepsim.train.narration import narrate, tell
@@ -156,9 +156,7 @@ def _run(config: TrainConfig, asked: Request) -> None:
     refuse_output_over(given, images.folders, asked.folder)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    threads = asked.threads or library_threads()
-    if threads:
-        torch.set_num_threads(min(threads, asked.threads or torch.get_num_threads()))
+    use_threads(asked.threads)
     device = device_of(asked.device, torch.cuda.is_available())
     world = distributed.start(device.split(":")[0])
     if config.batch % world.size:
@@ -182,14 +180,3 @@ def _run(config: TrainConfig, asked: Request) -> None:
         tell(config, outcome, asked)
     if outcome.signal is not None:
         sys.exit(128 + outcome.signal)
-
-
-def device_of(name: str, has_cuda: bool) -> str:
-    """Return PyTorch's name of a device that was asked for. Raises DeviceError, UsageError."""
-    if name == "auto":
-        return "cuda" if has_cuda else "cpu"
-    if name.startswith("cuda") and not has_cuda:
-        raise DeviceError(f"device {name!r}: PyTorch sees no CUDA GPU. Pass --device cpu, or check the driver.")
-    if name != "cpu" and not name.startswith("cuda"):
-        raise UsageError(f"device {name!r}: expected auto, cpu, cuda or cuda:N.")
-    return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.kernels.activations import UnknownLayerError
-from deepsim.kernels.layers import Layer
+from deepsim.kernels.layers import Layer, Shape
 from deepsim.runtime.backends.devices import gpu_ordinal, library_threads
 from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
@@ -72,8 +72,6 @@ class TorchBackend:
     def __init__(self, bundle: Bundle, device: str) -> None:
         try:
             import torch
-            from safetensors import SafetensorError
-            from safetensors.torch import load
         except ImportError as error:
             raise missing_extra("torch and safetensors", "train") from error
         threads = library_threads()
@@ -83,10 +81,7 @@ class TorchBackend:
         self.device, self._geometry = device, bundle.manifest.geometry
         manifest = bundle.manifest
         encoder, generator = manifest.encoder, manifest.generator
-        try:
-            weights = load(bundle.read(WEIGHTS)) if manifest.has_tables else {}
-        except SafetensorError as error:
-            raise BundleError(f"{WEIGHTS}: not safetensors ({error}). Export the bundle again.") from error
+        weights = stored_weights(bundle) if manifest.has_tables else {}
         with self._guarded():
             self._table = _Network(encoder, weights, "encoder", device) if isinstance(encoder, EncoderSpec) else None
             self._decoder = None if generator is None else _Network(generator, weights, "generator", device)
@@ -171,7 +166,8 @@ class _Network:
 
     def __init__(self, spec: EncoderSpec | GeneratorSpec, weights: dict[str, Tensor], prefix: str, device: str) -> None:
         self.pixels = spec.pixels
-        self.layers = [(layer, *_parameters(layer, weights, prefix, device)) for layer in spec.layers]
+        own = {name: tensor.to(device) for name, tensor in weights_of(weights, prefix, spec.layers).items()}
+        self.layers = [(layer, own.get(f"{layer.name}.weight"), own.get(f"{layer.name}.bias")) for layer in spec.layers]
 
     def __call__(self, x: Tensor) -> Tensor:
         from deepsim.kernels.torch_layers import apply_layer
@@ -181,22 +177,42 @@ class _Network:
         return x
 
 
-def _parameters(
-    layer: Layer, weights: dict[str, Tensor], prefix: str, device: str
-) -> tuple[Tensor | None, Tensor | None]:
-    if not layer.has_weights:
-        return None, None
-    wanted = {f"{prefix}.{layer.name}.weight": layer.weight_shape, f"{prefix}.{layer.name}.bias": (layer.outputs,)}
-    for name, shape in wanted.items():
-        found = f"{weights[name].dtype} {tuple(weights[name].shape)}" if name in weights else "missing"
-        if found != f"torch.float32 {shape}":
-            raise BundleError(f"{WEIGHTS}: {name} is {found}, expected float32 {shape}. Export the bundle again.")
-        if not weights[name].isfinite().all():
-            raise BundleError(
-                f"{WEIGHTS}: {name} holds NaN or infinity, expected finite float32. Train or export it again."
-            )
-    weight, bias = (weights[name].to(device) for name in wanted)
-    return weight, bias
+def stored_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """Return the weights of all of a bundle's tables. Raises BundleError and its kinds, DeviceError for a package."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+    except ImportError as error:
+        raise missing_extra("torch and safetensors", "train") from error
+    try:
+        return dict(load(bundle.read(WEIGHTS)))
+    except SafetensorError as error:
+        raise BundleError(f"{WEIGHTS}: not safetensors ({error}). Export the bundle again.") from error
+
+
+def weights_of(stored: Mapping[str, Tensor], network: str, layers: Iterable[Layer]) -> dict[str, Tensor]:
+    """Return ``LAYER.weight`` and ``LAYER.bias`` of a bundle's "encoder" or "generator", checked.
+
+    Raises BundleError naming the tensor that is missing, of another type or shape, or not finite.
+    """
+    found: dict[str, Tensor] = {}
+    for layer in layers:
+        if layer.has_weights:
+            for kind, shape in (("weight", layer.weight_shape), ("bias", (layer.outputs,))):
+                name = f"{network}.{layer.name}.{kind}"
+                found[f"{layer.name}.{kind}"] = _checked(stored.get(name), name, shape)
+    return found
+
+
+def _checked(tensor: Tensor | None, name: str, shape: Shape) -> Tensor:
+    what = "missing" if tensor is None else f"{tensor.dtype} {tuple(tensor.shape)}"
+    if tensor is None or what != f"torch.float32 {shape}":
+        raise BundleError(f"{WEIGHTS}: {name} is {what}, expected float32 {shape}. Export the bundle again.")
+    if not tensor.isfinite().all():
+        raise BundleError(
+            f"{WEIGHTS}: {name} holds NaN or infinity, expected finite float32. Train or export it again."
+        )
+    return tensor
 
 
 def to_network(images: Tensor, pixels: PixelConvention) -> Tensor:

@@ -3,7 +3,8 @@ import threading
 import pytest
 
 from deepsim.runtime import prefetch as prefetch_module
-from deepsim.runtime.prefetch import map_ahead, overlapped, prefetch
+from deepsim.runtime.errors import DeviceError
+from deepsim.runtime.prefetch import Background, map_ahead, overlapped, prefetch
 
 
 def test_order_and_end():
@@ -198,3 +199,41 @@ def test_where_the_system_grants_one_thread_of_two_it_does_all(monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", grant_one)
     names = list(map_ahead(lambda _: threading.current_thread().name, range(5), 2))
     assert names == ["deepsim-map-0"] * 5 and not granted[0].is_alive()
+
+
+def test_the_background_raises_what_went_wrong():
+    done = []
+
+    def fail():
+        raise DeviceError("disk: full")
+
+    with pytest.raises(DeviceError, match="disk: full"), Background() as background:
+        background.do(fail)
+        background.do(lambda: done.append(1))
+    assert done == []
+
+
+def test_work_in_the_background_is_done_in_order_before_it_is_settled():
+    done, gate = [], threading.Event()
+    with Background() as background:
+        background.do(gate.wait)
+        for number in range(5):
+            background.do(lambda number=number: done.append(number))
+        assert done == []
+        gate.set()
+        background.settle()
+        assert done == [0, 1, 2, 3, 4]
+
+
+def test_where_no_thread_is_granted_work_is_done_at_once(monkeypatch, caplog):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    prefetch_module._tell.cache_clear()
+    done = []
+    with Background() as background:
+        background.do(lambda: done.append(threading.current_thread()))
+        assert done == [threading.main_thread()]
+        background.settle()
+    assert caplog.text.count("none more can run (can't start new thread)") == 1

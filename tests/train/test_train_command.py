@@ -155,7 +155,7 @@ def test_paper_preset_is_the_papers():
 @pytest.mark.parametrize(("quota", "options", "wanted"), [(1, (), 1), (None, (), 3), (1, ("--threads", "2"), 2)])
 def test_a_quota_of_cpu_time_is_honoured(tmp_path, monkeypatch, quota, options, wanted):
     chosen = [3]
-    monkeypatch.setattr("deepsim.train.cli.library_threads", lambda: quota)
+    monkeypatch.setattr("deepsim.train.devices.library_threads", lambda: quota)
     monkeypatch.setattr(torch, "get_num_threads", lambda: chosen[-1])
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
     result = CliRunner().invoke(cli.train, [*TINY, "--steps", "1", *options, "-o", str(tmp_path / "run")])

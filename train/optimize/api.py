@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from deepsim.kernels.layers import Shape
 from deepsim.runtime.errors import UsageError
+from deepsim.train.devices import device_of
 from deepsim.train.optimize.bounds import parse_bounds
 from deepsim.train.optimize.encoders import Encoder, open_encoder
 from deepsim.train.optimize.evaluation import Evaluator, resolved
@@ -54,7 +55,7 @@ class Networks:
         precision: Precision = "fp32",
     ) -> Networks:
         """Open both; ``generator`` is a bundle or "pixels". Raises as :func:`open_encoder` and Bundle.open do."""
-        where = Place(_device(device), precision)
+        where = Place(device_of(device, torch.cuda.is_available()), precision)
         network = open_encoder(os.fspath(encoder), taps, weights, where, pixels, seed)
         if os.fspath(generator) == PIXELS:
             return cls(PixelPictures(network.framing.side), network, where)
@@ -181,9 +182,3 @@ def _mask(values: NDArray[np.generic], shape: Shape, tap: str) -> torch.Tensor:
     if array.shape != shape or not np.isin(array, (0, 1)).all() or not array.any():
         raise UsageError(f"mask of {tap}: shape {array.shape}, expected zeros and ones, not all 0, of shape {shape}.")
     return torch.from_numpy(np.ascontiguousarray(array))
-
-
-def _device(name: str) -> str:
-    from deepsim.train.cli import device_of
-
-    return device_of(name, torch.cuda.is_available())

@@ -37,8 +37,7 @@ def parse_bounds(text: str, shape: Shape, place: Place, statistics: Statistics |
     if limits is not None:
         lower, upper = (None if limit is None else place.put(torch.tensor(limit)) for limit in limits)
         return lower, upper
-    upper = read_bounds(Path(text), shape).upper
-    return place.put(torch.zeros(())), place.put(torch.from_numpy(upper))
+    return place.put(torch.zeros(())), place.put(torch.from_numpy(read_bounds(Path(text), shape).upper))
 
 
 def _numbers(text: str) -> tuple[float | None, float | None] | None:

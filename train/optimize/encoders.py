@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deepsim.kernels.layers import Layer, Shape
+from deepsim.runtime.backends.torch import WEIGHTS, stored_weights, weights_of
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError, CheckpointError, UsageError
 from deepsim.runtime.files import sha256
@@ -21,7 +22,6 @@ from deepsim.train.module_encoders import ModuleEncoder, build_module_encoder
 from deepsim.train.module_references import is_module_reference, parse
 from deepsim.train.optimize.frozen import AddGradient, FrozenTable
 from deepsim.train.optimize.place import Place
-from deepsim.train.optimize.stored_weights import network_weights
 from deepsim.train.weights import read_weights
 
 PIXELS = {"caffe": CAFFE_PIXELS, "imagenet": IMAGENET_PIXELS}
@@ -197,5 +197,5 @@ def _of_bundle(path: str, place: Place) -> Encoder:
             f"{path}: its encoder is a graph of {spec.name}, through which no gradient comes, expected a table. "
             f"Name the module itself: --encoder {spec.name}."
         )
-    weights, digest = network_weights(bundle, "encoder", spec.layers)
-    return TableEncoder(spec, weights, digest, place)
+    weights = weights_of(stored_weights(bundle), "encoder", spec.layers)
+    return TableEncoder(spec, weights, f"encoder {bundle.manifest.files[WEIGHTS].sha256}", place)

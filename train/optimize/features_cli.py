@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deepsim.runtime.backends.devices import library_threads
 from deepsim.runtime.cli.options import GivenPath, check_absent, check_apart, command, examples, footer, output_option
 from deepsim.runtime.errors import UsageError, missing_extra
 from deepsim.runtime.features.trees import Selection
@@ -178,15 +177,12 @@ def features(**options: Any) -> None:
 
 
 def _run(settings: Settings, asked: Request) -> None:
-    import torch
-
+    from deepsim.train.devices import use_threads
     from deepsim.train.optimize.recorder import Rhythm, Stopped
     from deepsim.train.optimize.run import Output, run
 
     _check(asked)
-    threads = asked.threads or library_threads()
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(asked.threads)
     job, record = _job(settings, asked)
     output = Output(asked.output, png_paths(asked.output, job.targets.names), asked.full)
     if not asked.resume:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deepsim.kernels.layers import Shape
+from deepsim.runtime.backends.torch import WEIGHTS, stored_weights, to_pixels, weights_of
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import BundleError
 from deepsim.runtime.features.statistics import Statistics, bundle_statistics
@@ -18,7 +19,6 @@ from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
 from deepsim.train.optimize.frozen import FrozenPass, FrozenTable
 from deepsim.train.optimize.place import Place
-from deepsim.train.optimize.stored_weights import network_weights
 
 
 class PicturePass(Protocol):
@@ -83,7 +83,8 @@ class GeneratorPictures:
         spec = opened.manifest.generator
         if spec is None:
             raise BundleError(f"{opened.path}: has no generator, expected one. Import one with --generator.")
-        weights, identity = network_weights(opened, "generator", spec.layers)
+        weights = weights_of(stored_weights(opened), "generator", spec.layers)
+        identity = f"generator {opened.manifest.files[WEIGHTS].sha256}"
         statistics = bundle_statistics(opened, spec.input_shape)
         return cls(spec, weights, place, identity, opened.manifest.geometry, statistics)
 
@@ -119,7 +120,5 @@ class PixelPictures:
 
 def uint8(pictures: Tensor, pixels: PixelConvention) -> Tensor:
     """Convert pictures (N, 3, H, W) to uint8 RGB (N, H, W, 3) on the CPU: mean added, rounded half to even, clipped."""
-    from deepsim.runtime.backends.torch import to_pixels
-
     with torch.no_grad():
         return to_pixels(pictures, pixels).cpu()

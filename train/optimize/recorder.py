@@ -14,7 +14,7 @@ from tqdm import tqdm
 from deepsim.runtime.images import save_png
 from deepsim.runtime.os_errors import disk_errors
 from deepsim.runtime.pixels import Pixels
-from deepsim.train.optimize.background import Background
+from deepsim.runtime.prefetch import Background
 from deepsim.train.optimize.chunk import Chunk
 from deepsim.train.optimize.evaluation import Evaluated
 from deepsim.train.optimize.job import Job

@@ -16,7 +16,7 @@ from deepsim.runtime.errors import NumericError
 from deepsim.runtime.features import Labels, Rows, write_features
 from deepsim.runtime.files import reserved, write_atomic
 from deepsim.runtime.images import save_png
-from deepsim.train.optimize.background import Background
+from deepsim.runtime.prefetch import Background
 from deepsim.train.optimize.job import Job
 from deepsim.train.optimize.loop import optimise_chunk
 from deepsim.train.optimize.outcome import Outcome

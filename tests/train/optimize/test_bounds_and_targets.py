@@ -7,7 +7,6 @@ torch = pytest.importorskip("torch")
 
 from deepsim.runtime.errors import DataError, DeviceError, UsageError  # noqa: E402
 from deepsim.runtime.features.statistics import Statistics  # noqa: E402
-from deepsim.train.optimize.background import Background  # noqa: E402
 from deepsim.train.optimize.bounds import parse_bounds  # noqa: E402
 from deepsim.train.optimize.lockstep import minimise  # noqa: E402
 from deepsim.train.optimize.place import Place  # noqa: E402
@@ -99,18 +98,6 @@ def test_random_numbers_belong_to_name_start_iteration_and_purpose():
     assert len({tuple(values.tolist()) for values in drawn}) == len(drawn)
     assert torch.equal(stream.noise(3, (5,)), Stream(0, "a", 0).noise(3, (5,)))
     assert {abs(part) for t in range(200) for part in stream.shift(t, 2)} == {0, 1, 2}
-
-
-def test_the_background_raises_what_went_wrong():
-    done = []
-
-    def fail():
-        raise DeviceError("disk: full")
-
-    with pytest.raises(DeviceError, match="disk: full"), Background() as background:
-        background.do(fail)
-        background.do(lambda: done.append(1))
-    assert done == []
 
 
 def test_lockstep_answers_all_that_wait_in_one_batch():

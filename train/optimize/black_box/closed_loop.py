@@ -6,9 +6,9 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,6 +19,7 @@ from deepsim.runtime.files import reserved, sha256
 from deepsim.runtime.inputs import host_array, whole_number
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.prefetch import Background
 from deepsim.train.optimize.black_box.loop_folder import LoopFolder
 from deepsim.train.optimize.black_box.optimizer import CodeOptimizer, Codes, Floats, Start, State
 from deepsim.train.optimize.black_box.presets import make_optimizer
@@ -104,7 +105,7 @@ class ClosedLoop:
         self._folder = None if folder is None else LoopFolder(folder)
         self._resume, self._is_stopped, self._is_lost = resume, False, False
         self._shown: _Shown | None = None
-        self._background: Future[None] | None = None
+        self._background = Background()
 
     def __iter__(self) -> Iterator[tuple[Codes, Pixels]]:
         """Yield (codes, images) of each generation. Raises UsageError where the last one's scores were not told."""
@@ -114,7 +115,7 @@ class ClosedLoop:
             )
         with (
             nullcontext() if self._folder is None else reserved(self._folder.path),
-            ThreadPoolExecutor(1, "deepsim-files") as self._writer,
+            Background() as self._background,
         ):
             self._begin()
             self._is_stopped, self._shown = False, None
@@ -168,14 +169,12 @@ class ClosedLoop:
             with self._again_after_an_error():
                 self._folder.write_line(record)
                 self._keep()
-            self._background = self._writer.submit(self._folder.write_strip, generation, best_images)
+            self._background.do(partial(self._folder.write_strip, generation, best_images))
 
     def _settle(self) -> None:
         """Wait for what is written in the background."""
         with self._again_after_an_error():
-            if self._background is not None:
-                self._background.result()
-        self._background = None
+            self._background.settle()
 
     @contextmanager
     def _again_after_an_error(self, unless: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
@@ -185,7 +184,7 @@ class ClosedLoop:
         except unless:
             raise
         except BaseException:
-            self._shown, self._background, self._is_lost = None, None, self._folder is None
+            self._shown, self._is_lost = None, self._folder is None
             raise
 
     def _best_of(self, record: dict[str, Any]) -> NDArray[np.intp]:
@@ -247,7 +246,7 @@ class ClosedLoop:
         self._settle()
         if self._folder is not None:
             given = self.generation, codes, self.names, self._genealogy()
-            self._background = self._writer.submit(self._folder.write_codes, *given)
+            self._background.do(partial(self._folder.write_codes, *given))
         images = self._decode(codes)
         return _Shown(codes, images, began, time.perf_counter() - began, time.perf_counter())
 
