@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.export.published.caffe_hdf5 import MAGIC, read_hdf5
+from deepsim.export.published.caffe_hdf5 import read_hdf5
 from deepsim.export.published.caffe_model import LIMIT, Blob, CaffeModel, looks_like_model, read_model
 from deepsim.export.published.caffe_prototxt import looks_like_prototxt, read_prototxt
 from deepsim.export.published.layouts import LAYOUTS
 from deepsim.export.published.networks import PublishedNetwork, SourceFile, find_networks
 from deepsim.export.published.topology import WITH_WEIGHTS, LayerFacts, Topology, in_order
 from deepsim.runtime.errors import CheckpointError
+from deepsim.runtime.features.hdf5_file import MAGIC
 from deepsim.runtime.files import sha256
 from deepsim.runtime.os_errors import disk_errors
 

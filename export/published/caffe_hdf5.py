@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from deepsim.export.published.caffe_model import MOST_LAYERS, Blob, CaffeModel
-from deepsim.runtime.errors import CheckpointError, missing_extra
+from deepsim.runtime.errors import CheckpointError
+from deepsim.runtime.features.hdf5_file import module
 
 _CONSTANT = 64 << 20  # bytes beside the file and its weights, for the HDF5 library
-MAGIC = b"\x89HDF\r\n\x1a\n"
 
 
 def read_hdf5(data: bytes, file: str) -> CaffeModel:
@@ -26,7 +26,7 @@ def read_hdf5(data: bytes, file: str) -> CaffeModel:
     The group "data" has a group for each layer, and in it the datasets "0", "1" ... Raises CheckpointError for a file
     that is damaged or is none, DeviceError when h5py is not installed.
     """
-    h5py = _module()
+    h5py = module("import")
     try:
         with _limited_memory(2 * len(data) + _CONSTANT), h5py.File(io.BytesIO(data), "r") as opened:
             blobs = _Reader(h5py, file, len(data)).read(opened)
@@ -55,14 +55,6 @@ def _limited_memory(most: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _module() -> Any:
-    try:
-        import h5py
-    except ImportError as error:
-        raise missing_extra("h5py", "import") from error
-    return h5py
 
 
 class _Reader:

@@ -13,16 +13,16 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deepsim.export.published.caffe_hdf5 import MAGIC as HDF5
 from deepsim.export.published.caffe_model import read_blob
 from deepsim.export.published.networks import SourceFile
-from deepsim.runtime.errors import DataError, missing_extra
+from deepsim.runtime.errors import DataError
 from deepsim.runtime.features import mat5
+from deepsim.runtime.features.hdf5_file import is_hdf5, module
 from deepsim.runtime.files import sha256
 from deepsim.runtime.os_errors import disk_errors
 
 LIMIT = 64 << 20  # bytes; a mean image of 256 x 256 pixels in float64 takes 1.6 million
-_NUMPY, _MATLAB, _USER_BLOCK = b"\x93NUMPY", b"MATLAB 5.0", 512
+_NUMPY, _MATLAB = b"\x93NUMPY", b"MATLAB 5.0"
 _UNREADABLE: tuple[type[Exception], ...] = (
     *(ValueError, OSError, LookupError, TypeError, OverflowError, RuntimeError, EOFError, StopIteration),
     *(SyntaxError, TokenError, struct.error, zlib.error),  # what damaged headers and streams raise
@@ -65,7 +65,7 @@ def _read(path: Path, data: bytes) -> tuple[NDArray[Any], str]:
     try:
         if data.startswith(_NUMPY):
             return _npy(data), "mean image (.npy)"
-        if data.startswith(_MATLAB) or HDF5 in (data[: len(HDF5)], data[_USER_BLOCK : _USER_BLOCK + len(HDF5)]):
+        if data.startswith(_MATLAB) or is_hdf5(data):
             return _mat(path, data), "mean image (.mat)"
         return read_blob(memoryview(data)).values, "mean image (.binaryproto)"
     except _UNREADABLE as error:
@@ -88,7 +88,7 @@ def _npy(data: bytes) -> NDArray[Any]:
 
 def _mat(path: Path, data: bytes) -> NDArray[Any]:
     """Return the only array with several numbers of a .mat, of version 5 or 7.3 (axes in MATLAB's order)."""
-    found = _mat5(path) if data.startswith(_MATLAB) and HDF5 not in data[: _USER_BLOCK + 8] else _mat73(data)
+    found = _mat73(data) if is_hdf5(data) else _mat5(path)
     arrays = {name: array for name, array in found.items() if array.dtype.kind in "fiu" and array.size >= 3}
     if len(arrays) != 1:
         raise ValueError(f"{len(arrays)} arrays ({', '.join(arrays) or 'none'})")
@@ -101,10 +101,7 @@ def _mat5(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _mat73(data: bytes) -> dict[str, NDArray[Any]]:
-    try:
-        import h5py
-    except ImportError as error:
-        raise missing_extra("h5py", "import") from error
+    h5py = module("import")
     with h5py.File(io.BytesIO(data), "r") as file:
         found = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset) and item.shape is not None}
         if sum(item.size * item.dtype.itemsize for item in found.values()) > LIMIT:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from deepsim.runtime.errors import missing_extra
 from deepsim.runtime.features.records import INDEX, NAMES, FeatureFile, Key, Labels, Rows, choose, text_of
 
+MAGIC = b"\x89HDF\r\n\x1a\n"
+USER_BLOCK = 512  # bytes that MATLAB puts before it
 _MOST, _TIMES = 16 << 20, 8  # bytes of a dataset that is read at once, and how much more than its file it may have
 
 
@@ -65,6 +67,11 @@ def check(path: Path, shape: tuple[int, ...] | None) -> None:
     module()
 
 
+def is_hdf5(start: bytes) -> bool:
+    """Tell from a file's first 520 bytes whether it is HDF5, also with MATLAB's block of 512 bytes before it."""
+    return MAGIC in (start[: len(MAGIC)], start[USER_BLOCK : USER_BLOCK + len(MAGIC)])
+
+
 def open_file(path: Path) -> Any:
     """Open a file for reading, without a lock: not every file system has locks, and we only read."""
     return module().File(path, "r", locking=False)
@@ -78,12 +85,12 @@ def whole(dataset: Any) -> NDArray[Any]:
     return np.asarray(dataset[()])
 
 
-def module() -> Any:
+def module(extra: str = "features") -> Any:
     """Return h5py. Raises DeviceError naming the extra that brings it."""
     try:
         import h5py
     except ImportError as error:
-        raise missing_extra("h5py", "features") from error
+        raise missing_extra("h5py", extra) from error
     return h5py
 
 

@@ -23,14 +23,13 @@ from deepsim.runtime.files import replacing
 LIMIT = 1 << 31  # bytes of one variable, version 7 and earlier (MATLAB's documentation of MAT-file versions)
 _IDS = "ids"  # names of codes in files of closed-loop experiments
 _AT_ONCE = 1 << 20  # bytes of a variable that is read when it is found, such as a single code
-_HDF5_START = b"\x89HDF\r\n\x1a\n"
 
 
 def read(path: Path, key: Key) -> FeatureFile:
     """Read a variable; those of version 7.3 when they are asked for."""
     with path.open("rb") as file:
         start, four = file.read(520), b"\0"
-    if _HDF5_START in (start[:8], start[512:520]):
+    if hdf5_file.is_hdf5(start):
         return _read_73(path, key)
     if four in start[:4]:  # no text at the beginning: version 4
         return _read_4(path, key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from deepsim.kernels.layers import Shape
 from deepsim.runtime.dataset import file_version
 from deepsim.runtime.errors import DataError, ShapeError, UsageError
 from deepsim.runtime.features import fit_rows
-from deepsim.runtime.features.records import INDEX, NAMES, read_errors
+from deepsim.runtime.features.contents import SEVERAL, arrays_in
 from deepsim.runtime.features.rows import FeatureRows, open_rows
 from deepsim.runtime.features.trees import Selection
 from deepsim.runtime.files import sha256
@@ -28,7 +27,6 @@ from deepsim.train.optimize.place import Place
 Naming = Literal["deepsim", "bdpy"]
 Features = NDArray[np.float32]
 _PHOTOS_AT_ONCE = 8
-_SEVERAL = (".npz", ".h5", ".hdf5", ".mat")  # formats of several arrays
 
 
 @dataclass(frozen=True)
@@ -70,28 +68,7 @@ def layers_in(path: Path) -> list[str]:
     """
     if path.is_dir():
         return sorted(entry.name for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    with read_errors(path):
-        suffix = path.suffix.lower()
-        if suffix == ".npz":
-            with zipfile.ZipFile(path) as archive:
-                found = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-        elif suffix in _SEVERAL:
-            found = _variables(path)
-        else:
-            raise UsageError(f"{path}: one array, whose layer it does not name. Name it with --layers.")
-    return sorted(name for name in found if name not in (NAMES, INDEX, "ids") and not name.startswith(("#", "__")))
-
-
-def _variables(path: Path) -> list[str]:
-    from deepsim.runtime.features import hdf5_file, mat5
-
-    if path.suffix.lower() == ".mat":
-        with path.open("rb") as file:
-            is_hdf5 = b"\x89HDF\r\n\x1a\n" in file.read(520)
-        if not is_hdf5:
-            return [variable.name for variable in mat5.list_variables(path)]
-    with hdf5_file.open_file(path) as opened:
-        return list(opened)
+    return arrays_in(path)
 
 
 def from_arrays(arrays: Mapping[str, NDArray[np.generic]], encoder: Encoder, names: Sequence[str] | None) -> Targets:
@@ -143,7 +120,7 @@ def from_files(path: Path, layers: Mapping[str, str], encoder: Encoder, where: S
 def _open(path: Path, name: str, shape: Shape, where: Selection, axes: str | None) -> FeatureRows:
     if path.is_dir():
         return open_rows(path, shape, axes=axes, selection=replace(where, layer=name))
-    several = path.suffix.lower() in _SEVERAL
+    several = path.suffix.lower() in SEVERAL
     return open_rows(path, shape, name, name if several else None, axes, where)
 
 
