@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from deepsim.export.telling import Bar, record_of, tell
+from deepsim.export.engine_options import engine_options
+from deepsim.export.telling import Bar, tell
 from deepsim.runtime.cli.exits import Program
 from deepsim.runtime.errors import UsageError, missing_extra
 from deepsim.runtime.networks import ENCODERS
@@ -31,28 +31,7 @@ Examples:
   deepsim-export --random --layer fc6 --engine onnx -o random-fc6.deepsim""",
 )
 @click.argument("source", required=False, type=click.Path(path_type=Path))
-@click.option(
-    "--engine",
-    type=click.Choice(["onnx", "fp32", "fp16"]),
-    default="fp16",
-    show_default=True,
-    help="onnx: fp32 graphs only; fp32: also fp32 engines; fp16: also half-typed graphs and FP16 engines.",
-)
-@click.option(
-    "--target",
-    type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]),
-    default="auto",
-    show_default=True,
-    help="Engine library. auto: TensorRT where it and a GPU are found, else TensorRT-RTX, which needs no GPU to build.",
-)
-@click.option(
-    "--gpus",
-    type=click.Choice(["ampere", "turing"]),
-    default="ampere",
-    show_default=True,
-    help="TensorRT-RTX builds for Ampere and later (SM 80-121), or for Turing (T4, RTX 20: SM 75).",
-)
-@click.option("--max-batch", type=int, default=64, show_default=True, help="Largest batch of the engines.")
+@engine_options("fp16")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Bundle folder to write. [LAYER.deepsim]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle of that name.")
 @click.option("--random", "is_random", is_flag=True, help="Seeded random weights instead of a run.")
@@ -91,10 +70,7 @@ def main(
         loaded = _load(source, is_random, layer, encoder, seed, output, bar)
         path = output or Path(f"{loaded.layer}.deepsim")
         manifest = export_bundle(loaded, path, options, overwrite, bar)
-    if as_json:
-        click.echo(json.dumps(record_of(manifest, path, time.monotonic() - began), indent=2))
-    else:
-        tell(manifest, path, time.monotonic() - began)
+    tell(manifest, path, time.monotonic() - began, as_json)
 
 
 def require_packages(extra: str) -> None:

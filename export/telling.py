@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Bar(Narrator):
             click.echo(message, err=True)
 
 
-def record_of(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
+def _record(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
     """Return what was written, how well it agrees and where it comes from, as plain JSON values."""
     return {
         "bundle": str(path),
@@ -58,8 +59,11 @@ def record_of(manifest: Manifest, path: Path, seconds: float) -> dict[str, Any]:
     }
 
 
-def tell(manifest: Manifest, path: Path, seconds: float) -> None:
-    """Print what was written and how well it agrees on stdout, the next command on stderr."""
+def tell(manifest: Manifest, path: Path, seconds: float, as_json: bool) -> None:
+    """Print what was written and how well it agrees on stdout, as JSON or with the next command on stderr."""
+    if as_json:
+        click.echo(json.dumps(_record(manifest, path, seconds), indent=2))
+        return
     total = sum(record.size for record in manifest.files.values())
     of = f"{manifest.encoder_name or 'no encoder,'} {manifest.layer}"
     click.echo(f"{path}  {of}, {total / 1e6:.1f} MB, {seconds:.1f} s")

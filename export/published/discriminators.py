@@ -88,13 +88,9 @@ def _hands_on(topology: Topology, layer: LayerFacts) -> bool:
     """Tell whether a layer of the discriminator has no weights. Raises CheckpointError for what it may not hold."""
     if layer.kind == "Pooling" and (layer.pool, layer.whole) != ("AVE", True):
         raise topology.refuse(layer, layer.pool, "AVE with global_pooling")
-    if layer.kind == "ReLU":
-        return relu_name(topology, layer) == "relu" or _refuse_slope(topology, layer)
-    return layer.kind in PASSING | {"Pooling", "Flatten", "Concat"}
-
-
-def _refuse_slope(topology: Topology, layer: LayerFacts) -> bool:
-    raise topology.refuse(layer, f"negative_slope {layer.slope:g}", "0")
+    if layer.kind == "ReLU" and relu_name(topology, layer) != "relu":
+        raise topology.refuse(layer, f"negative_slope {layer.slope:g}", "0")
+    return layer.kind in PASSING | {"ReLU", "Pooling", "Flatten", "Concat"}
 
 
 def _activated(topology: Topology, index: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from deepsim.export.cli import require_packages
+from deepsim.export.engine_options import engine_options
 from deepsim.export.published.licence import NOTICE
-from deepsim.export.telling import Bar, record_of, tell
+from deepsim.export.telling import Bar, tell
 from deepsim.runtime.cli.exits import Program
 from deepsim.runtime.cli.options import GivenPath, output_option, overwrite_option
 from deepsim.runtime.errors import CheckpointError, UsageError
@@ -75,18 +75,7 @@ Examples:
     show_default=True,
     help="stretch: the pictures of icnn and brain-decoding-cookbook, whose colours are not the network's.",
 )
-@click.option(
-    "--engine",
-    type=click.Choice(["onnx", "fp32", "fp16"]),
-    default="onnx",
-    show_default=True,
-    help="As in deepsim export; engines need deepsim[export].",
-)
-@click.option(
-    "--target", type=click.Choice(["auto", "tensorrt", "tensorrt-rtx"]), default="auto", help="Engine library. [auto]"
-)
-@click.option("--gpus", type=click.Choice(["ampere", "turing"]), default="ampere", help="GPUs of the engines. [ampere]")
-@click.option("--max-batch", type=int, default=64, show_default=True, help="Largest batch of the engines.")
+@engine_options("onnx")
 @overwrite_option
 @click.option("--json", "as_json", is_flag=True, help="Print files, figures and provenance as JSON on stdout.")
 def main(
@@ -122,11 +111,7 @@ def main(
         bar.stage("read")
         loaded = load(Given(source, encoder, generator, prototxts, layer, mean, order, display), bar)
         manifest = export_bundle(loaded, output, options, overwrite, bar)
-    seconds = time.monotonic() - began
-    if as_json:
-        click.echo(json.dumps(record_of(manifest, output, seconds), indent=2))
-    else:
-        tell(manifest, output, seconds)
+    tell(manifest, output, time.monotonic() - began, as_json)
 
 
 def load(given: Given, bar: Bar) -> Source:
