@@ -48,6 +48,15 @@ class FeatureRows:
         """Say in messages which row is meant."""
         return f"{self.path / self.names[number]}" if self.in_files else f"{self.path}, row {number}"
 
+    def stack(self, numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Return increasing rows as float32 (n, *shape). Raises the DataError of one that cannot be read."""
+        found = []
+        for _, row in self.read(numbers):
+            if isinstance(row, DataError):
+                raise row
+            found.append(np.asarray(row, np.float32))
+        return np.stack(found)
+
     def __len__(self) -> int:
         return len(self.names)
 

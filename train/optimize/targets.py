@@ -109,7 +109,7 @@ def from_files(path: Path, layers: Mapping[str, str], encoder: Encoder, where: S
             raise DataError(f"{path}: the names of {tap} are others than those of the first layer, expected the same.")
 
     def read(start: int, stop: int) -> dict[str, Features]:
-        return {tap: _rows_of(rows, range(start, stop)) for tap, rows in readers.items()}
+        return {tap: rows.stack(range(start, stop)) for tap, rows in readers.items()}
 
     versions = [rows.version(number) for rows in readers.values() for number in range(len(rows))]
     return Targets(
@@ -122,15 +122,6 @@ def _open(path: Path, name: str, shape: Shape, where: Selection, axes: str | Non
         return open_rows(path, shape, axes=axes, selection=replace(where, layer=name))
     several = path.suffix.lower() in SEVERAL
     return open_rows(path, shape, name, name if several else None, axes, where)
-
-
-def _rows_of(rows: FeatureRows, numbers: range) -> Features:
-    found = []
-    for _, row in rows.read(numbers):
-        if isinstance(row, DataError):
-            raise row
-        found.append(np.asarray(row, np.float32))
-    return np.stack(found)
 
 
 def from_photographs(paths: Sequence[Path], taps: Sequence[str], encoder: Encoder, place: Place) -> Targets:

@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.errors import UsageError
+from deepsim.train.optimize.black_box.breeding import Breeder
 from deepsim.train.optimize.black_box.optimizer import (
     MOST,
     TINY,
-    CodeOptimizer,
     Floats,
-    Origin,
     Start,
     State,
-    given_codes,
     random_text,
     restore_random,
 )
@@ -47,7 +45,7 @@ class GeneticSettings:
             raise UsageError(f"conserve: {self.conserve}, expected less than the population, {self.population}.")
 
 
-class Genetic(CodeOptimizer):
+class Genetic(Breeder):
     """Breed each generation from the last; codes without a score are carried into the next as they are (XDream's rule).
 
     ``start`` "normal" draws the population from N(0, 1). Given codes are the first of the population; the others
@@ -55,17 +53,12 @@ class Genetic(CodeOptimizer):
     makes all codes equal, and only mutation tells them apart.
     """
 
-    keeps_genealogy = True
     settings: GeneticSettings
 
     def __init__(self, settings: GeneticSettings, dimensions: int, seed: int, start: Start = "normal") -> None:
         super().__init__(settings, dimensions, seed, start)
         self._random = np.random.RandomState(self.seed)
-        self._origins: list[Origin] | None = None
-        size = (settings.population, self.dimensions)
-        given = given_codes(start, self.dimensions, most=settings.population)
-        if given is None:
-            given = np.zeros(size) if isinstance(start, str) and start == "zeros" else self._random.normal(size=size)
+        given = self._population(start, self._random)
         missing = settings.population - len(given)
         if missing:
             children, _ = self._mate(given, np.ones(len(given)), missing)
@@ -76,11 +69,6 @@ class Genetic(CodeOptimizer):
     def least_scores(self) -> int:
         """Return 0: a generation without any score is asked once more."""
         return 0
-
-    @property
-    def origins(self) -> list[Origin] | None:
-        """Return each code's parents in the generation before; None for the first generation."""
-        return self._origins
 
     def _advance(self, scores: Floats) -> Floats:
         scored, unscored = np.flatnonzero(~np.isnan(scores)), np.flatnonzero(np.isnan(scores))
@@ -119,10 +107,8 @@ class Genetic(CodeOptimizer):
         return children
 
     def _own_state(self) -> State:
-        origins = np.array([(*pair, -1)[:2] for pair in self._origins or []], np.int64).reshape(-1, 2)
-        return {"origins": origins, "random": random_text(self._random)}
+        return {**self._origins_state(most=2), "random": random_text(self._random)}
 
     def _restore_own(self, state: State) -> None:
-        pairs = state["origins"].tolist()
-        self._origins = [tuple(one for one in pair if one >= 0) for pair in pairs] or None
+        self._restore_origins(state)
         restore_random(self._random, state["random"])

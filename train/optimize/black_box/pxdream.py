@@ -8,15 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepsim.runtime.errors import DataError, UsageError
+from deepsim.train.optimize.black_box.breeding import Breeder
 from deepsim.train.optimize.black_box.optimizer import (
     MOST,
     TINY,
-    CodeOptimizer,
     Floats,
-    Origin,
     Start,
     State,
-    given_codes,
     random_text,
     restore_random,
 )
@@ -42,24 +40,19 @@ class PxdreamSettings:
             raise UsageError(f"parents: {self.parents}, expected at most the population, {self.population}.")
 
 
-class PxdreamGenetic(CodeOptimizer):
+class PxdreamGenetic(Breeder):
     """Breed each generation from the last. Codes are float32 from the second generation on, as in the public code.
 
     ``start`` "normal" draws the population from N(0, 1); given codes are the population, all of it. "zeros" makes all
     codes equal, and only mutation tells them apart.
     """
 
-    keeps_genealogy = True
     settings: PxdreamSettings
 
     def __init__(self, settings: PxdreamSettings, dimensions: int, seed: int, start: Start = "normal") -> None:
         super().__init__(settings, dimensions, seed, start)
         self._random = np.random.default_rng(self.seed)
-        self._origins: list[Origin] | None = None
-        size = (settings.population, self.dimensions)
-        given = given_codes(start, self.dimensions, most=settings.population)
-        if given is None:
-            given = np.zeros(size) if isinstance(start, str) and start == "zeros" else self._random.normal(size=size)
+        given = self._population(start, self._random)
         if len(given) != settings.population:
             raise UsageError(f"start: {len(given)} codes, expected {settings.population}, the whole population.")
         self._codes = given
@@ -68,11 +61,6 @@ class PxdreamGenetic(CodeOptimizer):
     def least_scores(self) -> int:
         """Return how many codes are kept, or are parents of one."""
         return max(self.settings.top, self.settings.parents)
-
-    @property
-    def origins(self) -> list[Origin] | None:
-        """Return each code's parents in the generation before; None for the first generation."""
-        return self._origins
 
     def _advance(self, scores: Floats) -> Floats:
         scores = np.where(np.isnan(scores), -np.inf, scores)
@@ -102,11 +90,8 @@ class PxdreamGenetic(CodeOptimizer):
         return np.stack([draw(len(scores), size, p=chances, replace=False) for _ in range(count)])
 
     def _own_state(self) -> State:
-        width = self.settings.parents
-        origins = [(*family, *[-1] * width)[:width] for family in self._origins or []]
-        return {"origins": np.array(origins, np.int64).reshape(-1, width), "random": random_text(self._random)}
+        return {**self._origins_state(most=self.settings.parents), "random": random_text(self._random)}
 
     def _restore_own(self, state: State) -> None:
-        families = state["origins"].tolist()
-        self._origins = [tuple(one for one in family if one >= 0) for family in families] or None
+        self._restore_origins(state)
         restore_random(self._random, state["random"])

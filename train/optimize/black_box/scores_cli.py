@@ -25,7 +25,7 @@ from deepsim.runtime.cli.options import (
     output_option,
 )
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.features import layout_of, read_features
+from deepsim.runtime.features.rows import open_rows
 from deepsim.runtime.inverter import Inverter
 from deepsim.train.optimize.black_box.closed_loop import ClosedLoop
 from deepsim.train.optimize.black_box.loop_folder import BEST, CODES
@@ -73,7 +73,7 @@ Examples:
     show_default=True,
     help="What a score of NaN does: allow leaves it out of the average of its image.",
 )
-@click.option("--start", help="normal, zeros, or a file of codes. Default: as the rule was published.")
+@click.option("--start", help="normal, zeros, or a file or folder of codes. Default: as the rule was published.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Decides all draws.")
 @click.option(
     "--set", "settings", multiple=True, help="NAME=VALUE: another value for a setting of the rule (repeatable)."
@@ -144,11 +144,11 @@ def _loop(inverter: Inverter, output: Path, search: Search) -> ClosedLoop:
 
 
 def _start(start: str | None, inverter: Inverter) -> Start | None:
-    """Return a word of the option, or the codes of a file."""
+    """Return a word of the option, or the codes of a file or folder."""
     if start is None or start in ("normal", "zeros"):
         return start  # type: ignore[return-value]
-    found = read_features(start)
-    return layout_of(found.shape, inverter.feature_shape, start).rows(found.values)
+    rows = open_rows(start, inverter.feature_shape, inverter.layer)
+    return rows.stack(range(len(rows)))
 
 
 def _settings(given: Sequence[str]) -> dict[str, str | bool]:

@@ -102,6 +102,15 @@ def test_the_output_stays_out_of_the_bundle(scores, bundle):
     assert "in the bundle" in scores("-o", bundle / "run", code=2).stderr
 
 
+def test_the_codes_of_a_generation_are_a_start(scores, tmp_path):
+    (tmp_path / "gen").mkdir()
+    for number in (10, 2, 1):  # as people count
+        np.save(tmp_path / f"gen/gen000_{number}.npy", np.full(20, number, np.float32))
+    scores("--optimizer", "genetic", "--set", "population=3", "--start", tmp_path / "gen", "--generations", 1)
+    first = [np.load(path) for path in sorted((tmp_path / "run/codes/gen000").glob("*.npy"))]
+    assert [code[0] for code in first] == [1, 2, 10]
+
+
 def test_a_start_of_another_layer(scores, tmp_path):
     np.save(tmp_path / "start.npy", np.zeros((5, 21), np.float32))
     assert "start.npy" in scores("--start", tmp_path / "start.npy", code=3).stderr
