@@ -129,16 +129,21 @@ def _check(path: Path, job: dict[str, Any]) -> None:
         write_atomic(path, json.dumps(job, indent=2) + "\n")
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        differing = [name for name, value in job.items() if before.get(name) != value]
+        before, now = _flat(json.loads(path.read_text(encoding="utf-8"))), _flat(job)
+        differing = [name for name, value in now.items() if before.get(name) != value]
     except (OSError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: damaged ({error}). Pass --overwrite to begin anew.") from error
     if differing:
         name = differing[0]
         raise UsageError(
-            f"{path.parent.parent}: begun with {name} {_short(before.get(name))}, expected {_short(job[name])}. "
+            f"{path.parent.parent}: begun with {name} {_short(before.get(name))}, expected {_short(now[name])}. "
             "Pass --overwrite to begin anew."
         )
+
+
+def _flat(job: dict[str, Any]) -> dict[str, Any]:
+    """Return a job's entries with those of its settings beside them, so that an error names the one that differs."""
+    return {**{name: value for name, value in job.items() if name != "settings"}, **job.get("settings", {})}
 
 
 def _short(value: object) -> str:

@@ -109,6 +109,8 @@ def test_another_job_is_not_resumed(bundle, npz, tmp_path, monkeypatch):
     monkeypatch.undo()
     result = run(*words, "--resume", "--seed", 1, code=2)
     assert "begun with seed 0, expected 1" in result.output
+    result = run(*words, "--resume", "--step", 3, code=2)
+    assert "begun with step 2.0, expected 3.0. Pass --overwrite to begin anew." in result.output
     run(*words, "--overwrite", "--seed", 1)
 
 

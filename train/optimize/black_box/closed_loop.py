@@ -92,6 +92,7 @@ class ClosedLoop:
         if missing not in get_args(Missing):
             raise UsageError(f"missing: {missing!r}, expected {' or '.join(get_args(Missing))}.")
         self.strip = whole_number("strip", strip, 1, 1 << 10)
+        inverter.decode(np.zeros((0, *inverter.feature_shape), np.float32))  # raises before anything is written
         dimensions = math.prod(inverter.feature_shape)
         if isinstance(optimizer, str):
             optimizer = make_optimizer(optimizer, dimensions, seed, start, settings)

@@ -8,7 +8,9 @@ import pytest
 
 from deepsim.runtime.errors import DataError, DeviceError, DtypeError, ShapeError, UsageError
 from deepsim.runtime.images import read_image
+from deepsim.runtime.inverter import Inverter
 from deepsim.train.optimize.black_box import ClosedLoop, loop_folder, make_optimizer
+from tests.bundles import write_kind
 
 SMALL = {"population": 6}
 
@@ -290,3 +292,11 @@ def test_another_process_may_go_on_in_between(inverter, redness, tmp_path):
     first.generations = 5
     seen += run(first, redness)
     assert [(a == b).all() for a, b in zip(whole, seen, strict=True)] == [True] * 5
+
+
+def test_a_bundle_without_a_generator_leaves_no_folder(tmp_path):
+    pytest.importorskip("onnx")
+    refused = pytest.raises(UsageError, match="has no generator, so it encodes photographs only")
+    with Inverter(write_kind(tmp_path, "table-alone"), "cpu") as encoder, refused:
+        ClosedLoop(encoder, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
