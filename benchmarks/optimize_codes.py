@@ -29,10 +29,10 @@ from deepsim.runtime.generators import GeneratorSpec, generator_spec
 from deepsim.runtime.machine import environment
 from deepsim.runtime.networks import EncoderSpec, encoder_spec
 from deepsim.train.encoders import random_encoder
+from deepsim.train.frozen import LINEAR
 from deepsim.train.networks import Generator, LayerStack, initialise_generator
 from deepsim.train.optimize.encoders import TableEncoder
 from deepsim.train.optimize.evaluation import Evaluator, Wanted
-from deepsim.train.optimize.frozen import LINEAR
 from deepsim.train.optimize.layer_weights import weigh
 from deepsim.train.optimize.pictures import GeneratorPictures
 from deepsim.train.optimize.place import Place

@@ -69,11 +69,11 @@ def pytorch(layer):
 
 def frozen_table(layer):
     torch = pytest.importorskip("torch")
-    from deepsim.train.optimize.frozen import FrozenTable
+    from deepsim.train.frozen import FrozenTable
     from deepsim.train.optimize.place import Place
 
     weights = {name: torch.from_numpy(value) for name, value in WEIGHTS.items()}
-    made = FrozenTable("made", (layer,), (3, 8, 8), weights, Place()).run(torch.from_numpy(X))
+    made = FrozenTable("made", (layer,), (3, 8, 8), weights, Place().put).run(torch.from_numpy(X))
     made.backward(lambda tap, features, incoming: incoming, torch.ones_like(made.output))
 
 

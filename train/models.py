@@ -18,6 +18,7 @@ from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator, check_side, initialise_discriminator
 from deepsim.train.distributed import World
 from deepsim.train.encoder_building import AnyEncoder, build_encoders
+from deepsim.train.frozen_features import Features, FrozenFeatures
 from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator
 from deepsim.train.objective import uses
 from deepsim.train.optimizers import discriminator_optimizer, layer_optimizer
@@ -51,6 +52,7 @@ class Models:
 
     ``learner`` is the encoder's part in the training where it learns, else None. ``comparator`` never learns; it is
     ``encoder`` itself where both share their weights, and then computes both layers in one pass.
+    ``encoder_features`` and ``comparator_features`` compute what the training needs of both.
     ``time_share`` is the share 0-1 of the run's minutes that has passed, which the loop sets before each step.
     """
 
@@ -62,6 +64,8 @@ class Models:
     encoder: AnyEncoder
     comparator: AnyEncoder | None
     pausing: Pausing
+    encoder_features: Features
+    comparator_features: Features | None
     learner: Player | None = None
     time_share: float = 0.0
 
@@ -99,25 +103,28 @@ class Models:
             return self.encode(real), self._compared(real)
         config = self.config
         with torch.no_grad(), self.autocast():
-            found = self.encoder.features(real, {config.layer, config.comparator})
+            found = self.encoder_features(real, {config.layer, config.comparator})
         return found[config.layer], found[config.comparator]
 
     @torch.no_grad()
     def encode(self, real: Tensor) -> Tensor:
         """Return the features of real images as the encoder is now, without a gradient and in this process alone."""
         with self.autocast():
-            return self.encoder.features(real, {self.config.layer})[self.config.layer]
+            return self.encoder_features(real, {self.config.layer})[self.config.layer]
 
     @torch.no_grad()
     def _compared(self, real: Tensor) -> Tensor | None:
         with self.autocast():
-            return None if self.comparator is None else self.comparator(real)
+            return None if self.comparator_features is None else self._compared_layer(real)
 
     def compare(self, fake: Tensor) -> Tensor:
         """Return the comparator's features of generated images, with a gradient to them."""
-        if self.comparator is None:
+        return self._compared_layer(fake)
+
+    def _compared_layer(self, images: Tensor) -> Tensor:
+        if self.comparator_features is None:
             raise ValueError("comparator: no term of this run needs one, so there is none.")
-        return self.comparator.features(fake, {self.config.comparator})[self.config.comparator]
+        return self.comparator_features(images, {self.config.comparator})[self.config.comparator]
 
     def judge(self, fake: Tensor, features: Tensor) -> Tensor:
         """Return the discriminator's logits of generated images, with a gradient to them; its weights are frozen."""
@@ -151,17 +158,19 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
         # One backward pass reaches both, so one scale serves both.
         learning = cast(Encoder, encoder).requires_grad_(True)
         learner = replace(_player(learning, config, device, world), scaler=player.scaler)
-    return Models(
-        config,
-        device,
-        world,
-        player,
-        discriminator,
-        placed,
-        placed if comparator is encoder else comparator and _placed(comparator, config, device),
-        pausing,
-        learner,
-    )
+    features = _features(placed, config, frozen=learner is None)
+    compared, comparing = (placed, features) if comparator is encoder else (None, None)
+    if comparator is not None and comparator is not encoder:
+        compared = _placed(comparator, config, device)
+        comparing = _features(compared, config, frozen=True)
+    return Models(config, device, world, player, discriminator, placed, compared, pausing, features, comparing, learner)
+
+
+def _features(encoder: AnyEncoder, config: TrainConfig, frozen: bool) -> Features:
+    """Return what computes an encoder's features: a frozen table's without autograd's cost, any other's by itself."""
+    if not frozen or not isinstance(encoder, Encoder):
+        return encoder.features
+    return FrozenFeatures(encoder, AUTOCAST[config.precision] or torch.float32)
 
 
 def _placed(module: _Module, config: TrainConfig, device: torch.device) -> _Module:

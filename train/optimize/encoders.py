@@ -18,9 +18,9 @@ from deepsim.runtime.files import sha256
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.networks import ENCODERS, EncoderSpec, encoder_spec
 from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS, PixelConvention
+from deepsim.train.frozen import AddGradient, FrozenTable
 from deepsim.train.module_encoders import ModuleEncoder, build_module_encoder
 from deepsim.train.module_references import is_module_reference, parse
-from deepsim.train.optimize.frozen import AddGradient, FrozenTable
 from deepsim.train.optimize.place import Place
 from deepsim.train.weights import read_weights
 
@@ -67,7 +67,7 @@ class TableEncoder(FrozenTable):
     """An encoder that is a table of layers. ``identity`` tells its weights from all others."""
 
     def __init__(self, spec: EncoderSpec, weights: dict[str, Tensor], identity: str, place: Place) -> None:
-        super().__init__(spec.name, spec.layers, spec.input_shape, weights, place)
+        super().__init__(spec.name, spec.layers, spec.input_shape, weights, place.put)
         self.pixels, self.framing, self.identity = spec.pixels, spec.framing, identity
 
     def stride_of(self, tap: str) -> int:

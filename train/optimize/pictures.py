@@ -17,7 +17,7 @@ from deepsim.runtime.features.statistics import Statistics, bundle_statistics
 from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
-from deepsim.train.optimize.frozen import FrozenPass, FrozenTable
+from deepsim.train.frozen import FrozenPass, FrozenTable
 from deepsim.train.optimize.place import Place
 
 
@@ -71,7 +71,7 @@ class GeneratorPictures:
         geometry: Geometry | None = None,
         statistics: Statistics | None = None,
     ) -> None:
-        self._table = FrozenTable(spec.layer, spec.layers, spec.input_shape, weights, place)
+        self._table = FrozenTable(spec.layer, spec.layers, spec.input_shape, weights, place.put)
         self.layer: str | None = spec.layer
         self.shape, self.side, self.pixels = spec.input_shape, spec.output_size, spec.pixels
         self.identity, self.geometry, self.statistics = identity, geometry, statistics

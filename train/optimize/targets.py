@@ -20,8 +20,8 @@ from deepsim.runtime.features.rows import FeatureRows, open_rows
 from deepsim.runtime.features.trees import Selection
 from deepsim.runtime.files import sha256
 from deepsim.runtime.images import prepare_batch
+from deepsim.train.frozen import LINEAR
 from deepsim.train.optimize.encoders import Encoder
-from deepsim.train.optimize.frozen import LINEAR
 from deepsim.train.optimize.place import Place
 
 Naming = Literal["deepsim", "bdpy"]

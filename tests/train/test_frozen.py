@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 from deepsim.kernels.activations import UnknownLayerError  # noqa: E402
 from deepsim.kernels.layers import Layer  # noqa: E402
 from deepsim.runtime.errors import UsageError  # noqa: E402
-from deepsim.train.optimize import frozen_layers  # noqa: E402
-from deepsim.train.optimize.frozen import FrozenTable  # noqa: E402
+from deepsim.train import frozen_layers  # noqa: E402
+from deepsim.train.frozen import FrozenTable  # noqa: E402
 from deepsim.train.optimize.place import Place  # noqa: E402
 from tests.bundles import NETWORKS, random_weights  # noqa: E402
 from tests.train.optimize.plain import Plain  # noqa: E402
@@ -21,7 +21,7 @@ EXACT = Place(precision="fp64")
 def table_of(which, name, place=EXACT):
     spec = NETWORKS[name][which == "generator"]
     weights = {key: torch.from_numpy(value) for key, value in random_weights(name)[which == "generator"].items()}
-    return FrozenTable(name, spec.layers, spec.input_shape, weights, place)
+    return FrozenTable(name, spec.layers, spec.input_shape, weights, place.put)
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-rgb", "small"])
@@ -56,7 +56,7 @@ def test_a_pass_ends_at_the_last_tap(monkeypatch):
 def test_weights_have_no_gradients_and_are_not_copied():
     weights = {key: torch.from_numpy(value) for key, value in random_weights("tiny")[0].items()}
     spec = NETWORKS["tiny"][0]
-    table = FrozenTable("tiny", spec.layers, spec.input_shape, weights, Place())
+    table = FrozenTable("tiny", spec.layers, spec.input_shape, weights, Place().put)
     kept = [tensor for own in table._weights for tensor in own[:2] if tensor is not None]
     assert not any(tensor.requires_grad for tensor in kept)
     assert kept[-2].data_ptr() == weights["fc6.weight"].data_ptr()

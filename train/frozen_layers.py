@@ -162,19 +162,27 @@ def _present(layer: Layer, weight: Tensor | None) -> Tensor:
 
 
 def _normalise(x: Tensor) -> tuple[Tensor, Kept]:
-    """Return x / s^beta with s = k + alpha/n (sum of squares over n channels), and s and s^-beta (N, H, W, C)."""
-    rows = x.permute(0, 2, 3, 1)  # (N, H, W, C), contiguous where x is in channels-last memory
-    sums = LRN_K + (LRN_ALPHA / LRN_SIZE) * (rows.square() @ _band(x.shape[1], x.device, x.dtype))
+    """Return x / s^beta with s = k + alpha/n (sum of squares over n channels), and s and s^-beta (N, H, W, C).
+
+    Of 16-bit maps the sums are fp32: they lie near k = 1, where bf16 resolves 1/128.
+    """
+    rows = _wide(x.permute(0, 2, 3, 1))  # (N, H, W, C), contiguous where x is in channels-last memory
+    sums = LRN_K + (LRN_ALPHA / LRN_SIZE) * (rows.square() @ _band(x.shape[1], x.device, rows.dtype))
     power = sums.pow(-LRN_BETA)
-    return (rows * power).permute(0, 3, 1, 2), (sums, power)
+    return (rows * power).to(x.dtype).permute(0, 3, 1, 2), (sums, power)
 
 
 def _normalise_backward(gradient: Tensor, x: Tensor, kept: Kept) -> Tensor:
     sums, power = kept
-    rows, incoming = x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)
+    rows, incoming = _wide(x.permute(0, 2, 3, 1)), _wide(gradient.permute(0, 2, 3, 1))
     direct = incoming * power
-    crossed = (direct * rows / sums) @ _band(x.shape[1], x.device, x.dtype)
-    return direct.sub_(rows * crossed, alpha=2 * LRN_ALPHA * LRN_BETA / LRN_SIZE).permute(0, 3, 1, 2)
+    crossed = (direct * rows / sums) @ _band(x.shape[1], x.device, rows.dtype)
+    direct.sub_(rows * crossed, alpha=2 * LRN_ALPHA * LRN_BETA / LRN_SIZE)
+    return direct.to(gradient.dtype).permute(0, 3, 1, 2)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 @lru_cache(maxsize=16)

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from deepsim.kernels.layers import Layer, Shape, shapes
 from deepsim.runtime.errors import UsageError
-from deepsim.train.optimize import frozen_layers
-from deepsim.train.optimize.frozen_layers import Kept, Weights, phases_of
-from deepsim.train.optimize.place import Place
+from deepsim.train import frozen_layers
+from deepsim.train.frozen_layers import Kept, Weights, phases_of
 
 LINEAR = ":linear"
+Put = Callable[[Tensor], Tensor]
 AddGradient = Callable[[str, Tensor, Tensor | None], Tensor | None]
 """Gets a tap, its features and the gradient that has come from behind it (None: none); returns both added."""
 
@@ -75,14 +75,17 @@ class FrozenPass:
 
 
 class FrozenTable:
-    """A network that is a table of layers, with weights ``NAME.weight``, ``NAME.bias`` that never change."""
+    """A network that is a table of layers, with weights ``NAME.weight``, ``NAME.bias`` that never change.
+
+    ``put`` brings each of them to where and how precisely the network is computed.
+    """
 
     def __init__(
-        self, name: str, layers: tuple[Layer, ...], input_shape: Shape, weights: Mapping[str, Tensor], place: Place
+        self, name: str, layers: tuple[Layer, ...], input_shape: Shape, weights: Mapping[str, Tensor], put: Put
     ) -> None:
         self.name, self.layers, self.input_shape = name, layers, input_shape
         self._shapes = dict(zip((layer.name for layer in layers), shapes(layers, input_shape), strict=True))
-        self._weights = [_placed(layer, weights, place) for layer in layers]
+        self._weights = [_placed(layer, weights, put) for layer in layers]
 
     @property
     def taps(self) -> list[str]:
@@ -122,8 +125,8 @@ class FrozenTable:
         return self.layers[: 1 + max(map(names.index, wanted))] if wanted else self.layers
 
 
-def _placed(layer: Layer, weights: Mapping[str, Tensor], place: Place) -> Weights:
+def _placed(layer: Layer, weights: Mapping[str, Tensor], put: Put) -> Weights:
     if not layer.has_weights:
         return Weights()
-    weight, bias = (place.put(weights[f"{layer.name}.{kind}"]) for kind in ("weight", "bias"))
+    weight, bias = (put(weights[f"{layer.name}.{kind}"]) for kind in ("weight", "bias"))
     return Weights(weight, bias, phases_of(layer, weight))
