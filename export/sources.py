@@ -26,6 +26,7 @@ from deepsim.runtime.run_folder import (
     LATEST,
     STATE,
     checkpoints,
+    exported_weights,
     read_photographs,
     run_of,
 )
@@ -139,13 +140,13 @@ def load_run(path: Path) -> Source:
     encoder_weights: Weights = {}
     if isinstance(encoder, EncoderSpec):
         encoder = replace(encoder, layers=encoder.up_to(generator.layer))
-        file = (checkpoint if task.encoder_learns else run) / ENCODER
+        file = (exported_weights(checkpoint) if task.encoder_learns else run) / ENCODER
         encoder_weights = _weights(file, encoder.layers, exact=False)
     return Source(
         encoder,
         generator,
         encoder_weights,
-        _weights(checkpoint / GENERATOR, generator.layers, exact=True),
+        _weights(exported_weights(checkpoint) / GENERATOR, generator.layers, exact=True),
         read_photographs(run, encoder.framing.side),
         {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},
         module,

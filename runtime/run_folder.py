@@ -37,6 +37,7 @@ LOCK = ".lock"  # while the run is trained
 LATEST, BEST = "latest", "best"
 # In the folder of a checkpoint.
 STATE, GENERATOR, OPTIMIZER = "state.json", "generator.safetensors", "optimizer.safetensors"
+AVERAGE = "average"  # a folder: the running averages of weights, where the run keeps any
 
 _CHECKPOINTS, _GRIDS = "checkpoints", "images"
 
@@ -49,6 +50,12 @@ def checkpoints(run: Path) -> Path:
 def checkpoint_folder(run: Path, step: int) -> Path:
     """Return where a run keeps the checkpoint of a step."""
     return run / _CHECKPOINTS / f"step-{step:08d}"
+
+
+def exported_weights(checkpoint: Path) -> Path:
+    """Return the folder whose weights a bundle of the checkpoint gets: the averages, where there are any."""
+    average = checkpoint / AVERAGE
+    return average if average.is_dir() else checkpoint
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -1,9 +1,9 @@
 """Checkpoints: a folder of safetensors and state.json per saved step, published by one rename.
 
 ``RUN/checkpoints/step-00000200/`` holds generator.safetensors, optimizer.safetensors and state.json, and where they
-learn discriminator.safetensors and encoder.safetensors; ``latest`` and ``best`` name folders. The last three and the
-best are kept. Random numbers need no state: every step draws from its own seed (see
-:func:`deepsim.train.loop.step_seed`).
+learn discriminator.safetensors and encoder.safetensors; average/ holds running averages of the weights, where the run
+keeps any. ``latest`` and ``best`` name folders. The last three and the best are kept. Random numbers need no state:
+every step draws from its own seed (see :func:`deepsim.train.loop.step_seed`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepsim.runtime.errors import CheckpointError, NumericError
 from deepsim.runtime.files import ASIDE, publish_folder, remove_folder, restore, write_atomic
-from deepsim.runtime.run_folder import BEST, LATEST, OPTIMIZER, STATE, checkpoints
+from deepsim.runtime.run_folder import AVERAGE, BEST, LATEST, OPTIMIZER, STATE, checkpoints
+from deepsim.train.averaging import Average
 from deepsim.train.models import Models, Player
 from deepsim.train.pausing import Pausing
 from deepsim.train.weights import read_weights, write_weights
@@ -39,6 +40,8 @@ def save_checkpoint(target: Path, models: Models, step: int, best_error: float |
         for name, player in models.players.items():
             _require_finite(player, name, step)
             write_weights(staging / f"{name}.safetensors", player.module.state_dict())
+            if player.average is not None:
+                write_weights(staging / AVERAGE / f"{name}.safetensors", player.average.state_dict())
             optimizers.update(_optimizer_tensors(name, player))
         write_weights(staging / OPTIMIZER, optimizers)
         (staging / STATE).write_text(json.dumps(_state(models, step, best_error), indent=2) + "\n")
@@ -67,7 +70,9 @@ def load_checkpoint(checkpoint: Path, models: Models) -> dict[str, Any]:
     state = read_state(checkpoint)
     optimizers = read_weights(checkpoint / OPTIMIZER)
     for name, player in models.players.items():
-        _load_weights(player, read_weights(checkpoint / f"{name}.safetensors"), checkpoint)
+        _load_weights(player.module, read_weights(checkpoint / f"{name}.safetensors"), checkpoint)
+        if player.average is not None:
+            _load_weights(player.average, read_weights(checkpoint / AVERAGE / f"{name}.safetensors"), checkpoint)
         _load_optimizer(name, player, optimizers, checkpoint)
         player.updates = state["updates"][name]
         player.scaler.load_state_dict(state["scalers"][name])
@@ -117,7 +122,7 @@ def _require_finite(player: Player, name: str, step: int) -> None:
 
 
 def _optimizer_tensors(name: str, player: Player) -> dict[str, Tensor]:
-    """Flatten Adam's state to ``<network>/<parameter>/<exp_avg|exp_avg_sq|step>``."""
+    """Flatten an optimiser's state to ``<network>/<parameter>/<exp_avg|exp_avg_sq|step|momentum>``."""
     return {
         f"{name}/{parameter_name}/{key}": value
         for parameter_name, parameter in player.module.named_parameters()
@@ -127,23 +132,25 @@ def _optimizer_tensors(name: str, player: Player) -> dict[str, Tensor]:
 
 def _load_optimizer(name: str, player: Player, tensors: dict[str, Tensor], source: Path) -> None:
     fused = player.optimizer.defaults["fused"]
-    for parameter_name, parameter in player.module.named_parameters():
-        prefix = f"{name}/{parameter_name}/"
-        for key in ("exp_avg", "exp_avg_sq", "step"):
-            value = tensors.get(prefix + key)
-            if value is None:
-                break  # this parameter has not been updated yet
-            if key == "step":
-                player.optimizer.state[parameter][key] = value.to(parameter.device) if fused else value
-                continue
-            if value.shape != parameter.shape:
-                raise CheckpointError(f"{source}: {prefix}{key} has shape {tuple(value.shape)}. Name its own run.")
-            player.optimizer.state[parameter][key] = torch.empty_like(parameter).copy_(value)  # keeps the strides
+    parameters = dict(player.module.named_parameters())
+    for key, value in tensors.items():
+        network, _, rest = key.partition("/")
+        if network != name:
+            continue
+        parameter_name, _, kind = rest.rpartition("/")
+        parameter = parameters.get(parameter_name)
+        if parameter is None or (kind != "step" and value.shape != parameter.shape):
+            raise CheckpointError(f"{source}: {key} has shape {tuple(value.shape)}. Name its own run.")
+        state = player.optimizer.state[parameter]
+        if kind == "step":
+            state[kind] = value.to(parameter.device) if fused else value
+        else:
+            state[kind] = torch.empty_like(parameter).copy_(value)  # keeps the strides
 
 
-def _load_weights(player: Player, weights: dict[str, Tensor], source: Path) -> None:
+def _load_weights(module: nn.Module | Average, weights: dict[str, Tensor], source: Path) -> None:
     try:
-        player.module.load_state_dict(weights)
+        module.load_state_dict(weights)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{source}: of another network ({reason}). Name a checkpoint of this run.") from error

@@ -20,6 +20,7 @@ from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of, task_of
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "halve", "cosine"]
+Optimizer = Literal["adam", "muon"]
 EncoderInterpolation = Literal["own", "bilinear", "bicubic"]
 _OF_MODULES = ("encoder_side", "encoder_resize", "encoder_interpolation", "encoder_mean", "encoder_std")
 _LARGEST = 2**62  # what every reader of a seed or a count takes
@@ -39,7 +40,8 @@ class TrainConfig:
     Objective (Eq. 1): a ``lambda`` for each term of :mod:`deepsim.train.objective`, each may be 0; ``normalisation``
     says what the losses sum to.
 
-    Optimisation: Adam with ``learning_rate``, ``beta1``, ``beta2``; ``schedule`` "halve" halves at each of
+    Optimisation: Adam with ``learning_rate``, ``beta1``, ``beta2``, or Muon (:mod:`deepsim.train.muon`) for the weights
+    of tables of layers that learn; ``schedule`` "halve" halves at each of
     ``milestones`` counted in a network's own updates, "cosine" falls to 0 at ``steps`` or at the end of ``minutes``,
     whichever is nearer; ``weight_decay`` is an L2 term in the gradient, on all of D and on the weights of the
     generator's Rconv layers; ``frozen_biases`` keeps the biases of the up-convolutional part at 0 as in the release.
@@ -114,15 +116,26 @@ class TrainConfig:
     minutes: float = setting(
         0.0, "Minutes to train, over all resumptions; the cosine schedule ends with them.", least=0, most=1e7
     )
-    learning_rate: float = setting(2e-4, "Adam's learning rate.", least=0)
-    beta1: float = setting(0.9, "Adam's beta1.", least=0, below=1)
-    beta2: float = setting(0.999, "Adam's beta2.", least=0, below=1)
+    optimizer: Optimizer = setting(  # noqa: RUF009
+        "adam", "Adam, or Muon for the weights of the generator: orthogonalised momentum, for short runs."
+    )
+    learning_rate: float = setting(2e-4, "Learning rate.", least=0)
+    beta1: float = setting(0.9, "Beta1 of Adam.", least=0, below=1)
+    beta2: float = setting(0.999, "Beta2 of Adam.", least=0, below=1)
     schedule: Schedule = setting("halve", "Course of the learning rate.")  # noqa: RUF009
     milestones: tuple[int, ...] = setting(
         (300_000, 500_000, 700_000, 900_000, 1_100_000),
         "Updates at which 'halve' halves, separated by commas.",
         least=0,
         most=_LARGEST,
+    )
+    warm_up: int = setting(0, "Updates over which the learning rate rises from 0.", least=0, most=_LARGEST)
+    average: float = setting(
+        0.0,
+        "Share of the running average of the generator's weights that an update leaves; validation and export use the "
+        "average (0: none, they use the weights).",
+        least=0,
+        below=1,
     )
     weight_decay: float = setting(0.0, "L2 term in the gradient of D and of the Rconv weights.", least=0)
     frozen_biases: bool = setting(False, "Keep the biases of the up-convolutional part at 0 (release).")
@@ -243,7 +256,8 @@ PRESETS["tiny"] = TrainConfig(
 # What a resumed run must share with its beginning: these decide networks, targets and the order of the data.
 FIXED = (
     "task", "layer", "latent", "encoder", *_OF_MODULES, "encoder_weights", "comparator", "comparator_weights",
-    "comparator_seed", "width", "conditional", "frozen_biases", "seed",
+    "comparator_seed", "width", "conditional", "frozen_biases", "optimizer", "average",
+    "seed",
 )  # fmt: skip
 
 

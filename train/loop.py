@@ -295,7 +295,7 @@ class _Progress:
 
 
 def checkpoint_bytes(models: Models) -> int:
-    """Return about how many bytes a checkpoint has: every trained weight and Adam's two moments of it, in float32."""
+    """Return about how many bytes a checkpoint has: every trained weight and two moments of it, in float32."""
     players = models.players.values()
     return sum(12 * parameter.numel() for player in players for parameter in player.module.parameters())
 
@@ -307,11 +307,12 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 @torch.no_grad()
 def reconstruct(models: Models, photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Encode and decode uint8 RGB photographs (N, side, side, 3) with the networks as they are now."""
+    """Encode and decode uint8 RGB photographs (N, side, side, 3) as a bundle of the networks would do it now."""
     images = to_image_space(torch.from_numpy(photos).to(models.device))
-    features = models.encode(images)
-    with models.autocast():
-        decoded = scored(models.generator.module(features), models.geometry)
+    with models.averaged():
+        features = models.encode(images)
+        with models.autocast():
+            decoded = scored(models.generator.module(features), models.geometry)
     pixels: NDArray[np.uint8] = to_pixels(decoded).cpu().numpy()
     return pixels
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -14,6 +15,7 @@ from torch.optim import Adam
 
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.geometry import Geometry
+from deepsim.train.averaging import Average
 from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator, check_side, initialise_discriminator
 from deepsim.train.distributed import World
@@ -36,6 +38,7 @@ class Player:
     ``call`` is what a training step runs: the module itself, compiled or wrapped for several processes. ``judge`` is
     what another network's step runs to get a gradient through this one: compiled where ``call`` is, but never wrapped,
     since DistributedDataParallel expects a gradient for every weight after each pass, and there all are frozen.
+    ``average`` is the running average of its weights, where the run keeps one.
     """
 
     module: nn.Module
@@ -44,6 +47,7 @@ class Player:
     call: Callable[..., Tensor]
     judge: Callable[..., Tensor]
     updates: int = 0
+    average: Average | None = None
 
 
 @dataclass
@@ -79,6 +83,15 @@ class Models:
         """Return all networks that learn by the names of their files in a checkpoint."""
         named = {"generator": self.generator, "encoder": self.learner, "discriminator": self.discriminator}
         return {name: player for name, player in named.items() if player is not None}
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the networks that a bundle is made of have their average weights for a while, where there are any."""
+        with ExitStack() as stack:
+            for player in self.learners:
+                if player.average is not None:
+                    stack.enter_context(player.average.in_use())
+            yield
 
     @property
     def geometry(self) -> Geometry:
@@ -181,10 +194,12 @@ def _placed(module: _Module, config: TrainConfig, device: torch.device) -> _Modu
 def _player(module: LayerStack | Discriminator, config: TrainConfig, device: torch.device, world: World) -> Player:
     module = _placed(module, config, device)
     fused = device.type == "cuda"
+    average = None
     if isinstance(module, LayerStack):
         optimizer = layer_optimizer(module, config, fused)
+        average = Average(module, config.average) if config.average else None
     else:
         optimizer = discriminator_optimizer(module, config, fused)
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     call = torch.compile(module) if config.compile else module
-    return Player(module, optimizer, scaler, world.wrap(call, device), call)
+    return Player(module, optimizer, scaler, world.wrap(call, device), call, average=average)

@@ -111,6 +111,8 @@ def _update(
             set_learning_rate(player.optimizer, learning_rate(models.config, player.updates, models.time_share))
             scaler.step(player.optimizer)
             player.updates += 1
+            if player.average is not None:
+                player.average.update(player.updates)
         scaler.update()
     return named
 

@@ -95,6 +95,8 @@ def test_learning_rate_schedules():
     assert [learning_rate(config, n) for n in (299_999, 300_000, 500_000, 1_100_000)] == [2e-4, 1e-4, 5e-5, 6.25e-6]
     cosine = PRESETS["demo"].updated({"steps": 100, "learning_rate": 1.0, "schedule": "cosine"})
     assert [learning_rate(cosine, n) for n in (0, 50, 100, 200)] == pytest.approx([1, 0.5, 0, 0])
+    rising = replace(cosine, schedule="constant", warm_up=4)
+    assert [learning_rate(rising, n) for n in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1, 1, 1]
 
 
 def test_weight_decay_groups():
@@ -115,12 +117,15 @@ def test_groups_go_by_roles_and_not_by_names():
     layers = tuple(Layer(name, "conv", 3, 3, role=role) for name, role in roles.items())
     generator = Generator(GeneratorSpec("made", (3, 240, 240), layers))
     config = PRESETS["release"]
-    decayed, plain = layer_optimizer(generator, config, fused=False).param_groups
-    assert (decayed["weight_decay"], plain["weight_decay"]) == (config.weight_decay, 0)
+    biases, decayed, plain = layer_optimizer(generator, config, fused=False).param_groups
+    assert [group["weight_decay"] for group in (biases, decayed, plain)] == [0, config.weight_decay, 0]
     names = {id(parameter): name for name, parameter in generator.named_parameters()}
     assert [names[id(parameter)] for parameter in decayed["params"]] == ["deconv1.weight"]
-    expected = ["Rconv6.weight", "deconv1.bias", "defc7.weight", "defc7.bias"]
-    assert [names[id(parameter)] for parameter in plain["params"]] == expected
+    assert [names[id(parameter)] for parameter in plain["params"]] == ["Rconv6.weight", "defc7.weight"]
+    assert [names[id(parameter)] for parameter in biases["params"]] == ["deconv1.bias", "defc7.bias"]
+    muon = layer_optimizer(generator, replace(config, optimizer="muon"), fused=False)
+    named = [[layer.name for layer in group.get("layers", ())] for group in muon.param_groups]
+    assert named == [[], ["deconv1"], ["Rconv6", "defc7"]]
     assert not generator.Rconv6.bias.requires_grad
     generator.add_module("head", torch.nn.Linear(1, 1))  # would stay as it was drawn
     with pytest.raises(ValueError, match=r"^head\.weight: learns, but no layer of the table has it"):
