@@ -21,6 +21,7 @@ from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of, task_of
 Precision = Literal["fp32", "bf16", "fp16"]
 Schedule = Literal["constant", "halve", "cosine"]
 Optimizer = Literal["adam", "muon"]
+Augmentation = Literal["none", "translation", "all"]
 EncoderInterpolation = Literal["own", "bilinear", "bicubic"]
 _OF_MODULES = ("encoder_side", "encoder_resize", "encoder_interpolation", "encoder_mean", "encoder_std")
 _LARGEST = 2**62  # what every reader of a seed or a count takes
@@ -102,6 +103,9 @@ class TrainConfig:
     lambda_img: float = setting(2e-6, "Weight of the image loss (Eq. 5).", least=0)
     normalisation: Normalisation = setting(  # noqa: RUF009
         "release", "The paper's sums over the batch, or the release's sum/(2N) and means."
+    )
+    augmentation: Augmentation = setting(  # noqa: RUF009
+        "none", "Changes at random what the discriminator sees, for few photographs: translation, or all."
     )
     stop_discriminator: float = setting(0.1, "Pause D below this loss ratio.", least=0)
     resume_discriminator: float = setting(0.5, "Resume D above this loss ratio.", least=0)

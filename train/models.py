@@ -15,6 +15,7 @@ from torch.optim import Adam
 
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.geometry import Geometry
+from deepsim.train.augmentation import augmented
 from deepsim.train.averaging import Average
 from deepsim.train.config import TrainConfig
 from deepsim.train.discriminator import Discriminator, check_side, initialise_discriminator
@@ -144,7 +145,8 @@ class Models:
         if self.discriminator is None:
             raise ValueError("discriminator: no term of this run needs one, so there is none.")
         self.discriminator.module.requires_grad_(False)
-        return self.discriminator.judge(fake, features if self.config.conditional else None)
+        seen = augmented(fake, self.config.augmentation)
+        return self.discriminator.judge(seen, features if self.config.conditional else None)
 
 
 def build_models(config: TrainConfig, device: torch.device, world: World, saved: Path | None = None) -> Models:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deepsim.runtime.errors import NumericError
 from deepsim.train import objective
+from deepsim.train.augmentation import augmented
 from deepsim.train.models import Models, Player
 from deepsim.train.networks import scored, to_image_space
 from deepsim.train.objective import Reconstruction, discriminator_loss, fake_loss, real_loss, used_terms
@@ -51,7 +52,7 @@ def _discriminator_step(models: Models, real: Tensor, fake: Tensor, features: Te
     normalisation = models.config.normalisation
     player.module.requires_grad_(True)
     with torch.set_grad_enabled(models.pausing.discriminator_trains), models.autocast():
-        both = torch.cat((real, fake.to(real.dtype)))
+        both = augmented(torch.cat((real, fake.to(real.dtype))), models.config.augmentation)
         logits = player.call(both, torch.cat((features, features)) if models.config.conditional else None)
         real_logits, fake_logits = logits.chunk(2)
         losses = {
