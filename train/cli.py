@@ -148,6 +148,7 @@ def _run(config: TrainConfig, asked: Request) -> None:
     from deepsim.train.held_out import Asked, choose_images
     from deepsim.train.loop import Run, train
     from deepsim.train.narration import narrate, tell
+    from deepsim.train.precision import resolved
 
     begun = None if asked.resume == "never" else begun_run(asked.resume, asked.folder)
     images = choose_images(Asked(asked.data, asked.dead_leaves, asked.validation), config.seed, begun)
@@ -164,6 +165,7 @@ def _run(config: TrainConfig, asked: Request) -> None:
     if device == "cuda":
         device = f"cuda:{world.local_rank}"
         torch.cuda.set_device(world.local_rank)
+    config = resolved(config, torch.device(device), world)
     quiet = asked.quiet or not world.is_main
     if not quiet:
         narrate(config, asked, images, device)

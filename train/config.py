@@ -18,7 +18,7 @@ from deepsim.train.objective import Normalisation, used_terms, uses, weights_of
 from deepsim.train.settings import check_values, converted_values, setting
 from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of, task_of
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Schedule = Literal["constant", "halve", "cosine"]
 Optimizer = Literal["adam", "muon"]
 Augmentation = Literal["none", "translation", "all"]
@@ -147,7 +147,9 @@ class TrainConfig:
     zoom: float = setting(
         0.0, "Share of training crops taken at a random scale (0: the paper's rule).", least=0, most=1
     )
-    precision: Precision = setting("fp32", "Arithmetic of the networks (autocast).")  # noqa: RUF009
+    precision: Precision = setting(  # noqa: RUF009
+        "fp32", "Arithmetic of the networks (autocast); auto: bf16 where it is faster here, else fp32."
+    )
     channels_last: bool = setting(True, "Keep activations in channels-last memory order.")
     compile: bool = setting(False, "Compile the networks that learn with torch.compile.")
     deterministic: bool = setting(False, "Use deterministic algorithms only, for bit-identical repeats.")
@@ -172,6 +174,8 @@ class TrainConfig:
                 "minutes, deterministic: both set, but how far the clock lets a run come differs each time. "
                 "Pass --steps with --deterministic."
             )
+        if self.precision == "auto" and self.deterministic:
+            raise UsageError("precision, deterministic: auto goes by times, which differ. Pass --precision fp32.")
 
     def _check_table(self) -> None:
         generator_spec(self.layer, encoder_of(self), self.width)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from deepsim.runtime.errors import UsageError
 from deepsim.runtime.generators import generator_spec
 from deepsim.runtime.geometry import Geometry
 from deepsim.train.augmentation import augmented
@@ -155,6 +156,8 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
     ``saved`` is the folder of a run that is resumed: its encoder.safetensors and comparator.safetensors are used, so
     that neither a moved weights file nor another machine's rounding changes them.
     """
+    if config.precision not in AUTOCAST:
+        raise UsageError(f"precision: {config.precision}, expected it resolved (deepsim.train.precision).")
     encoder, comparator = build_encoders(config, saved)
     described = encoder_of(config) if isinstance(encoder, Encoder) else encoder.record()
     spec = generator_spec(config.layer, described, config.width)

@@ -27,7 +27,7 @@ def run(*arguments, cwd, command=RUN):
 
 def test_trains_prints_json_and_resumes_with_its_own_settings(tmp_path):
     write_photographs(tmp_path / "photos")
-    first = run(*TINY, "--data", "photos", "-o", "r", "--json", cwd=tmp_path)
+    first = run(*TINY, "--data", "photos", "-o", "r", "--json", "--precision", "auto", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     told = json.loads(first.stdout)
     assert told.pop("seconds") > 0
@@ -38,7 +38,9 @@ def test_trains_prints_json_and_resumes_with_its_own_settings(tmp_path):
     again = run("-o", "r", "--resume", "auto", "--steps", "4", "--json", cwd=tmp_path)  # with its own photographs
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["step"] == 4
-    assert json.loads((tmp_path / "r/config.json").read_text())["width"] == 0.015625
+    settings = json.loads((tmp_path / "r/config.json").read_text())
+    assert settings["width"] == 0.015625
+    assert settings["precision"] in ("fp32", "bf16")  # what "auto" became
     checkpoint = "r/checkpoints/step-00000003"
     other = run("-o", "s", "--resume", checkpoint, "--data", "photos", "--steps", "4", "--json", cwd=tmp_path)
     assert other.returncode == 0, other.stderr
