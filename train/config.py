@@ -143,6 +143,7 @@ class TrainConfig:
     )
     weight_decay: float = setting(0.0, "L2 term in the gradient of D and of the Rconv weights.", least=0)
     frozen_biases: bool = setting(False, "Keep the biases of the up-convolutional part at 0 (release).")
+    even_start: bool = setting(False, "Begin with up-convolutions that make no checkerboard.")
     mirror: bool = setting(True, "Flip half of the training crops.")
     zoom: float = setting(
         0.0, "Share of training crops taken at a random scale (0: the paper's rule).", least=0, most=1

@@ -162,7 +162,7 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
     described = encoder_of(config) if isinstance(encoder, Encoder) else encoder.record()
     spec = generator_spec(config.layer, described, config.width)
     generator = Generator(spec)
-    initialise_generator(generator, torch.Generator().manual_seed(config.seed))
+    initialise_generator(generator, torch.Generator().manual_seed(config.seed), config.even_start)
     discriminator = None
     if uses(config, "discriminator"):
         check_side(encoder.framing.side)

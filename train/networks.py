@@ -144,13 +144,16 @@ def to_pixels(images: Tensor) -> Tensor:
     return (images.permute(0, 2, 3, 1).float() + mean).round().clamp(0, 255).byte().flip(-1)
 
 
-def initialise_generator(generator: Generator, generator_rng: torch.Generator) -> None:
+def initialise_generator(generator: Generator, generator_rng: torch.Generator, even: bool = False) -> None:
     """Draw He-normal weights that keep the variance through LeakyReLU(0.3); biases are 0.
 
     Convolutions and fully connected layers: variance 2 / ((1 + 0.3^2) fan_in). Deconvolutions as in the release:
     fan_in = out k^2 and the variance 2 / fan_in scaled by 1.8 (k4 s2) or 0.9 (k3 s1); read as factors on the variance
     these keep it constant where channels halve with each up-convolution (1.8 * (1 + 0.3^2) / 2 = 0.98). The last
-    layer of a tanh generator starts at a tenth, so that no pixel starts saturated. Raises UnknownLayerError.
+    layer of a tanh generator starts at a tenth, so that no pixel starts saturated.
+
+    With ``even``, all outputs of an up-convolution that one input reaches begin equal: images begin without the pattern
+    of a checkerboard (Aitken et al. 2017, arXiv 1707.02937). Raises UnknownLayerError.
     """
     for layer in generator.layers:
         if not layer.has_weights:
@@ -158,6 +161,14 @@ def initialise_generator(generator: Generator, generator_rng: torch.Generator) -
         own = generator.weights_of(layer)
         nn.init.normal_(own.weight, std=math.sqrt(_variance(layer)), generator=generator_rng)
         nn.init.zeros_(own.bias)
+        if even and layer.kind == "deconv" and layer.stride > 1 and layer.kernel % layer.stride == 0:
+            with torch.no_grad():
+                own.weight.copy_(_evened(own.weight, layer.stride))
+
+
+def _evened(weight: Tensor, stride: int) -> Tensor:
+    """Repeat every stride-th tap of a weight (C, D, k, k) over the taps that fall on the same input."""
+    return weight[:, :, ::stride, ::stride].repeat_interleave(stride, 2).repeat_interleave(stride, 3)
 
 
 def _variance(layer: Layer) -> float:
