@@ -39,6 +39,7 @@ FOLDERS = {
     "deepsim.benchmarks.charts": "benchmarks/charts",
     "deepsim.benchmarks.gpu": "benchmarks/gpu",
     "deepsim.evaluate": "evaluate",
+    "deepsim.evaluate.metrics": "evaluate/metrics",
     "deepsim.evaluate.report": "evaluate/report",
 }
 # An editable installation puts python/ on sys.path, where deepsim/__init__.py leads to the folders.
