@@ -19,6 +19,7 @@ from deepsim.runtime.generators import GeneratorSpec, generator_spec
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.networks import EncoderSpec, GraphEncoder, encoder_spec
 from deepsim.runtime.pixels import Display, Pixels
+from deepsim.runtime.prior import Prior
 from deepsim.runtime.run_folder import (
     CONFIG,
     ENCODER,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from deepsim.train.module_encoders import ModuleEncoder
 
 Weights = dict[str, NDArray[np.float32]]
+_SINCE = {"task": "inversion", "latent": CODE_SIZE, "encoder_width": 1.0}  # settings that old runs lack
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Source:
     Published weights may be those of one of the two: the other is None then. An encoder that is a graph has no weights
     by name: ``module`` is the PyTorch module that becomes the graph. ``photographs``: uint8 RGB (N, side, side, 3) that
     the run showed itself, N may be 0. ``provenance`` is plain JSON. ``display`` is how raw images become pictures.
+    ``prior`` is the distribution that the codes were pulled towards, None where none was.
     """
 
     encoder: EncoderSpec | GraphEncoder | None
@@ -58,6 +61,7 @@ class Source:
     provenance: dict[str, Any]
     module: ModuleEncoder | None = None
     display: Display = "clip"
+    prior: Prior | None = None
 
     @property
     def table(self) -> EncoderSpec:
@@ -150,14 +154,15 @@ def load_run(path: Path) -> Source:
         read_photographs(run, encoder.framing.side),
         {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},
         module,
+        prior=task.prior,
     )
 
 
 def _encoder(config: Mapping[str, Any], run: Path) -> tuple[EncoderSpec | GraphEncoder, ModuleEncoder | None]:
     """Return a run's encoder: a table, or the record of a module and the module with the run's weights."""
     if not is_module_reference(config["encoder"]):
-        task = config.get("task", "inversion")
-        return encoder_for(task, config["encoder"], config["layer"], config.get("latent", CODE_SIZE)), None
+        task, latent, width = (config.get(name, value) for name, value in _SINCE.items())
+        return encoder_for(task, config["encoder"], config["layer"], latent, width), None
     from deepsim.train.module_encoders import build_module_encoder
     from deepsim.train.module_preprocessing import preprocessing_options
 

@@ -197,8 +197,12 @@ def _from_feature(shape: Shape, side: int) -> tuple[Layer, ...]:
     )
 
 
-def _narrow(layers: tuple[Layer, ...], width: float) -> tuple[Layer, ...]:
-    """Multiply every hidden channel count by ``width``; the network's input and output keep theirs."""
+def narrowed(layers: tuple[Layer, ...], width: float) -> tuple[Layer, ...]:
+    """Return a network with every hidden channel count times ``width``; its input and output keep theirs.
+
+    Raises UsageError for a width that no network has.
+    """
+    check_width(width)
 
     def scaled(channels: int) -> int:
         return max(1, round(channels * width))
@@ -216,7 +220,7 @@ def _narrow(layers: tuple[Layer, ...], width: float) -> tuple[Layer, ...]:
 
 
 def check_width(width: float) -> None:
-    """Raise UsageError for a width that no generator has."""
+    """Raise UsageError for a width that no network has."""
     if width not in WIDTHS:
         raise UsageError(f"width {width}: expected one of {', '.join(f'{w:g}' for w in WIDTHS)}.")
 
@@ -240,7 +244,6 @@ def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> Ge
     >>> generator_for("layer3", (1024, 14, 14), 224).output_size
     224
     """
-    check_width(width)
     if len(shape) not in (1, 3) or (len(shape) == 3 and shape[1] != shape[2]) or max(shape) > 1 << 20:
         raise UsageError(f"layer {layer}: features of shape {shape}, expected (C,) or a square map (C, H, H).")
     if not 1 <= side <= MAX_SIDE:
@@ -250,7 +253,7 @@ def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> Ge
         layers = released(shape[0])
     else:
         layers = _from_vector(shape[0], side) if len(shape) == 1 else _from_feature(shape, side)
-    return GeneratorSpec(layer, shape, _narrow(layers, width))
+    return GeneratorSpec(layer, shape, narrowed(layers, width))
 
 
 def generator_spec(layer: str, encoder: EncoderSpec | GraphEncoder = CAFFENET, width: float = 1.0) -> GeneratorSpec:

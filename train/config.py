@@ -14,9 +14,9 @@ from deepsim.runtime.geometry import MAX_SIDE
 from deepsim.runtime.networks import ENCODERS, encoder_spec
 from deepsim.runtime.run_folder import run_of
 from deepsim.train.module_references import OWN, is_module_reference, parse
-from deepsim.train.objective import Normalisation, used_terms, uses, weights_of
+from deepsim.train.objective import Normalisation, image_terms, uses, weights_of
 from deepsim.train.settings import check_values, converted_values, setting
-from deepsim.train.tasks import CODE_SIZE, TaskName, encoder_of, task_of
+from deepsim.train.tasks import CODE_SIZE, LAMBDA_KL, TaskName, check_task, encoder_of, settings_of_task, task_of
 
 Precision = Literal["fp32", "bf16", "fp16", "auto"]
 Schedule = Literal["constant", "halve", "cosine"]
@@ -54,7 +54,9 @@ class TrainConfig:
     """
 
     task: TaskName = setting(  # noqa: RUF009
-        "inversion", "What learns: a generator for a given encoder (inversion), or both (autoencoder)."
+        "inversion",
+        "What learns: a generator for a given encoder (inversion), or both (autoencoder), through codes that are drawn "
+        "from a normal distribution (vae).",
     )
     layer: str = setting(
         "fc6",
@@ -62,6 +64,9 @@ class TrainConfig:
         "or latent, the code of an encoder that learns.",
     )
     latent: int = setting(CODE_SIZE, "Units of the code, with --layer latent.", least=1, most=1 << 20)
+    encoder_width: float = setting(
+        1.0, "Width of the encoder before a code, with --layer latent and random weights: 1, 0.5, 0.25 ..."
+    )
     encoder: str = setting(
         "caffenet",
         f"Network whose features are inverted: {', '.join(ENCODERS)}; or any PyTorch module as "
@@ -101,6 +106,9 @@ class TrainConfig:
         100.0, "Weight of the adversarial loss (Eq. 4); 0 trains without a discriminator.", least=0
     )
     lambda_img: float = setting(2e-6, "Weight of the image loss (Eq. 5).", least=0)
+    lambda_kl: float = setting(
+        0.0, f"Weight of the KL term (Eq. 8) of --task vae, where the default is {LAMBDA_KL:g}.", least=0
+    )
     normalisation: Normalisation = setting(  # noqa: RUF009
         "release", "The paper's sums over the batch, or the release's sum/(2N) and means."
     )
@@ -166,8 +174,10 @@ class TrainConfig:
             self._check_module()
         else:
             self._check_table()
-        if not used_terms(self):
-            raise UsageError(f"{weights_of()}: all 0, expected a loss. Set one above 0.")
+        check_task(self)
+        if all(term.weight_in(self) == 0 for term in image_terms()):
+            weights = ", ".join(term.weight for term in image_terms())
+            raise UsageError(f"{weights}: all 0, expected a loss. Set one above 0.")
         if self.steps == 0 and self.minutes == 0:
             raise UsageError("steps, minutes: both 0, expected an end. Set one above 0.")
         if self.minutes and self.deterministic:
@@ -211,7 +221,8 @@ class TrainConfig:
         0.0001
         """
         named = converted_values(type(self), values)
-        return replace(self, **{**_layers_named(named), **named})
+        begins = settings_of_task(named["task"]) if named.get("task", self.task) != self.task else {}
+        return replace(self, **{**begins, **_layers_named(named), **named})
 
 
 def _layers_named(values: Mapping[str, Any]) -> dict[str, str]:
@@ -246,6 +257,11 @@ PRESETS: dict[str, TrainConfig] = {
     "release": TrainConfig(conditional=True, weight_decay=4e-4, frozen_biases=True, steps=1_000_000),
 }
 PRESETS["pool5"] = replace(PRESETS["paper"], layer="pool5")
+# The paper's variational autoencoder (section 4.2), its baseline of squared errors and the KL term (Figure 8a), whose
+# weights the paper does not state: ours are those of the whole objective. And the same code without a distribution.
+PRESETS["vae"] = PRESETS["paper"].updated({"task": "vae"})
+PRESETS["vae-image"] = replace(PRESETS["vae"], lambda_feat=0.0, lambda_adv=0.0)
+PRESETS["autoencoder"] = replace(PRESETS["paper"], task="autoencoder", layer="latent")
 # Seconds: the whole loop, adversarial part included, on a network a fraction of the size.
 PRESETS["tiny"] = TrainConfig(
     layer="norm1",
@@ -264,9 +280,9 @@ PRESETS["tiny"] = TrainConfig(
 
 # What a resumed run must share with its beginning: these decide networks, targets and the order of the data.
 FIXED = (
-    "task", "layer", "latent", "encoder", *_OF_MODULES, "encoder_weights", "comparator", "comparator_weights",
-    "comparator_seed", "width", "conditional", "frozen_biases", "optimizer", "average",
-    "seed",
+    "task", "layer", "latent", "encoder_width", "encoder", *_OF_MODULES, "encoder_weights",
+    "comparator", "comparator_weights", "comparator_seed", "width", "conditional", "frozen_biases",
+    "optimizer", "average", "seed",
 )  # fmt: skip
 
 

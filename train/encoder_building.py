@@ -10,6 +10,7 @@ from deepsim.runtime.networks import encoder_spec
 from deepsim.runtime.run_folder import COMPARATOR, ENCODER, checkpoints
 from deepsim.train.config import TrainConfig
 from deepsim.train.encoders import load_encoder, random_encoder
+from deepsim.train.latent import VariationalEncoder
 from deepsim.train.module_encoders import ModuleEncoder, build_module_encoder
 from deepsim.train.module_preprocessing import preprocessing_options
 from deepsim.train.module_references import is_module_reference, parse
@@ -78,7 +79,7 @@ def _learning_encoder(config: TrainConfig, saved: Path | None) -> Encoder:
     if config.encoder_weights and not begun:
         given = load_encoder(encoder_spec(config.encoder), given_layer(config.layer), Path(config.encoder_weights))
         encoder.load_state_dict({**encoder.state_dict(), **given.state_dict()})
-    return encoder
+    return encoder if task_of(config.task).prior is None else VariationalEncoder.beginning_as(encoder)
 
 
 def _encoder(config: TrainConfig, layer: str, weights: str, seed: int, saved: Path | None) -> Encoder:

@@ -45,6 +45,7 @@ from deepsim.train.config import TrainConfig, begun_run
 from deepsim.train.data import Dataset, batches, mean_image, scan, validation_batch
 from deepsim.train.distributed import World, lost_peers
 from deepsim.train.held_out import PREVIEW, read_record
+from deepsim.train.latent import code_figures
 from deepsim.train.models import Models, build_models
 from deepsim.train.networks import scored, to_image_space, to_pixels
 from deepsim.train.signals import Signals
@@ -248,6 +249,7 @@ class _Progress:
             record["seconds_left"] = round(self.clock.left, 1)
         if self._due(config.validate_every) or self._due(config.image_every):
             record["validation_error"] = self._validate()
+            record |= code_figures(self.models.encoder, self.photos)
         if self._due(config.log_every) or "validation_error" in record:
             self.telemetry.log(record)
 

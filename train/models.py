@@ -23,6 +23,7 @@ from deepsim.train.discriminator import Discriminator, check_side, initialise_di
 from deepsim.train.distributed import World
 from deepsim.train.encoder_building import AnyEncoder, build_encoders
 from deepsim.train.frozen_features import Features, FrozenFeatures
+from deepsim.train.latent import Posterior
 from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator
 from deepsim.train.objective import uses
 from deepsim.train.optimizers import discriminator_optimizer, layer_optimizer
@@ -109,7 +110,8 @@ class Models:
     def targets(self, real: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the encoded and the comparator's features of real images (N, 3, side, side).
 
-        The encoded ones carry a gradient to an encoder that learns; the others carry none.
+        The encoded ones carry a gradient to an encoder that learns; the others carry none. Of a task that draws codes
+        the encoded ones are both heads' outputs (see :meth:`posterior`).
         """
         if self.learner is not None:
             with self.autocast():
@@ -121,9 +123,16 @@ class Models:
             found = self.encoder_features(real, {config.layer, config.comparator})
         return found[config.layer], found[config.comparator]
 
+    def posterior(self, encoded: Tensor) -> Posterior | None:
+        """Return the distributions of codes that encoded features are, None in a task that draws no codes."""
+        return None if task_of(self.config.task).prior is None else Posterior.of(encoded)
+
     @torch.no_grad()
     def encode(self, real: Tensor) -> Tensor:
-        """Return the features of real images as the encoder is now, without a gradient and in this process alone."""
+        """Return the features of real images as the encoder is now, without a gradient and in this process alone.
+
+        Of codes that training draws these are the means.
+        """
         with self.autocast():
             return self.encoder_features(real, {self.config.layer})[self.config.layer]
 

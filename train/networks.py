@@ -31,7 +31,12 @@ class LayerWeights(nn.Module):
 
 
 class LayerStack(nn.Module):
-    """Run a table of layers; each layer with weights is a child module under its own name."""
+    """Run a table of layers; each layer with weights is a child module under its own name.
+
+    ``heads`` are layers beside the table, of which the class that has them makes use.
+    """
+
+    heads: tuple[Layer, ...] = ()
 
     def __init__(self, layers: tuple[Layer, ...]) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ def layer_optimizer(stack: LayerStack, config: TrainConfig, fused: bool) -> Adam
     of "upconv" layers at 0. Raises ValueError naming a weight that learns and belongs to no layer of the table: it
     would never be updated.
     """
-    layers = [layer for layer in stack.layers if layer.has_weights]
+    layers = [layer for layer in (*stack.layers, *stack.heads) if layer.has_weights]
     own = {layer.name: stack.weights_of(layer) for layer in layers}
     for layer in layers:
         own[layer.name].bias.requires_grad_(not (layer.role == "upconv" and config.frozen_biases))

@@ -10,6 +10,7 @@ from torch import Tensor
 from deepsim.runtime.errors import NumericError
 from deepsim.train import objective
 from deepsim.train.augmentation import augmented
+from deepsim.train.latent import Posterior
 from deepsim.train.models import Models, Player
 from deepsim.train.networks import scored, to_image_space
 from deepsim.train.objective import Reconstruction, discriminator_loss, fake_loss, real_loss, used_terms
@@ -28,12 +29,14 @@ def train_step(models: Models, photos: Tensor) -> Losses:
     real = to_image_space(photos)
     if models.config.channels_last:
         real = real.contiguous(memory_format=torch.channels_last)
-    features, real_features = models.targets(real)
+    encoded, real_features = models.targets(real)
+    posterior = models.posterior(encoded)
+    features = encoded if posterior is None else posterior.draw()
     with models.autocast():
         fake = scored(models.generator.call(features), models.geometry)
     condition = features.detach()  # an encoder that learns is judged by its images alone
     judged = _discriminator_step(models, real, fake.detach(), condition)
-    losses = _generator_step(models, real, fake, condition, real_features)
+    losses = _generator_step(models, real, fake, condition, real_features, posterior)
     adversarial = losses.get("adversarial_loss")
     if judged is not None and adversarial is not None:
         models.pausing.update(judged["real"], judged["fake"], adversarial)
@@ -64,7 +67,12 @@ def _discriminator_step(models: Models, real: Tensor, fake: Tensor, features: Te
 
 
 def _generator_step(
-    models: Models, real: Tensor, fake: Tensor, features: Tensor, real_features: Tensor | None
+    models: Models,
+    real: Tensor,
+    fake: Tensor,
+    features: Tensor,
+    real_features: Tensor | None,
+    posterior: Posterior | None,
 ) -> dict[str, float]:
     """Train G, and an encoder that learns, on the weighted sum (Eq. 1), the adversarial part through the updated D."""
     config = models.config
@@ -74,7 +82,7 @@ def _generator_step(
             raise ValueError("comparator: no term of this run needs one, so there is none.")
         return models.compare(fake), real_features
 
-    made = Reconstruction(fake, real, config.normalisation, compared, lambda: models.judge(fake, features))
+    made = Reconstruction(fake, real, config.normalisation, compared, lambda: models.judge(fake, features), posterior)
     with torch.set_grad_enabled(models.pausing.generator_trains), models.autocast():
         losses = {term.name: (term.weight_in(config), term.function(made)) for term in used_terms(config)}
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()

@@ -81,8 +81,8 @@ class Telemetry:
 def _shown() -> dict[str, str]:
     """Return what the bar shows: the keys of a line of the log, and what it calls them."""
     terms = {term.name: term.label for term in objective.TERMS}
-    others = {"discriminator_loss": "D", "validation_error": "error", "seconds_left": "seconds left"}
-    return {"generator_loss": "loss", **terms, **others}
+    others = {"discriminator_loss": "D", "validation_error": "error", "collapsed_units": "collapsed units"}
+    return {"generator_loss": "loss", **terms, **others, "seconds_left": "seconds left"}
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

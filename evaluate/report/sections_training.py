@@ -15,14 +15,17 @@ from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.train import objective
 
 GRID_WIDTH = 1040  # pixels of the sample grid on the page
+_OTHER_LOSSES = {"discriminator_loss": "discriminator", "generator_loss": "generator"}  # that are no terms
 
 
 def panels() -> list[tuple[str, str, bool]]:
     """List the series of the log that are drawn, each with its title and whether its axis is logarithmic."""
-    losses = [*(term.name for term in objective.TERMS), "discriminator_loss", "generator_loss"]
+    losses = {**{term.name: term.label for term in objective.TERMS}, **_OTHER_LOSSES}
     return [
-        *((name, name.replace("_", " ").capitalize(), True) for name in losses),
+        *((name, f"{label[0].upper()}{label[1:]} loss", True) for name, label in losses.items()),
         ("validation_error", "Image error, %", False),
+        ("validation_kl", "KL of validation codes, nats", False),
+        ("collapsed_units", "Collapsed units", False),
         ("images_per_second", "Images per second", False),
     ]
 

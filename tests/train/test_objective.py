@@ -97,7 +97,7 @@ def test_what_several_terms_look_at_is_computed_once():
 def test_every_term_has_a_weight_and_every_weight_a_term():
     weights = {entry.name for entry in fields(TrainConfig) if entry.name.startswith("lambda_")}
     assert {term.weight for term in objective.TERMS} == weights
-    assert [term.label for term in objective.TERMS][:3] == ["image", "feature", "adversarial"]
+    assert [term.label for term in objective.TERMS][:4] == ["image", "feature", "adversarial", "KL"]
 
 
 def test_networks_are_wanted_by_the_terms_that_count():
@@ -143,7 +143,7 @@ def test_an_added_loss_has_its_option_its_help_and_its_range(extended):
     with pytest.raises(UsageError, match=r"lambda_added: 51\.0, expected at least 0 and at most 50"):
         Extended().updated({"lambda_added": 51})
     alone = {"lambda_img": 0, "lambda_feat": 0, "lambda_adv": 0}
-    everything = ", ".join(term.weight for term in objective.TERMS)
+    everything = ", ".join(term.weight for term in objective.image_terms())
     assert everything.startswith("lambda_img, ") and everything.endswith(", lambda_added")
     with pytest.raises(UsageError, match=f"^{everything}: all 0, expected a loss"):
         Extended().updated(alone)

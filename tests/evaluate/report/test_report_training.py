@@ -38,10 +38,11 @@ def test_an_unused_loss_is_named(tmp_path, monkeypatch):
 
 
 def test_the_panels_of_the_papers_losses():
-    assert panels()[:4] == [
+    assert panels()[:5] == [
         ("image_loss", "Image loss", True),
         ("feature_loss", "Feature loss", True),
         ("adversarial_loss", "Adversarial loss", True),
+        ("kl_loss", "KL loss", True),
         ("discriminator_loss", "Discriminator loss", True),
     ]
 
