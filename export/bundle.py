@@ -109,7 +109,7 @@ class _Export:
             weights = tensors(source.encoder_weights)
             scans["encoder"] = scan_ranges(encoder.layers, torch.from_numpy(encoder.pixels.to_network(images)), weights)
         if source.generator is not None:
-            features = torch.from_numpy(Reference(source, images, frozenset(), frozenset()).features)
+            features = torch.from_numpy(Reference(source, images, frozenset(), frozenset()).codes)
             scans["generator"] = scan_ranges(source.generator.layers, features, tensors(source.generator_weights))
         for network, scan in scans.items():
             self.islands[network] = scan.islands
@@ -205,7 +205,9 @@ class _Export:
         provenance = {**source.provenance, "exported": _now(), "versions": _versions()}
         encoder = None if self.options.without_encoder else source.encoder
         parts = (source.geometry, encoder, source.generator)
-        manifest = Manifest(self.name, *parts, {}, engines, self.verification, provenance, source.display)
+        manifest = Manifest(
+            *(self.name, *parts, {}, engines, self.verification), provenance, source.display, source.prior
+        )
         self._write("README.md", model_card(manifest).encode())
         manifest = replace(manifest, files=_records(self.staging))
         self._write(FILE_NAME, manifest.to_bytes())

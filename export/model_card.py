@@ -35,6 +35,14 @@ def _what(manifest: Manifest) -> str:
     if manifest.generator is None:
         does = f"Turns photographs into {layer} features ({shape}) of {encoder}."
         return f"# {manifest.name}\n\n{does} It holds no generator."
+    if manifest.prior is not None:
+        encodes = f" Its encoder, of {encoder}, gives the mean code of a photograph." if encoder else ""
+        return (
+            f"# {manifest.name}\n\n"
+            f"The decoder of a variational autoencoder turns codes ({shape}) into images (Dosovitskiy & Brox 2016, "
+            f"arXiv 1602.02644, section 4.2). Its codes follow a {manifest.prior} distribution: `deepsim sample` draws "
+            f"some.{encodes}"
+        )
     if encoder is None:
         return (
             f"# {manifest.name}\n\n"

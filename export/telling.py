@@ -80,6 +80,8 @@ def tell(manifest: Manifest, path: Path, seconds: float, as_json: bool) -> None:
 
 def following(manifest: Manifest, path: Path) -> str:
     """Return the command that does what the bundle at ``path`` can, as far as it goes."""
+    if manifest.prior is not None:
+        return command("deepsim", "sample", path, "-o", "samples")
     if manifest.generator is None:
         return command("deepsim", "encode", path, "PHOTO", "-o", "features.npy")
     verb, given = ("reconstruct", "PHOTO") if manifest.encoder else ("decode", "FEATURES.npy")

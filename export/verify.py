@@ -24,6 +24,7 @@ from deepsim.runtime.errors import NumericError, missing_extra
 from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.networks import EncoderSpec
 from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.prior import draw_codes
 
 Features = NDArray[np.float32]
 
@@ -131,9 +132,20 @@ class Reference:
         self.features = self._encode(images) if source.encoder is not None else _drawn(source, len(images))
 
     @cached_property
+    def codes(self) -> Features:
+        """Return what the generator is checked on: the features, and where there is a prior, as many draws from it.
+
+        A unit that tells nothing has the same mean for every image, but not in draws.
+        """
+        if self.source.prior is None:
+            return self.features
+        draws = draw_codes(self.features.shape[1:], range(len(self.features)))
+        return np.stack((self.features, draws), 1).reshape(-1, *draws.shape[1:])  # one of each in turn
+
+    @cached_property
     def pixels(self) -> Pixels:
-        """Return the whole images that the features become, uint8 RGB (N, S, S, 3)."""
-        return self._decode(self.features)
+        """Return the whole images that the codes become, uint8 RGB (N, S, S, 3)."""
+        return self._decode(self.codes)
 
     def half_features(self) -> Features:
         """Encode the first images in PyTorch's half with the export's float32 islands."""
@@ -141,8 +153,8 @@ class Reference:
         return self._encode(images, half=True, fp32_layers=self._islands["encoder"])
 
     def half_pixels(self) -> Pixels:
-        """Decode the first images' float32 features in PyTorch's half with the same islands; the whole image."""
-        features = self.features[:HALF_IMAGES]
+        """Decode the first codes, float32, in PyTorch's half with the same islands; the whole image."""
+        features = self.codes[:HALF_IMAGES]
         return self._decode(features, half=True, fp32_layers=self._islands["generator"])
 
     def _encode(self, images: Pixels, **options: Any) -> Features:
@@ -171,7 +183,7 @@ def verify_fp32(reference: Reference, encoder: bytes | None, generator: bytes | 
         found = compare_features(run_encoder(encoder, reference.images), reference.features)
         checks.append(Check("encoder_fp32", found, {"relative_error": ENCODER_RELATIVE}))
     if generator is not None:
-        images = _decoded(generator, reference.features, reference.source.geometry)
+        images = _decoded(generator, reference.codes, reference.source.geometry)
         limits = {"max_difference": IMAGE_MAX, "mean_difference": IMAGE_MEAN}
         checks.append(Check("generator_fp32", compare_images(images, reference.pixels), limits))
     return Verification(tuple(checks))
@@ -188,7 +200,7 @@ def verify_fp16(reference: Reference, encoder: bytes | None, generator: bytes | 
 
 
 def _half_generator(reference: Reference, generator: bytes) -> tuple[Check, Check]:
-    expected, pixels = reference.features[:HALF_IMAGES], reference.pixels[:HALF_IMAGES]
+    expected, pixels = reference.codes[:HALF_IMAGES], reference.pixels[:HALF_IMAGES]
     half_images = compare_images(reference.half_pixels(), pixels)
     images = compare_images(_decoded(generator, expected, reference.source.geometry), pixels)
     return (

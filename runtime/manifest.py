@@ -17,6 +17,7 @@ from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.networks import EncoderSpec, GraphEncoder
 from deepsim.runtime.pixels import Display, PixelConvention
+from deepsim.runtime.prior import Prior
 
 SCHEMA = 2
 READ = (1, 2)  # schema 1 knew CaffeNet's geometry and encoders that are tables, and stated neither
@@ -42,7 +43,8 @@ class Manifest:
     ``generator`` is a table, or None: then the bundle encodes only. One of them is there. ``geometry`` says what a
     photograph becomes for the encoder, and where that square lies in the generator's output; without an encoder it is
     that of the network which the features come from, without a generator the offset is 0. ``display`` is how raw images
-    become pictures.
+    become pictures. ``prior`` is the distribution that codes of the generator may be drawn from, as those of a
+    variational autoencoder; None: none is known.
 
     ``files`` maps names relative to the bundle, with ``/`` between folders, to their records; ``engines`` lists one
     record per engine folder (target, precision, path); ``verification`` and ``provenance`` are for people and reports.
@@ -57,6 +59,7 @@ class Manifest:
     verification: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     display: Display = "clip"
+    prior: Prior | None = None
     schema: int = SCHEMA  # of the file that it was read from; what is written is always the newest
 
     @property
@@ -131,6 +134,7 @@ class Manifest:
             "generator": generator and {"layer": generator.layer, **_network_to_json(generator)},
             "tensors": self.tensors(),
             **({} if self.display == "clip" else {"display": self.display}),
+            **({} if self.prior is None else {"prior": self.prior}),
             "files": {name: vars(record) for name, record in self.files.items()},
             "engines": list(self.engines),
             "verification": self.verification,
@@ -158,6 +162,7 @@ class Manifest:
                 record["verification"],
                 record["provenance"],
                 _display_from_json(record),
+                _prior_from_json(record, generator),
                 record["schema"],
             )
             if generator is None and record["layer"] != manifest.layer:
@@ -202,6 +207,17 @@ def _display_from_json(record: dict[str, Any]) -> Display:
     if display not in get_args(Display):
         raise ValueError(f"display {display!r}, expected {' or '.join(get_args(Display))}")
     return display
+
+
+def _prior_from_json(record: dict[str, Any], generator: GeneratorSpec | None) -> Prior | None:
+    if "prior" not in record:
+        return None
+    prior: Prior = record["prior"]
+    if prior not in get_args(Prior):
+        raise ValueError(f"prior {prior!r}, expected {' or '.join(get_args(Prior))}")
+    if generator is None:
+        raise ValueError("a prior without a generator, expected one that decodes its codes")
+    return prior
 
 
 def _encoder_from_json(record: dict[str, Any], geometry: Geometry) -> EncoderRecord:

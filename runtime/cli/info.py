@@ -33,6 +33,7 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         "generator": manifest.generator and _network(manifest.generator),
         "geometry": {**manifest.geometry.to_json(), "full": manifest.full_size},
         "display": manifest.display,
+        "prior": manifest.prior,
         "tensors": manifest.tensors(),
         "files": {name: vars(record) for name, record in manifest.files.items()},
         "engines": list(manifest.engines),
@@ -105,6 +106,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _image_lines(found)
     for name, other in (("encoder", "decodes features"), ("generator", "encodes photographs")):
         yield f"{name:12} {_network_line(found[name], other)}"
+    if found["prior"]:
+        yield f"prior        {found['prior']}: codes can be drawn (deepsim sample)"
     if found["runs"]["encoder"] not in (None, "the backend"):
         generator = "; the generator by the backend" if found["generator"] else ""
         yield f"             the encoder is a graph, run by {found['runs']['encoder']}{generator}"
