@@ -15,7 +15,7 @@ from deepsim.runtime.backends.devices import parse_device
 from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.chunks import Chunks
-from deepsim.runtime.dataset import Images, OnError, images_ahead, numbered, read_batches
+from deepsim.runtime.dataset import Images, OnError, Photograph, images_ahead, numbered, read_batches
 from deepsim.runtime.device_arrays import DeviceArray
 from deepsim.runtime.device_calls import DeviceCalls, OnDevice
 from deepsim.runtime.errors import DeviceError, ShapeError, UsageError
@@ -32,6 +32,7 @@ from deepsim.runtime.inputs import (
     whole_number,
 )
 from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.prior import draw_codes, require_prior
 
 
 def available_backends() -> dict[str, str | None]:
@@ -281,6 +282,17 @@ class Inverter:
         start, end = self._feature(photo_a), self._feature(photo_b)
         weights = weights.reshape(-1, *[1] * start.ndim)
         return self.decode((1 - weights) * start + weights * end)
+
+    def sample(self, count: int, seed: int = 0, temperature: float = 1.0) -> Images:
+        """Decode codes that are drawn from the bundle's prior (paper, section 4.2): uint8 RGB (count, side, side, 3).
+
+        ``features`` of what is returned are the codes, drawn by :func:`deepsim.runtime.prior.draw_codes`: each depends
+        on its number, ``seed`` and ``temperature`` alone. Raises UsageError for a bundle without a prior.
+        """
+        require_prior(self.bundle.manifest.prior, self.bundle.path, self.layer)
+        numbers = range(whole_number("count", count, 0))
+        codes = draw_codes(self.feature_shape, numbers, seed, temperature)
+        return Images.of(self.decode(codes), [Photograph(number, "") for number in numbers], codes)
 
     def stream(
         self, paths: Iterable[Photo], batch: int = 64, on_error: OnError = "stop", features: bool = False

@@ -36,6 +36,7 @@ COMMANDS = {
     "reconstruct": ("deepsim.runtime.cli.convert:reconstruct", "Photographs to images, through their features."),
     "reencode": ("deepsim.runtime.cli.convert:reencode", "Reconstruct photographs over and over."),
     "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),
+    "sample": ("deepsim.runtime.cli.sample:sample", "Images of codes drawn from a bundle's prior."),
     "optimize": ("deepsim.train.optimize.cli:optimize", "Codes or pixels for wanted features, or for high scores."),
     "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and which backends can run it."),
     "bench": ("deepsim.benchmarks.cli:bench", "Measure throughput and latency of every backend."),

@@ -37,7 +37,7 @@ from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.prefetch import map_ahead
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_MADE = "deepsim"  # keyword of the text in our PNGs that tells what they were made from
+MADE = "deepsim"  # keyword of the text in our PNGs that tells what they were made from
 _HASH = 16  # bytes of that text's hash
 _WRITERS = 8  # images written at once, where there are CPUs for them
 
@@ -129,7 +129,7 @@ class Pictures:
 
     def save(self, number: int, pixels: Pixels) -> None:
         """Write an image, uint8 RGB, and in it what it was made from."""
-        save_png(pixels, self.targets[number], {_MADE: self._hash(number)})
+        save_png(pixels, self.targets[number], {MADE: self._hash(number)})
 
     def save_all(self, images: Iterable[tuple[int, Pixels]]) -> Iterator[int]:
         """Write numbered images as they come, several at once; yield their numbers in order.
@@ -149,7 +149,7 @@ class Pictures:
     def _is_made(self, number: int) -> bool:
         target = self.targets[number]
         try:
-            return target.is_file() and png_text(target, _MADE) == self._hash(number)
+            return target.is_file() and png_text(target, MADE) == self._hash(number)
         except DataError:
             return False
 

@@ -19,6 +19,7 @@ from deepsim.runtime.cli.bulk import (
     make_pictures,
     over_photographs,
 )
+from deepsim.runtime.cli.ends import End
 from deepsim.runtime.cli.options import (
     backend_options,
     bundle_argument,
@@ -154,10 +155,15 @@ def reencode(
     footer(f"{output}: {words.replace('images', 'strips')}", command("deepsim", "bench", bundle))
 
 
-@click.command(epilog=examples("deepsim interpolate fc6.deepsim cat.jpg dog.jpg -o strip.png --steps 8"))
+@click.command(
+    epilog=examples(
+        "deepsim interpolate fc6.deepsim cat.jpg dog.jpg -o strip.png --steps 8",
+        "deepsim interpolate vae.deepsim samples/codes.npy@0 samples/codes.npy@5 -o strip.png",
+    )
+)
 @bundle_argument
-@click.argument("photo_a", type=click.Path(path_type=Path))
-@click.argument("photo_b", type=click.Path(path_type=Path))
+@click.argument("photo_a", metavar="A", type=click.Path(path_type=Path))
+@click.argument("photo_b", metavar="B", type=click.Path(path_type=Path))
 @output_option("PNG strip to write.")
 @click.option("--steps", type=click.IntRange(2, 256), default=8, show_default=True, help="Images, both ends included.")
 @overwrite_option
@@ -165,14 +171,20 @@ def reencode(
 def interpolate(
     bundle: Path, photo_a: Path, photo_b: Path, output: Path, steps: int, overwrite: bool, **where: Any
 ) -> None:
-    """Decode features on the straight line between those of two photographs (paper, Figure 7)."""
+    """Decode features on the straight line between those of two photographs (paper, Figure 7).
+
+    A and B are photographs, or rows of feature files from 0: codes.npy@5.
+    """
     if output.suffix.lower() != ".png":
         raise UsageError(f"{output}: expected a name ending in .png.")
-    check_inputs_stay([output], [photo_a, photo_b], bundle)
+    ends = [End.of(path) for path in (photo_a, photo_b)]
+    check_inputs_stay([output], [end.file for end in ends], bundle)
     check_absent([output], overwrite)
     with open_inverter(bundle, **where) as inverter:
-        save_png(_strip(list(inverter.interpolate(photo_a, photo_b, steps))), output)
-    footer(f"{output}: {steps} images in a row", command("deepsim", "reencode", bundle, photo_a, "-o", "strips"))
+        first, last = (end.read(inverter) for end in ends)
+        save_png(_strip(list(inverter.interpolate(first, last, steps))), output)
+    following = ("info", bundle) if ends[0].is_row else ("reencode", bundle, photo_a, "-o", "strips")
+    footer(f"{output}: {steps} images in a row", command("deepsim", *following))
 
 
 def _plan(photos: Sequence[Path], output: Path, bundle: Path, bulk: Bulk) -> tuple[Photographs, Pictures]:
