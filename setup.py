@@ -40,6 +40,7 @@ FOLDERS = {
     "deepsim.benchmarks.gpu": "benchmarks/gpu",
     "deepsim.evaluate": "evaluate",
     "deepsim.evaluate.metrics": "evaluate/metrics",
+    "deepsim.evaluate.posterior": "evaluate/posterior",
     "deepsim.evaluate.report": "evaluate/report",
 }
 # An editable installation puts python/ on sys.path, where deepsim/__init__.py leads to the folders.

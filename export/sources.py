@@ -118,7 +118,7 @@ def check_output(path: Path, output: Path) -> None:
 
     Links and other spellings count too.
     """
-    checkpoints = _checkpoint(path).parent.resolve()
+    checkpoints = checkpoint_of(path).parent.resolve()
     target = output.resolve()
     if target in checkpoints.parents or checkpoints in (target, *target.parents):
         raise UsageError(
@@ -131,7 +131,7 @@ def load_run(path: Path) -> Source:
 
     Raises CheckpointError naming the file when something is missing, damaged, not finite or of another network.
     """
-    checkpoint = _checkpoint(path)
+    checkpoint = checkpoint_of(path)
     run = run_of(checkpoint)
     config, state = _json(run / CONFIG), _json(checkpoint / STATE)
     try:
@@ -230,8 +230,8 @@ def _expected(layers: Iterable[Layer]) -> dict[str, Shape]:
     return shapes
 
 
-def _checkpoint(path: Path) -> Path:
-    """Resolve a run or checkpoint folder to a checkpoint folder."""
+def checkpoint_of(path: Path) -> Path:
+    """Resolve a run or checkpoint folder to a checkpoint folder. Raises CheckpointError where it is neither."""
     if (path / STATE).is_file():
         return path
     latest = checkpoints(path) / LATEST

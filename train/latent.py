@@ -41,7 +41,11 @@ class Posterior:
         eps comes from PyTorch's generator, which training seeds by seed, step and rank before each step: a resumed run
         draws the same.
         """
-        return self.mean + (self.log_variance / 2).exp() * torch.randn_like(self.mean)
+        return self.at(torch.randn_like(self.mean))
+
+    def at(self, noise: Tensor) -> Tensor:
+        """Return the codes mu + sigma * noise, float32 (N, units)."""
+        return self.mean + (self.log_variance / 2).exp() * noise
 
     def divergence(self) -> Tensor:
         """Return the Kullback-Leibler divergence of each unit from N(0, 1) in nats, float32 (N, units).

@@ -38,6 +38,7 @@ COMMANDS = {
     "interpolate": ("deepsim.runtime.cli.convert:interpolate", "Images between two photographs."),
     "sample": ("deepsim.runtime.cli.sample:sample", "Images of codes drawn from a bundle's prior."),
     "optimize": ("deepsim.train.optimize.cli:optimize", "Codes or pixels for wanted features, or for high scores."),
+    "posterior": ("deepsim.evaluate.posterior.cli:posterior", "What a variational autoencoder's codes tell."),
     "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and which backends can run it."),
     "bench": ("deepsim.benchmarks.cli:bench", "Measure throughput and latency of every backend."),
     "report": ("deepsim.evaluate.report.cli:report", "Write one HTML page of a run's or bundle's results."),

@@ -1,0 +1,1 @@
+"""What the codes of a variational autoencoder tell about photographs: deepsim posterior."""
