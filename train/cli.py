@@ -50,6 +50,7 @@ Examples:
   deepsim train --preset demo --data photos/ -o runs/demo
   deepsim train --preset paper --layer pool5 --data imagenet/train --encoder-weights caffenet.safetensors
   deepsim train --task autoencoder --layer latent --latent 512 --data photos/ -o runs/code
+  deepsim train --preset vae --data imagenet/train --encoder-weights caffenet.safetensors
   deepsim train --preset demo --data photos/ --encoder timm:resnet18@layer2
   deepsim train -o runs/demo --resume auto --steps 2000
   deepsim train --preset demo --data photos/ --minutes 5
