@@ -67,8 +67,9 @@ def _pixels(manifest: Manifest) -> str:
             f"{encoder.pixels.order} minus {means}."
         )
     made = (
-        f" The generator makes {full} x {full} pixels (`image_full`); `image` is the {side} x {side} of them from "
-        f"{geometry.offset} on, the part that training scored."
+        f" The generator makes {full} x {full} pixels (`image_full`); `image` is the {geometry.generated_side} x "
+        f"{geometry.generated_side} of them from {geometry.offset} on, the part that training scored"
+        + (f", enlarged to {side} x {side} (bilinear)." if geometry.enlarges else ".")
     )
     return f"## Pixels\n\nImages are uint8 RGB, N x H x W x 3.{inside}{made if manifest.generator else ''}"
 

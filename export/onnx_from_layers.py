@@ -202,20 +202,38 @@ class _Graph:
         if np.any(scale != 1):
             name = self.node("Mul", [name, self.constant("pixels/scale", scale, _FLOAT)], "pixels/unscaled", _FLOAT)
         mean = self.constant("pixels/mean", _in_rgb(pixels, pixels.mean), _FLOAT)
-        name = self.node("Add", [name, mean], "pixels/shifted", _FLOAT)
-        name = self.node("Round", [name], "pixels/rounded", _FLOAT)  # half to even
+        levels = self.node("Add", [name, mean], "pixels/shifted", _FLOAT)
         low, high = (
             self.constant("pixels/black", np.array(0, np.float32)),
             self.constant("pixels/white", np.array(255, np.float32)),
         )
-        name = self.node("Clip", [name, low, high], "pixels/clipped", _FLOAT)
-        name = self.node("Transpose", [name], "pixels/nhwc", _FLOAT, perm=[0, 2, 3, 1])
-        offset, end = geometry.offset, geometry.offset + geometry.side
-        cut = {"starts": [offset] * 2, "ends": [end] * 2, "axes": [1, 2]}
-        where = [self.constant(f"pixels/crop/{key}", np.array(value, np.int64)) for key, value in cut.items()]
-        cropped = self.node("Slice", [name, *where], "pixels/crop", _FLOAT)
+        name = self.displayed(levels, low, high, "pixels")
+        if geometry.enlarges:
+            image = self.enlarged(self.cropped(levels, geometry, [2, 3]), geometry.side)
+            image = self.displayed(image, low, high, "pixels/image")
+        else:
+            image = self.cropped(name, geometry, [1, 2])
         self.to(name, _UINT8, "image_full")
-        self.to(cropped, _UINT8, "image")
+        self.to(image, _UINT8, "image")
+
+    def displayed(self, levels: str, low: str, high: str, label: str) -> str:
+        """Round grey levels half to even, clip them, and move the channels to the end."""
+        name = self.node("Round", [levels], f"{label}/rounded", _FLOAT)
+        name = self.node("Clip", [name, low, high], f"{label}/clipped", _FLOAT)
+        return self.node("Transpose", [name], f"{label}/nhwc", _FLOAT, perm=[0, 2, 3, 1])
+
+    def cropped(self, name: str, geometry: Geometry, axes: list[int]) -> str:
+        """Cut the square that training scored from rows and columns, which are these axes."""
+        offset, end = geometry.offset, geometry.offset + geometry.generated_side
+        cut = {"starts": [offset] * 2, "ends": [end] * 2, "axes": axes}
+        where = [self.constant(f"pixels/crop/{key}", np.array(value, np.int64)) for key, value in cut.items()]
+        return self.node("Slice", [name, *where], "pixels/crop", _FLOAT)
+
+    def enlarged(self, name: str, side: int) -> str:
+        """Enlarge (N, 3, S, S) as :func:`deepsim.runtime.geometry.enlarged` does."""
+        sizes = self.constant("pixels/sizes", np.array([side, side], np.int64))
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "axes": [2, 3]}
+        return self.node("Resize", [name, "", "", sizes], "pixels/enlarged", _FLOAT, **how)
 
     def layer(self, layer: Layer, name: str, *, reverse_inputs: bool = False, reverse_outputs: bool = False) -> str:
         """Append one table row and its activation; return the name of the result.
@@ -300,12 +318,14 @@ def _operator(layer: Layer, weight: NDArray[Any]) -> tuple[str, NDArray[Any], di
     padding = layer.padding
     if layer.kind == "deconv" and layer.stride == 1 and layer.groups == 1:
         weight, padding = weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1], layer.kernel - 1 - layer.padding
-    attributes = {
+    attributes: dict[str, Any] = {
         "kernel_shape": [layer.kernel] * 2,
         "strides": [layer.stride] * 2,
         "pads": [padding] * 4,
         "group": layer.groups,
     }
+    if layer.output_padding:
+        attributes["output_padding"] = [layer.output_padding] * 2
     transposed = layer.kind == "deconv" and (layer.stride > 1 or layer.groups > 1)
     return "ConvTranspose" if transposed else "Conv", weight, attributes
 

@@ -94,12 +94,12 @@ class Source:
 
     @property
     def geometry(self) -> Geometry:
-        """Return where photographs and generated images lie to each other: centrally, as training scored them.
+        """Return where photographs and generated images lie to each other: as training scored them.
 
         Without an encoder it is CaffeNet's; without a generator, photographs fill the square.
         """
         framing = CAFFE_FRAMING if self.encoder is None else self.encoder.framing
-        return Geometry.central(framing, framing.side if self.generator is None else self.generator.output_size)
+        return Geometry.between(framing, framing.side if self.generator is None else self.generator.output_size)
 
 
 def newest_run(folder: Path = Path("runs")) -> Path:
@@ -137,7 +137,9 @@ def load_run(path: Path) -> Source:
     try:
         task = task_of(config.get("task", "inversion"))
         encoder, module = _encoder(config, run)
-        generator = generator_spec(config["layer"], encoder, config.get("width", 1.0))
+        generator = generator_spec(
+            config["layer"], encoder, config.get("width", 1.0), config.get("generator", "deepsim")
+        )
     except (KeyError, UsageError) as error:
         reason = f"no setting {error}." if isinstance(error, KeyError) else str(error)
         raise CheckpointError(f"{run / CONFIG}: {reason} Name a run of this version.") from error

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ActivationName = Literal["none", "relu", "lrelu", "tanh255"]
+ActivationName = Literal["none", "relu", "lrelu", "lrelu0.2", "tanh255"]
 
 LRELU_SLOPE = 0.3  # Dosovitskiy & Brox 2016, section 4: max(x, 0) + 0.3 min(x, 0)
+LRELU_2015_SLOPE = 0.2  # of the generators of Dosovitskiy & Brox 2015 (arXiv 1506.02753)
 
 
 class UnknownLayerError(ValueError):
@@ -36,6 +37,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("none", slope=1.0),
         Activation("relu", slope=0.0),
         Activation("lrelu", slope=LRELU_SLOPE),
+        Activation("lrelu0.2", slope=LRELU_2015_SLOPE),
         Activation("tanh255", scale=255.0),
     )
 }

@@ -29,12 +29,13 @@ class Layer:
 
     ``inputs`` and ``outputs`` count channels (for ``fc``: units). ``kernel``, ``stride`` and ``padding`` apply to
     both spatial axes. ``shape`` is the target of ``reshape``, (C, H, W) in row-major order. Fields that a kind does
-    not use stay at their defaults.
+    not use stay at their defaults. ``output_padding`` adds rows and columns to the lower and right ends of a ``deconv``
+    that strides, as in ConvTranspose2d: k5 s2 p2 with 1 of them doubles the extents. It is below the stride.
 
     Kinds: ``fc`` y = W x + b; ``conv`` cross-correlation; ``deconv`` transposed convolution (Caffe Deconvolution);
     ``pool`` max-pooling without padding, its extent rounded up with ``ceil_mode`` (Caffe) and down without; ``lrn``
     across-channel local response normalisation; ``reshape``. The activation follows the layer: ``lrelu`` has slope
-    0.3, ``tanh255`` is 255 tanh(x).
+    0.3, ``lrelu0.2`` slope 0.2, ``tanh255`` is 255 tanh(x).
 
     ``role`` says what training does to a generator's layer beyond its gradient, as in the authors' release: the weight
     of a ``feature`` layer (convolutions at the features' resolution, Rconv) gets the L2 term, the bias of an
@@ -56,18 +57,23 @@ class Layer:
     activation: ActivationName = "none"
     shape: Shape = ()
     ceil_mode: bool = False
+    output_padding: int = 0
     role: Role = field(default="plain", compare=False)
 
     def __post_init__(self) -> None:
         self.check()
 
     def check(self) -> None:
-        """Raise UnknownLayerError when the kind, the activation or the role is not known."""
+        """Raise UnknownLayerError when the kind, the activation, the role or a padding of the output is not known."""
         if self.kind not in KINDS:
             raise UnknownLayerError(f"layer {self.name}: kind {self.kind!r}, expected one of {', '.join(KINDS)}.")
         if self.role not in get_args(Role):
             known = ", ".join(get_args(Role))
             raise UnknownLayerError(f"layer {self.name}: role {self.role!r}, expected one of {known}.")
+        most = self.stride - 1 if self.kind == "deconv" else 0
+        if self.output_padding and not 0 < self.output_padding <= most:
+            found = f"layer {self.name}: output_padding {self.output_padding!r} of kind {self.kind}"
+            raise UnknownLayerError(f"{found} with stride {self.stride}, expected at most {most}.")
         try:
             activation(self.activation)
         except UnknownLayerError as error:
@@ -139,9 +145,11 @@ class Layer:
         return 0
 
     def to_json(self) -> dict[str, Any]:
-        """Return what decides the layer's output, as plain JSON values."""
+        """Return what decides the layer's output, as plain JSON values; ``output_padding`` where there is one."""
         record = {**asdict(self), "shape": list(self.shape)}
         del record["role"]
+        if not self.output_padding:
+            del record["output_padding"]  # tables without one keep the bytes that they always had
         return record
 
     @classmethod
@@ -158,7 +166,7 @@ class Layer:
             steps = size - self.kernel + (self.stride - 1 if self.ceil_mode else 0)
             return steps // self.stride + 1
         if self.kind == "deconv":
-            return (size - 1) * self.stride - 2 * self.padding + self.kernel
+            return (size - 1) * self.stride - 2 * self.padding + self.kernel + self.output_padding
         if self.kind == "conv":
             return (size + 2 * self.padding - self.kernel) // self.stride + 1
         raise refuse_kind(self, "output_shape")

@@ -55,15 +55,18 @@ def bed_of_nails(x: Array, stride: int) -> Array:
     return spread
 
 
-def upconvolve(x: Array, weight: Array, bias: Array, stride: int = 2, padding: int = 1, groups: int = 1) -> Array:
+def upconvolve(
+    x: Array, weight: Array, bias: Array, stride: int = 2, padding: int = 1, groups: int = 1, output_padding: int = 0
+) -> Array:
     """Apply the transposed convolution as the paper describes it: bed-of-nails upsampling, then a convolution.
 
     x (N, in, H, W), weight (in, out/groups, k, k) as in Caffe Deconvolution and ConvTranspose2d; result
-    (N, out, (H-1) stride - 2 padding + k, ...). Source: Dosovitskiy & Brox 2016, section 3.
+    (N, out, (H-1) stride - 2 padding + k + output_padding, ...). Source: Dosovitskiy & Brox 2016, section 3.
     """
     parts = [part.transpose(1, 0, 2, 3) for part in np.split(weight, groups)]  # (out/groups, in/groups, k, k) each
     flipped = np.concatenate(parts)[:, :, ::-1, ::-1]  # (out, in/groups, k, k)
-    return convolve(bed_of_nails(x, stride), flipped, bias, padding=weight.shape[-1] - 1 - padding, groups=groups)
+    spread = np.pad(bed_of_nails(x, stride), ((0, 0), (0, 0), (0, output_padding), (0, output_padding)))
+    return convolve(spread, flipped, bias, padding=weight.shape[-1] - 1 - padding, groups=groups)
 
 
 def upconv_lrelu(x: Array, weight: Array, bias: Array) -> Array:
@@ -130,7 +133,7 @@ def _linear(layer: Layer, x: Array, weights: Weights) -> Array:
         return fully_connected(x, weight, bias)
     if layer.kind == "conv":
         return convolve(x, weight, bias, layer.stride, layer.padding, layer.groups)
-    return upconvolve(x, weight, bias, layer.stride, layer.padding, layer.groups)
+    return upconvolve(x, weight, bias, layer.stride, layer.padding, layer.groups, layer.output_padding)
 
 
 def apply_layers(layers: tuple[Layer, ...], x: Array, weights: Weights) -> Array:

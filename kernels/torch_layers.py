@@ -51,4 +51,6 @@ def _linear(layer: Layer, x: Tensor, weight: Tensor | None, bias: Tensor | None)
         return functional.linear(x.flatten(1), weight, bias)
     if layer.kind == "conv":
         return functional.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
-    return functional.conv_transpose2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
+    return functional.conv_transpose2d(
+        x, weight, bias, layer.stride, layer.padding, layer.output_padding, groups=layer.groups
+    )

@@ -198,6 +198,7 @@ def _check_networks(manifest: Manifest, source: str) -> None:
     fits = (
         (generator is None or _sane_generator(generator))
         and manifest.geometry.fits(manifest.full_size)
+        and (generator is not None or not manifest.geometry.enlarges)
         and (encoder is None or (_sane_encoder(encoder) and _features_of(encoder) == manifest.feature_shape))
     )
     if not fits:
@@ -238,7 +239,8 @@ def _sane_network(spec: EncoderSpec | GeneratorSpec) -> bool:
 
 
 def _sane_layer(layer: Layer) -> bool:
-    numbers = (layer.inputs, layer.outputs, layer.kernel, layer.stride, layer.padding, layer.groups, *layer.shape)
+    extents = (layer.kernel, layer.stride, layer.padding, layer.output_padding, layer.groups)
+    numbers = (layer.inputs, layer.outputs, *extents, *layer.shape)
     return (
         isinstance(layer.name, str)
         and all(type(number) is int and 0 <= number <= MAX_CHANNELS for number in numbers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from deepsim.kernels.activations import ActivationName
 from deepsim.kernels.layers import Layer, Shape, shapes
@@ -17,6 +18,7 @@ from deepsim.runtime.geometry import CAFFE_FRAMING, MAX_SIDE
 from deepsim.runtime.networks import CAFFENET, EncoderSpec, GraphEncoder
 from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
 
+Family = Literal["deepsim", "dosovitskiy2015"]
 WIDTHS = tuple(2.0**-power for power in range(7))
 LATENT = "latent"  # the "layer" that the decoder of an autoencoder inverts
 TABLE1_UPS = 6  # from 4 to 256 pixels
@@ -197,6 +199,34 @@ def _from_feature(shape: Shape, side: int) -> tuple[Layer, ...]:
     )
 
 
+def _upconv5(name: str, inputs: int, outputs: int, activation: ActivationName = "lrelu0.2") -> Layer:
+    """Build an up-convolution of Dosovitskiy & Brox 2015: 5x5, doubles the extent."""
+    return Layer(name, "deconv", inputs, outputs, 5, 2, 2, output_padding=1, activation=activation, role="upconv")
+
+
+def _from_2015(layer: str, shape: Shape) -> tuple[Layer, ...]:
+    """Build a generator of Dosovitskiy & Brox 2015 (arXiv 1506.02753), by two reimplementations of their tables.
+
+    Vectors: three fully connected layers to (256, 4, 4), and an image of 128 pixels. Their CONV5, which is our pool5
+    (C, 6, 6): three 3x3 convolutions, and one of 192. LeakyReLU(0.2), and a linear output. Raises UsageError for other
+    features, whose tables are not known.
+    """
+    if len(shape) == 1:
+        sizes = {"defc7": (shape[0], 4096), "defc6": (4096, 4096), "defc5": (4096, 4096)}
+        first = tuple(Layer(name, "fc", *size, activation="lrelu0.2") for name, size in sizes.items())
+        first = (*first, Layer("reshape", "reshape", shape=(256, 4, 4)))
+    elif shape[1:] == (6, 6):
+        names = {"Rconv6": shape[0], "Rconv7": 256, "Rconv8": 256}
+        first = tuple(replace(_rconv(name, size, 256), activation="lrelu0.2") for name, size in names.items())
+    else:
+        raise UsageError(
+            f"layer {layer}: features of shape {shape}, expected (C,) or (C, 6, 6) for a generator of dosovitskiy2015."
+        )
+    channels = (256, 256, 128, 64, 32)
+    ups = (_upconv5(f"deconv{5 - step}", channels[step], channels[step + 1]) for step in range(4))
+    return (*first, *ups, _upconv5("deconv1", channels[-1], 3, activation="none"))
+
+
 def narrowed(layers: tuple[Layer, ...], width: float) -> tuple[Layer, ...]:
     """Return a network with every hidden channel count times ``width``; its input and output keep theirs.
 
@@ -225,7 +255,7 @@ def check_width(width: float) -> None:
         raise UsageError(f"width {width}: expected one of {', '.join(f'{w:g}' for w in WIDTHS)}.")
 
 
-def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> GeneratorSpec:
+def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0, family: Family = "deepsim") -> GeneratorSpec:
     """Return the generator that turns a feature of ``shape`` into an image of at least ``side`` x ``side`` pixels.
 
     ``layer`` is the feature's name. Features with the extents of CaffeNet's, at its 227 pixels, get the released
@@ -241,6 +271,9 @@ def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> Ge
     or a power of two below it (down to 1/64) for a narrower network with the same layers. Raises UsageError for another
     width, and for features that are neither vectors nor square maps.
 
+    ``family`` "dosovitskiy2015" is the earlier paper's instead, whatever the side: 128 pixels from vectors, 192 from
+    (C, 6, 6). Raises UsageError for features that it has no table for.
+
     >>> generator_for("layer3", (1024, 14, 14), 224).output_size
     224
     """
@@ -248,6 +281,8 @@ def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> Ge
         raise UsageError(f"layer {layer}: features of shape {shape}, expected (C,) or a square map (C, H, H).")
     if not 1 <= side <= MAX_SIDE:
         raise UsageError(f"layer {layer}: images of side {side}, expected 1 to {MAX_SIDE}.")
+    if family == "dosovitskiy2015":
+        return GeneratorSpec(layer, shape, narrowed(_from_2015(layer, shape), width))
     released = _RELEASED.get((layer, shape[-1])) if side == CAFFE_FRAMING.side and len(shape) == 3 else None
     if released is not None:
         layers = released(shape[0])
@@ -256,7 +291,12 @@ def generator_for(layer: str, shape: Shape, side: int, width: float = 1.0) -> Ge
     return GeneratorSpec(layer, shape, narrowed(layers, width))
 
 
-def generator_spec(layer: str, encoder: EncoderSpec | GraphEncoder = CAFFENET, width: float = 1.0) -> GeneratorSpec:
+def generator_spec(
+    layer: str,
+    encoder: EncoderSpec | GraphEncoder = CAFFENET,
+    width: float = 1.0,
+    family: Family = "deepsim",
+) -> GeneratorSpec:
     """Return the generator that inverts ``layer`` of ``encoder`` (see :func:`generator_for`).
 
     Raises UsageError naming the valid values.
@@ -268,8 +308,8 @@ def generator_spec(layer: str, encoder: EncoderSpec | GraphEncoder = CAFFENET, w
     if isinstance(encoder, GraphEncoder):
         if layer != encoder.layer:
             raise UsageError(f"{encoder.name}: layer {layer!r}, expected {encoder.layer!r}, which it was read for.")
-        return generator_for(layer, encoder.feature_shape, encoder.framing.side, width)
-    return generator_for(layer, encoder.feature_shape(layer), encoder.framing.side, width)
+        return generator_for(layer, encoder.feature_shape, encoder.framing.side, width, family)
+    return generator_for(layer, encoder.feature_shape(layer), encoder.framing.side, width, family)
 
 
 def released_layers(encoder: EncoderSpec = CAFFENET) -> list[str]:

@@ -85,10 +85,22 @@ MINI_GENERATOR = GeneratorSpec(
         Layer("deconv0", "deconv", 4, 3, 4, 2, 1),
     ),
 )
+# As Dosovitskiy & Brox 2015 have it: 5x5 up-convolutions, LeakyReLU(0.2), and an image smaller than the photograph.
+EARLY_GENERATOR = GeneratorSpec(
+    "fc6",
+    (20,),
+    (
+        Layer("defc5", "fc", 20, 128, activation="lrelu0.2"),
+        Layer("reshape", "reshape", shape=(8, 4, 4)),
+        Layer("deconv2", "deconv", 8, 6, 5, 2, 2, output_padding=1, activation="lrelu0.2"),
+        Layer("deconv1", "deconv", 6, 3, 5, 2, 2, output_padding=1),
+    ),
+)
 NETWORKS = {
     "tiny": (TINY_ENCODER, TINY_GENERATOR),
     "tiny-rgb": (TINY_RGB_ENCODER, TINY_RGB_GENERATOR),
     "mini": (MINI_ENCODER, MINI_GENERATOR),
+    "early": (MINI_ENCODER, EARLY_GENERATOR),
     "small": (SMALL_ENCODER, SMALL_GENERATOR),
     "norm2": (EncoderSpec("caffenet", CAFFENET.up_to("norm2"), CAFFE_PIXELS, CAFFE_FRAMING), generator_spec("norm2")),
 }
@@ -99,7 +111,7 @@ def geometry_of(name: str) -> Geometry:
     encoder, generator = NETWORKS[name]
     if name == "small":
         return Geometry(encoder.framing, 1)  # of 80 pixels, the central square would begin at 8
-    return Geometry.central(encoder.framing, generator.output_size)
+    return Geometry.between(encoder.framing, generator.output_size)
 
 
 @cache

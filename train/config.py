@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepsim.runtime.errors import UsageError
-from deepsim.runtime.generators import check_width, generator_spec
+from deepsim.runtime.generators import Family, check_width, generator_spec
 from deepsim.runtime.geometry import MAX_SIDE
 from deepsim.runtime.networks import ENCODERS, encoder_spec
 from deepsim.runtime.run_folder import run_of
@@ -32,7 +32,7 @@ class TrainConfig:
     """Everything that decides the final weights of a run, and how often it reports.
 
     Networks: ``task`` says which of them learn (see :mod:`deepsim.train.tasks`). ``layer`` of ``encoder`` is inverted
-    by a generator of ``width`` (1: the paper's). ``comparator`` is the layer that feature losses are measured at.
+    by a ``generator`` of ``width`` (1: the paper's). ``comparator`` is the layer that feature losses are measured at.
     Weights come from local files or, when those are empty, from ``seed`` (encoder) and ``comparator_seed``; comparator
     and encoder share weights unless the comparator has its own file or ``comparator_seed`` >= 0. Where the encoder
     learns, these are the weights that it begins with, which the comparator keeps. ``conditional``: the discriminator
@@ -98,6 +98,9 @@ class TrainConfig:
     comparator_weights: str = setting("", "Weights file of a comparator that is not the encoder.")
     comparator_seed: int = setting(
         -1, "Seed of a random comparator that is not the encoder; -1: the encoder itself.", least=-1, most=_LARGEST
+    )
+    generator: Family = setting(  # noqa: RUF009
+        "deepsim", "Tables of the generator: the paper's and ours, or those of Dosovitskiy & Brox 2015."
     )
     width: float = setting(1.0, "Width of the generator: 1 is the paper's; 0.5, 0.25 ... are narrower.")
     conditional: bool = setting(False, "Let the discriminator see the inverted feature (as the release does).")
@@ -189,7 +192,7 @@ class TrainConfig:
             raise UsageError("precision, deterministic: auto goes by times, which differ. Pass --precision fp32.")
 
     def _check_table(self) -> None:
-        generator_spec(self.layer, encoder_of(self), self.width)
+        generator_spec(self.layer, encoder_of(self), self.width, self.generator)
         encoder_spec(self.encoder).up_to(self.comparator)
         for name in _OF_MODULES:
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
@@ -262,6 +265,11 @@ PRESETS["pool5"] = replace(PRESETS["paper"], layer="pool5")
 PRESETS["vae"] = PRESETS["paper"].updated({"task": "vae"})
 PRESETS["vae-image"] = replace(PRESETS["vae"], lambda_feat=0.0, lambda_adv=0.0)
 PRESETS["autoencoder"] = replace(PRESETS["paper"], task="autoencoder", layer="latent")
+# The baseline of the earlier paper, for fc6, fc7, fc8 and pool5: its networks and its squared error alone. The weight
+# makes that about the mean over an image of 128 pixels. Its optimiser is not known, so this is the paper's.
+PRESETS["dosovitskiy2015"] = replace(
+    PRESETS["paper"], generator="dosovitskiy2015", lambda_feat=0.0, lambda_adv=0.0, lambda_img=4e-5
+)
 # Seconds: the whole loop, adversarial part included, on a network a fraction of the size.
 PRESETS["tiny"] = TrainConfig(
     layer="norm1",
@@ -281,7 +289,7 @@ PRESETS["tiny"] = TrainConfig(
 # What a resumed run must share with its beginning: these decide networks, targets and the order of the data.
 FIXED = (
     "task", "layer", "latent", "encoder_width", "encoder", *_OF_MODULES, "encoder_weights",
-    "comparator", "comparator_weights", "comparator_seed", "width", "conditional", "frozen_biases",
+    "comparator", "comparator_weights", "comparator_seed", "generator", "width", "conditional", "frozen_biases",
     "optimizer", "average", "seed",
 )  # fmt: skip
 

@@ -67,7 +67,7 @@ def forward(layer: Layer, x: Tensor, own: Weights) -> tuple[Tensor, Kept]:
         return y, ()
     if layer.kind == "deconv":
         y = functional.conv_transpose2d(
-            x, _present(layer, weight), bias, layer.stride, layer.padding, groups=layer.groups
+            x, _present(layer, weight), bias, layer.stride, layer.padding, layer.output_padding, groups=layer.groups
         )
         return y, ()
     raise refuse_kind(layer, "the frozen network")
@@ -107,7 +107,7 @@ def _convolve_backward(layer: Layer, gradient: Tensor, x: Tensor, weight: Tensor
         [layer.padding] * 2,
         [1, 1],
         layer.kind == "deconv",
-        [0, 0],
+        [layer.output_padding] * 2,
         layer.groups,
         [True, False, False],  # the input's alone
     )[0]

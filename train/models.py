@@ -100,7 +100,7 @@ class Models:
     def geometry(self) -> Geometry:
         """Return where photographs and generated images lie to each other."""
         spec = cast(Generator, self.generator.module).spec
-        return Geometry.central(self.encoder.framing, spec.output_size)
+        return Geometry.between(self.encoder.framing, spec.output_size)
 
     def autocast(self) -> torch.autocast:
         """Return the context that the networks run in."""
@@ -169,7 +169,7 @@ def build_models(config: TrainConfig, device: torch.device, world: World, saved:
         raise UsageError(f"precision: {config.precision}, expected it resolved (deepsim.train.precision).")
     encoder, comparator = build_encoders(config, saved)
     described = encoder_of(config) if isinstance(encoder, Encoder) else encoder.record()
-    spec = generator_spec(config.layer, described, config.width)
+    spec = generator_spec(config.layer, described, config.width, config.generator)
     generator = Generator(spec)
     initialise_generator(generator, torch.Generator().manual_seed(config.seed), config.even_start)
     discriminator = None

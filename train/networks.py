@@ -11,6 +11,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from deepsim.kernels.activations import LRELU_SLOPE, refuse_activation
 from deepsim.kernels.layers import Layer, refuse_kind
@@ -66,7 +67,7 @@ class LayerStack(nn.Module):
 class Generator(LayerStack):
     """Turn features into images: (N, *spec.input_shape) -> (N, 3, S, S), mean-subtracted BGR in 0-255 units.
 
-    Architecture: Dosovitskiy & Brox 2016, Table 1 and supplement. The outer ring of the output never
+    Architecture: Dosovitskiy & Brox 2016, Table 1 and supplement, or 2015. The outer ring of the output never
     receives a loss; see :func:`scored`.
     """
 
@@ -132,9 +133,23 @@ class Encoder(LayerStack):
 
 
 def scored(images: Tensor, geometry: Geometry) -> Tensor:
-    """Cut what the losses score out of whole generated images (N, 3, S, S): (N, 3, side, side) (paper, section 4)."""
-    end = geometry.offset + geometry.side
+    """Cut what the losses score out of whole generated images (N, 3, S, S) (paper, section 4).
+
+    That is (N, 3, side, side), or less where the generator gives less (see :class:`Geometry`).
+    """
+    end = geometry.offset + geometry.generated_side
     return images[..., geometry.offset : end, geometry.offset : end]
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Resize images (N, 3, S, S) to (N, 3, side, side), bilinear and antialiased; what has the side stays as it is.
+
+    This makes a photograph the target of a smaller generator, and its image what comparator and discriminator see. How
+    Dosovitskiy & Brox 2015 resized is not known: this is our rule.
+    """
+    if images.shape[-1] == side:
+        return images
+    return functional.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def to_image_space(photos: Tensor) -> Tensor:

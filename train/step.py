@@ -12,7 +12,7 @@ from deepsim.train import objective
 from deepsim.train.augmentation import augmented
 from deepsim.train.latent import Posterior
 from deepsim.train.models import Models, Player
-from deepsim.train.networks import scored, to_image_space
+from deepsim.train.networks import resized, scored, to_image_space
 from deepsim.train.objective import Reconstruction, discriminator_loss, fake_loss, real_loss, used_terms
 from deepsim.train.optimizers import learning_rate, set_learning_rate
 
@@ -35,7 +35,7 @@ def train_step(models: Models, photos: Tensor) -> Losses:
     with models.autocast():
         fake = scored(models.generator.call(features), models.geometry)
     condition = features.detach()  # an encoder that learns is judged by its images alone
-    judged = _discriminator_step(models, real, fake.detach(), condition)
+    judged = _discriminator_step(models, real, resized(fake.detach(), real.shape[-1]), condition)
     losses = _generator_step(models, real, fake, condition, real_features, posterior)
     adversarial = losses.get("adversarial_loss")
     if judged is not None and adversarial is not None:
@@ -75,14 +75,22 @@ def _generator_step(
     posterior: Posterior | None,
 ) -> dict[str, float]:
     """Train G, and an encoder that learns, on the weighted sum (Eq. 1), the adversarial part through the updated D."""
-    config = models.config
+    config, side = models.config, real.shape[-1]
 
     def compared() -> tuple[Tensor, Tensor]:
         if real_features is None:
             raise ValueError("comparator: no term of this run needs one, so there is none.")
-        return models.compare(fake), real_features
+        return models.compare(resized(fake, side)), real_features
 
-    made = Reconstruction(fake, real, config.normalisation, compared, lambda: models.judge(fake, features), posterior)
+    target = resized(real, fake.shape[-1])  # of a generator whose images are smaller
+    made = Reconstruction(
+        fake,
+        target,
+        config.normalisation,
+        compared,
+        lambda: models.judge(resized(fake, side), features),
+        posterior,
+    )
     with torch.set_grad_enabled(models.pausing.generator_trains), models.autocast():
         losses = {term.name: (term.weight_in(config), term.function(made)) for term in used_terms(config)}
         total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()

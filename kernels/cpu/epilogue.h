@@ -12,21 +12,21 @@ namespace deepsim::kernels::DEEPSIM_ISA {
 struct ColumnTarget {
   float* base;
   Vector bias;
-  int factor, a, b;
+  int factor, down, across;  // phase (a, b) is that many rows and columns from window (p, q)
 
   ColumnTarget(const Convolution& layer, float* image, int group, int column)
       : bias(load(layer.bias + group * layer.columns + column)), factor(layer.store == Store::shuffle ? 2 : 1) {
     const int block = group * (layer.columns / kBlock) + column / kBlock;
     const int phase = factor == 2 ? block % 4 : 0;
-    a = phase / 2;
-    b = phase % 2;
+    down = layer.sign * (phase / 2);
+    across = layer.sign * (phase % 2);
     const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(layer.out_height) * layer.out_width * kBlock;
     base = image + (factor == 2 ? block / 4 : block) * plane + column % kBlock;
   }
 
   // Store window (p, q) if its pixel is inside of the output.
   DEEPSIM_INLINE void put(const Convolution& layer, int p, int q, Vector sum) const {
-    const int y = factor * p - a, x = factor * q - b;
+    const int y = factor * p + down, x = factor * q + across;
     const bool inside = static_cast<unsigned>(y) < static_cast<unsigned>(layer.out_height) &&
                         static_cast<unsigned>(x) < static_cast<unsigned>(layer.out_width);
     if (inside) {
@@ -104,8 +104,8 @@ void put_pixels(const Convolution& layer, Level* image, int p, int q, int rows, 
   const int right = std::min(pixels.width - pixels.crop_left, pixels.crop_side);
   for (int i = 0; i < std::min(12 - column, width); ++i) {
     const int phase = (column + i) / 3, channel = (column + i) % 3;
-    const int down = 2 * p + pixels.sign * (phase / 2) - pixels.crop_top;
-    const int across = 2 * q + pixels.sign * (phase % 2) - pixels.crop_left;
+    const int down = 2 * p + layer.sign * (phase / 2) - pixels.crop_top;
+    const int across = 2 * q + layer.sign * (phase % 2) - pixels.crop_left;
     if (down < 0 || down >= bottom) continue;
     const int begin = across < 0 ? (1 - across) / 2 : 0, end = std::min(rows, (right - across + 1) / 2);
     Level* to = image + (static_cast<std::ptrdiff_t>(down) * pixels.crop_side + across) * 3;

@@ -23,7 +23,7 @@ inline int blocks_of(int channels) { return (channels + kBlock - 1) / kBlock; }
 // How the columns of a convolution's matrix product become an output.
 enum class Store {
   blocks,   // column = output channel; window (p, q) is pixel (p, q)
-  shuffle,  // column = (channel block, a, b, channel % 16); window (p, q) writes pixel (2p - a, 2q - b)
+  shuffle,  // column = (channel block, a, b, channel % 16); window (p, q) writes pixel (2p + sign a, 2q + sign b)
   pixels,   // columns 0..11 = (a, b, channel); RGB, see Pixels
 };
 
@@ -34,7 +34,6 @@ struct Pixels {
   bool bgr = false;         // the network's channel order is BGR
   bool tanh255 = false;     // apply 255 tanh(x) first
   bool raw = false;         // write fp32, neither rounded nor clipped, instead of uint8
-  int sign = 1;
   int height = 0, width = 0;       // of the whole image
   int crop_top = 0, crop_left = 0;  // first pixel that is written
   int crop_side = 0;               // written rows and columns; also the pitch of the result in pixels
@@ -54,8 +53,9 @@ struct Convolution {
   int column_begin = 0, column_end = 0;  // the same, across
   const float* weights = nullptr;        // packed, see pack.h
   const float* bias = nullptr;           // groups * columns
-  float slope = 1;                       // of the activation below zero: 1 none, 0 ReLU, 0.3 LeakyReLU
+  float slope = 1;                       // of the activation below zero: 1 none, 0 ReLU, 0.3 or 0.2 LeakyReLU
   Store store = Store::blocks;
+  int sign = 0;  // where a window gives 2x2 outputs: 1 when they begin at (2p, 2q), -1 when they end there; else 0
   int out_blocks = 0, out_height = 0, out_width = 0;  // of the whole output, all groups
   int winograd = 0;  // 0: direct; else the outputs m of F(m x m, k x k) per tile
   Pixels pixels{};

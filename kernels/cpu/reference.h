@@ -48,9 +48,10 @@ inline Image convolve(const Image& x, const std::vector<float>& weight, const st
 
 // Transposed convolution; weight (in, out, k, k). Every input pixel adds its kernel to the output.
 inline Image upconvolve(const Image& x, const std::vector<float>& weight, const std::vector<float>& bias, int k, int stride,
-                        int padding) {
+                        int padding, int output_padding = 0) {
   const int outputs = static_cast<int>(bias.size());
-  Image y(outputs, (x.height - 1) * stride - 2 * padding + k, (x.width - 1) * stride - 2 * padding + k);
+  const int more = k - 2 * padding + output_padding;
+  Image y(outputs, (x.height - 1) * stride + more, (x.width - 1) * stride + more);
   for (int o = 0; o < outputs; ++o) {
     for (int i = 0; i < y.height; ++i)
       for (int j = 0; j < y.width; ++j) y.at(o, i, j) = bias[static_cast<std::size_t>(o)];

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 from deepsim.runtime.backends.sessions import (
     DecodeSession,
     EncodeSession,
+    EnlargedDecoder,
     LoopSession,
     Sessions,
     StretchedDecoder,
@@ -95,9 +96,13 @@ def _completed(sessions: Sessions, bundle: Bundle) -> Sessions:
     if sessions.decoder is None:
         error = UsageError(f"{bundle.path}: has no generator, so it encodes photographs only.")
         return replace(sessions, no_decoder=error)
-    if bundle.manifest.display == "clip":
+    decoder, geometry = sessions.decoder, bundle.manifest.geometry
+    if geometry.enlarges:
+        decoder = EnlargedDecoder(decoder, geometry)
+    if bundle.manifest.display == "stretch":
+        decoder = StretchedDecoder(decoder)
+    if decoder is sessions.decoder:
         return sessions
-    decoder = StretchedDecoder(sessions.decoder)
     return replace(sessions, decoder=decoder, loop=_loop(sessions.encoder, decoder))
 
 

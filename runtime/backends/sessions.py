@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from deepsim.runtime.device_arrays import DeviceArray, DeviceView
 from deepsim.runtime.errors import DeepsimError
-from deepsim.runtime.pixels import Pixels, stretched
+from deepsim.runtime.geometry import Geometry, enlarged
+from deepsim.runtime.pixels import Pixels, rounded, stretched
 
 
 class Session(Protocol):
@@ -146,6 +147,23 @@ def _again(error: DeepsimError | None) -> DeepsimError:
     if error is None:
         raise ValueError("sessions: nothing says why there is none. Report this.")
     return type(error)(str(error))
+
+
+class EnlargedDecoder:
+    """A decoder whose images are those of another one, enlarged (:func:`deepsim.runtime.geometry.enlarged`)."""
+
+    def __init__(self, decoder: DecodeSession, geometry: Geometry) -> None:
+        self._decoder, self._geometry = decoder, geometry
+        self.name, self.device = decoder.name, decoder.device
+
+    def decode(self, features: NDArray[np.float32], full: bool) -> Pixels:
+        """Generate images from features, enlarged unless ``full`` (see :class:`DecodeSession`)."""
+        return self._decoder.decode(features, True) if full else rounded(self.decode_raw(features, False))
+
+    def decode_raw(self, features: NDArray[np.float32], full: bool) -> NDArray[np.float32]:
+        """Generate images before they are clipped and rounded."""
+        levels = self._decoder.decode_raw(features, True)
+        return levels if full else enlarged(self._geometry.crop(levels), self._geometry.side)
 
 
 class StretchedDecoder:

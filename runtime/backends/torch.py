@@ -134,7 +134,7 @@ class TorchBackend:
         output = self._generator(features)  # (n, 3, S, S)
         if full:
             return output
-        start, end = self._geometry.offset, self._geometry.offset + self._geometry.side
+        start, end = self._geometry.offset, self._geometry.offset + self._geometry.generated_side
         return output[:, :, start:end, start:end]
 
     def _image(self, features: Tensor, full: bool) -> Tensor:

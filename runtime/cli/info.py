@@ -123,7 +123,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 def _image_lines(found: Mapping[str, Any]) -> Iterator[str]:
     geometry = found["geometry"]
     side, offset = geometry["generated"]["side"], geometry["generated"]["offset"]
-    yield f"images       {geometry['full']} pixels, of which {side}x{side} from {offset} on were trained"
+    shown = geometry["photograph"]["side"]
+    enlarged = f", enlarged to {shown}x{shown}" if side < shown else ""
+    yield f"images       {geometry['full']} pixels, of which {side}x{side} from {offset} on were trained{enlarged}"
     if found["display"] != "clip":
         yield f"display      {found['display']}: {_DISPLAYS[found['display']]}"
 

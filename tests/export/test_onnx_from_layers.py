@@ -12,9 +12,9 @@ from deepsim.kernels import reference
 from deepsim.kernels.layers import Layer, shapes
 from deepsim.runtime.errors import CheckpointError, NumericError, UsageError
 from deepsim.runtime.generators import GeneratorSpec, generator_spec
-from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry, enlarged
 from deepsim.runtime.networks import ALEXNET, CAFFENET, EncoderSpec
-from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS
+from deepsim.runtime.pixels import CAFFE_PIXELS, IMAGENET_PIXELS, rounded
 
 
 def random_weights(layers, seed=0, gain=1.5):
@@ -105,6 +105,26 @@ def test_generator_equals_reference(pixels, tanh):
         difference = np.abs(full.astype(int) - expected[:batch].astype(int))
         assert difference.max() <= 1 and difference.mean() < 1e-3  # ties of the rounding only
         np.testing.assert_array_equal(image, geometry(spec).crop(full))
+
+
+@pytest.mark.parametrize("pixels", [CAFFE_PIXELS, IMAGENET_PIXELS], ids=["caffe", "imagenet"])
+def test_a_generator_of_smaller_images_enlarges_them_as_the_runtime_does(pixels):
+    layers = (
+        Layer("up1", "deconv", 5, 4, 5, 2, 2, output_padding=1, activation="lrelu0.2"),
+        Layer("up0", "deconv", 4, 3, 5, 2, 2, output_padding=1),
+    )
+    spec = GeneratorSpec("tiny", (5, 9, 9), layers, pixels)
+    weights = random_weights(layers, gain=60.0 if pixels is CAFFE_PIXELS else 1.5)
+    features = np.random.default_rng(1).normal(0, 1, (2, 5, 9, 9)).astype(np.float32)
+    levels = pixels.to_levels(reference.apply_layers(layers, features.astype(np.float64), float64(weights)))
+    expected = rounded(enlarged(levels.astype(np.float32), 227))
+    assert expected.std() > 20
+    where = Geometry.between(CAFFE_FRAMING, spec.output_size)
+    image, full = session(generator_onnx(spec, where, weights)).run(["image", "image_full"], {"features": features})
+    assert image.shape == (2, 227, 227, 3) and full.shape == (2, 36, 36, 3)
+    for found, wanted in ((image, expected), (full, rounded(levels))):
+        difference = np.abs(found.astype(int) - wanted)
+        assert difference.max() <= 1 and difference.mean() < 2e-3  # ties of the rounding only
 
 
 CAFFENET_OPS = {

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from deepsim.kernels.activations import UnknownLayerError
 from deepsim.kernels.layers import Layer, macs, parameters, shapes
 
 UPCONV = Layer("deconv1", "deconv", 64, 32, 4, 2, 1, activation="lrelu")
@@ -23,6 +24,18 @@ def test_a_role_is_trainings_and_not_in_the_json():
         Layer.from_json({**UPCONV.to_json(), "role": "upconv"})
     with pytest.raises(ValueError, match=r"layer deconv1: role 'frozen', expected one of plain, feature, upconv"):
         replace(UPCONV, role="frozen")
+
+
+def test_an_outputs_padding_is_in_the_json_where_there_is_one():
+    assert "output_padding" not in UPCONV.to_json()  # tables of before keep their bytes
+    wide = replace(UPCONV, kernel=5, padding=2, output_padding=1, activation="lrelu0.2")
+    assert wide.to_json()["output_padding"] == 1 and Layer.from_json(wide.to_json()) == wide
+    assert wide.output_shape((64, 13, 7)) == (32, 26, 14)
+    assert wide.macs((64, 13, 7)) == 64 * 32 * 25 * 13 * 7
+    assert wide.activates.slope == 0.2
+    for change in ({"output_padding": 2}, {"output_padding": -1}, {"stride": 1}, {"kind": "conv"}):
+        with pytest.raises(UnknownLayerError, match=r"layer deconv1: output_padding .* expected at most"):
+            replace(wide, **change)
 
 
 def test_upconvolution_doubles_the_size_and_counts_only_real_products():

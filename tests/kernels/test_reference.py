@@ -24,11 +24,11 @@ def loops_convolve(x, weight, bias, stride, padding, groups):
     return y
 
 
-def loops_upconvolve(x, weight, bias, stride, padding):
+def loops_upconvolve(x, weight, bias, stride, padding, output_padding=0):
     """Scatter: every input pixel adds its kernel to the output (the transposed convolution's definition)."""
     n, _c, h, w = x.shape
     _, out, k, _ = weight.shape
-    full = np.zeros((n, out, (h - 1) * stride + k, (w - 1) * stride + k))
+    full = np.zeros((n, out, (h - 1) * stride + k + output_padding, (w - 1) * stride + k + output_padding))
     for b, ci, i, j in np.ndindex(x.shape):
         full[b, :, i * stride : i * stride + k, j * stride : j * stride + k] += x[b, ci, i, j] * weight[ci]
     stop = -padding or None
@@ -46,11 +46,15 @@ def test_convolve_equals_the_loops(c, out, k, stride, padding, groups, h, w):
     np.testing.assert_allclose(reference.convolve(x, weight, bias, stride, padding, groups), expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("k", "stride", "padding"), [(4, 2, 1), (3, 1, 1), (4, 2, 0), (2, 2, 0)])
-def test_bed_of_nails_and_a_convolution_are_the_transposed_convolution(k, stride, padding):
+@pytest.mark.parametrize(
+    ("k", "stride", "padding", "output_padding"),
+    [(4, 2, 1, 0), (3, 1, 1, 0), (4, 2, 0, 0), (2, 2, 0, 0), (5, 2, 2, 1), (3, 3, 1, 2)],
+)
+def test_bed_of_nails_and_a_convolution_are_the_transposed_convolution(k, stride, padding, output_padding):
     x, weight, bias = RNG.standard_normal((2, 3, 4, 5)), RNG.standard_normal((3, 2, k, k)), RNG.standard_normal(2)
-    expected = loops_upconvolve(x, weight, bias, stride, padding)
-    np.testing.assert_allclose(reference.upconvolve(x, weight, bias, stride, padding), expected, atol=1e-12)
+    expected = loops_upconvolve(x, weight, bias, stride, padding, output_padding)
+    found = reference.upconvolve(x, weight, bias, stride, padding, output_padding=output_padding)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
 def test_bed_of_nails_inserts_zeros_between_pixels():

@@ -17,6 +17,7 @@ CASES = [
     (Layer("conv", "conv", 4, 3, 3, 1, 1, activation="tanh255"), (4, 6, 6)),
     (Layer("deconv", "deconv", 5, 3, 4, 2, 1, activation="lrelu"), (5, 4, 3)),
     (Layer("deconv", "deconv", 4, 6, 3, 1, 1, activation="lrelu"), (4, 5, 5)),
+    (Layer("deconv", "deconv", 5, 3, 5, 2, 2, activation="lrelu0.2", output_padding=1), (5, 4, 3)),
     (Layer("pool", "pool", kernel=3, stride=2, ceil_mode=True), (2, 8, 6)),
     (Layer("pool", "pool", kernel=3, stride=2), (2, 8, 6)),
     (Layer("norm", "lrn"), (9, 3, 3)),

@@ -19,7 +19,7 @@ using runtime::detail::Shape;
 namespace {
 
 constexpr const char* kKinds[] = {"fc", "conv", "deconv", "pool", "lrn", "reshape"};
-constexpr const char* kActivations[] = {"none", "relu", "lrelu", "tanh255"};
+constexpr const char* kActivations[] = {"none", "relu", "lrelu", "lrelu0.2", "tanh255"};
 
 json shape_json(const Shape& shape) {
   if (shape.flat) return {shape.channels};
@@ -41,6 +41,7 @@ json network_json(const Network& network, const char* name) {
                       {"activation", kActivations[static_cast<int>(each.activation)]},
                       {"shape", shape},
                       {"ceil_mode", each.ceil_mode}});
+    if (each.output_padding > 0) layers.back()["output_padding"] = each.output_padding;
   }
   const json pixels = {
       {"order", network.pixels.bgr ? "BGR" : "RGB"}, {"mean", network.pixels.mean}, {"scale", network.pixels.scale}};
@@ -49,12 +50,13 @@ json network_json(const Network& network, const char* name) {
 
 json geometry_json(const Geometry& geometry) {
   const auto& photograph = geometry.photograph;
+  const int generated = geometry.generated_side > 0 ? geometry.generated_side : photograph.side;
   return {{"photograph",
            {{"resize", photograph.resize == Resize::warp ? "warp" : "shorter"},
             {"size", photograph.size},
             {"side", photograph.side},
             {"interpolation", photograph.interpolation == Interpolation::bilinear ? "bilinear" : "bicubic"}}},
-          {"generated", {{"side", photograph.side}, {"offset", geometry.offset}}}};
+          {"generated", {{"side", generated}, {"offset", geometry.offset}}}};
 }
 
 json encoder_json(const Manifest& manifest) {

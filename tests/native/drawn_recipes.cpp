@@ -41,8 +41,9 @@ Layer drawn_convolution(Draw* draw, const std::string& name, const Shape& input)
 Layer drawn_deconvolution(Draw* draw, const std::string& name, const Shape& input) {
   const bool up = !draw->one_in(3);
   const int kernel = up ? 4 : draw->from(1, 4);
-  return layer(name, Kind::deconv, input.channels, draw->channels(), kernel, up ? 2 : 1, up ? 1 : draw->from(0, 3),
-               static_cast<Activation>(draw->from(0, 2)));
+  const Layer drawn = layer(name, Kind::deconv, input.channels, draw->channels(), kernel, up ? 2 : 1, up ? 1 : draw->from(0, 3),
+                            static_cast<Activation>(draw->from(0, 3)));
+  return up && draw->one_in(2) ? wide_upconvolution(drawn) : drawn;
 }
 
 Layer drawn_pool(Draw* draw, const std::string& name) {
@@ -129,9 +130,9 @@ Recipe drawn_generator(unsigned seed) {
   while (recipe.generator.size() == before) {
     const int kernel = draw.from(1, 5);
     const bool up = draw.one_in(2);
-    shape = add(layer("image", up || draw.one_in(2) ? Kind::deconv : Kind::conv, shape.channels, 3, up ? 4 : kernel, up ? 2 : 1,
-                      up ? 1 : draw.from(0, 2), end),
-                shape, &recipe.generator);
+    const Layer image = layer("image", up || draw.one_in(2) ? Kind::deconv : Kind::conv, shape.channels, 3, up ? 4 : kernel,
+                              up ? 2 : 1, up ? 1 : draw.from(0, 2), end);
+    shape = add(up && draw.one_in(2) ? wide_upconvolution(image) : image, shape, &recipe.generator);
   }
   recipe.side = draw.from(1, shape.height);
   recipe.offset = draw.from(0, shape.height - recipe.side);

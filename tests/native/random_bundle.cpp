@@ -44,6 +44,13 @@ Layer reshape(int channels, int height, int width) {
   return made;
 }
 
+Layer wide_upconvolution(Layer layer) {
+  layer.kernel = 5;
+  layer.padding = 2;
+  layer.output_padding = 1;
+  return layer;
+}
+
 namespace {
 
 std::vector<Layer> encoder_layers() {
@@ -90,6 +97,8 @@ double activated(const Layer& layer, double value) {
       return kernels::reference::leaky_relu(value, 0.0);
     case Activation::lrelu:
       return kernels::reference::leaky_relu(value, 0.3);
+    case Activation::lrelu02:
+      return kernels::reference::leaky_relu(value, 0.2);
     case Activation::tanh255:
       return 255 * std::tanh(value);
   }
@@ -105,7 +114,7 @@ Image linear(const Layer& l, const Shape& output, const std::vector<float>& weig
     case Kind::conv:
       return reference::convolve(x, weight, bias, l.kernel, l.stride, l.padding, l.groups);
     case Kind::deconv:
-      return reference::upconvolve(x, weight, bias, l.kernel, l.stride, l.padding);
+      return reference::upconvolve(x, weight, bias, l.kernel, l.stride, l.padding, l.output_padding);
     case Kind::pool:
       return reference::max_pool(x, l.kernel, l.stride, output.height, output.width);
     case Kind::lrn:
@@ -153,7 +162,7 @@ RandomBundle::RandomBundle(const Recipe& recipe) {
   if (!recipe.generator.empty()) generator = {manifest.layer, manifest.features, recipe.generator, pixels};
   manifest.geometry.photograph.side = recipe.side;
   const int offset = recipe.offset >= 0 ? recipe.offset : (manifest.full_side() - recipe.side) / 2;
-  manifest.geometry = {{Resize::warp, recipe.side + 29, recipe.side, Interpolation::bilinear}, offset};
+  manifest.geometry = {{Resize::warp, recipe.side + 29, recipe.side, Interpolation::bilinear}, offset, recipe.generated_side};
   WeightShapes shapes;
   add_weights(encoder, "encoder", recipe.seed, &shapes);
   add_weights(generator, "generator", recipe.seed + 1000, &shapes);

@@ -18,6 +18,8 @@ constexpr std::size_t kImage = static_cast<std::size_t>(kSide) * kSide * 3;
 Layer layer(const std::string& name, runtime::detail::Kind kind, int inputs, int outputs, int kernel, int stride, int padding,
             runtime::detail::Activation activation, int groups = 1);
 Layer reshape(int channels, int height, int width);
+// The same layer as an up-convolution of kernel 5, stride 2, padding 2 and output padding 1.
+Layer wide_upconvolution(Layer layer);
 
 // What a random bundle is made of.
 struct Recipe {
@@ -28,6 +30,7 @@ struct Recipe {
   runtime::detail::EncoderKind kind = runtime::detail::EncoderKind::table;
   runtime::detail::Shape features = {};  // of a generator that no table of layers feeds, and of a graph alone
   runtime::detail::Display display = runtime::detail::Display::clip;
+  int generated_side = 0;  // 0: `side`
 };
 
 struct RandomBundle {

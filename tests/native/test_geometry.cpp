@@ -38,6 +38,13 @@ std::vector<Layer> small_generator(bool convolves) {
   return layers;
 }
 
+// From 4 maps to an image of eight times the side by up-convolutions of kernel 5, as Dosovitskiy & Brox 2015 have them.
+std::vector<Layer> wide_generator() {
+  return {wide_upconvolution(layer("deconv3", Kind::deconv, 4, 40, 4, 2, 1, Activation::lrelu02)),
+          wide_upconvolution(layer("deconv2", Kind::deconv, 40, 16, 4, 2, 1, Activation::lrelu02)),
+          wide_upconvolution(layer("deconv1", Kind::deconv, 16, 3, 4, 2, 1, Activation::none))};
+}
+
 void check(const Recipe& recipe) {
   const RandomBundle bundle(recipe);
   for (const std::string& isa : instruction_sets()) {
@@ -86,8 +93,53 @@ TEST_CASE("an image lies where the geometry says, from one edge of the whole one
     check({small_encoder(), wider, 24, offset});
     check({small_encoder(), convolving, 24, offset, true});
   }
+  // All that a part's windows in the second layer read is zeros around the first.
+  const Recipe zeros{{},
+                     {layer("first", Kind::conv, 4, 6, 3, 1, 1, Activation::lrelu),
+                      layer("second", Kind::conv, 6, 5, 1, 1, 2, Activation::lrelu),
+                      layer("image", Kind::conv, 5, 3, 1, 1, 0, Activation::none)},
+                     1,
+                     0,
+                     false,
+                     1,
+                     EncoderKind::none,
+                     {4, 5, 5, false}};
+  check(zeros);
   const Recipe pixel{{}, small_generator(false), 1, 13, false, 1, EncoderKind::none, {6, 4, 4, false}};
   check(pixel);
+}
+
+TEST_CASE("up-convolutions of kernel 5 agree with float64, whole and any part of an image, by Winograd and without") {
+  for (const int extent : {1, 3, 4, 9})
+    for (const auto& [side, offset] : {std::pair{8 * extent, 0}, std::pair{8 * extent - 3, 1}, std::pair{1, 8 * extent - 1}})
+      check({{}, wide_generator(), side, offset, false, 1, EncoderKind::none, {4, extent, extent, false}});
+}
+
+TEST_CASE("images that must be enlarged are refused, and whole ones are not") {
+  Recipe recipe{small_encoder(), small_generator(false), 20, 0};
+  recipe.generator.pop_back();
+  recipe.generator.push_back(layer("image", Kind::conv, 16, 3, 3, 1, 1, Activation::none));  // 10 pixels
+  recipe.generated_side = 10;
+  const RandomBundle bundle(recipe);
+  Inverter inverter(bundle.path());
+  CHECK(inverter.image_size() == 20);
+  CHECK(inverter.full_image_size() == 10);
+  CHECK(inverter.generated_size() == 10);
+  const std::vector<std::uint8_t> image = random_images(1, 5, 20);
+  std::vector<float> features(static_cast<std::size_t>(inverter.feature_size())), raw(10 * 10 * 3);
+  std::vector<std::uint8_t> made(2 * 20 * 20 * 3), whole(10 * 10 * 3);
+  inverter.encode(image.data(), 1, features.data());
+  inverter.decode(features.data(), 1, whole.data(), true);
+  inverter.decode_raw(features.data(), 1, raw.data(), true);
+  CHECK(rounded(raw) == whole);
+  CHECK(mean_difference(whole, reference_decode(bundle, reference_encode(bundle, image.data()))) < 2e-3);
+  const std::string expected =
+      "geometry: this bundle's images have 10 pixels and are enlarged to 20, which libdeepsim does not do. Decode full images "
+      "and enlarge them, or give arrays of the host to Python's Inverter.";
+  CHECK(message_of([&] { inverter.decode(features.data(), 1, made.data()); }) == expected);
+  CHECK(message_of([&] { inverter.decode_raw(features.data(), 1, raw.data()); }) == expected);
+  CHECK(message_of([&] { inverter.reconstruct(image.data(), 1, made.data()); }) == expected);
+  CHECK(message_of([&] { inverter.interpolate(features.data(), features.data(), 2, made.data()); }) == expected);
 }
 
 TEST_CASE("a bundle without an encoder decodes and interpolates, and says why it does not encode") {

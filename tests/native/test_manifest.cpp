@@ -96,6 +96,9 @@ TEST_CASE("without a generator, the encoder says layer and features") {
     wanted.geometry.offset = 1;
     CHECK_THROWS_AS(parse_manifest(manifest_bytes(wanted, "tensors"), "manifest.json"), Failure);
     wanted.geometry.offset = 0;
+    wanted.geometry.generated_side = 31;  // nothing is generated that could be enlarged
+    CHECK_THROWS_AS(parse_manifest(manifest_bytes(wanted, "tensors"), "manifest.json"), Failure);
+    wanted.geometry.generated_side = 0;
     json record = json::parse(manifest_bytes(wanted, "tensors"));
     record.erase("zz_checksum");
     record["layer"] = "conv2";
@@ -168,14 +171,38 @@ TEST_CASE("the square lies within the generator's output, which is square") {
         "Do not use this bundle.");
   for (const json& offset : {json(-1), json(65536), json(1.0), json("1")})
     CHECK(begins(changed("/geometry/generated/offset", offset), "BundleUnsafe"));
-  CHECK(changed("/geometry/generated/side", 31) ==
-        "BundleUnsafe: manifest.json: generated side 31, expected the photograph's, 32. Do not use this bundle.");
+  for (const int side : {1, 31}) CHECK(changed("/geometry/generated/side", side) == "accepted");
+  CHECK(changed("/geometry/generated/side", 33) ==
+        "BundleUnsafe: manifest.json: generated side 33, expected 1 to the photograph's, 32. Do not use this bundle.");
+  CHECK(begins(changed("/geometry/generated/side", 0), "BundleUnsafe: manifest.json: generated side 0, expected 1 to "));
   CHECK(begins(changed("/generator/input_shape", {5, 16, 18}), "BundleUnsafe"));
   for (const char* name : {"photograph", "generated"}) CHECK(begins(without("/geometry", name), "BundleError"));
   for (const char* name : {"side", "offset"}) CHECK(begins(without("/geometry/generated", name), "BundleError"));
   CHECK(begins(without("", "geometry"), "BundleError"));
   CHECK(begins(without("", "encoder"), "BundleError"));
   CHECK(begins(changed("/geometry", 3), "BundleError"));
+}
+
+TEST_CASE("an output's padding is a deconvolution's alone, and smaller than its stride") {
+  const auto padded = [](const char* kind, const json& padding) {
+    json record = record_of(EncoderKind::none);
+    json& wide = record["generator"]["layers"][1];
+    wide["kind"] = kind;
+    wide["kernel"] = 5;
+    wide["padding"] = 2;
+    wide["output_padding"] = padding;
+    return answer(record);
+  };
+  CHECK(padded("deconv", 1) == "accepted");
+  CHECK(begins(padded("deconv", 2), "BundleError: manifest.json: not a valid manifest (output_padding of layer image)"));
+  CHECK(begins(padded("conv", 1), "BundleError: manifest.json: not a valid manifest (output_padding of layer image)"));
+  for (const json& padding : {json(-1), json("1"), json(1.5), json(1 << 17)})
+    CHECK(begins(padded("deconv", padding), "BundleUnsafe: manifest.json: absurd value of output_padding"));
+  Manifest wanted = made(EncoderKind::none);
+  wanted.generator.layers[1] = wide_upconvolution(wanted.generator.layers[1]);
+  const Layer found = parse_manifest(manifest_bytes(wanted, "tensors"), "manifest.json").generator.layers[1];
+  CHECK(found.output_padding == 1);
+  CHECK(found.output_shape({8, 18, 18, false}) == Shape{3, 36, 36, false});
 }
 
 TEST_CASE("an encoder is a table or a graph that fits, or none") {

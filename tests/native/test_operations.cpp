@@ -197,7 +197,8 @@ TEST_CASE("what a layer was said to take in memory is what its lowered weights t
   CHECK(footprint_of(wide, wide_maps, wide_maps, false, false).weights == floats(lower_convolution(wide, wide_maps, w, w)));
   const Layer up = layer("up", Kind::deconv, 40, 20, 4, 2, 1, Activation::lrelu),
               up_image = layer("up", Kind::deconv, 40, 3, 4, 2, 1, Activation::none);
-  CHECK(footprint_of(up, maps, up.output_shape(maps), false, false).weights == floats(lower_upconvolution(up, maps, w, w)));
+  CHECK(footprint_of(up, maps, up.output_shape(maps), false, false).weights ==
+        floats(lower_upconvolution(up, maps, true, w, w)));
   CHECK(footprint_of(up_image, maps, up_image.output_shape(maps), false, true).weights ==
         floats(lower_image(up_image, maps, pixels, true, w, w)));
   const Layer image = layer("image", Kind::conv, 40, 3, 3, 1, 1, Activation::none);

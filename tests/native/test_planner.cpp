@@ -1,6 +1,7 @@
 // Tables that pass the manifest's checks and that no kernel should meet.
 #include <doctest/doctest.h>
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -120,6 +121,22 @@ TEST_CASE("what a layer says is done or refused") {
   pool.padding = 0;
   pool.groups = 2;
   CHECK(contains(pooled(20), "no kernel for this number of groups"));
+  const auto made = [](int kernel, int stride, int padding, int output_padding) {
+    Layer up = plain("up", Kind::deconv, 16, 3, kernel, stride, padding);
+    up.output_padding = output_padding;
+    const Layer same = plain("image", Kind::conv, 3, 3, 1);
+    return answer(network({16, 8, 8, false}, {up, same}), false) + answer(network({16, 8, 8, false}, {up}), false);
+  };
+  CHECK(made(4, 2, 1, 0) == "plannedplanned");
+  CHECK(made(5, 2, 2, 1) == "plannedplanned");
+  const std::array<int, 4> others[] = {{5, 2, 2, 0}, {5, 2, 1, 0}, {4, 2, 1, 1}, {4, 2, 2, 1},
+                                       {5, 3, 2, 1}, {3, 2, 1, 1}, {6, 2, 2, 0}};
+  for (const auto& [kernel, stride, padding, output_padding] : others) {
+    CAPTURE(kernel);
+    const std::string refused = made(kernel, stride, padding, output_padding);
+    CHECK(contains(refused, "generator layer up: the cpu backend has no kernel for this deconvolution. "));
+    CHECK(contains(refused, "generator layer up: the cpu backend has no kernel for this last layer. "));
+  }
   Layer reshape = plain("reshape", Kind::reshape);
   reshape.shape = {32, 1, 1, false};
   CHECK(answer(network({32, 1, 1, true}, {reshape, plain("conv", Kind::conv, 32, 3)}), false) == "planned");

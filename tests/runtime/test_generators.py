@@ -2,7 +2,7 @@
 
 import pytest
 
-from deepsim.kernels.layers import shapes
+from deepsim.kernels.layers import parameters, shapes
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.generators import WIDTHS, generator_for, generator_spec, released_layers
 from deepsim.runtime.geometry import IMAGENET_FRAMING
@@ -71,6 +71,22 @@ def test_released_tables_are_for_caffenets_extents_at_its_side_alone():
     assert generator_for("conv3", (384, 13, 13), 224).layers != released
     assert generator_for("conv3", (384, 14, 14), 227).layers != released
     assert released_layers(CAFFENET)[-3:] == ["fc6", "fc7", "fc8"]
+
+
+def test_the_tables_of_2015():
+    fc6, fc8, pool5 = (generator_spec(layer, family="dosovitskiy2015") for layer in ("fc6", "fc8", "pool5"))
+    assert [layer.outputs for layer in fc6.layers] == [4096, 4096, 4096, 0, 256, 128, 64, 32, 3]
+    assert [layer.outputs for layer in pool5.layers] == [256, 256, 256, 256, 128, 64, 32, 3]
+    assert (fc6.output_size, fc8.output_size, pool5.output_size) == (128, 128, 192)
+    assert (parameters(fc6.layers), parameters(pool5.layers)) == (53_060_419, 4_486_723)
+    for spec in (fc6, fc8, pool5):
+        *hidden, last = (layer for layer in spec.layers if layer.has_weights)
+        assert {layer.activation for layer in hidden} == {"lrelu0.2"} and last.activation == "none"
+        ups = [layer for layer in spec.layers if layer.kind == "deconv"]
+        assert {(up.kernel, up.stride, up.padding, up.output_padding) for up in ups} == {(5, 2, 2, 1)} and len(ups) == 5
+    assert generator_spec("fc7", VGG19, 0.5, "dosovitskiy2015").layers[3].shape == (128, 4, 4)
+    with pytest.raises(UsageError, match=r"layer norm2: features of shape .* expected \(C,\) or \(C, 6, 6\)"):
+        generator_spec("norm2", family="dosovitskiy2015")
 
 
 @pytest.mark.parametrize("shape", [(4, 7, 8), (4, 4), (), (1 << 21,)])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepsim.runtime.geometry import CAFFE_FRAMING, IMAGENET_FRAMING, Framing, Geometry
+from deepsim.runtime.geometry import CAFFE_FRAMING, IMAGENET_FRAMING, Framing, Geometry, enlarged
 from deepsim.runtime.images import prepare, prepare_batch
 
 
@@ -78,6 +78,33 @@ def test_the_scored_square_lies_centrally_and_is_cut_without_a_copy():
 def test_json_and_back():
     geometry = Geometry(Framing("shorter", 256, 224, "bicubic"), 3)
     assert Geometry.from_json(geometry.to_json()) == geometry
-    with pytest.raises(ValueError, match="generated side 5, expected the photograph's, 224"):
-        Geometry.from_json({**geometry.to_json(), "generated": {"side": 5, "offset": 0}})
+    smaller = Geometry(geometry.framing, 3, 128)
+    assert smaller.to_json()["generated"] == {"side": 128, "offset": 3}
+    assert Geometry.from_json(smaller.to_json()) == smaller != geometry
+    for side in (0, 225, 128.0, True, "128"):
+        with pytest.raises(ValueError, match=f"generated side {side!r}, expected 1 to the photograph's, 224"):
+            Geometry.from_json({**geometry.to_json(), "generated": {"side": side, "offset": 0}})
     assert str(geometry.framing) == "shorter side to 256 (bicubic), central 224x224"
+
+
+def test_an_output_smaller_than_the_square_is_all_of_it_and_enlarged():
+    geometry = Geometry.between(CAFFE_FRAMING, 192)
+    assert (geometry.offset, geometry.generated_side, geometry.side, geometry.enlarges) == (0, 192, 227, True)
+    assert geometry.crop(np.zeros((1, 192, 192, 3))).shape == (1, 192, 192, 3)
+    assert [geometry.fits(full) for full in (191, 192)] == [False, True]
+    assert Geometry.between(CAFFE_FRAMING, 240) == Geometry.central(CAFFE_FRAMING, 240)
+    assert not Geometry.between(CAFFE_FRAMING, 227).enlarges
+    with pytest.raises(ValueError, match="generated side 227, expected at most the photograph's, 227"):
+        Geometry(CAFFE_FRAMING, 0, 227)
+
+
+@pytest.mark.parametrize(("full", "side"), [(128, 227), (192, 227), (1, 3), (5, 6)])
+def test_enlarging_is_pillows_bilinear(full, side):
+    images = np.random.default_rng(full).uniform(-50, 300, (2, full, full, 3)).astype(np.float32)
+    found = enlarged(images, side)
+    assert found.dtype == np.float32 and found.flags.c_contiguous  # libraries read its memory
+    for image, wanted in zip(images, found, strict=True):
+        for channel in range(3):
+            one = Image.fromarray(image[:, :, channel]).resize((side, side), Image.Resampling.BILINEAR)
+            np.testing.assert_allclose(wanted[:, :, channel], np.asarray(one), atol=2e-4)
+    np.testing.assert_array_equal(enlarged(images[:1], side), found[:1])

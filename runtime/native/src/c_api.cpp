@@ -80,15 +80,15 @@ Session& encoding(deepsim_inverter* inverter) {
   return *inverter->session;
 }
 
-// For a call that gives raw images. Raises UsageError for a bundle without a generator.
-Session& decoding(deepsim_inverter* inverter) {
-  require_generator(inverter->bundle.manifest());
+// For a call that gives raw images. Raises UsageError for a bundle without a generator, or whose images must be enlarged.
+Session& decoding(deepsim_inverter* inverter, bool full) {
+  require_images(inverter->bundle.manifest(), full);
   return *inverter->session;
 }
 
 // For a call that gives pictures. Raises UsageError as well where the bundle's are none of this library's.
-Session& picturing(deepsim_inverter* inverter) {
-  require_pictures(inverter->bundle.manifest());
+Session& picturing(deepsim_inverter* inverter, bool full = false) {
+  require_pictures(inverter->bundle.manifest(), full);
   return *inverter->session;
 }
 
@@ -146,6 +146,7 @@ int deepsim_describe_bundle(const deepsim_inverter* inverter, deepsim_bundle_inf
     found.resize = photograph.resize == Resize::warp ? "warp" : "shorter";
     found.display = name_of(manifest.display);
     found.can_decode = manifest.can_decode() ? 1 : 0;
+    found.generated_size = manifest.generated_side();
     found.interpolation = photograph.interpolation == Interpolation::bilinear ? "bilinear" : "bicubic";
     write_info(found, info);
   });
@@ -176,7 +177,7 @@ int deepsim_decode(deepsim_inverter* inverter, const float* features, int64_t n,
   return guarded(error, [&] {
     check_buffers(inverter, features, n, images);
     check_finite(features, n * feature_size(inverter));
-    picturing(inverter).decode(features, n, full != 0, images);
+    picturing(inverter, full != 0).decode(features, n, full != 0, images);
   });
 }
 
@@ -185,7 +186,7 @@ int deepsim_decode_raw(deepsim_inverter* inverter, const float* features, int64_
   return guarded(error, [&] {
     check_buffers(inverter, features, n, images);
     check_finite(features, n * feature_size(inverter));
-    decoding(inverter).decode_raw(features, n, full != 0, images);
+    decoding(inverter, full != 0).decode_raw(features, n, full != 0, images);
   });
 }
 
@@ -230,7 +231,7 @@ int deepsim_decode_on_device(deepsim_inverter* inverter, uint64_t features, int6
                              deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, features, n, images);
-    picturing(inverter).decode_on_device(features, n, full != 0, false, images, stream);
+    picturing(inverter, full != 0).decode_on_device(features, n, full != 0, false, images, stream);
   });
 }
 
@@ -238,7 +239,7 @@ int deepsim_decode_raw_on_device(deepsim_inverter* inverter, uint64_t features, 
                                  void* stream, deepsim_error* error) {
   return guarded(error, [&] {
     check_memory(inverter, features, n, images);
-    decoding(inverter).decode_on_device(features, n, full != 0, true, images, stream);
+    decoding(inverter, full != 0).decode_on_device(features, n, full != 0, true, images, stream);
   });
 }
 
@@ -300,7 +301,7 @@ int deepsim_list_kernels(deepsim_inverter* inverter, int decode, int64_t n, int3
     require(inverter, "inverter");
     require(count, "count");
     if (capacity > 0) require(steps, "steps");
-    const Session& session = decode != 0 ? decoding(inverter) : encoding(inverter);
+    const Session& session = decode != 0 ? decoding(inverter, true) : encoding(inverter);
     const std::vector<int> found = session.steps_of_kernels(decode != 0, n);
     *count = static_cast<int64_t>(found.size());
     std::copy_n(found.begin(), std::clamp<int64_t>(capacity, 0, *count), steps);

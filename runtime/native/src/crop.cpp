@@ -5,7 +5,6 @@
 namespace deepsim::runtime::detail {
 
 using kernels::Convolution;
-using kernels::Store;
 
 namespace {
 
@@ -16,10 +15,9 @@ struct Range {
 // The windows whose outputs cover `pixels` of a layer's output; whole tiles with Winograd.
 Range windows_for(const Convolution& layer, Range pixels, int windows) {
   Range range = pixels;
-  const bool minus = layer.store == Store::shuffle || (layer.store == Store::pixels && layer.pixels.sign < 0);
-  if (minus || layer.window_stride == 2) {  // a window gives 2x2 pixels
-    range.begin = minus ? (pixels.begin + 1) / 2 : pixels.begin / 2;
-    range.end = minus ? pixels.end / 2 + 1 : (pixels.end + 1) / 2;
+  if (layer.sign != 0) {  // a window gives 2x2 pixels
+    range.begin = layer.sign < 0 ? (pixels.begin + 1) / 2 : pixels.begin / 2;
+    range.end = layer.sign < 0 ? pixels.end / 2 + 1 : (pixels.end + 1) / 2;
   }
   if (layer.winograd > 0) {
     range.begin = range.begin / layer.winograd * layer.winograd;
@@ -28,13 +26,15 @@ Range windows_for(const Convolution& layer, Range pixels, int windows) {
   return {std::max(range.begin, 0), std::min(range.end, windows)};
 }
 
-// The input pixels that these windows read, Winograd's whole tiles included.
+// The input pixels that these windows read, Winograd's whole tiles included: one at least, also where all that they read is
+// zeros around the input, so that no layer is left without windows.
 Range inputs_for(const Convolution& layer, Range windows, int extent) {
   int end = windows.end;
   if (layer.winograd > 0) end = (end + layer.winograd - 1) / layer.winograd * layer.winograd;
   const int first = windows.begin * layer.window_stride - layer.pad;
   const int last = (end - 1) * layer.window_stride - layer.pad + layer.kernel;
-  return {std::max(first, 0), std::min(last, extent)};
+  const int begin = std::clamp(first, 0, extent - 1);
+  return {begin, std::clamp(last, begin + 1, extent)};
 }
 
 }  // namespace

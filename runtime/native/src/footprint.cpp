@@ -21,7 +21,8 @@ struct Matrix {
 Matrix lowered(const Layer& layer, bool from_pixels, bool to_pixels) {
   const double stride = layer.stride, phases = stride * stride;
   const double columns = to_pixels ? kernels::kBlock : padded(layer.outputs);
-  if (is_upconvolution(layer)) return {padded(layer.inputs), to_pixels ? columns : 4 * columns, 2};
+  const int taps = upconvolution_taps(layer);
+  if (taps > 0) return {padded(layer.inputs), to_pixels ? columns : 4 * columns, static_cast<double>(taps)};
   if (to_pixels) return {padded(layer.inputs), columns, layer.kernel + 1.0};
   if (from_pixels) return {padded(phases * layer.inputs), columns, std::ceil(layer.kernel / stride)};
   if (layer.kind == Kind::conv && layer.stride > 1) {
@@ -47,7 +48,7 @@ Footprint footprint_of(const Layer& layer, const Shape& input, const Shape& stor
       const Matrix matrix = lowered(layer, from_pixels, to_pixels);
       found.weights = matrix.channels * matrix.columns * matrix.side * matrix.side / matrix.groups;
       const double row = matrix.channels * (stored.width + matrix.side - 1);
-      const bool strides = from_pixels || (layer.stride > 1 && !is_upconvolution(layer));
+      const bool strides = from_pixels || (layer.stride > 1 && upconvolution_taps(layer) == 0);
       const double rows = strides ? stored.height + matrix.side - 1 : matrix.side;
       found.activations = std::max(found.activations, row * rows);
       return found;

@@ -16,6 +16,7 @@ struct Framing {
 struct Geometry {
   Framing photograph;
   int offset = 0;  // of the square's first row and column in the generator's output
+  int generated_side = 0;  // of the square there, in pixels; 0: as large as the photograph's
 };
 
 }  // namespace deepsim::runtime::detail

@@ -53,7 +53,7 @@ std::int64_t Layer::extent(std::int64_t size) const {
       return room < 0 ? 0 : room / stride + 1;
     }
     case Kind::deconv:
-      return (size - 1) * stride - 2 * std::int64_t{padding} + kernel;
+      return (size - 1) * stride - 2 * std::int64_t{padding} + kernel + output_padding;
     case Kind::pool:
       return size < kernel && !ceil_mode ? 0 : (size - kernel + (ceil_mode ? stride - 1 : 0)) / stride + 1;
     case Kind::lrn:

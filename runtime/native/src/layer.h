@@ -11,7 +11,7 @@
 namespace deepsim::runtime::detail {
 
 enum class Kind { fc, conv, deconv, pool, lrn, reshape };
-enum class Activation { none, relu, lrelu, tanh255 };
+enum class Activation { none, relu, lrelu, lrelu02, tanh255 };
 
 // Without the batch: (C, H, W), or (C,) as {C, 1, 1, flat}.
 struct Shape {
@@ -31,6 +31,7 @@ struct Layer {
   Activation activation = Activation::none;
   Shape shape{};  // of reshape
   bool ceil_mode = false;
+  int output_padding = 0;  // rows and columns that a deconvolution adds below and to the right
 
   bool has_weights() const;
   // fc (out, in); conv (out, in / groups, k, k); deconv (in, out / groups, k, k); else empty

@@ -37,6 +37,7 @@ bool is_tanh(const Layer& layer) {
     case Activation::none:
     case Activation::relu:
     case Activation::lrelu:
+    case Activation::lrelu02:
       return false;
   }
   unknown(layer, "lowering to pixels");
@@ -103,25 +104,40 @@ void for_each_pair(const Layer& layer, int groups, const Visit& visit) {
 
 int convolution_pad(const Layer& layer) { return is_deconvolution(layer) ? layer.kernel - 1 - layer.padding : layer.padding; }
 
-void fill_upconvolution(const Layer& layer, const float* weight, bool image, DenseWeights* weights) {
+constexpr int kUpconvolutionPad = 1;  // zeros above and left of the first window
+
+int sign_of_phases(const Layer& layer, bool forward) { return forward && upconvolution_taps(layer) == 3 ? 1 : -1; }
+
+void fill_upconvolution(const Layer& layer, const float* weight, int sign, bool image, DenseWeights* weights) {
+  const int k = layer.kernel, taps = weights->kernel, first = layer.padding + 2 * kUpconvolutionPad;
   for (int in = 0; in < layer.inputs; ++in)
     for (int out = 0; out < layer.outputs; ++out)
       for (int phase = 0; phase < 4; ++phase)
-        for (int tap = 0; tap < 4; ++tap) {
-          const int y = 3 - phase / 2 - 2 * (tap / 2), x = 3 - phase % 2 - 2 * (tap % 2);
+        for (int tap = 0; tap < taps * taps; ++tap) {
+          const int y = first + sign * (phase / 2) - 2 * (tap / taps), x = first + sign * (phase % 2) - 2 * (tap % taps);
+          if (y < 0 || x < 0 || y >= k || x >= k) continue;
           const int column = image ? phase * 3 + out : (out / kBlock * 4 + phase) * kBlock + out % kBlock;
-          const auto at = (static_cast<std::ptrdiff_t>(in) * layer.outputs + out) * 16 + y * 4 + x;
-          weights->at(0, column, in, tap / 2, tap % 2) = weight[at];
+          const auto at = (static_cast<std::ptrdiff_t>(in) * layer.outputs + out) * k * k + y * k + x;
+          weights->at(0, column, in, tap / taps, tap % taps) = weight[at];
         }
 }
 
-kernels::Pixels pixels_of(const Layer& layer, const PixelConvention& convention, const Shape& output, int sign) {
+// What an up-convolution becomes, but for where its outputs go.
+Convolution upconvolution(const Layer& layer, const Shape& input, int sign, const DenseWeights& weights) {
+  Convolution lowered = blank(layer, input, weights);
+  lowered.pad = kUpconvolutionPad;
+  lowered.sign = sign;
+  const int more = sign < 0 ? 1 : 0;
+  set_windows(&lowered, input.height + more, input.width + more);
+  return lowered;
+}
+
+kernels::Pixels pixels_of(const Layer& layer, const PixelConvention& convention, const Shape& output) {
   kernels::Pixels pixels;
   std::copy(convention.mean.begin(), convention.mean.end(), pixels.mean);
   std::copy(convention.scale.begin(), convention.scale.end(), pixels.scale);
   pixels.bgr = convention.bgr;
   pixels.tanh255 = is_tanh(layer);
-  pixels.sign = sign;
   pixels.height = output.height;
   pixels.width = output.width;
   pixels.crop_side = output.height;
@@ -140,17 +156,16 @@ Lowered lower_stacked_image(const Layer& layer, const Shape& input, const float*
   Convolution lowered = blank(layer, input, weights);
   lowered.pad = convolution_pad(layer);
   lowered.window_stride = 2;
+  lowered.sign = 1;
   const Shape output = layer.output_shape(input);
   set_windows(&lowered, (output.height + 1) / 2, (output.width + 1) / 2);
   return {lowered, std::move(weights), padded(bias, 3, kBlock)};
 }
 
-Lowered lower_image_upconvolution(const Layer& layer, const Shape& input, const float* weight, const float* bias) {
-  DenseWeights weights(1, kBlock, layer.inputs, 2);
-  fill_upconvolution(layer, weight, true, &weights);
-  Convolution lowered = blank(layer, input, weights);
-  lowered.pad = 1;
-  set_windows(&lowered, input.height + 1, input.width + 1);
+Lowered lower_image_upconvolution(const Layer& layer, const Shape& input, int sign, const float* weight, const float* bias) {
+  DenseWeights weights(1, kBlock, layer.inputs, upconvolution_taps(layer));
+  fill_upconvolution(layer, weight, sign, true, &weights);
+  const Convolution lowered = upconvolution(layer, input, sign, weights);
   return {lowered, std::move(weights), padded(bias, 3, kBlock)};
 }
 
@@ -172,6 +187,8 @@ float slope_of(const Layer& layer) {
       return 0.0f;
     case Activation::lrelu:
       return 0.3f;
+    case Activation::lrelu02:
+      return 0.2f;
     case Activation::none:
     case Activation::tanh255:
       return 1.0f;
@@ -179,8 +196,11 @@ float slope_of(const Layer& layer) {
   unknown(layer, "lowering");
 }
 
-bool is_upconvolution(const Layer& layer) {
-  return layer.kind == Kind::deconv && layer.kernel == 4 && layer.stride == 2 && layer.padding == 1 && layer.groups == 1;
+int upconvolution_taps(const Layer& layer) {
+  if (layer.kind != Kind::deconv || layer.stride != 2 || layer.groups != 1) return 0;
+  if (layer.kernel == 4 && layer.padding == 1 && layer.output_padding == 0) return 2;
+  if (layer.kernel == 5 && layer.padding == 2 && layer.output_padding == 1) return 3;
+  return 0;
 }
 
 int kept_groups(const Layer& layer) {
@@ -222,14 +242,12 @@ Lowered lower_strided(const Layer& layer, const Shape& input, bool from_pixels, 
   return to_blocks(lowered, layer, output, std::move(weights), bias);
 }
 
-Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float* weight, const float* bias) {
-  const int blocks = blocks_of(layer.outputs);
-  DenseWeights weights(1, 4 * blocks * kBlock, layer.inputs, 2);
-  fill_upconvolution(layer, weight, false, &weights);
-  Convolution lowered = blank(layer, input, weights);
-  lowered.pad = 1;
+Lowered lower_upconvolution(const Layer& layer, const Shape& input, bool forward, const float* weight, const float* bias) {
+  const int blocks = blocks_of(layer.outputs), sign = sign_of_phases(layer, forward);
+  DenseWeights weights(1, 4 * blocks * kBlock, layer.inputs, upconvolution_taps(layer));
+  fill_upconvolution(layer, weight, sign, false, &weights);
+  Convolution lowered = upconvolution(layer, input, sign, weights);
   lowered.store = Store::shuffle;
-  set_windows(&lowered, input.height + 1, input.width + 1);
   lowered.out_blocks = blocks;
   lowered.out_height = 2 * input.height;
   lowered.out_width = 2 * input.width;
@@ -240,16 +258,16 @@ Lowered lower_upconvolution(const Layer& layer, const Shape& input, const float*
   return {lowered, std::move(weights), std::move(biases)};
 }
 
-Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool stacks, const float* weight,
+Lowered lower_image(const Layer& layer, const Shape& input, const PixelConvention& pixels, bool forward, const float* weight,
                     const float* bias) {
-  const bool up = is_upconvolution(layer);
-  Lowered lowered = up       ? lower_image_upconvolution(layer, input, weight, bias)
-                    : stacks ? lower_stacked_image(layer, input, weight, bias)
-                             : lower_convolution(layer, input, weight, bias);
-  const std::ptrdiff_t phases = up || stacks ? 4 : 1;
+  const bool up = upconvolution_taps(layer) > 0;
+  Lowered lowered = up        ? lower_image_upconvolution(layer, input, sign_of_phases(layer, forward), weight, bias)
+                    : forward ? lower_stacked_image(layer, input, weight, bias)
+                              : lower_convolution(layer, input, weight, bias);
+  const std::ptrdiff_t phases = up || forward ? 4 : 1;
   for (std::ptrdiff_t phase = 1; phase < phases; ++phase) std::copy_n(bias, 3, lowered.bias.begin() + phase * 3);
   lowered.layer.store = Store::pixels;
-  lowered.layer.pixels = pixels_of(layer, pixels, layer.output_shape(input), up ? -1 : 1);
+  lowered.layer.pixels = pixels_of(layer, pixels, layer.output_shape(input));
   return lowered;
 }
 

@@ -119,16 +119,17 @@ class Reader {
   }
 
   void read_schema_1(const json& record, Manifest* manifest) const {
-    manifest->geometry = {kSchema1Framing, (manifest->full_side() - kSchema1Framing.side) / 2};
+    manifest->geometry = {kSchema1Framing, (manifest->full_side() - kSchema1Framing.side) / 2, kSchema1Framing.side};
     manifest->encoder_kind = EncoderKind::table;
     manifest->encoder = network(field(record, "encoder"), "name");
   }
 
   Geometry geometry(const json& record) const {
     const json& generated = field(record, "generated");
-    const Geometry geometry{framing(field(record, "photograph")), whole(field(generated, "offset"), "offset")};
-    if (whole(field(generated, "side"), "side") != geometry.photograph.side) {
-      unsafe("generated side " + generated.at("side").dump() + ", expected the photograph's, " +
+    const Geometry geometry{framing(field(record, "photograph")), whole(field(generated, "offset"), "offset"),
+                            whole(field(generated, "side"), "side")};
+    if (geometry.generated_side < 1 || geometry.generated_side > geometry.photograph.side) {
+      unsafe("generated side " + generated.at("side").dump() + ", expected 1 to the photograph's, " +
              std::to_string(geometry.photograph.side));
     }
     return geometry;
@@ -239,8 +240,11 @@ class Reader {
   Layer layer(const json& record) const {
     static const std::map<std::string, Kind> kinds = {{"fc", Kind::fc},     {"conv", Kind::conv}, {"deconv", Kind::deconv},
                                                       {"pool", Kind::pool}, {"lrn", Kind::lrn},   {"reshape", Kind::reshape}};
-    static const std::map<std::string, Activation> activations = {
-        {"none", Activation::none}, {"relu", Activation::relu}, {"lrelu", Activation::lrelu}, {"tanh255", Activation::tanh255}};
+    static const std::map<std::string, Activation> activations = {{"none", Activation::none},
+                                                                  {"relu", Activation::relu},
+                                                                  {"lrelu", Activation::lrelu},
+                                                                  {"lrelu0.2", Activation::lrelu02},
+                                                                  {"tanh255", Activation::tanh255}};
     Layer layer;
     layer.name = text(record, "name");
     layer.kind = named(record, "kind", kinds);
@@ -250,6 +254,10 @@ class Reader {
     layer.stride = optional(record, "stride", 1);
     layer.padding = optional(record, "padding", 0);
     layer.groups = optional(record, "groups", 1);
+    layer.output_padding = optional(record, "output_padding", 0);
+    if (layer.output_padding > 0 && (layer.kind != Kind::deconv || layer.output_padding >= layer.stride)) {
+      invalid("output_padding of layer " + layer.name);
+    }
     if (layer.kernel < 1 || layer.stride < 1 || layer.groups < 1) unsafe("layer " + layer.name + " has a zero extent");
     if (record.contains("activation")) layer.activation = named(record, "activation", activations);
     if (record.contains("shape") && !record.at("shape").empty()) layer.shape = shape(record.at("shape"), "shape");
@@ -284,13 +292,13 @@ class Reader {
 
   void check_networks(const Manifest& manifest) const {
     const Network& encoder = manifest.encoder;
-    const int side = manifest.side(), offset = manifest.geometry.offset;
+    const int side = manifest.side(), offset = manifest.geometry.offset, generated = manifest.generated_side();
     const Shape photograph{3, side, side, false};
     const Shape image = manifest.can_decode() ? manifest.generator.shapes().back() : photograph;
     const bool takes = manifest.encoder_kind == EncoderKind::none || encoder.input == photograph;
     const bool feeds = !manifest.can_encode() || encoder.shapes().back() == manifest.features;
-    const bool gives =
-        !image.flat && image.channels == 3 && image.height == image.width && offset >= 0 && offset + side <= image.height;
+    const bool gives = !image.flat && image.channels == 3 && image.height == image.width && offset >= 0 &&
+                       offset + generated <= image.height && (manifest.can_decode() || generated == side);
     if (takes && feeds && gives) return;
     const std::string square = std::to_string(side) + "x" + std::to_string(side);
     unsafe("its networks do not fit together, expected " + square + " in, and out at " +
@@ -343,8 +351,18 @@ void require_generator(const Manifest& manifest) {
   raise(ErrorKind::usage, "generator: this bundle has none, expected a table of layers. It encodes only.");
 }
 
-void require_pictures(const Manifest& manifest) {
+void require_images(const Manifest& manifest, bool full) {
   require_generator(manifest);
+  if (full || manifest.generated_side() == manifest.side()) return;
+  raise(ErrorKind::usage,
+        "geometry: this bundle's images have " + std::to_string(manifest.generated_side()) + " pixels and are enlarged to " +
+            std::to_string(manifest.side()) +
+            ", which libdeepsim does not do. Decode full images and enlarge them, or give arrays of the host to Python's "
+            "Inverter.");
+}
+
+void require_pictures(const Manifest& manifest, bool full) {
+  require_images(manifest, full);
   switch (manifest.display) {
     case Display::clip:
       return;

@@ -41,6 +41,8 @@ struct Manifest {
   bool can_encode() const { return encoder_kind == EncoderKind::table; }  // by a library that runs tables of layers
   bool can_decode() const { return !generator.layers.empty(); }
   int side() const { return geometry.photograph.side; }                  // of what is encoded and reconstructed, in pixels
+  // Of the square that the losses scored in the generator's output; a smaller one than side() is enlarged for pictures.
+  int generated_side() const { return geometry.generated_side > 0 ? geometry.generated_side : side(); }
   // Of the generator's whole output; without a generator, side().
   int full_side() const { return can_decode() ? generator.shapes().back().height : side(); }
 };
@@ -49,8 +51,10 @@ struct Manifest {
 void require_encoder(const Manifest& manifest);
 // Raises UsageError for a bundle without a generator.
 void require_generator(const Manifest& manifest);
-// Raises UsageError for a bundle without a generator, and for one whose pictures this library does not make.
-void require_pictures(const Manifest& manifest);
+// Raises UsageError for a bundle without a generator, and unless `full` for one whose images must be enlarged.
+void require_images(const Manifest& manifest, bool full);
+// Raises UsageError as well for a bundle whose pictures this library does not make.
+void require_pictures(const Manifest& manifest, bool full = false);
 
 // Schemas 1 and 2. `source` names the file in messages. Raises BundleCorrupt (not JSON, a changed byte), BundleError (unknown
 // schema, missing fields), BundleUnsafe (keys twice, names that leave the bundle, absurd values).

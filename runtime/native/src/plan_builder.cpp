@@ -14,7 +14,7 @@ class PlanBuilder final : public Builder {
   }
 
   std::string name() const override { return "the cpu backend"; }
-  bool stacks_images() const override { return true; }
+  bool stores_forward() const override { return true; }
   void pixels_in(const PixelsIn& layer) override { add(detail::pixels_in(layer)); }
   void space_to_depth(const SpaceToDepth& layer) override { add(detail::space_to_depth(layer)); }
   void features_in(const FeatureLayout& layout) override { add(detail::features_in(layout)); }

@@ -129,8 +129,8 @@ class Planner {
   }
 
   void add_deconvolution(const Layer& layer) {
-    if (is_upconvolution(layer)) {
-      add_lowered(layer, lower_upconvolution(layer, shape_, weight(layer), bias(layer)));
+    if (upconvolution_taps(layer) > 0) {
+      add_lowered(layer, lower_upconvolution(layer, shape_, builder_->stores_forward(), weight(layer), bias(layer)));
     } else if (layer.stride == 1 && layer.groups == 1 && layer.padding < layer.kernel) {
       add_lowered(layer, lower_convolution(layer, shape_, weight(layer), bias(layer)));
     } else {
@@ -141,8 +141,8 @@ class Planner {
   void add_image(const Layer& layer) {
     const bool convolves = (layer.kind == Kind::conv || layer.kind == Kind::deconv) && layer.stride == 1 && layer.groups == 1 &&
                            layer.padding < layer.kernel;
-    if (!convolves && !is_upconvolution(layer)) refuse(layer, "last layer");
-    add_lowered(layer, lower_image(layer, shape_, network_.pixels, builder_->stacks_images(), weight(layer), bias(layer)));
+    if (!convolves && upconvolution_taps(layer) == 0) refuse(layer, "last layer");
+    add_lowered(layer, lower_image(layer, shape_, network_.pixels, builder_->stores_forward(), weight(layer), bias(layer)));
   }
 
   void add_lowered(const Layer& layer, Lowered lowered) {

@@ -27,7 +27,9 @@ class Builder {
  public:
   virtual ~Builder() = default;
   virtual std::string name() const = 0;           // "the cpu backend"
-  virtual bool stacks_images() const = 0;         // wants a last convolution's 2x2 pixels stacked into one window
+  // Whether 2x2 outputs of a window (p, q) may lie at (2p + a, 2q + b), and not at (2p - a, 2q - b) alone. Then up-convolutions
+  // have fewer windows, and a last convolution's 2x2 pixels are stacked into one.
+  virtual bool stores_forward() const = 0;
   virtual void pixels_in(const PixelsIn& layer) = 0;
   virtual void space_to_depth(const SpaceToDepth& layer) = 0;
   virtual void features_in(const FeatureLayout& layout) = 0;

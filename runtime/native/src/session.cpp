@@ -86,7 +86,7 @@ CpuSession::CpuSession(const Bundle& bundle, const SessionOptions& options)
   if (manifest.can_encode()) encoder_ = Plan::encoder(manifest.encoder, tensors, plan, &packed_);
   if (manifest.can_decode()) {
     whole_ = Plan::generator(manifest.generator, tensors, plan, &packed_);
-    crop_ = whole_.cropped(manifest.side(), manifest.geometry.offset);
+    crop_ = whole_.cropped(manifest.generated_side(), manifest.geometry.offset);
   }
   for (Plan* each : {&encoder_, &whole_, &crop_}) each->prepare(chunk_, &machine_);
   machine_.scratch_floats = (machine_.scratch_floats + 15) / 16 * 16;

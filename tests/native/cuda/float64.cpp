@@ -51,13 +51,14 @@ Tensor convolve(const Tensor& x, const Tensor& weight, const std::vector<double>
 }
 
 Tensor upconvolve(const Tensor& x, const Tensor& weight, const std::vector<double>& bias) {
+  const int pad = weight.height / 2 - (weight.height % 2 == 0 ? 1 : 0);
   Tensor y(x.images, weight.channels, 2 * x.height, 2 * x.width);
   for_all(y, [&](int n, int o, int i, int j) { y.at(n, o, i, j) = in(bias, o); });
   for_all(x, [&](int n, int c, int i, int j) {
     for (int o = 0; o < weight.channels; ++o)
-      for (int r = 0; r < 4; ++r)
-        for (int s = 0; s < 4; ++s) {
-          const int down = 2 * i + r - 1, across = 2 * j + s - 1;
+      for (int r = 0; r < weight.height; ++r)
+        for (int s = 0; s < weight.width; ++s) {
+          const int down = 2 * i + r - pad, across = 2 * j + s - pad;
           const bool inside = down >= 0 && across >= 0 && down < y.height && across < y.width;
           if (inside) y.at(n, o, down, across) += x.at(n, c, i, j) * weight.at(c, o, r, s);
         }

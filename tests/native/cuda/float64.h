@@ -23,7 +23,8 @@ Tensor magnitude(Tensor x);
 
 // Cross-correlation; weight (outputs, C / groups, kh, kw).
 Tensor convolve(const Tensor& x, const Tensor& weight, const std::vector<double>& bias, int pad, int groups);
-// Transposed convolution, kernel 4, stride 2, padding 1; weight (C, outputs, 4, 4): a pixel adds its kernel to the result.
+// Transposed convolution that doubles the extents; weight (C, outputs, k, k): a pixel adds its kernel to the result. k is 4,
+// with padding 1, or 5, with padding 2 and output padding 1.
 Tensor upconvolve(const Tensor& x, const Tensor& weight, const std::vector<double>& bias);
 Tensor leaky_relu(Tensor x, double slope);
 

@@ -32,10 +32,11 @@ Tensor one_image(const Tensor& x, int image) {
 }
 
 Tensor weight_of(const ProductCase& layer, const Precision& precision, std::mt19937& random) {
-  const int taps = layer.connected() ? layer.height * layer.width : layer.upsamples() ? 4 : layer.kernel * layer.kernel;
+  const int taps = layer.connected() ? layer.height * layer.width : layer.kernel * layer.kernel;
   const int inputs = layer.channels / layer.groups;
   const double scale = (layer.makes_images() && !layer.tanh255 ? 80.0 : 1.0) / std::sqrt(inputs * taps);
-  if (layer.upsamples()) return random_tensor(layer.channels, layer.outputs, 4, 4, scale, precision, random);
+  if (layer.upsamples())
+    return random_tensor(layer.channels, layer.outputs, layer.up_kernel(), layer.up_kernel(), scale, precision, random);
   const int height = layer.connected() ? layer.height : layer.kernel, width = layer.connected() ? layer.width : layer.kernel;
   return random_tensor(layer.outputs, inputs, height, width, scale, precision, random);
 }
@@ -102,7 +103,7 @@ ProductRun ProductRun::alone(int image) const {
 }
 
 int ProductRun::terms() const {
-  const int taps = layer_.connected() ? layer_.height * layer_.width : layer_.upsamples() ? 4 : layer_.kernel * layer_.kernel;
+  const int taps = layer_.connected() ? layer_.height * layer_.width : layer_.kernel * layer_.kernel;
   return layer_.channels / layer_.groups * taps + layer_.splits;
 }
 
@@ -125,7 +126,7 @@ void ProductRun::compute() {
 
 void ProductRun::describe() {
   const ProductCase& layer = layer_;
-  const int pitch = layer.width + layer.pad, guard = layer.pad * pitch + layer.pad;
+  const int grid_pad = layer.grid_pad(), pitch = layer.width + grid_pad;
   product_ = {};
   product_.columns = column_count();
   product_.slope = layer.slope;
@@ -139,16 +140,17 @@ void ProductRun::describe() {
     return;
   }
   product_.group_planes = layer.channels / layer.groups / precision_.plane();
-  product_.rows = layer.images * (layer.height + layer.pad) * pitch;
+  product_.rows = layer.images * (layer.height + grid_pad) * pitch;
   product_.pitch = pitch;
   product_.kernel = layer.kernel;
-  product_.first_shift = -guard;
+  product_.first_shift = -layer.pad * (pitch + 1);
   product_.span = (layer.kernel - 1) * (pitch + 1);
-  product_.windows_down = layer.height + 2 * layer.pad - layer.kernel + 1;
-  product_.windows_across = layer.width + 2 * layer.pad - layer.kernel + 1;
-  product_.image_rows = Divisor((layer.height + layer.pad) * pitch);
+  const int more = layer.upsamples() ? 1 : 2 * layer.pad - layer.kernel + 1;
+  product_.windows_down = layer.height + more;
+  product_.windows_across = layer.width + more;
+  product_.image_rows = Divisor((layer.height + grid_pad) * pitch);
   product_.grid_pitch = Divisor(pitch);
-  product_.image_lines = Divisor(layer.height + layer.pad);
+  product_.image_lines = Divisor(layer.height + grid_pad);
   product_.phases = layer.up ? 4 : 1;
   set_levels(product_.levels);
   if (layer.crop > 0) crop();
@@ -200,7 +202,8 @@ double ProductRun::packed_weight(int group, int column, int channel, int tap) co
   const int r = tap / layer_.kernel, s = tap % layer_.kernel;
   if (!layer_.upsamples()) return weight_.at(output, channel, r, s);
   const int phase = layer_.store == "shuffle" ? column / 16 % 4 : column / 3;
-  return weight_.at(channel, output, 3 - phase / 2 - 2 * r, 3 - phase % 2 - 2 * s);
+  const int last = layer_.up_kernel() - 1, y = last - phase / 2 - 2 * r, x = last - phase % 2 - 2 * s;
+  return y < 0 || x < 0 ? 0 : weight_.at(channel, output, y, x);  // of a kernel of 5, three taps or two reach a phase
 }
 
 // [group][unit of columns][chunk][tap][depth / plane][unit][plane]
@@ -250,7 +253,7 @@ Written ProductRun::run(const TileFacts& tile, const Schedule& schedule, const E
                             layer_.channels,
                             layer_.height,
                             layer_.width,
-                            layer_.connected() ? 0 : layer_.pad,
+                            layer_.connected() ? 0 : layer_.grid_pad(),
                             layer_.connected(),
                             (layer_.connected() || taps == 1 ? 0 : product_.span) + 256};
   const Planes given(shape, input_, precision_);

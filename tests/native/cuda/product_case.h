@@ -11,9 +11,9 @@
 
 namespace deepsim::tests {
 
-// One layer. blocks: a convolution; shuffle: an up-convolution (kernel 4, stride 2, padding 1; lowered to a 2x2
-// convolution); connected: a fully connected layer; pixels: the last layer, an up-convolution or a convolution to bytes;
-// levels: the same to fp32.
+// One layer. blocks: a convolution; shuffle: an up-convolution (kernel 4, stride 2, padding 1, lowered to a 2x2
+// convolution; or kernel 5, padding 2, output padding 1, lowered to a 3x3 one); connected: a fully connected layer; pixels: the
+// last layer, an up-convolution or a convolution to bytes; levels: the same to fp32.
 struct ProductCase {
   std::string store;
   int images, channels, outputs;  // of all groups
@@ -33,6 +33,8 @@ struct ProductCase {
   bool makes_images() const { return store == "pixels" || store == "levels"; }
   std::string product_store() const { return splits > 0 ? "partial" : store; }
   bool upsamples() const { return store == "shuffle" || up; }
+  int up_kernel() const { return kernel == 3 ? 5 : 4; }
+  int grid_pad() const { return upsamples() ? kernel - 1 : pad; }  // of the input's grid, below and to the right
   std::string text() const;
 };
 

@@ -49,6 +49,40 @@ TEST_CASE("squares of any side at any offset agree with float64 on the emulated 
     }
 }
 
+TEST_CASE("up-convolutions of kernel 5 agree with float64 on the emulated GPU, whole and any part of an image") {
+  const std::vector<Layer> layers = {
+      wide_upconvolution(layer("deconv2", Kind::deconv, 4, 24, 4, 2, 1, Activation::lrelu02)),
+      wide_upconvolution(layer("deconv1", Kind::deconv, 24, 16, 4, 2, 1, Activation::lrelu02)),
+      wide_upconvolution(layer("deconv0", Kind::deconv, 16, 3, 4, 2, 1, Activation::none)),
+  };
+  for (const auto& [side, offset] : {std::pair{24, 0}, std::pair{21, 1}, std::pair{1, 23}}) {
+    const Recipe recipe{{}, layers, side, offset, false, 1, EncoderKind::none, {4, 3, 3, false}};
+    check(recipe, "fp32", 1e-9, 5e-4);
+    check(recipe, "fp16", 1e-9, 240 * 0x1p-11);
+  }
+}
+
+TEST_CASE("images that must be enlarged are encoded and decoded whole on the emulated GPU, and refused else") {
+  Recipe recipe{encoder(), {layer("image", Kind::conv, 6, 3, 3, 1, 1, Activation::none)}, 12, 0};
+  recipe.generated_side = 6;  // of photographs that take more memory than the images
+  const RandomBundle bundle(recipe);
+  Inverter inverter(bundle.path(), on_gpu(2, true, "fp32"));
+  const std::vector<std::uint8_t> images = random_images(2, 5, 12);
+  std::vector<float> features(2 * 6 * 6 * 6);
+  std::vector<std::uint8_t> made(2 * 6 * 6 * 3), refused(2 * 12 * 12 * 3);
+  inverter.encode(images.data(), 2, features.data());
+  inverter.decode(features.data(), 2, made.data(), true);
+  for (std::size_t image = 0; image < 2; ++image) {
+    const auto wanted = reference_encode(bundle, images.data() + image * 12 * 12 * 3);
+    CHECK(relative_error(features.data() + image * 216, wanted.values) < 2e-6);
+    const std::vector<std::uint8_t> own(made.begin() + static_cast<std::ptrdiff_t>(image) * 108,
+                                        made.begin() + static_cast<std::ptrdiff_t>(image + 1) * 108);
+    CHECK(mean_difference(own, reference_decode(bundle, wanted)) < 5e-3);
+  }
+  CHECK_THROWS_AS(inverter.decode(features.data(), 2, refused.data()), Error);
+  CHECK_THROWS_AS(inverter.reconstruct(images.data(), 2, refused.data()), Error);
+}
+
 TEST_CASE("a bundle without an encoder decodes on the emulated GPU, and says why it does not encode") {
   for (const EncoderKind kind : {EncoderKind::none, EncoderKind::graph}) {
     const Recipe recipe{{}, generator(false), 10, 3, false, 1, kind, {6, 5, 5, false}};

@@ -26,6 +26,12 @@ ProductCase shuffle(int images, int channels, int outputs, int height, int width
   return layer;
 }
 
+// Of kernel 5 instead of 4.
+ProductCase wide(ProductCase layer) {
+  layer.kernel = 3;
+  return layer;
+}
+
 ProductCase connected(int images, int channels, int height, int width, int outputs, int out_height, int out_width) {
   ProductCase layer{"connected", images, channels, outputs, height, width, 1, 0};
   layer.out_height = out_height;
@@ -88,6 +94,9 @@ const std::vector<ProductCase> CASES = {
     shuffle(3, 48, 16, 7, 9, 2),
     shuffle(1, 64, 32, 7, 9, 1),
     flat(shuffle(2, 96, 16, 3, 5, 0)),
+    wide(shuffle(1, 16, 16, 1, 1, 0)),
+    wide(shuffle(3, 48, 32, 7, 9, 1)),
+    flat(wide(shuffle(2, 64, 16, 3, 5, 0))),
     connected(1, 16, 1, 1, 16, 1, 1),
     connected(5, 64, 1, 1, 144, 1, 1),
     connected(70, 48, 3, 5, 80, 1, 1),
@@ -106,11 +115,14 @@ const std::vector<ProductCase> CASES = {
     split(shuffle(2, 64, 48, 3, 5, 1), 2),
     split(shuffle(1, 192, 32, 7, 9, 1), 5),
     flat(split(shuffle(2, 96, 16, 3, 5, 0), 3)),
+    wide(split(shuffle(2, 128, 32, 3, 5, 1), 3)),
     pixels(1, 16, 1, true, 2, 1, false, false, 0),
     pixels(2, 32, 9, true, 2, 1, true, false, 0),
     pixels(2, 48, 9, true, 2, 1, true, false, 15),
     pixels(1, 64, 7, true, 2, 1, false, true, 11),
     pixels(3, 16, 21, true, 2, 1, false, false, 31),
+    pixels(2, 32, 9, true, 3, 1, true, false, 0),
+    pixels(3, 16, 21, true, 3, 1, false, true, 31),
     pixels(2, 16, 7, false, 3, 1, false, true, 0),
     pixels(1, 96, 15, false, 3, 1, true, true, 11),
     pixels(2, 32, 7, false, 5, 2, true, false, 3),
@@ -119,6 +131,7 @@ const std::vector<ProductCase> CASES = {
     scaled(pixels(1, 32, 7, false, 3, 1, false, true, 5)),
     raw(pixels(2, 32, 9, true, 2, 1, true, false, 0)),
     raw(pixels(3, 48, 21, true, 2, 1, true, true, 31)),
+    raw(scaled(pixels(2, 32, 9, true, 3, 1, true, false, 15))),
     raw(pixels(1, 16, 7, false, 3, 1, false, false, 0)),
     raw(scaled(pixels(2, 64, 7, false, 5, 2, true, false, 3))),
 };

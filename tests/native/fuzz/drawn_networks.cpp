@@ -14,9 +14,9 @@ using runtime::detail::Activation;
 using runtime::detail::EncoderKind;
 using runtime::detail::Failure;
 using runtime::detail::footprint_of;
-using runtime::detail::is_upconvolution;
 using runtime::detail::Kind;
 using runtime::detail::Shape;
+using runtime::detail::upconvolution_taps;
 
 namespace {
 
@@ -48,6 +48,9 @@ void fit(const Record& record, const Shape& input, Layer* layer) {
   }
   if (layer->kind != Kind::conv && layer->kind != Kind::deconv) layer->padding = 0, layer->groups = 1;  // have neither
   if (layer->kind == Kind::deconv && record.flag(2)) layer->kernel = 4, layer->stride = 2, layer->padding = 1;
+  if (layer->kind == Kind::deconv && record.flag(4)) {
+    layer->kernel = 5, layer->stride = 2, layer->padding = 2, layer->output_padding = 1;
+  }
 }
 
 Layer draw_layer(const Record& record, const std::string& name, const Shape& input) {
@@ -59,7 +62,8 @@ Layer draw_layer(const Record& record, const std::string& name, const Shape& inp
   layer.stride = record.number(3);
   layer.padding = record.number(4);
   layer.groups = record.number(5);
-  layer.activation = static_cast<Activation>(record.at[6] % 4);
+  static constexpr Activation activations[] = {Activation::none, Activation::relu, Activation::lrelu, Activation::tanh255};
+  layer.activation = record.flag(5) ? Activation::lrelu02 : activations[record.at[6] % 4];
   layer.ceil_mode = record.flag(3);
   layer.shape = {record.number(1), record.number(4), record.number(5), record.flag(1)};
   if (!record.flag(0)) fit(record, input, &layer);
@@ -171,7 +175,7 @@ double work_of(const Network& network, bool from_pixels) {
     const bool first = from_pixels && &layer == &network.layers.front();
     const Shape output = layer.output_shape(shape);
     const bool image = &layer == &network.layers.back() && !output.flat && output.channels == 3;
-    const Shape& windows = is_upconvolution(layer) ? shape : output;
+    const Shape& windows = upconvolution_taps(layer) > 0 ? shape : output;
     const double taps = layer.has_weights() ? footprint_of(layer, shape, output, first, image).weights
                                             : static_cast<double>(output.channels) * layer.kernel * layer.kernel;
     work += static_cast<double>(windows.height) * windows.width * taps;

@@ -68,6 +68,8 @@ typedef struct {
   const char* display;       /* how raw images become pictures: "clip", clipped to 0-255 and rounded; "stretch": see
                                 deepsim_decode */
   int32_t can_decode;        /* 0: the bundle has no generator, and functions that decode refuse */
+  int32_t generated_size;    /* pixels of a side of the square at image_offset of the full image. Where it is smaller than
+                                image_size, images are that square, enlarged: functions that decode refuse unless `full` */
 } deepsim_bundle_info;
 
 int deepsim_open(const char* bundle, const deepsim_options* options, deepsim_inverter** inverter, deepsim_error* error);

@@ -156,6 +156,8 @@ class Inverter {
   int image_size() const { return info_.image_size; }            // of a side, in pixels
   int full_image_size() const { return info_.full_image_size; }  // of the generator's whole output
   int image_offset() const { return bundle_.image_offset; }      // of an image in the whole output: its row and column
+  // Of the square there. Where it is smaller than image_size(), images are to be enlarged, and only whole ones are decoded.
+  int generated_size() const { return bundle_.generated_size; }
   // How a photograph becomes an image: resized by a rule ("warp", "shorter"), then cut to its central square.
   std::string resize() const { return bundle_.resize; }
   int resized() const { return bundle_.resized; }

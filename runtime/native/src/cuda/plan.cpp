@@ -367,7 +367,7 @@ void Plan::start_convolution(Stream stream, const Step& step, const kernel::Plac
   product.grid_pitch = kernel::Divisor(product.pitch);
   product.image_lines = kernel::Divisor(step.in.image_rows() / product.pitch);
   if (layer.store == kernels::Store::pixels) {
-    product.phases = layer.pixels.sign < 0 ? 4 : 1;
+    product.phases = layer.sign != 0 ? 4 : 1;
     set_levels(layer.pixels, &product.levels);
     const int side = product.levels.crop_side;
     if (pass.reader == nullptr) {

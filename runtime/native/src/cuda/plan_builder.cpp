@@ -38,7 +38,7 @@ class PlanBuilder final : public Builder {
   }
 
   std::string name() const override { return "the cuda backend"; }
-  bool stacks_images() const override { return false; }
+  bool stores_forward() const override { return false; }
 
   void pixels_in(const PixelsIn& layer) override { add(Step::Kind::pixels_in, {}).pixels = layer; }
 
@@ -70,7 +70,9 @@ class PlanBuilder final : public Builder {
 
   void convolution(Lowered lowered) override {
     const kernels::Convolution& layer = lowered.layer;
-    const int pad = std::max(layer.pad, 2 * layer.pad - layer.kernel + 1);  // one window for each row and column of the grid
+    // The grid has a row and column for each window, and zeros wherever a window reads: else that is the next image's.
+    const int below = layer.row_end + layer.kernel - 1 - layer.pad - layer.in_height;
+    const int pad = std::max({layer.pad, below, layer.row_end - layer.in_height});
     Layout in = grid(layer.groups * layer.in_blocks * kernels::kBlock, layer.in_height, layer.in_width, pad);
     in.reach = (layer.kernel - 1) * (in.pitch() + 1);
     Step& step = add(Step::Kind::convolution, in);
@@ -124,7 +126,7 @@ Plan Plan::generator(std::shared_ptr<const Gpu> gpu, Stream stream, const Manife
                      WeightLimit* limit, ThreadPool* pool) {
   PlanBuilder builder(std::move(gpu), stream, pool);
   plan_generator(manifest.generator, tensors, limit, &builder);
-  builder.crop(manifest.side(), manifest.geometry.offset);
+  builder.crop(manifest.generated_side(), manifest.geometry.offset);
   return builder.take();
 }
 

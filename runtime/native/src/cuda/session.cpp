@@ -108,8 +108,8 @@ CudaSession::CudaSession(const Bundle& bundle, const SessionOptions& options, in
   feature_bytes_ = static_cast<std::size_t>(manifest.features.elements()) * sizeof(float);
   image_bytes_ = bytes_of_image(manifest.side());
   whole_bytes_ = bytes_of_image(manifest.full_side());
-  const SlotSizes sizes{images * whole_bytes_, images * feature_bytes_, images * image_bytes_,
-                        images * whole_bytes_ * sizeof(float)};
+  const std::size_t larger = std::max(image_bytes_, whole_bytes_);  // what is decoded may be smaller than what is encoded
+  const SlotSizes sizes{images * larger, images * feature_bytes_, images * image_bytes_, images * whole_bytes_ * sizeof(float)};
   std::size_t need = kSlots * sizes.device() + images * feature_bytes_;
   const Plan::Settings settings{chunk_, options.stable, kernels_of(options.kernels, gpu_->facts(), gpu_->precision())};
   std::vector<Plan*> plans;
