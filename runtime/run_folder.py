@@ -8,6 +8,7 @@
     log.jsonl              one JSON object for each logged step
     encoder.safetensors    weights of the encoder (where it learns, in each checkpoint instead);
                            comparator.safetensors where the comparator has its own
+    calibration.json       how the weight of the feature loss was found, with --calibrate-feat
     mean_image.png         mean of the training crops
     checkpoints/           a folder step-00000200/ for each saved step; the files latest and best name one of them
     previews/photographs.npy   the photographs that training reconstructs on the way, uint8 RGB (N, side, side, 3)
@@ -29,6 +30,7 @@ from deepsim.runtime.pixels import Pixels
 
 CONFIG, DATA, CLOCK, LOG = "config.json", "data.json", "clock.json", "log.jsonl"
 ENCODER, COMPARATOR = "encoder.safetensors", "comparator.safetensors"
+CALIBRATION = "calibration.json"
 MEAN_IMAGE = "mean_image.png"
 PHOTOGRAPHS = "previews/photographs.npy"
 EVENTS = "tensorboard"  # a folder

@@ -14,7 +14,7 @@ import click
 
 from deepsim.runtime.errors import UsageError, missing_extra
 from deepsim.runtime.run_folder import CONFIG
-from deepsim.train.config import PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
+from deepsim.train.config import OBJECTIVES, PRESETS, TrainConfig, begun_run, check_resumable, field_names, read_config
 from deepsim.train.output import refuse_output_among, refuse_output_over
 
 _Command = Callable[..., Any]
@@ -52,6 +52,7 @@ Examples:
   deepsim train --task autoencoder --layer latent --latent 512 --data photos/ -o runs/code
   deepsim train --preset vae --data imagenet/train --encoder-weights caffenet.safetensors
   deepsim train --preset demo --data photos/ --encoder timm:resnet18@layer2
+  deepsim train --preset demo --data photos/ --objective image+feat -o runs/image-feat
   deepsim train -o runs/demo --resume auto --steps 2000
   deepsim train --preset demo --data photos/ --minutes 5
   torchrun --nproc-per-node 8 train/run.py --preset paper --data imagenet/train --precision bf16"""
@@ -64,6 +65,12 @@ Examples:
     "config_file",
     type=click.Path(path_type=Path),
     help="YAML file of settings over the preset's.",
+)
+@click.option(
+    "--objective",
+    type=click.Choice(list(OBJECTIVES)),
+    default=None,
+    help="Losses with the paper's weights, as in its Figure 1, over the preset's.",
 )
 @click.option("--data", multiple=True, help="Folder of photographs (repeatable). Default: procedural dead leaves.")
 @click.option(
@@ -100,6 +107,7 @@ def train(preset: str, config_file: Path | None, run_folder: Path | None, resume
         if importlib.util.find_spec(module) is None:
             raise missing_extra(module, "train")
     given = {name: value for name in field_names() if (value := options.pop(name)) is not None}
+    given = {**OBJECTIVES.get(options.pop("objective"), {}), **given}
     config, folder = _configuration(preset, config_file, run_folder, resume, given)
     _run(config, Request(folder, resume or "never", str(config_file or ""), **options))
 

@@ -32,14 +32,16 @@ class TrainConfig:
     """Everything that decides the final weights of a run, and how often it reports.
 
     Networks: ``task`` says which of them learn (see :mod:`deepsim.train.tasks`). ``layer`` of ``encoder`` is inverted
-    by a ``generator`` of ``width`` (1: the paper's). ``comparator`` is the layer that feature losses are measured at.
+    by a ``generator`` of ``width`` (1: the paper's). ``comparator`` is the layer that feature losses are measured at,
+    of ``comparator_network`` or, where that is empty, of the encoder's.
     Weights come from local files or, when those are empty, from ``seed`` (encoder) and ``comparator_seed``; comparator
     and encoder share weights unless the comparator has its own file or ``comparator_seed`` >= 0. Where the encoder
     learns, these are the weights that it begins with, which the comparator keeps. ``conditional``: the discriminator
     sees the inverted feature too.
 
     Objective (Eq. 1): a ``lambda`` for each term of :mod:`deepsim.train.objective`, each may be 0; ``normalisation``
-    says what the losses sum to.
+    says what the losses sum to. With ``calibrate_feat`` the feature loss gets the strength that ``lambda_feat`` has for
+    CaffeNet's pool5 (:mod:`deepsim.train.calibration`), and a run's settings hold the weight that was found.
 
     Optimisation: Adam with ``learning_rate``, ``beta1``, ``beta2``, or Muon (:mod:`deepsim.train.muon`) for the weights
     of tables of layers that learn; ``schedule`` "halve" halves at each of
@@ -73,7 +75,7 @@ class TrainConfig:
         "torchvision:NAME@LAYER, timm:NAME@LAYER or package.module:callable@LAYER.",
     )
     encoder_weights: str = setting(
-        "", "Local weights file of the encoder (.safetensors, .pt, .pth). Default: random, from the seed."
+        "", "Local weights file of the encoder (.safetensors, .pt, .pth), or a bundle. Default: random, from the seed."
     )
     encoder_side: int = setting(0, "Side in pixels of a module's input; 0: the model's own.", least=0, most=MAX_SIDE)
     encoder_resize: int = setting(
@@ -95,7 +97,12 @@ class TrainConfig:
         least=1e-6,
     )
     comparator: str = setting("pool5", "Layer at which the feature loss compares images.")
-    comparator_weights: str = setting("", "Weights file of a comparator that is not the encoder.")
+    comparator_network: str = setting(
+        "",
+        f"Network of the comparator, where it is not the encoder's: {', '.join(ENCODERS)}; or a PyTorch module as "
+        "timm:NAME@LAYER.",
+    )
+    comparator_weights: str = setting("", "Weights file, or bundle, of a comparator that is not the encoder.")
     comparator_seed: int = setting(
         -1, "Seed of a random comparator that is not the encoder; -1: the encoder itself.", least=-1, most=_LARGEST
     )
@@ -105,6 +112,9 @@ class TrainConfig:
     width: float = setting(1.0, "Width of the generator: 1 is the paper's; 0.5, 0.25 ... are narrower.")
     conditional: bool = setting(False, "Let the discriminator see the inverted feature (as the release does).")
     lambda_feat: float = setting(0.01, "Weight of the feature loss (Eq. 2).", least=0)
+    calibrate_feat: bool = setting(
+        False, "Give --lambda-feat the strength that it has for CaffeNet's pool5, whatever the comparator."
+    )
     lambda_adv: float = setting(
         100.0, "Weight of the adversarial loss (Eq. 4); 0 trains without a discriminator.", least=0
     )
@@ -177,6 +187,7 @@ class TrainConfig:
             self._check_module()
         else:
             self._check_table()
+        self._check_comparator()
         check_task(self)
         if all(term.weight_in(self) == 0 for term in image_terms()):
             weights = ", ".join(term.weight for term in image_terms())
@@ -193,10 +204,20 @@ class TrainConfig:
 
     def _check_table(self) -> None:
         generator_spec(self.layer, encoder_of(self), self.width, self.generator)
-        encoder_spec(self.encoder).up_to(self.comparator)
+        if not self.comparator_network:
+            encoder_spec(self.encoder).up_to(self.comparator)
         for name in _OF_MODULES:
             if getattr(self, name) != type(self).__dataclass_fields__[name].default:
                 raise UsageError(f"{name}: {getattr(self, name)!r}, but {self.encoder} is a table with its own pixels.")
+
+    def _check_comparator(self) -> None:
+        network = self.comparator_network
+        if network and not is_module_reference(network):
+            encoder_spec(network).up_to(self.comparator)
+        elif network and self.comparator != (named := parse(network).layer):
+            raise UsageError(
+                f"comparator: {self.comparator!r}, but comparator_network names {named!r}. Pass one or the other."
+            )
 
     def _check_module(self) -> None:
         check_width(self.width)
@@ -229,11 +250,26 @@ class TrainConfig:
 
 
 def _layers_named(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the settings that a reference to a module brings: its layer is inverted, and compared at."""
-    if not is_module_reference(values.get("encoder", "")):
-        return {}
-    return dict.fromkeys(("layer", "comparator"), parse(values["encoder"]).layer)
+    """Return the settings that references to modules bring: the layer that is inverted or compared at."""
+    named: dict[str, str] = {}
+    if is_module_reference(values.get("encoder", "")):
+        named |= dict.fromkeys(("layer", "comparator"), parse(values["encoder"]).layer)
+    if is_module_reference(values.get("comparator_network", "")):
+        named["comparator"] = parse(values["comparator_network"]).layer
+    return named
 
+
+# The objectives that the paper's Figure 1 compares, with its weights.
+_WEIGHTS = {"lambda_img": 2e-6, "lambda_adv": 100.0, "lambda_feat": 0.01}
+OBJECTIVES: dict[str, dict[str, float]] = {
+    name: {weight: value if weight.removeprefix("lambda_") in terms else 0.0 for weight, value in _WEIGHTS.items()}
+    for name, terms in {
+        "image": ("img",),
+        "image+adv": ("img", "adv"),
+        "image+feat": ("img", "feat"),
+        "full": ("img", "adv", "feat"),
+    }.items()
+}
 
 PRESETS: dict[str, TrainConfig] = {
     # Minutes on two cores: a low layer, where few steps already show a photograph, and half of the paper's width,
@@ -289,8 +325,8 @@ PRESETS["tiny"] = TrainConfig(
 # What a resumed run must share with its beginning: these decide networks, targets and the order of the data.
 FIXED = (
     "task", "layer", "latent", "encoder_width", "encoder", *_OF_MODULES, "encoder_weights",
-    "comparator", "comparator_weights", "comparator_seed", "generator", "width", "conditional", "frozen_biases",
-    "optimizer", "average", "seed",
+    "comparator", "comparator_network", "comparator_weights", "comparator_seed", "calibrate_feat",
+    "generator", "width", "conditional", "frozen_biases", "optimizer", "average", "seed",
 )  # fmt: skip
 
 

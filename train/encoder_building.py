@@ -27,42 +27,45 @@ def build_encoders(config: TrainConfig, saved: Path | None) -> tuple[AnyEncoder,
     The comparator is None where no term needs one. ``saved`` is the folder of a run that is resumed, whose weights are
     used. Raises CheckpointError for unusable weights files, UsageError for a module that cannot be an encoder.
     """
+    compares, shared = uses(config, "comparator"), _shares_weights(config)
+    encoder: AnyEncoder
     if is_module_reference(config.encoder):
-        return _module_encoders(config, saved)
-    shared, compares = _shares_weights(config), uses(config, "comparator")
-    if task_of(config.task).encoder_learns:
+        encoder = _module_encoder(config, [config.comparator] if shared and compares else [], saved)
+    elif task_of(config.task).encoder_learns:
         encoder = _learning_encoder(config, saved)
+        return encoder, _comparator(config, saved) if compares else None
     else:
         order = [entry.name for entry in encoder_spec(config.encoder).layers]
         deepest = max(config.layer, config.comparator, key=order.index) if shared else config.layer
-        encoder = _encoder(config, deepest, config.encoder_weights, config.seed, saved and saved / ENCODER)
-        if shared:
-            return encoder, encoder if compares else None
+        path = _file(config.encoder_weights, saved and saved / ENCODER)
+        encoder = _table_encoder(config.encoder, deepest, path, config.seed)
     if not compares:
         return encoder, None
-    # Beside an encoder that learns, the comparator keeps the weights that both begin with.
-    begun, own = (config.encoder_weights, config.seed), (config.comparator_weights, config.comparator_seed)
-    weights, seed = begun if shared else own
-    return encoder, _encoder(config, config.comparator, weights, seed, saved and saved / COMPARATOR)
+    return encoder, encoder if shared else _comparator(config, saved)
 
 
 def _shares_weights(config: TrainConfig) -> bool:
     """Tell whether the comparator has the encoder's weights."""
-    return not config.comparator_weights and config.comparator_seed < 0
+    return not config.comparator_network and not config.comparator_weights and config.comparator_seed < 0
 
 
-def _module_encoders(config: TrainConfig, saved: Path | None) -> tuple[ModuleEncoder, ModuleEncoder | None]:
-    shared, compares = _shares_weights(config), uses(config, "comparator")
-    reference, options = parse(config.encoder), preprocessing_options(asdict(config))
-    also = [config.comparator] if shared and compares else []
-    encoder = build_module_encoder(
-        reference, also, _file(config.encoder_weights, saved and saved / ENCODER), config.seed, options
-    )
-    if not compares or shared:
-        return encoder, encoder if compares else None
-    own = replace(reference, layer=config.comparator)
-    weights = _file(config.comparator_weights, saved and saved / COMPARATOR)
-    return encoder, build_module_encoder(own, (), weights, config.comparator_seed, options)
+def _comparator(config: TrainConfig, saved: Path | None) -> AnyEncoder:
+    """Build a comparator of its own; beside an encoder that learns, it may keep the weights that both begin with."""
+    begun = _shares_weights(config)
+    weights = config.encoder_weights if begun else config.comparator_weights
+    path = _file(weights, saved and saved / COMPARATOR)
+    seed = config.seed if config.comparator_seed < 0 else config.comparator_seed
+    network = config.comparator_network or config.encoder
+    if not is_module_reference(network):
+        return _table_encoder(network, config.comparator, path, seed)
+    of_encoder = network == config.encoder  # whose preprocessing the settings change
+    options = preprocessing_options(asdict(config)) if of_encoder else None
+    return build_module_encoder(replace(parse(network), layer=config.comparator), (), path, seed, options)
+
+
+def _module_encoder(config: TrainConfig, also: list[str], saved: Path | None) -> ModuleEncoder:
+    path = _file(config.encoder_weights, saved and saved / ENCODER)
+    return build_module_encoder(parse(config.encoder), also, path, config.seed, preprocessing_options(asdict(config)))
 
 
 def _file(named: str, saved: Path | None) -> Path | None:
@@ -82,6 +85,6 @@ def _learning_encoder(config: TrainConfig, saved: Path | None) -> Encoder:
     return encoder if task_of(config.task).prior is None else VariationalEncoder.beginning_as(encoder)
 
 
-def _encoder(config: TrainConfig, layer: str, weights: str, seed: int, saved: Path | None) -> Encoder:
-    spec, path = encoder_spec(config.encoder), _file(weights, saved)
+def _table_encoder(name: str, layer: str, path: Path | None, seed: int) -> Encoder:
+    spec = encoder_spec(name)
     return load_encoder(spec, layer, path) if path else random_encoder(spec, layer, seed)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from deepsim.kernels.torch_layers import activate, apply_layer
+from deepsim.runtime.backends.torch import stored_weights, weights_of
+from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import CheckpointError
 from deepsim.runtime.networks import EncoderSpec
 from deepsim.train.networks import Encoder, to_image_space
@@ -76,13 +78,14 @@ def random_encoder(spec: EncoderSpec, layer: str, seed: int) -> Encoder:
 
 
 def load_encoder(spec: EncoderSpec, layer: str, path: Path) -> Encoder:
-    """Build an encoder with weights from a local file: .safetensors, or .pt/.pth (loaded with ``weights_only``).
+    """Build an encoder with weights from a local file, .safetensors or .pt/.pth (``weights_only``), or from a bundle.
 
     Keys are the release names (``conv1.weight`` ...) or, for torchvision's AlexNet, torchvision's own. Layers behind
-    ``layer`` are not read. Raises CheckpointError naming what is missing or of another shape.
+    ``layer`` are not read. A bundle, such as one that was imported from Caffe's files, must hold the same layers and
+    pixels. Raises CheckpointError naming what is missing or of another shape; BundleError and its kinds.
     """
-    weights = {release_name(name): tensor for name, tensor in read_weights(path).items()}
     encoder = Encoder(spec, layer)
+    weights = {release_name(name): tensor for name, tensor in _given_weights(spec, layer, path).items()}
     for name, parameter in encoder.named_parameters():
         if name not in weights:
             raise CheckpointError(f"{path}: no tensor {name}, expected weights of {spec.name}. Name such a file.")
@@ -93,6 +96,19 @@ def load_encoder(spec: EncoderSpec, layer: str, path: Path) -> Encoder:
             )
         parameter.copy_(weights[name].float().reshape(parameter.shape))
     return encoder
+
+
+def _given_weights(spec: EncoderSpec, layer: str, path: Path) -> dict[str, Tensor]:
+    if not path.is_dir():
+        return read_weights(path)
+    bundle = Bundle.open(path)
+    found, own = bundle.manifest.encoder, spec.up_to(layer)
+    if not isinstance(found, EncoderSpec) or found.layers[: len(own)] != own or found.pixels != spec.pixels:
+        raise CheckpointError(
+            f"{path}: its encoder is {bundle.manifest.encoder_name or 'missing'}, expected {spec.name} up to {layer}, "
+            "with the same layers and pixels."
+        )
+    return weights_of(stored_weights(bundle), "encoder", own)
 
 
 def release_name(name: str) -> str:

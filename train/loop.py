@@ -33,6 +33,7 @@ from deepsim.runtime.run_folder import (
     checkpoint_folder,
     write_photographs,
 )
+from deepsim.train.calibration import calibrated
 from deepsim.train.checkpoints import (
     load_checkpoint,
     load_newest,
@@ -112,6 +113,7 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     start, best = _resume(run, models)
     _require_newest(run, start)
     scan(run.dataset)
+    config = models.config = calibrated(models, _first_batches(config, run, models), run.folder, saved)
     photos = validation_batch(run.validation, min(PREVIEW, len(run.validation)), models.geometry.framing).numpy()
     best = _best_of_same(photos, saved, best)
     if run.world.is_main:
@@ -125,6 +127,12 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     finally:
         if telemetry is not None:
             telemetry.close()
+
+
+def _first_batches(config: TrainConfig, run: Run, models: Models) -> Iterator[Tensor]:
+    """Yield the run's batches from its beginning, the same in every process."""
+    framing, size = models.geometry.framing, config.batch // run.world.size
+    return batches(run.dataset, framing, size, config.seed, 0, mirror=config.mirror, zoom=config.zoom)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from deepsim.train.distributed import World
 from deepsim.train.encoder_building import AnyEncoder, build_encoders
 from deepsim.train.frozen_features import Features, FrozenFeatures
 from deepsim.train.latent import Posterior
-from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator
+from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator, resized
 from deepsim.train.objective import uses
 from deepsim.train.optimizers import discriminator_optimizer, layer_optimizer
 from deepsim.train.pausing import Pausing
@@ -139,16 +139,14 @@ class Models:
     @torch.no_grad()
     def _compared(self, real: Tensor) -> Tensor | None:
         with self.autocast():
-            return None if self.comparator_features is None else self._compared_layer(real)
+            return None if self.comparator is None else self.compare(real)
 
-    def compare(self, fake: Tensor) -> Tensor:
-        """Return the comparator's features of generated images, with a gradient to them."""
-        return self._compared_layer(fake)
-
-    def _compared_layer(self, images: Tensor) -> Tensor:
-        if self.comparator_features is None:
+    def compare(self, images: Tensor) -> Tensor:
+        """Return the comparator's features of images, resized to the side that it takes, with a gradient to them."""
+        if self.comparator is None or self.comparator_features is None:
             raise ValueError("comparator: no term of this run needs one, so there is none.")
-        return self.comparator_features(images, {self.config.comparator})[self.config.comparator]
+        seen = resized(images, self.comparator.framing.side)
+        return self.comparator_features(seen, {self.config.comparator})[self.config.comparator]
 
     def judge(self, fake: Tensor, features: Tensor) -> Tensor:
         """Return the discriminator's logits of generated images, with a gradient to them; its weights are frozen."""

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.files import identity_of
-from deepsim.runtime.run_folder import CLOCK, COMPARATOR, CONFIG, DATA, ENCODER, LOG
+from deepsim.runtime.run_folder import CALIBRATION, CLOCK, COMPARATOR, CONFIG, DATA, ENCODER, LOG
 
-WRITTEN = (CONFIG, DATA, CLOCK, LOG, ENCODER, COMPARATOR)
+WRITTEN = (CONFIG, DATA, CLOCK, LOG, ENCODER, COMPARATOR, CALIBRATION)
 
 
 def refuse_output_among(folders: Iterable[str], files: Iterable[str], output: Path) -> None:

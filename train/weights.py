@@ -31,7 +31,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not readable as weights ({reason}). Copy the file again.") from error
-    raise CheckpointError(f"{path}: {path.suffix or 'no suffix'}, expected .safetensors, .pt or .pth.")
+    raise CheckpointError(
+        f"{path}: {path.suffix or 'no suffix'}, expected .safetensors, .pt or .pth. "
+        "Caffe's files become a bundle first: deepsim import."
+    )
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -228,7 +228,16 @@ def test_absurd_layers(path, field, value):
         lambda record: record["geometry"]["photograph"].update(interpolation="nearest"),
         lambda record: record["geometry"]["photograph"].update(more=1),
         lambda record: record["geometry"]["photograph"].pop("size"),
-        lambda record: record["geometry"]["generated"].update(side=226),
+        lambda record: record["geometry"]["generated"].update(side=228),
+        lambda record: record["geometry"]["generated"].update(side=0),
+        lambda record: record["geometry"]["generated"].update(side=226.0),
+        lambda record: record["geometry"]["generated"].update(side=100, offset=157),
+        lambda record: record["generator"]["layers"][0].update(output_padding=1),
+        lambda record: record["generator"]["layers"][-1].update(output_padding="1"),
+        lambda record: record["generator"]["layers"][-1].update(output_padding=2),
+        lambda record: record.update(
+            generator=None, geometry={**record["geometry"], "generated": {"side": 5, "offset": 0}}
+        ),
         lambda record: record["geometry"]["generated"].update(offset=-1),
         lambda record: record["geometry"]["generated"].update(offset=30),
         lambda record: record["geometry"]["generated"].update(offset=14.0),
