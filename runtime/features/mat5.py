@@ -79,7 +79,7 @@ def read_numbers(path: Path, variable: Variable) -> Any:
         raise ValueError(f"{variable.name} is complex")
     if variable.kind == "sparse":
         return _sparse(extents, parts, variable, bool(flags & _LOGICAL))
-    values = _values(next(parts), variable.order).astype(NUMBERS[variable.kind], copy=False)
+    values = _values(_part(parts), variable.order).astype(NUMBERS[variable.kind], copy=False)
     if values.size != math.prod(extents):
         raise ValueError(f"{variable.name} has {values.size:,} values, its shape {extents} says otherwise")
     return values.reshape(extents, order="F")
@@ -112,13 +112,13 @@ def read_texts(path: Path, variable: Variable) -> tuple[str, ...]:
     """Return the texts of a cell array, or the rows of a character matrix. Raises ValueError."""
     _, extents, _, parts = _matrix(_body(path, variable), variable.order)
     if variable.kind == "char":
-        return _rows_of_text(extents, next(parts), variable.order)
+        return _rows_of_text(extents, _part(parts), variable.order)
     texts: list[str] = []
     for kind, data in parts:
         if kind != _MATRIX:
             raise ValueError(f"{variable.name}: an entry of type {kind}, no text")
         inner = _matrix(data, variable.order) if len(data) else None
-        texts += ["".join(_rows_of_text(inner[1], next(inner[3]), variable.order))] if inner else [""]
+        texts += ["".join(_rows_of_text(inner[1], _part(inner[3]), variable.order))] if inner else [""]
     return tuple(texts)
 
 
@@ -176,6 +176,13 @@ def _elements(body: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         yield kind, body[begin : begin + size]
 
 
+def _part(parts: Iterator[tuple[int, memoryview]]) -> tuple[int, memoryview]:
+    """Return the next element of a variable. Raises ValueError when there is none."""
+    for part in parts:
+        return part
+    raise ValueError("cut off within a variable: an element is missing")
+
+
 def _tag(body: memoryview, order: str, place: int) -> tuple[int, int, int, int]:
     """Return the type of the element at a place, where its data begin, their size, and where the next one is."""
     kind, size = struct.unpack_from(f"{order}II", body, place)
@@ -189,14 +196,11 @@ def _tag(body: memoryview, order: str, place: int) -> tuple[int, int, int, int]:
 def _matrix(body: memoryview, order: str) -> tuple[int, tuple[int, ...], str, Iterator[tuple[int, memoryview]]]:
     """Return a variable's flags with its class, its extents, its name, and what follows."""
     parts = _elements(body, order)
-    try:
-        flags = int(_values(next(parts), order)[0])
-        if _CLASSES.get(flags & 0xFF) == "opaque":  # such as a string: no extents
-            return flags, (0, 0), bytes(next(parts)[1]).decode("latin-1"), parts
-        extents = tuple(int(extent) for extent in _values(next(parts), order))
-        name = bytes(next(parts)[1]).decode("latin-1")
-    except StopIteration as error:
-        raise ValueError("cut off within a variable's description") from error
+    flags = int(_values(_part(parts), order)[0])
+    if _CLASSES.get(flags & 0xFF) == "opaque":  # such as a string: no extents
+        return flags, (0, 0), bytes(_part(parts)[1]).decode("latin-1"), parts
+    extents = tuple(int(extent) for extent in _values(_part(parts), order))
+    name = bytes(_part(parts)[1]).decode("latin-1")
     if not 2 <= len(extents) <= _MAX_DIMENSIONS or min(extents) < 0:
         raise ValueError(f"variable {name!r} of shape {extents[:_MAX_DIMENSIONS]}")
     return flags, extents, name, parts
@@ -212,7 +216,7 @@ def _values(element: tuple[int, memoryview], order: str) -> NDArray[Any]:
 def _sparse(
     extents: tuple[int, ...], parts: Iterator[tuple[int, memoryview]], variable: Variable, logical: bool
 ) -> Any:
-    indices, ends_of_columns, (kind, entries) = next(parts), next(parts), next(parts)
+    indices, ends_of_columns, (kind, entries) = _part(parts), _part(parts), _part(parts)
     rows, ends = _values(indices, variable.order), _values(ends_of_columns, variable.order)
     if logical and len(entries) == ends[-1]:  # MATLAB calls these bytes doubles
         kind = 2

@@ -203,3 +203,17 @@ def test_texts_that_claim_more_rows_than_characters(tmp_path):
     (tmp_path / "f.mat").write_bytes(data.replace(extents, np.array([1 << 30, 3], "<i4").tobytes()))
     with pytest.raises(DataError, match="6 characters in 1,073,741,824 rows"):
         read_features(tmp_path / "f.mat")
+
+
+def test_texts_of_a_cell_that_end_before_their_characters(tmp_path):
+    io_module = pytest.importorskip("scipy.io")
+    names = np.array(["abc", "xyz"], object)
+    io_module.savemat(tmp_path / "f.mat", {"names": names, "codes": np.ones((2, 4))})
+    assert read_features(tmp_path / "f.mat").names == ("abc", "xyz")
+    data = bytearray((tmp_path / "f.mat").read_bytes())
+    matrix = np.array([14], "<u4").tobytes()  # the type of a cell's entry
+    place = data.index(matrix, data.index(b"names"))
+    data[place + 4 : place + 8] = np.array([40], "<u4").tobytes()  # flags, extents and name, and no more
+    (tmp_path / "f.mat").write_bytes(data)
+    with pytest.raises(DataError, match="an element is missing"):
+        read_features(tmp_path / "f.mat")
