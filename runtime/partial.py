@@ -79,7 +79,7 @@ class PartialFeatures:
                 if folder.exists() and not resume:
                     _remove(folder, overwrite)
                 folder.mkdir(exist_ok=True)
-                _check_job(folder / _JOB, {**job, "shape": list(shape)})
+                check_job(folder / _JOB, {**job, "shape": list(shape)})
                 partial = cls(output, folder, shape, version, key)
                 try:
                     yield partial
@@ -190,8 +190,8 @@ def _remove(folder: Path, overwrite: bool) -> None:
     shutil.rmtree(folder)
 
 
-def _check_job(path: Path, job: dict[str, Any]) -> None:
-    """Write down a new job; raise UsageError when the folder holds rows of another one."""
+def check_job(path: Path, job: dict[str, Any]) -> None:
+    """Write down a new job; raise UsageError when the file names another one, DataError when it is damaged."""
     if not path.exists():
         write_atomic(path, json.dumps(job, indent=2) + "\n")
         return

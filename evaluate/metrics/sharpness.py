@@ -25,7 +25,7 @@ Luma = NDArray[np.float32]
 
 def luma(rgb: NDArray[np.uint8]) -> Luma:
     """Return the brightness of RGB (N, H, W, 3), float32 (N, H, W) in the same unit."""
-    grey: Luma = rgb @ np.asarray(LUMA, np.float32)
+    grey: Luma = np.asarray(rgb @ np.asarray(LUMA, np.float32), np.float32)
     return grey
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deepsim.evaluate.metrics.drift import own_colours
 from deepsim.runtime.metrics import euclidean_distances, mean_pairwise_distance, psnr
 
 BLUR_SIGMA = 8.0  # pixels
@@ -43,17 +44,6 @@ def pixelwise_mean(photos: Pixels) -> Pixels:
     """Return the one image (H, W, 3) with the least summed squared error over the photographs (N, H, W, 3)."""
     mean: Pixels = np.rint(photos.mean(axis=0, dtype=np.float64)).astype(np.uint8)
     return mean
-
-
-def own_colours(photos: Pixels) -> Pixels:
-    """Return each photograph (N, H, W, 3) as its own mean colour everywhere.
-
-    >>> own_colours(np.array([[[[0, 0, 0], [2, 4, 6]]]], np.uint8)).tolist()
-    [[[[1, 2, 3], [1, 2, 3]]]]
-    """
-    colours = np.rint(photos.mean(axis=(1, 2), dtype=np.float64)).astype(np.uint8)  # (N, 3)
-    filled: Pixels = np.broadcast_to(colours[:, None, None, :], photos.shape)
-    return filled
 
 
 def gaussian_blur(image: Pixels, sigma: float = BLUR_SIGMA) -> Pixels:

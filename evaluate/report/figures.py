@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from deepsim.evaluate.metrics.drift import ITERATIONS, Reencoding, trace
 from deepsim.evaluate.report.baselines import ImageError, baseline_images, image_error
 from deepsim.evaluate.report.coarse import Coarse, compare_coarsely
-from deepsim.evaluate.report.reencoding import ITERATIONS, Reencoding, trace
 from deepsim.runtime.errors import NumericError
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import prepare

@@ -7,20 +7,11 @@ from typing import Any
 from markupsafe import Markup
 
 from deepsim.benchmarks.charts.wording import NBSP, count, listed, percent, signed
+from deepsim.evaluate.paper import LAYERS, TABLE_2, cell
 from deepsim.evaluate.report.baselines import BLUR_SIGMA, ImageError
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import Cell, Table, bar, span
 from deepsim.evaluate.report.pictures import picture, thumbnail
-
-# Dosovitskiy & Brox 2016, Table 2: normalised error in image / feature space, percent.
-TABLE_2_LAYERS = ("pool5", "fc6", "fc7", "fc8")
-TABLE_2 = (
-    ("Mahendran & Vedaldi 2015", ("71 / 19", "80 / 19", "82 / 16", "84 / 9")),
-    ("Dosovitskiy & Brox 2015", ("35 / \u2013", "51 / \u2013", "56 / \u2013", "58 / \u2013")),
-    ("The paper, image loss only", ("", "46 / 79", "", "")),
-    ("The paper, AlexNet conv5 comparator", ("43 / 37", "55 / 48", "61 / 45", "63 / 29")),
-    ("The paper, VideoNet conv5 comparator", ("", "51 / 57", "", "")),
-)
 
 
 def baselines(content: Content) -> dict[str, Any]:
@@ -59,8 +50,8 @@ def normalized(content: Content) -> dict[str, Any]:
         "context": _paper_text(content),
         "paper": Table(
             "Dosovitskiy & Brox 2016, Table 2: normalised error, image / feature space, %",
-            ["Method", *(_column(layer, content) for layer in TABLE_2_LAYERS)],
-            [[method, *values] for method, values in TABLE_2],
+            ["Method", *(_column(layer, content) for layer in LAYERS)],
+            [[row.method, *(cell(row, layer) for layer in LAYERS)] for row in TABLE_2],
         ),
     }
 
@@ -110,9 +101,9 @@ def _with_error(content: Content) -> str:
 
 
 def _paper_text(content: Content) -> str:
-    if content.layer in TABLE_2_LAYERS and content.manifest.encoder_name == "caffenet":
+    if content.layer in LAYERS and content.manifest.encoder_name == "caffenet":
         own = f"The column {_paper_name(content.layer)} inverts the same layer of the same architecture."
-    elif content.layer in TABLE_2_LAYERS:
+    elif content.layer in LAYERS:
         own = f"None of it is {content.encoder}, the encoder of this bundle."
     else:
         own = f"It has no number for {content.layer}: it starts at the deeper conv5, which keeps less of the picture."

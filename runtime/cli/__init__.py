@@ -40,6 +40,7 @@ COMMANDS = {
     "optimize": ("deepsim.train.optimize.cli:optimize", "Codes or pixels for wanted features, or for high scores."),
     "posterior": ("deepsim.evaluate.posterior.cli:posterior", "What a variational autoencoder's codes tell."),
     "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and which backends can run it."),
+    "evaluate": ("deepsim.evaluate.measure.cli:evaluate", "Measure reconstructions: a table with intervals."),
     "bench": ("deepsim.benchmarks.cli:bench", "Measure throughput and latency of every backend."),
     "report": ("deepsim.evaluate.report.cli:report", "Write one HTML page of a run's or bundle's results."),
     "doctor": ("deepsim.runtime.cli.doctor:doctor", "Show what can run here, and why the rest cannot."),

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from deepsim.evaluate.report.baselines import own_colours
 from deepsim.runtime.metrics import rmse
+from deepsim.runtime.pixels import Pixels
 
 ITERATIONS = 8
 KEEP = (1, 2, 4, 8)  # the iterations shown in the paper's figure 5
@@ -54,9 +53,20 @@ class Reencoding:
         return {**series, "mean_colour_rmse": self.plain, "verdict": self.verdict}
 
 
-def trace(photos: NDArray[np.uint8], iterates: NDArray[np.uint8]) -> Reencoding:
+def trace(photos: Pixels, iterates: Pixels) -> Reencoding:
     """Measure all iterates (N, K, H, W, 3), K >= 2, in order, against the photographs (N, H, W, 3) and each other."""
     count = iterates.shape[1]
     errors = tuple(float(rmse(iterates[:, k], photos).mean()) for k in range(count))
     steps = tuple(float(rmse(iterates[:, k + 1], iterates[:, k]).mean()) for k in range(count - 1))
     return Reencoding(errors, steps, float(rmse(own_colours(photos), photos).mean()))
+
+
+def own_colours(photos: Pixels) -> Pixels:
+    """Return each photograph (N, H, W, 3) as its own mean colour everywhere.
+
+    >>> own_colours(np.array([[[[0, 0, 0], [2, 4, 6]]]], np.uint8)).tolist()
+    [[[[1, 2, 3], [1, 2, 3]]]]
+    """
+    colours = np.rint(photos.mean(axis=(1, 2), dtype=np.float64)).astype(np.uint8)  # (N, 3)
+    filled: Pixels = np.broadcast_to(colours[:, None, None, :], photos.shape)
+    return filled

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from deepsim.evaluate.report.reencoding import Reencoding, trace
+from deepsim.evaluate.metrics.drift import Reencoding, trace
 
 
 @pytest.mark.parametrize(

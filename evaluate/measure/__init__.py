@@ -1,0 +1,1 @@
+"""The command ``deepsim evaluate``: reconstructions measured against their photographs, as a table."""

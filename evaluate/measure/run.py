@@ -1,0 +1,212 @@
+"""From a request to a finished evaluation: open what is asked for, measure method after method, write."""
+
+from __future__ import annotations
+
+import json
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepsim.evaluate.measure.cli import Request
+from deepsim.evaluate.measure.closest import as_csv, closest
+from deepsim.evaluate.measure.evaluation import Measured, Task, Visit, measure_method, write_evaluation
+from deepsim.evaluate.measure.methods import BundleMethod, ImagesMethod, Method, layer_space, split_images
+from deepsim.evaluate.measure.originals import Originals
+from deepsim.evaluate.measure.passes import MethodRows
+from deepsim.evaluate.measure.pictures import PictureMeasures
+from deepsim.evaluate.measure.spaces import PIXELS, EncodingBundle, Network, TableLayers, split_space
+from deepsim.evaluate.measure.store import check_no_rows
+from deepsim.evaluate.measure.strips import draw_interpolation, draw_reencoding, drift
+from deepsim.evaluate.measure.tables import written
+from deepsim.evaluate.metrics.bootstrap import Bootstrap
+from deepsim.evaluate.metrics.distribution import check_inception
+from deepsim.evaluate.metrics.perceptual import Lpips
+from deepsim.runtime.bundle import Bundle
+from deepsim.runtime.cli.options import open_inverter
+from deepsim.runtime.dataset import Photographs
+from deepsim.runtime.errors import UsageError
+from deepsim.runtime.file_names import png_paths
+from deepsim.runtime.files import write_atomic
+from deepsim.runtime.geometry import Framing
+from deepsim.runtime.images import image_names, prepare_batch
+from deepsim.runtime.inverter import Inverter
+
+
+def run(asked: Request) -> tuple[dict[str, Any], str]:
+    """Evaluate; return the record of evaluation.json and the tables. Raises UsageError, DataError, DeviceError."""
+    start, task = time.monotonic(), _task(asked)
+    names = _names(asked)
+    images = [split_images(text) for text in asked.images]
+    _check_names([*names, *(name for name, _, _ in images)])
+    lpips = None if asked.lpips_weights is None else Lpips(asked.lpips_weights)
+    with ExitStack() as stack:
+        others = _other_networks(asked, stack)
+        evaluation = _Run(asked, task, others, images, lpips)
+        measured = list(evaluation.methods(names))
+    folders = {"photographs": str(asked.photos)}
+    if asked.reference is not None:
+        folders["reference"] = str(asked.reference)
+    record = write_evaluation(task, measured, folders, time.monotonic() - start)
+    return record, written(record)
+
+
+def _task(asked: Request) -> Task:
+    """List the photographs, and clear what is to be overwritten."""
+    photographs = _listed(asked.photos, asked.output, asked.limit)
+    reference = None if asked.reference is None else _listed(asked.reference, asked.output, None)
+    if asked.inception_weights is not None:
+        check_inception(asked.inception_weights)
+    how = Bootstrap(asked.resamples, asked.confidence, asked.seed)
+    task = Task(
+        asked.output, photographs, reference, asked.bulk, how, asked.max_batch, 1, PIXELS in asked.spaces,
+        asked.inception_weights, asked.keep,
+    )  # fmt: skip
+    check_no_rows(task.rows, asked.bulk.resume, asked.bulk.overwrite)
+    task.rows.mkdir(parents=True, exist_ok=True)
+    return task
+
+
+def _listed(folder: Path, output: Path, limit: int | None) -> Photographs:
+    photographs = Photographs(image_names([folder], apart_from=output))
+    count = len(photographs)
+    if limit is None or limit >= count:
+        return photographs
+    return photographs.only(array("Q", (number * count // limit for number in range(limit))))
+
+
+def _names(asked: Request) -> list[str]:
+    """Return the methods' names: as given, or the bundles' own, or where these are the same, those of their folders."""
+    if asked.names:
+        return list(asked.names)
+    own = [Bundle.open(path).manifest.name for path in asked.bundles]
+    return own if len(set(own)) == len(own) else [path.resolve().stem for path in asked.bundles]
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"method {twice!r}: named twice, expected names that differ. Pass --name for each bundle.")
+
+
+def _other_networks(asked: Request, stack: ExitStack) -> list[tuple[Network, Framing]]:
+    """Open the networks of --space, with their framings."""
+    found: list[tuple[Network, Framing]] = []
+    for text in asked.spaces:
+        if text == PIXELS:
+            continue
+        path, layers = split_space(text)
+        if layers:
+            found.append((TableLayers(path, layers), Bundle.open(path).manifest.geometry.framing))
+        else:
+            inverter = stack.enter_context(open_inverter(path, **asked.where))
+            found.append((EncodingBundle(inverter), inverter.geometry.framing))
+    return found
+
+
+class _Run:
+    """Measures the methods of one request in the order of the table."""
+
+    def __init__(
+        self,
+        asked: Request,
+        task: Task,
+        others: list[tuple[Network, Framing]],
+        images: list[tuple[str, str | None, Path]],
+        lpips: Lpips | None,
+    ) -> None:
+        self.asked, self.task, self.others, self.images, self.lpips = asked, task, others, images, lpips
+
+    def methods(self, names: Sequence[str]) -> Iterator[Measured]:
+        """Yield every method, measured; pictures of others come behind the bundle whose layer they invert."""
+        for name, path in zip(names, self.asked.bundles, strict=True):
+            with open_inverter(path, **self.asked.where) as inverter:
+                encoding = _encoding(inverter)
+                networks = self._networks(encoding)
+                task = replace(self.task, width=inverter.batches_at_once)
+                yield self._measured(task, BundleMethod(name, encoding), inverter.geometry.framing, networks)
+                self._draw(name, inverter)
+                yield from self._images(task, inverter.geometry.framing, networks, inverter.layer)
+        if self.images and not self.others:
+            _, layer, _ = self.images[0]
+            raise UsageError(
+                f"--images: layer {layer}, expected one of a bundle or --space, which frame photographs too."
+            )
+        if self.images:
+            networks = [network for network, _ in self.others]
+            yield from self._images(self.task, self.others[0][1], networks, None)
+
+    def _networks(self, encoding: EncodingBundle) -> list[Network]:
+        others = [network for network, _ in self.others if network.spaces != encoding.spaces]
+        return [encoding, *others]
+
+    def _images(
+        self, task: Task, framing: Framing, networks: Sequence[Network], layer: str | None
+    ) -> Iterator[Measured]:
+        """Measure the pictures of others that belong to ``layer``, or to none; with None, all that are left."""
+        spaces = [space for network in networks for space in network.spaces]
+        ready = [images for images in self.images if layer is None or images[1] in (None, layer)]
+        for images in ready:
+            name, own, folder = images
+            self.images.remove(images)
+            method = ImagesMethod(name, folder, layer_space(own, spaces), task.photographs)
+            yield self._measured(task, method, framing, networks)
+
+    def _measured(self, task: Task, method: Method, framing: Framing, networks: Sequence[Network]) -> Measured:
+        measures = PictureMeasures(framing.side, self.lpips)
+        return measure_method(task, method, framing, networks, measures, self._visit(method))
+
+    def _visit(self, method: Method) -> Visit | None:
+        """Return what finds neighbours, where they are asked for and not there."""
+        target = png_paths(self.task.output / "neighbours", [method.name], suffix=".csv")[0]
+        if self.asked.neighbours is None or (target.exists() and self.asked.bulk.resume):
+            return None
+        listed = _listed(self.asked.neighbours, self.task.output, None)
+
+        def visit(rows: MethodRows) -> None:
+            framing, networks = rows.originals.framing, rows.networks
+            folder = self.task.rows / f".neighbours-{framing.resize}{framing.size}-{framing.side}"
+            with closing(Originals(folder, listed, framing, networks)) as candidates:
+                candidates.gather(self.task.batch, self.task.width, self.task.bulk, "neighbours")
+                found = closest(rows, candidates, self.asked.k)
+            write_atomic(target, as_csv(found))
+            record = json.dumps([each.to_json() for each in found], indent=2, allow_nan=False)
+            write_atomic(target.with_suffix(".json"), record + "\n")
+
+        return visit
+
+    def _draw(self, name: str, inverter: Inverter) -> None:
+        """Write drift and strips of a bundle, where they are asked for."""
+        output, asked = self.task.output, self.asked
+        if asked.drift is None and asked.interpolation is None:
+            return
+        photographs = self.task.photographs
+        count = min(asked.shown, len(photographs))
+        chosen = [photographs[number * len(photographs) // count].photo for number in range(count)]
+        pixels = prepare_batch(chosen, inverter.geometry.framing)
+        stem = png_paths(output, [name])[0].name
+        if asked.drift is not None:
+            found = drift(inverter, pixels, asked.drift)
+            record = json.dumps(found.to_json(), indent=2, allow_nan=False)
+            write_atomic((output / "reencoding" / stem).with_suffix(".json"), record + "\n")
+            lines = [",".join("" if value is None else repr(value) for value in line) for line in found.lines()]
+            head = "iteration,error_rmse,step_rmse,sharpness"
+            write_atomic((output / "reencoding" / stem).with_suffix(".csv"), "\n".join([head, *lines]) + "\n")
+            draw_reencoding(inverter, pixels, asked.drift, output / "reencoding" / stem)
+        if asked.interpolation is not None and len(np.atleast_1d(chosen)) > 1:
+            draw_interpolation(inverter, pixels, asked.interpolation, output / "interpolation" / stem)
+
+
+def _encoding(inverter: Inverter) -> EncodingBundle:
+    """Return a bundle's encoder as a network. Raises UsageError where the bundle only decodes, or only encodes."""
+    manifest = inverter.bundle.manifest
+    if manifest.encoder is None:
+        raise UsageError(f"{inverter.bundle.path}: has no encoder, expected one that gives the features to decode.")
+    if manifest.generator is None:
+        raise UsageError(f"{inverter.bundle.path}: encodes only, expected a generator too. Pass it as --space.")
+    return EncodingBundle(inverter)
