@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import click
 
@@ -13,6 +13,7 @@ from deepsim.export.engine_options import engine_options
 from deepsim.export.telling import Bar, tell
 from deepsim.runtime.cli.exits import Program
 from deepsim.runtime.errors import UsageError, missing_extra
+from deepsim.runtime.generators import Family
 from deepsim.runtime.networks import ENCODERS
 
 if TYPE_CHECKING:
@@ -37,6 +38,12 @@ Examples:
 @click.option("--random", "is_random", is_flag=True, help="Seeded random weights instead of a run.")
 @click.option("--layer", help="With --random: the layer to invert, such as fc6 or norm2.")
 @click.option("--encoder", default=None, help=f"With --random: {', '.join(ENCODERS)}. [caffenet]")
+@click.option(
+    "--generator",
+    type=click.Choice(get_args(Family)),
+    default=None,
+    help="With --random: the generator's tables, as of deepsim train. [deepsim]",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="With --random: seed of the weights. [0]")
 @click.option("--without-encoder", is_flag=True, help="Leave the encoder out: the bundle decodes features only.")
 @click.option("--json", "as_json", is_flag=True, help="Print files, sizes and figures as JSON on stdout.")
@@ -51,6 +58,7 @@ def main(
     is_random: bool,
     layer: str | None,
     encoder: str | None,
+    generator: Family | None,
     seed: int | None,
     without_encoder: bool,
     as_json: bool,
@@ -67,7 +75,7 @@ def main(
     began = time.monotonic()
     with Bar(engine) as bar:
         bar.stage("load")
-        loaded = _load(source, is_random, layer, encoder, seed, output, bar)
+        loaded = _load(source, is_random, layer, encoder, generator, seed, output, bar)
         path = output or Path(f"{loaded.layer}.deepsim")
         manifest = export_bundle(loaded, path, options, overwrite, bar)
     tell(manifest, path, time.monotonic() - began, as_json)
@@ -85,6 +93,7 @@ def _load(
     is_random: bool,
     layer: str | None,
     encoder: str | None,
+    generator: Family | None,
     seed: int | None,
     output: Path | None,
     bar: Bar,
@@ -96,8 +105,8 @@ def _load(
             raise UsageError(f"{path}: a SOURCE and --random, expected one of them.")
         if layer is None:
             raise UsageError("--random: no --layer, expected the layer to invert. Pass --layer fc6, for example.")
-        return random_source(layer, encoder or "caffenet", seed or 0)
-    given = {"--layer": layer, "--encoder": encoder, "--seed": seed}
+        return random_source(layer, encoder or "caffenet", seed or 0, generator or "deepsim")
+    given = {"--layer": layer, "--encoder": encoder, "--generator": generator, "--seed": seed}
     for option, value in given.items():
         if value is not None:
             raise UsageError(f"{option}: {value}, but a run has its own. Pass it with --random only.")

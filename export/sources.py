@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from deepsim.kernels.layers import Layer, Shape
 from deepsim.runtime.errors import CheckpointError, UsageError
 from deepsim.runtime.files import restore
-from deepsim.runtime.generators import GeneratorSpec, generator_spec
+from deepsim.runtime.generators import Family, GeneratorSpec, generator_spec
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from deepsim.runtime.networks import EncoderSpec, GraphEncoder, encoder_spec
 from deepsim.runtime.pixels import Display, Pixels
@@ -173,7 +173,7 @@ def _encoder(config: Mapping[str, Any], run: Path) -> tuple[EncoderSpec | GraphE
     return module.record(), module
 
 
-def random_source(layer: str, encoder_name: str = "caffenet", seed: int = 0) -> Source:
+def random_source(layer: str, encoder_name: str = "caffenet", seed: int = 0, family: Family = "deepsim") -> Source:
     """Draw seeded random weights for an encoder and its generator, every layer's output of order one.
 
     Raises UsageError on an unknown encoder or layer.
@@ -184,7 +184,7 @@ def random_source(layer: str, encoder_name: str = "caffenet", seed: int = 0) -> 
     from deepsim.train.encoders import random_encoder
 
     encoder = encoder_spec(encoder_name)
-    generator = generator_spec(layer, encoder)
+    generator = generator_spec(layer, encoder, family=family)
     encoder = replace(encoder, layers=encoder.up_to(layer))
     tensors = random_encoder(encoder, layer, seed).state_dict()
     features = encode(encoder, layer, tensors, calibration_images(4, encoder.framing.side, seed))

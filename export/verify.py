@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from deepsim.export.calibration import calibration_features
 from deepsim.export.sources import Source
 from deepsim.export.torch_networks import decode, encode, encode_with_module, tensors
+from deepsim.runtime.backends.onnxruntime import LEVELS, one_more_output
 from deepsim.runtime.errors import NumericError, missing_extra
 from deepsim.runtime.geometry import Geometry, enlarged
 from deepsim.runtime.networks import EncoderSpec
-from deepsim.runtime.pixels import Pixels
+from deepsim.runtime.pixels import Pixels, rounded
 from deepsim.runtime.prior import draw_codes
 
 Features = NDArray[np.float32]
@@ -240,15 +241,17 @@ def run_encoder(graph: bytes, images: Pixels) -> Features:
 
 def _decoded(graph: bytes, features: Features, geometry: Geometry) -> Pixels:
     """Decode with a graph, as :func:`run_encoder` encodes; also compares the scored part with the whole image."""
+    names = ["image_full", "image"]
+    if geometry.enlarges:
+        graph, names = graph + one_more_output(LEVELS), [*names, LEVELS]
     with _session(graph) as session:
-        names = ["image", "image_full"]
-        (_, alone), (image, full) = (session.run(names, {"features": batch}) for batch in (features[:1], features))
-    part = geometry.crop(full)
-    if geometry.enlarges:  # which the graph does before it rounds
-        part = enlarged(part.astype(np.float32), geometry.side)
-    if not np.abs(image - part.astype(np.float64)).max(initial=0.0) <= (1 if geometry.enlarges else 0):
+        alone, (full, image, *levels) = (session.run(names, {"features": batch}) for batch in (features[:1], features))
+    part, most = geometry.crop(full), 0
+    if geometry.enlarges:  # which the graph does before it clips and rounds, and rounds ties in its own way
+        part, most = rounded(enlarged(geometry.crop(levels[0].transpose(0, 2, 3, 1)), geometry.side)), 1
+    if not np.abs(image.astype(int) - part).max(initial=0) <= most:
         raise NumericError("generator: output image is not its part of image_full. Report this.")
-    pixels: Pixels = _agreeing("generator", alone, full, 1.0)
+    pixels: Pixels = _agreeing("generator", alone[0], full, 1.0)
     return pixels
 
 

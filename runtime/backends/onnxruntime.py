@@ -152,7 +152,7 @@ class OnnxRuntimeBackend(OnnxEncoder):
         data = self.graph("generator.onnx")
         ports = self._described(["features", "image", "image_full"])
         if LEVELS.encode() in data:
-            data += _one_more_output(LEVELS)
+            data += one_more_output(LEVELS)
             ports[LEVELS] = (_TYPES["float32"], 3, self._full, self._full)
         return self.load("generator.onnx", data, ports)
 
@@ -246,7 +246,7 @@ class _Buffers:
         self.images = _Memory(onnxruntime, device, (rows, side, side, 3), np.uint8)
 
 
-def _one_more_output(name: str) -> bytes:
+def one_more_output(name: str) -> bytes:
     """Return what makes a tensor inside of a graph an output of it, written behind the serialised model.
 
     Protobuf joins messages that are written one after the other, so neither the file nor the onnx package is touched.

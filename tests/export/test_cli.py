@@ -49,6 +49,8 @@ def test_without_source_the_newest_run_is_taken(run_folder, monkeypatch):
         ([], 2, "no training run"),
         (["--random"], 2, "--layer"),
         (["--random", "--layer", "conv9"], 2, "conv9"),
+        (["--random", "--layer", "norm1", "--generator", "dosovitskiy2015"], 2, "layer norm1: features of shape"),
+        (["run", "--generator", "dosovitskiy2015"], 2, "--generator: dosovitskiy2015, but a run has its own"),
         (["--random", "--layer", "fc6", "--encoder", "vgg"], 2, "vgg"),
         (["run", "--random", "--layer", "fc6"], 2, "SOURCE and --random"),
         (["run", "--layer", "fc6"], 2, "--layer: fc6"),
