@@ -39,6 +39,7 @@ FOLDERS = {
     "deepsim.benchmarks.charts": "benchmarks/charts",
     "deepsim.benchmarks.gpu": "benchmarks/gpu",
     "deepsim.evaluate": "evaluate",
+    "deepsim.evaluate.explore": "evaluate/explore",
     "deepsim.evaluate.measure": "evaluate/measure",
     "deepsim.evaluate.metrics": "evaluate/metrics",
     "deepsim.evaluate.posterior": "evaluate/posterior",

@@ -103,6 +103,12 @@ def read_image(path: str | os.PathLike[str]) -> Pixels:
     return _on_file(path, _decode)
 
 
+def image_from_bytes(content: bytes, subject: str) -> Pixels:
+    """Read an image from the content of a file as :func:`read_image` does; ``subject`` names it in messages."""
+    with _pillow_errors(subject):
+        return _on_content(subject, io.BytesIO(content), _decode)
+
+
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Return (height, width) in pixels as a file's header states them, before rotation, without decoding it.
 
@@ -249,23 +255,28 @@ def _pillow_errors(subject: str) -> Iterator[None]:
 
 
 def _on_file(path: str | os.PathLike[str], function: Callable[[Image.Image], _T]) -> _T:
-    """Apply ``function`` to an opened image file.
-
-    Where that fails for a PNG, it is tried without its colour profile and texts: Pillow refuses large and damaged ones.
-    """
+    """Apply ``function`` to an opened image file."""
     with _pillow_errors(os.fspath(path)):
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise DataError(f"{path}: not a regular file, expected an image file.")
         with Path(path).open("rb") as file:
-            try:
-                return _on_image(path, file, function)
-            except _DAMAGE as error:
-                bare = _without_metadata(file)
-                if isinstance(error, UnidentifiedImageError) and bare is None:
-                    _name_cause(file)
-                if bare is None:
-                    raise
-            return _on_image(path, bare, function)
+            return _on_content(path, file, function)
+
+
+def _on_content(subject: str | os.PathLike[str], file: BinaryIO, function: Callable[[Image.Image], _T]) -> _T:
+    """Apply ``function`` to the image in an opened file.
+
+    Where that fails for a PNG, it is tried without its colour profile and texts: Pillow refuses large and damaged ones.
+    """
+    try:
+        return _on_image(subject, file, function)
+    except _DAMAGE as error:
+        bare = _without_metadata(file)
+        if isinstance(error, UnidentifiedImageError) and bare is None:
+            _name_cause(file)
+        if bare is None:
+            raise
+    return _on_image(subject, bare, function)
 
 
 def _name_cause(file: BinaryIO) -> None:

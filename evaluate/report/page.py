@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import re
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from deepsim.benchmarks.charts.wording import count
+from deepsim.evaluate.pages import filled
 from deepsim.evaluate.report import (
     sections_errors,
     sections_facts,
@@ -64,18 +63,7 @@ def render_section(anchor: str, content: Content) -> Markup:
 
 def _filled(template: str, **given: Any) -> str:
     """Fill a template; the white space between tags that only its lines bring is left out."""
-    return re.sub(r">\s*\n\s*<", "><", _environment().get_template(template).render(given))
-
-
-@cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("deepsim.evaluate.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    return re.sub(r">\s*\n\s*<", "><", filled("deepsim.evaluate.report", template, **given))
 
 
 def _version() -> str | None:

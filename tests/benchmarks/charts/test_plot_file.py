@@ -16,7 +16,7 @@ from deepsim.runtime.errors import DeviceError, UsageError
 from tests.benchmarks.charts.svg_parts import colour_of, elements, place, points_of, style_of
 
 RESULTS = sorted((Path(__file__).parents[3] / "benchmarks" / "results").glob("*-bench-*.json"))
-CSS = (Path(__file__).parents[3] / "evaluate/report/templates/page.css").read_text("utf-8")
+CSS = (Path(__file__).parents[3] / "evaluate/templates/tokens.css").read_text("utf-8")
 SVG = "{http://www.w3.org/2000/svg}"
 
 

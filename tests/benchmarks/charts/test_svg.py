@@ -12,7 +12,7 @@ from deepsim.benchmarks.charts.lines import Line, line_chart
 from deepsim.benchmarks.charts.svg import COLOURS, PAPER, Drawing, drawable
 from tests.benchmarks.charts.svg_parts import elements, place, style_of, texts
 
-CSS = (Path(__file__).parents[3] / "evaluate/report/templates/page.css").read_text("utf-8")
+CSS = (Path(__file__).parents[3] / "evaluate/templates/tokens.css").read_text("utf-8")
 
 
 def variables(style: str) -> dict[str, str]:
@@ -33,7 +33,6 @@ def drawing():
 
 def test_colours_are_those_of_the_light_page_and_exist_in_the_dark_one():
     light, dark = CSS.split("@media (prefers-color-scheme: dark)", 1)
-    dark = dark[: dark.index("* {")]
     solid = {name: colour for name, colour in COLOURS.items() if not name.startswith("pause")}
     assert solid | {"paper": PAPER} == {name: variables(light)[name] for name in (*solid, "paper")}
     for name in COLOURS:
