@@ -11,14 +11,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -58,7 +58,13 @@ def application(explorer: Explorer, samples: tuple[Sample, ...], door: Door) -> 
         yield
         answers.work.close()
 
-    handlers = {DeepsimError: _told, Refused: _refused, HTTPException: _unknown, Exception: _our_bug}
+    handlers: dict[type[Exception], Callable[[Request, Exception], Awaitable[Response]]] = {
+        DeepsimError: _told,
+        Refused: _refused,
+        HTTPException: _unknown,
+        ClientDisconnect: _nobody_reads,
+        Exception: _our_bug,
+    }
     return Guard(Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan), door)
 
 
@@ -178,6 +184,10 @@ async def _unknown(request: Request, error: Exception) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return refusal(error)
+
+
+async def _nobody_reads(request: Request, error: Exception) -> Response:
+    return Response(status_code=HTTPStatus.BAD_REQUEST.value)
 
 
 async def _our_bug(request: Request, error: Exception) -> Response:

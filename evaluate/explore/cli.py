@@ -54,8 +54,8 @@ def explore(bundle: Path, host: str, port: int, open_browser: bool, photos: Path
     from deepsim.evaluate.explore.samples import samples
     from deepsim.evaluate.explore.serve import listen, new_token, serve
 
-    listener, token = listen(host, port), new_token()
-    with listener.socket, open_inverter(bundle, **where) as inverter:
+    token = new_token()
+    with listen(host, port) as listener, open_inverter(bundle, **where) as inverter:
         explorer = Explorer(inverter)
         door = Door(host, token, f"deepsim-explore-{listener.port}")
         app = application(explorer, () if explorer.no_encoder else samples(photos), door)

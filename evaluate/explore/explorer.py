@@ -21,6 +21,7 @@ from deepsim.runtime.features import SUFFIXES, Preferred, read_features
 from deepsim.runtime.features.layer_names import layer_names
 from deepsim.runtime.features.rows import open_rows
 from deepsim.runtime.images import image_from_bytes, prepare
+from deepsim.runtime.inputs import feature_rows
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.png import encode_png
@@ -69,7 +70,7 @@ class Explorer:
         """
         rgb = image_from_bytes(content, name) if isinstance(content, bytes) else content
         square = prepare(rgb, self.inverter.geometry.framing)
-        return self._added(self.inverter.encode(square)[0], name, square)
+        return self._added(self.inverter.encode(square)[0], name, square, encoded=True)
 
     def rows(self, content: bytes, name: str) -> dict[str, Any]:
         """Read codes from a feature file's content: ``codes``, the first :data:`MOST_ROWS`, and their ``count``.
@@ -86,9 +87,12 @@ class Explorer:
                 values, names, count = self._read(path)
             except DataError as error:
                 raise type(error)(str(error).replace(str(path), name)) from error
-        labels = [f"{name}, {label}" if label else (f"{name}, row {row}" if count > 1 else name)
-                  for row, label in enumerate(names)]  # fmt: skip
-        return {"codes": [self._added(code, label) for code, label in zip(values, labels, strict=True)], "count": count}
+        labels = [_label(name, label, row, count) for row, label in enumerate(names)]
+        images = self.inverter.decode(values)
+        return {
+            "codes": [self._added(*each) for each in zip(values, labels, images, strict=True)],
+            "count": count,
+        }
 
     def draw(self, seed: int, temperature: float) -> dict[str, Any]:
         """Draw a code from the prior: z ~ N(0, temperature^2 I), the same for the same seed."""
@@ -145,11 +149,16 @@ class Explorer:
         """Compute a recipe's code. Raises Forgotten, and DataError where a sum is not finite."""
         return recipe.make(lambda name: self.codes.get(name).values)
 
-    def _added(self, values: NDArray[Any], name: str, photograph: Pixels | None = None) -> dict[str, Any]:
-        """Keep a code; tell its id, its name and its picture: the photograph, or what the generator makes of it."""
-        found = self.codes.add(values, photograph)
-        rgb = self.inverter.decode(self.codes.get(found).values[None])[0] if photograph is None else photograph
-        return {"id": found, "name": name, "picture": data_uri(rgb), "photograph": photograph is not None}
+    def _added(
+        self, values: NDArray[Any], name: str, picture: Pixels | None = None, encoded: bool = False
+    ) -> dict[str, Any]:
+        """Keep a code; tell its id, its name and its picture: what the generator makes of it, unless one is given.
+
+        ``encoded`` says that the code was encoded from the picture.
+        """
+        found = self.codes.add(values, picture if encoded else None)
+        shown = self.inverter.decode(self.codes.get(found).values[None])[0] if picture is None else picture
+        return {"id": found, "name": name, "picture": data_uri(shown), "photograph": encoded}
 
     def _read(self, path: Path) -> tuple[NDArray[np.float32], list[str], int]:
         """Return the first codes of a feature file, their names and how many there are; a lone code is one row."""
@@ -158,7 +167,12 @@ class Explorer:
         axes = {1: "C", 3: "CHW"}.get(len(shape)) if tuple(found.shape) == shape else None
         rows = open_rows(path, shape, layer, axes=axes)
         listed = range(min(len(rows), MOST_ROWS))
-        return rows.stack(listed), [rows.names[row] for row in listed], len(rows)
+        return feature_rows(rows.stack(listed), str(path)), [rows.names[row] for row in listed], len(rows)
+
+
+def _label(file: str, name: str, row: int, count: int) -> str:
+    """Return what a row of a file is called: by its own name, else by its number where there are several."""
+    return f"{file}, {name}" if name else (f"{file}, row {row}" if count > 1 else file)
 
 
 def _facts(code: NDArray[np.float32], rgb: Pixels, start: Code) -> dict[str, float]:

@@ -13,6 +13,7 @@ from deepsim.evaluate.explore.guard import MOST_UPLOAD
 from deepsim.evaluate.explore.samples import Sample
 from deepsim.evaluate.pages import filled
 from deepsim.evaluate.report.pictures import data_uri
+from deepsim.evaluate.wording import encoder_words
 from deepsim.runtime.features import SUFFIXES
 from deepsim.runtime.images import SUFFIXES as IMAGE_SUFFIXES
 
@@ -29,9 +30,9 @@ def render(explorer: Explorer, samples: tuple[Sample, ...], nonce: str) -> str:
         nonce=nonce,
         name=manifest.name,
         layer=inverter.layer,
-        encoder=manifest.encoder_name,
+        encoder=encoder_words(manifest.encoder_name),
         units=" \N{MULTIPLICATION SIGN} ".join(f"{extent:,}" for extent in inverter.feature_shape),
-        backend=f"{inverter.backend} on {inverter.device}",
+        backend=inverter.backend if inverter.device == inverter.backend else f"{inverter.backend} on {inverter.device}",
         side=inverter.image_size,
         no_encoder=explorer.no_encoder,
         prior=explorer.prior,

@@ -67,13 +67,14 @@ class Recipe:
         >>> Recipe("a", "b", 0.25, groups=(Group(3, channels=(1, 2)),)).make(codes.__getitem__)
         array([1., 6.], dtype=float32)
         """
-        code = values(self.start)
-        if self.end is not None and self.mix > 0:
-            mix = np.float32(self.mix)
-            code = (1 - mix) * code + mix * values(self.end)
-        for direction in self.directions:
-            if direction.amount:
-                code = code + np.float32(direction.amount) * (values(direction.end) - values(direction.start))
-        for group in self.groups:
-            code = group.apply(code)
+        with np.errstate(over="ignore", invalid="ignore"):  # who decodes it looks for what is not finite
+            code = values(self.start)
+            if self.end is not None and self.mix > 0:
+                mix = np.float32(self.mix)
+                code = (1 - mix) * code + mix * values(self.end)
+            for direction in self.directions:
+                if direction.amount:
+                    code = code + np.float32(direction.amount) * (values(direction.end) - values(direction.start))
+            for group in self.groups:
+                code = group.apply(code)
         return np.ascontiguousarray(code, np.float32)

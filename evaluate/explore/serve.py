@@ -38,6 +38,12 @@ class Listener:
         """Tell whether only this machine can connect."""
         return ipaddress.ip_address(self.socket.getsockname()[0]).is_loopback
 
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
     def url(self, token: str) -> str:
         """Return the address that opens the page."""
         host = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(self.host, self.host)

@@ -8,6 +8,7 @@ from typing import Any
 from deepsim.benchmarks.throughput import Throughput
 from deepsim.evaluate.report.figures import Figures, Pictures
 from deepsim.evaluate.report.training_run import TrainingRun
+from deepsim.evaluate.wording import encoder_words
 from deepsim.runtime.manifest import Manifest
 
 
@@ -38,8 +39,7 @@ class Content:
     @property
     def encoder(self) -> str:
         """Return the encoder's name as it is written in a sentence."""
-        name = self.manifest.encoder_name or "no encoder"
-        return {"caffenet": "CaffeNet", "alexnet": "AlexNet", "vgg16": "VGG-16", "vgg19": "VGG-19"}.get(name, name)
+        return encoder_words(self.manifest.encoder_name)
 
     def to_json(self) -> dict[str, Any]:
         """Return every figure as plain JSON values."""

@@ -119,13 +119,13 @@ function say(facts, took) {
   at("what").textContent = state.step === null ? describe() : "After " + count(state.step + 1, "step") + " of re-encoding";
   at("picture").setAttribute("aria-label", "Generated picture: " + at("what").textContent);
   const words = [];
-  if ("rmse" in facts) words.push("RMSE " + facts.rmse.toFixed(1) + " grey levels from photograph A");
-  if (facts.moved > 0 && state.step === null) words.push("code moved by " + percent(facts.moved) + " of A’s length");
-  at("facts").textContent = words.join(" · ") || "\u00a0";
+  if ("rmse" in facts) words.push("RMSE " + facts.rmse.toFixed(1) + " to photograph A");
+  if (facts.moved > 0 && state.step === null) words.push("code moved by " + percent(facts.moved));
+  at("facts").replaceChildren(...words.map((word) => element("span", {}, word)));
 }
 
 function describe() {
-  const parts = [state.end && state.mix > 0 ? percent(state.mix) + " of the way from A to B" : nameOf(state.start)];
+  const parts = [state.end && state.mix > 0 ? percent(state.mix) + " from A to B" : nameOf(state.start)];
   const directions = state.directions.filter((direction) => direction.amount !== 0).length;
   const groups = recipe().groups.length;
   if (directions) parts.push(count(directions, "direction"));
@@ -165,6 +165,7 @@ const rest = later(() => { units.ask(); strip.ask(); }, 250);
 
 function changed() {
   leaveSteps();
+  compare(false);
   picture.ask();
   rest();
 }
@@ -182,6 +183,7 @@ function put(found, renew) {
 function use(slot, id) {
   state[slot] = id;
   const entry = shelf.find((each) => each.id === id);
+  if (slot === "start") compare(false, entry);
   at(slot + "-picture").src = entry.picture;
   at(slot + "-picture").alt = entry.name;
   at(slot + "-picture").hidden = false;
@@ -191,6 +193,17 @@ function use(slot, id) {
   at("mix").disabled = !(state.start && state.end);
   for (const button of ["step", "eight-steps", "add-direction"]) if (at(button)) at(button).disabled = state.start === null;
   changed();
+}
+
+// Lay photograph A over the picture, or take it away; entry is what A is now, where that changes.
+function compare(over, entry) {
+  if (entry) {
+    at("original").src = entry.picture;
+    at("original").alt = "Photograph A: " + entry.name;
+    at("compare").disabled = !entry.photograph;
+  }
+  at("original").hidden = !over;
+  at("compare").setAttribute("aria-pressed", String(over));
 }
 
 function isFeatures(name) {
@@ -459,6 +472,7 @@ at("mix").addEventListener("input", (event) => {
   state.mix = Number(event.target.value);
   at("mix-value").textContent = percent(state.mix);
   leaveSteps();
+  compare(false);
   picture.ask(); // the strip stays as it is
 });
 at("mix").addEventListener("change", () => units.ask());
@@ -519,6 +533,7 @@ at("reset").addEventListener("click", () => {
   drawGroups();
   changed();
 });
+at("compare").addEventListener("click", () => compare(at("original").hidden));
 at("save-picture").addEventListener("click", () => save(shown, named() + ".png"));
 at("save-code").addEventListener("click", () => tried(async () => save(await (await ask("/code", { recipe: shownRecipe() })).blob(), named() + ".npy")));
 window.addEventListener("resize", later(drawMaps, 100));

@@ -148,7 +148,7 @@ def browser(chromium: str, profile: Path) -> Iterator[Browser]:
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
     options += ["--hide-scrollbars", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
     process = subprocess.Popen(
-        [chromium, *options], preexec_fn=at_three_and_four, close_fds=False,  # noqa: PLW1509
+        [chromium, *options], preexec_fn=at_three_and_four, close_fds=False,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     os.close(to_it)
