@@ -32,8 +32,10 @@ COMMANDS = (
     "info",
     "bench",
     "report",
+    "explore",
     "doctor",
 )
+EXPLORE = ("evaluate/templates/tokens.css", "evaluate/explore/templates/page.js")
 GENERATED = ("PKG-INFO", "setup.cfg", "deepsim.egg-info/")
 UNSHIPPED = {".ci/run", ".gitignore"}
 
@@ -42,12 +44,12 @@ import importlib, pkgutil, sys
 import deepsim.runtime
 names = [m.name for m in pkgutil.walk_packages(deepsim.runtime.__path__, "deepsim.runtime.")]
 names += ["deepsim.kernels.layers", "deepsim.kernels.reference", "deepsim.train.cli", "deepsim.export.cli"]
-names += ["deepsim.benchmarks.cli", "deepsim.evaluate.report.cli"]
+names += ["deepsim.benchmarks.cli", "deepsim.evaluate.report.cli", "deepsim.evaluate.explore.cli"]
 names += ["deepsim.export.published.import_cli", "deepsim.export.published.fetch_cli"]
 for name in names:
     importlib.import_module(name)
 heavy = {"torch", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx", "safetensors", "matplotlib", "jinja2"}
-heavy &= set(sys.modules)
+heavy = (heavy | {"starlette", "uvicorn"}) & set(sys.modules)
 print(len(names), sorted(heavy))
 """
 
@@ -123,7 +125,7 @@ def test_the_wheel_has_the_library_and_the_licences_of_what_is_in_it(wheel):
     licences = {Path(name).parent.name for name in names if name.endswith("LICENSE")}
     assert licences == {"licenses", "nlohmann"}
     assert not [name for name in names if name.endswith((".h", ".cpp", ".cu"))]
-    for part in ("benchmarks/cli.py", "benchmarks/gpu/__main__.py", "evaluate/report/templates/page.css"):
+    for part in ("benchmarks/cli.py", "benchmarks/gpu/__main__.py", "evaluate/report/templates/page.css", *EXPLORE):
         assert f"deepsim/{part}" in names
     assert not [name for name in names if "benchmarks/results" in name]
 
@@ -178,6 +180,7 @@ def test_commands_without_their_extra_name_it(environment, tmp_path):
         (["export", "--random", "--layer", "norm1"], "deepsim[export]"),
         (["import", "fc6.pt", "-o", "fc6.deepsim"], "deepsim[import]"),
         (["report", "tiny.deepsim", "--photos", "a.png"], "deepsim[evaluate]"),
+        (["explore", "tiny.deepsim"], "deepsim[explore]"),
         (["bench", "tiny.deepsim", "--plot", "a.svg"], "deepsim[bench]"),
     ):
         found = run(environment / "deepsim", *arguments, cwd=tmp_path)

@@ -133,9 +133,10 @@ class Answers:
 
     async def draw(self, request: Request) -> Response:
         """Draw a code from the prior."""
-        fields = Fields("draw", await _json(request), ("seed", "temperature"))
-        seed, temperature = fields.whole("seed", 0, MOST_SEED), fields.number("temperature", 0, MOST_TEMPERATURE)
-        return JSONResponse(await self.work.run(lambda: self.explorer.draw(seed, temperature)))
+        fields = Fields("draw", await _json(request), ("seed", "number", "temperature"))
+        seed, number = (fields.whole(name, 0, MOST_SEED) for name in ("seed", "number"))
+        temperature = fields.number("temperature", 0, MOST_TEMPERATURE)
+        return JSONResponse(await self.work.run(lambda: self.explorer.draw(seed, number, temperature)))
 
     async def _recipe(self, request: Request) -> tuple[Recipe, str | None, str]:
         """Read a question about a recipe: the recipe, the view that asks, and a name for what comes of it."""

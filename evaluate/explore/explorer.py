@@ -28,7 +28,7 @@ from deepsim.runtime.png import encode_png
 
 MOST_ROWS = 64  # of a feature file that the page lists
 STRIP, STRIP_SIDE = 8, 96  # images of a line between two codes, and their side in pixels
-MOST_SEED = (1 << 32) - 1
+MOST_SEED = (1 << 32) - 1  # and the largest number of a draw
 MOST_TEMPERATURE = 4.0
 STANDARD_NORMAL = "standard normal"
 
@@ -94,12 +94,15 @@ class Explorer:
             "count": count,
         }
 
-    def draw(self, seed: int, temperature: float) -> dict[str, Any]:
-        """Draw a code from the prior: z ~ N(0, temperature^2 I), the same for the same seed."""
+    def draw(self, seed: int, number: int, temperature: float) -> dict[str, Any]:
+        """Draw a code from the prior: z ~ temperature * N(0, I), as seed and number of the draw say.
+
+        Raises UsageError for a bundle without a prior.
+        """
         if self.prior is None:
             raise UsageError(f"{self.inverter.bundle.path}: has no prior, so no codes can be drawn.")
-        noise = np.random.default_rng(seed).standard_normal(self.inverter.feature_shape, np.float32)
-        return self._added(noise * np.float32(temperature), f"draw {seed}")
+        drawn = np.random.default_rng([seed, number]).standard_normal(self.inverter.feature_shape, np.float32)
+        return self._added(drawn * np.float32(temperature), f"draw {seed}.{number}")
 
     def keep(self, recipe: Recipe, name: str) -> dict[str, Any]:
         """Keep the code of a recipe under an id of its own, with its image."""

@@ -514,11 +514,11 @@ if (at("eight-steps")) at("eight-steps").addEventListener("click", () => reencod
 if (at("draw")) {
   at("temperature").addEventListener("input", (event) => { at("temperature-value").textContent = Number(event.target.value).toFixed(2); });
   at("draw").addEventListener("click", () => tried(async () => {
-    const seed = Math.max(0, Math.round(Number(at("seed").value) || 0));
-    const body = JSON.stringify({ seed, temperature: Number(at("temperature").value) });
+    const [seed, number] = ["seed", "number"].map((id) => Math.max(0, Math.round(Number(at(id).value) || 0)));
+    const body = JSON.stringify({ seed, number, temperature: Number(at("temperature").value) });
     const draw = async () => (await post("/draw", body)).json();
     use("start", put(await draw(), draw));
-    at("seed").value = seed + 1;
+    at("number").value = number + 1;
   }));
 }
 at("keep").addEventListener("click", () => tried(async () => {

@@ -6,9 +6,11 @@ import threading
 import httpx2
 import numpy as np
 import pytest
+from starlette.requests import Request
 
-from deepsim.evaluate.explore.app import FACTS
+from deepsim.evaluate.explore.app import FACTS, _body
 from deepsim.evaluate.explore.recipe import Recipe
+from deepsim.runtime.errors import UsageError
 from tests.evaluate.explore.conftest import COOKIE, ORIGIN, TOKEN, npy, pixels, png
 
 
@@ -80,7 +82,7 @@ def test_everything_else_that_the_page_asks(page, explorer):
     )
     assert page.ask("/samples", {"number": 1}).json()["name"] == "sample 1"
     explorer.prior = "standard normal"
-    assert page.ask("/draw", {"seed": 1, "temperature": 0.5}).json()["name"] == "draw 1"
+    assert page.ask("/draw", {"seed": 1, "number": 2, "temperature": 0.5}).json()["name"] == "draw 1.2"
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,8 @@ def test_everything_else_that_the_page_asks(page, explorer):
         ("/image", {"recipe": {"start": "zero"}, "view": 3}, 400, "question: view 3, expected a text"),
         ("/samples", {"number": 2}, 400, "sample: number 2, expected a whole number from 0 to 1."),
         ("/samples", {"number": "../0"}, 400, "sample: number '../0', expected"),
-        ("/draw", {"seed": 0, "temperature": 1}, 400, "has no prior"),
+        ("/draw", {"seed": 0, "number": 0, "temperature": 1}, 400, "has no prior"),
+        ("/draw", {"seed": 0, "number": 0, "temperature": -1}, 400, "draw: temperature -1, expected a number from 0"),
     ],
 )
 def test_what_cannot_be_answered_is_one_plain_line(page, path, question, status, line):
@@ -169,3 +172,13 @@ def test_a_drag_never_queues_stale_work(app, explorer, monkeypatch):
     assert {answer.status_code for answer in refused} == {409} and len(refused) == 29
     assert [answer.status_code for answer in answered] == [200, 200]
     assert computed == [0.0, 1.0]
+
+
+def test_a_body_that_does_not_come_is_not_waited_for_without_end(monkeypatch):
+    async def never():
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("deepsim.evaluate.explore.app.BODY_SECONDS", 0.01)
+    request = Request({"type": "http", "method": "POST", "headers": []}, never)
+    with pytest.raises(UsageError, match="Upload: not whole after 0 s"):
+        asyncio.run(_body(request))

@@ -122,10 +122,11 @@ def test_sizes_of_channels_and_places(map_explorer):
 def test_draws_are_seeded_and_scaled(explorer):
     assert explorer.prior is None
     with pytest.raises(UsageError, match="has no prior, so no codes can be drawn"):
-        explorer.draw(0, 1)
+        explorer.draw(0, 0, 1)
     explorer.prior = "standard normal"
-    first, same, other, twice = (explorer.draw(*given)["id"] for given in ((3, 1), (3, 1), (4, 1), (3, 2)))
-    assert first == same != other
+    asked = ((3, 0, 1), (3, 0, 1), (3, 1, 1), (4, 0, 1), (3, 0, 2))
+    first, same, second, other, twice = (explorer.draw(*given)["id"] for given in asked)
+    assert first == same and len({first, second, other, twice}) == 4
     values, doubled = explorer.codes.get(first).values, explorer.codes.get(twice).values
     assert (doubled == 2 * values).all() and values.std() == pytest.approx(1, abs=0.5)
 
