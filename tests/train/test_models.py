@@ -20,7 +20,8 @@ def steps(models):
     losses = []
     for number in range(2):
         torch.manual_seed(number)
-        losses.append(train_step(models, pink_noise(2, 227, seed=number)))
+        found = train_step(models, pink_noise(2, 227, seed=number))
+        losses.append({name: value for name, value in found.items() if value is not None})
     return losses
 
 
