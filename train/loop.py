@@ -257,7 +257,8 @@ class _Progress:
             record["seconds_left"] = round(self.clock.left, 1)
         if self._due(config.validate_every) or self._due(config.image_every):
             record["validation_error"] = self._validate()
-            record |= code_figures(self.models.encoder, self.photos)
+            with self.models.averaged():
+                record |= code_figures(self.models.encoder, self.photos)
         if self._due(config.log_every) or "validation_error" in record:
             self.telemetry.log(record)
 

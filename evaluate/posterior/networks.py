@@ -13,7 +13,7 @@ from deepsim.export.torch_networks import tensors
 from deepsim.runtime.errors import UsageError
 from deepsim.runtime.geometry import Geometry
 from deepsim.runtime.pixels import Pixels
-from deepsim.runtime.run_folder import ENCODER
+from deepsim.runtime.run_folder import ENCODER, exported_weights
 from deepsim.train.latent import Posterior, VariationalEncoder, spread_of
 from deepsim.train.networks import Generator, scored, to_image_space, to_pixels
 from deepsim.train.weights import read_weights
@@ -40,7 +40,7 @@ class Autoencoder:
         if source.prior is None:
             raise UsageError(f"{path}: a run that draws no codes, expected one of --task vae.")
         encoder = VariationalEncoder(source.table, source.layer)
-        file = checkpoint_of(path) / ENCODER
+        file = exported_weights(checkpoint_of(path)) / ENCODER
         spread = check_weights(read_weights(file), [spread_of(encoder.layers[-1])], str(file), exact=False)
         encoder.load_state_dict(tensors(source.encoder_weights | spread))
         generator = Generator(source.generator_table).requires_grad_(False)

@@ -7,11 +7,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from deepsim.export.sources import load_run  # noqa: E402
 from deepsim.runtime.errors import UsageError  # noqa: E402
 from deepsim.runtime.generators import LATENT  # noqa: E402
 from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry  # noqa: E402
 from deepsim.runtime.networks import ENCODERS  # noqa: E402
 from deepsim.train import loop, objective  # noqa: E402
+from deepsim.train.checkpoints import load_checkpoint  # noqa: E402
 from deepsim.train.config import PRESETS, TrainConfig  # noqa: E402
 from deepsim.train.encoders import pink_noise, random_encoder  # noqa: E402
 from deepsim.train.latent import COLLAPSED, Posterior, VariationalEncoder, code_figures  # noqa: E402
@@ -247,3 +249,20 @@ def test_a_run_records_its_settings(tmp_path, photos, small):
     kept = json.loads((tmp_path / "config.json").read_text())
     assert (kept["task"], kept["lambda_kl"], kept["latent"]) == ("vae", 20.0, 6)
     assert TrainConfig().updated(kept) == vae(steps=1, lambda_adv=0)
+
+
+def test_validation_and_export_use_the_average(tmp_path, photos, small):
+    config = vae(steps=3, lambda_adv=0, average=0.9)
+    outcome = loop.train(config, tiny_run(tmp_path, photos))
+    models = models_of(config)
+    load_checkpoint(outcome.checkpoint, models)
+    previews = np.load(tmp_path / "previews/photographs.npy")
+    last = code_figures(models.encoder, previews)
+    with models.averaged():
+        average = code_figures(models.encoder, previews)
+    assert lines(tmp_path)[-1]["validation_kl"] == pytest.approx(average["validation_kl"], rel=1e-5)
+    assert average["validation_kl"] != pytest.approx(last["validation_kl"], rel=1e-2)
+    exported = load_run(tmp_path).encoder_weights["latent.weight"]
+    np.testing.assert_array_equal(
+        exported, read_weights(outcome.checkpoint / "average/encoder.safetensors")["latent.weight"]
+    )

@@ -93,6 +93,22 @@ def test_two_processes_train_what_one_does(tmp_path, task):
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4, msg=f"{network} {name}")
 
 
+@pytest.mark.slow
+def test_two_processes_draw_codes(tmp_path):
+    """Each has noise of its own; the KL term of the first step, which has none, is that of one process."""
+    write_photographs(tmp_path / "photos")
+    options = [*TINY, "--data", "photos", "--lambda-adv", "0", "--lambda-feat", "0", "--threads", "1", "--task", "vae"]
+    options += ["--latent", "5", "--encoder-width", "0.015625"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", RUN[1]]
+    for name, command in (("one", RUN), ("two", torchrun)):
+        found = run(*options, "-o", name, cwd=tmp_path, command=command)
+        assert found.returncode == 0, found.stderr
+    one, two = (json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[0]) for name in ("one", "two"))
+    assert two["kl_loss"] == pytest.approx(one["kl_loss"], rel=1e-4)
+    assert two["image_loss"] != pytest.approx(one["image_loss"], rel=1e-7)
+    assert (tmp_path / "two/checkpoints/step-00000003/encoder.safetensors").exists()
+
+
 def test_yaml_numbers_written_as_text_become_floats(tmp_path):
     (tmp_path / "settings.yaml").write_text("learning_rate: 1e-4\nmilestones: [10, 20]\nmirror: false\nlayer: pool5\n")
     config = PRESETS["paper"].updated(read_config(tmp_path / "settings.yaml"))

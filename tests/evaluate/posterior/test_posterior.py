@@ -27,7 +27,7 @@ from deepsim.train.networks import to_image_space  # noqa: E402
 from tests.train.runs import tiny_run, write_photographs  # noqa: E402
 from tests.train.test_tasks import AUTOENCODER, CODE, SMALL  # noqa: E402
 
-VAE = {"task": "vae", **CODE, "width": 1 / 64, "steps": 2, "lambda_adv": 0}
+VAE = {"task": "vae", **CODE, "width": 1 / 64, "steps": 2, "lambda_adv": 0, "average": 0.9}
 COUNT = 11  # photographs: more than a batch, and more than are shown
 
 
@@ -62,7 +62,7 @@ def test_the_figures_are_those_of_the_networks(trained, pixels, tmp_path):
     assert found == json.loads((tmp_path / "out/posterior.json").read_text())
     models = build_models(config, torch.device("cpu"), World())
     load_checkpoint(checkpoint, models)
-    with torch.no_grad():
+    with torch.no_grad(), models.averaged():
         codes = Posterior.of(models.encoder(to_image_space(torch.from_numpy(pixels))))
     normal = torch.distributions.Normal
     each = torch.distributions.kl_divergence(normal(codes.mean, (codes.log_variance / 2).exp()), normal(0.0, 1.0)).mean(
