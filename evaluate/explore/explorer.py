@@ -25,12 +25,12 @@ from deepsim.runtime.inputs import feature_rows
 from deepsim.runtime.inverter import Inverter
 from deepsim.runtime.pixels import Pixels
 from deepsim.runtime.png import encode_png
+from deepsim.runtime.prior import draw_codes
 
 MOST_ROWS = 64  # of a feature file that the page lists
 STRIP, STRIP_SIDE = 8, 96  # images of a line between two codes, and their side in pixels
 MOST_SEED = (1 << 32) - 1  # and the largest number of a draw
 MOST_TEMPERATURE = 4.0
-STANDARD_NORMAL = "standard normal"
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ class Explorer:
     def __init__(self, inverter: Inverter) -> None:
         self.inverter, self.codes = inverter, Codes(inverter.feature_shape)
         self.no_encoder: str | None = None
-        self.prior: str | None = getattr(inverter.bundle.manifest, "prior", None)
-        if self.prior not in (None, STANDARD_NORMAL):
-            raise UsageError(f"{inverter.bundle.path}: prior {self.prior!r}, expected {STANDARD_NORMAL} or none.")
+        self.prior = inverter.bundle.manifest.prior
         image = inverter.decode(np.zeros((1, *inverter.feature_shape), np.float32))
         try:
             inverter.encode(image)
@@ -101,8 +99,8 @@ class Explorer:
         """
         if self.prior is None:
             raise UsageError(f"{self.inverter.bundle.path}: has no prior, so no codes can be drawn.")
-        drawn = np.random.default_rng([seed, number]).standard_normal(self.inverter.feature_shape, np.float32)
-        return self._added(drawn * np.float32(temperature), f"draw {seed}.{number}")
+        (drawn,) = draw_codes(self.inverter.feature_shape, [number], seed, temperature)
+        return self._added(drawn, f"draw {seed}.{number}")
 
     def keep(self, recipe: Recipe, name: str) -> dict[str, Any]:
         """Keep the code of a recipe under an id of its own, with its image."""

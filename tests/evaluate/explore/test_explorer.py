@@ -8,6 +8,7 @@ from deepsim.evaluate.explore.recipe import Recipe
 from deepsim.runtime.errors import DataError, ShapeError, UsageError
 from deepsim.runtime.features import Labels, read_features, write_features
 from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.prior import draw_codes
 from tests.bundles import photographs, write_kind
 from tests.evaluate.explore.conftest import npy, pixels, png
 
@@ -129,6 +130,7 @@ def test_draws_are_seeded_and_scaled(explorer):
     assert first == same and len({first, second, other, twice}) == 4
     values, doubled = explorer.codes.get(first).values, explorer.codes.get(twice).values
     assert (doubled == 2 * values).all() and values.std() == pytest.approx(1, abs=0.5)
+    np.testing.assert_array_equal(values, draw_codes(values.shape, [0], seed=3)[0])  # as deepsim sample draws it
 
 
 def test_without_an_encoder_codes_of_files_are_decoded(decoding_bundle):
