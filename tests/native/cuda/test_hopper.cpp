@@ -100,8 +100,6 @@ const std::vector<ProductCase> CASES = {
     shuffle(2, 224, 48, 5, 3),
     shuffle(9, 32, 32, 7, 9),  // one block takes several tiles, and keeps the weights
     shuffle(9, 64, 32, 7, 9),  // too many of them where there are six buffers
-    wide(shuffle(1, 16, 16, 1, 1)),
-    wide(shuffle(3, 64, 32, 7, 9)),
     connected(1, 16, 1, 1, 16),
     connected(70, 64, 3, 5, 80),
     connected(130, 32, 1, 1, 272),
@@ -112,6 +110,8 @@ const std::vector<ProductCase> CASES = {
     split(blocks(2, 320, 80, 5, 9, 3, 1), 3),
     split(blocks(3, 128, 96, 5, 7, 3, 1, 2), 2),
     split(shuffle(2, 224, 48, 7, 9), 7),
+    wide(shuffle(1, 16, 16, 1, 1)),
+    wide(shuffle(3, 64, 32, 7, 9)),
     wide(split(shuffle(2, 96, 48, 5, 3), 3)),
 };
 
