@@ -209,7 +209,7 @@ class _Graph:
         )
         name = self.displayed(levels, low, high, "pixels")
         if geometry.enlarges:
-            image = self.enlarged(self.cropped(levels, geometry, [2, 3]), geometry.side)
+            image = self.enlarged(self.cropped(levels, geometry, [2, 3]), geometry)
             image = self.displayed(image, low, high, "pixels/image")
         else:
             image = self.cropped(name, geometry, [1, 2])
@@ -229,11 +229,18 @@ class _Graph:
         where = [self.constant(f"pixels/crop/{key}", np.array(value, np.int64)) for key, value in cut.items()]
         return self.node("Slice", [name, *where], "pixels/crop", _FLOAT)
 
-    def enlarged(self, name: str, side: int) -> str:
-        """Enlarge (N, 3, S, S) as :func:`deepsim.runtime.geometry.enlarged` does."""
-        sizes = self.constant("pixels/sizes", np.array([side, side], np.int64))
-        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "axes": [2, 3]}
-        return self.node("Resize", [name, "", "", sizes], "pixels/enlarged", _FLOAT, **how)
+    def enlarged(self, name: str, geometry: Geometry) -> str:
+        """Enlarge (N, 3, S, S) as :func:`deepsim.runtime.geometry.enlarged` does.
+
+        By scales: TensorRT's parser refuses sizes where the batch may vary. ONNX rounds their product with S down, so
+        the scale is the next number that reaches the side.
+        """
+        scale = np.float32(geometry.side / geometry.generated_side)
+        while geometry.generated_side * float(scale) < geometry.side:
+            scale = np.nextafter(scale, np.float32(2 * scale))
+        scales = self.constant("pixels/scales", np.array([1, 1, scale, scale], np.float32))
+        how = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+        return self.node("Resize", [name, "", scales], "pixels/enlarged", _FLOAT, **how)
 
     def layer(self, layer: Layer, name: str, *, reverse_inputs: bool = False, reverse_outputs: bool = False) -> str:
         """Append one table row and its activation; return the name of the result.

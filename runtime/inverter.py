@@ -70,7 +70,7 @@ class Inverter:
     Photographs are paths, Pillow images or uint8 RGB arrays (N, H, W, 3), 0-255. Those without ``image_size`` pixels on
     both sides are resized and cropped by the bundle's ``geometry``. A lone photograph counts as a batch of one. Tensors
     of other libraries in host memory are read through DLPack. Images come back as uint8 RGB (N, side, side, 3), where
-    side is ``image_size``.
+    side is ``image_size``; a generator's smaller ones (Dosovitskiy & Brox 2015) are enlarged, on the host alone.
 
     Arrays on the backend cuda's GPU (PyTorch, CuPy, pycuda, JAX: ``__cuda_array_interface__`` or DLPack) go in and come
     back as :class:`~deepsim.runtime.device_arrays.DeviceArray` without a copy through the host: photographs uint8

@@ -127,6 +127,15 @@ def test_a_generator_of_smaller_images_enlarges_them_as_the_runtime_does(pixels)
         assert difference.max() <= 1 and difference.mean() < 2e-3  # ties of the rounding only
 
 
+@pytest.mark.parametrize("full", [1, 5, 128, 192, 201, 226])
+def test_an_enlarged_image_has_the_photographs_side_whatever_its_own(full):
+    spec = GeneratorSpec("tiny", (2, full, full), (Layer("last", "conv", 2, 3, 1),), IMAGENET_PIXELS)
+    data = generator_onnx(spec, Geometry.between(CAFFE_FRAMING, full), random_weights(spec.layers))
+    image, whole = session(data).run(["image", "image_full"], {"features": np.ones((1, *spec.input_shape), np.float32)})
+    assert image.shape == (1, 227, 227, 3) and whole.shape == (1, full, full, 3)
+    np.testing.assert_array_equal(image[0, 3, 5], whole[0, 0, 0])
+
+
 CAFFENET_OPS = {
     "norm2": "Cast Transpose Sub Conv Relu MaxPool LRN Conv Relu MaxPool LRN",
     "pool5": "Cast Transpose Sub Conv Relu MaxPool LRN Conv Relu MaxPool LRN Conv Relu Conv Relu Conv Relu MaxPool",
