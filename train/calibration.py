@@ -9,7 +9,6 @@ of the feature loss at G(x) is the same.
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deepsim.runtime.errors import NumericError
+from deepsim.runtime.errors import CheckpointError, NumericError
 from deepsim.runtime.files import write_atomic
 from deepsim.runtime.networks import CAFFENET
 from deepsim.runtime.run_folder import CALIBRATION
@@ -31,7 +30,6 @@ from deepsim.train.objective import Normalisation, squared_error, uses
 
 BATCHES = 4
 PAPER_COMPARATOR = "pool5"  # the paper's CONV5
-_log = logging.getLogger("deepsim")
 
 
 @dataclass(frozen=True)
@@ -55,19 +53,26 @@ def calibrated(models: Models, batches: Iterable[Tensor], folder: Path, saved: P
 
     ``batches`` yields the run's first uint8 RGB batches, the same in every process. A run that is resumed (``saved``)
     keeps its weight, and one that does not ask for this, or has no feature loss, gets its settings back. Raises
-    NumericError when the term has no gradient.
+    NumericError when the term has no gradient, CheckpointError for a damaged calibration.json.
     """
     config = models.config
     if not config.calibrate_feat or not uses(config, "comparator"):
         return config
-    if saved is not None and (saved / CALIBRATION).exists():
-        return config  # its lambda_feat is the one that was found
-    found = calibrate(models, batches)
-    if models.world.is_main:
+    before = None if saved is None else saved / CALIBRATION
+    found = _read(before) if before is not None and before.exists() else calibrate(models, batches)
+    if models.world.is_main and not (folder / CALIBRATION).exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / CALIBRATION, json.dumps(asdict(found), indent=2) + "\n")
-        _log.info("lambda_feat: %.4g, as strong as %.4g of %s", found.lambda_feat, found.asked, found.reference)
+    if config.lambda_feat != found.asked:
+        return config  # resumed: its weight is the one that was found, or one that was asked for since
     return replace(config, lambda_feat=found.lambda_feat)
+
+
+def _read(path: Path) -> Calibration:
+    try:
+        return Calibration(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: not readable ({error}), expected what a calibration found.") from error
 
 
 def calibrate(models: Models, batches: Iterable[Tensor]) -> Calibration:

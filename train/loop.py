@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,6 +23,7 @@ from deepsim.runtime.images import save_png
 from deepsim.runtime.locks import locked
 from deepsim.runtime.metrics import normalized_error
 from deepsim.runtime.run_folder import (
+    CALIBRATION,
     CLOCK,
     COMPARATOR,
     CONFIG,
@@ -113,7 +115,7 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
     start, best = _resume(run, models)
     _require_newest(run, start)
     scan(run.dataset)
-    config = models.config = calibrated(models, _first_batches(config, run, models), run.folder, saved)
+    config = models.config = _calibrated(config, run, models, saved)
     photos = validation_batch(run.validation, min(PREVIEW, len(run.validation)), models.geometry.framing).numpy()
     best = _best_of_same(photos, saved, best)
     if run.world.is_main:
@@ -129,10 +131,15 @@ def _train(config: TrainConfig, run: Run, signals: Signals) -> Outcome:
             telemetry.close()
 
 
-def _first_batches(config: TrainConfig, run: Run, models: Models) -> Iterator[Tensor]:
-    """Yield the run's batches from its beginning, the same in every process."""
+def _calibrated(config: TrainConfig, run: Run, models: Models, saved: Path | None) -> TrainConfig:
+    """Return the settings with the weight that a calibration finds on the run's first batches, and say so."""
     framing, size = models.geometry.framing, config.batch // run.world.size
-    return batches(run.dataset, framing, size, config.seed, 0, mirror=config.mirror, zoom=config.zoom)
+    first = batches(run.dataset, framing, size, config.seed, 0, mirror=config.mirror, zoom=config.zoom)
+    found = calibrated(models, first, run.folder, saved)
+    if found.lambda_feat != config.lambda_feat and run.world.is_main and not run.quiet:
+        words = f"The feature loss has the weight {found.lambda_feat:.4g}, as strong as {config.lambda_feat:g} of pool5"
+        print(f"{words} ({run.folder / CALIBRATION}).", file=sys.stderr, flush=True)
+    return found
 
 
 @contextmanager

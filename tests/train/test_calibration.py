@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from deepsim.runtime.errors import NumericError
+from deepsim.runtime.errors import CheckpointError, NumericError
 from deepsim.train import calibration, loop
 from deepsim.train.config import TrainConfig
 from deepsim.train.distributed import World
@@ -72,3 +72,15 @@ def test_a_resumed_run_keeps_the_weight_that_was_found(tmp_path):
     loop.train(longer, tiny_run(tmp_path / "run", photos, resume="auto"))
     assert (tmp_path / "run/calibration.json").read_bytes() == before
     assert json.loads((tmp_path / "run/config.json").read_text())["lambda_feat"] == found["lambda_feat"]
+    branch = tiny_run(tmp_path / "branch", photos, resume=str(tmp_path / "run/checkpoints/step-00000002"))
+    loop.train(longer, branch)  # another folder has the calibration too, so that resuming there finds it
+    assert (tmp_path / "branch/calibration.json").read_bytes() == before
+
+
+def test_a_run_that_was_killed_before_its_settings_were_written_has_the_weight_that_was_found(tmp_path):
+    models = models_of()
+    found = calibration.calibrated(models, [photos_of(2)], tmp_path, None).lambda_feat
+    assert calibration.calibrated(models, [], tmp_path, tmp_path).lambda_feat == found != 0.01
+    (tmp_path / "calibration.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"calibration.json: not readable"):
+        calibration.calibrated(models, [], tmp_path, tmp_path)
