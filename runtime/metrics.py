@@ -54,8 +54,18 @@ def psnr(a: NDArray[Any], b: NDArray[Any], peak: float = PEAK) -> Floats:
     >>> psnr(np.array([[0.0, 0.0]]), np.array([[25.5, 25.5]]))
     array([20.])
     """
+    return decibels(rmse(a, b), peak)
+
+
+def decibels(errors: Floats, peak: float = PEAK) -> Floats:
+    """Return RMSE as peak signal-to-noise ratio, float64 (N,), infinite for 0.
+
+    >>> decibels(np.array([25.5]))
+    array([20.])
+    """
     with np.errstate(divide="ignore"):
-        return 20 * np.log10(peak / rmse(a, b))
+        found: Floats = 20 * np.log10(peak / errors)
+    return found
 
 
 def mean_pairwise_distance(rows: NDArray[Any]) -> float:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def closest(rows: MethodRows, candidates: Originals, k: int) -> list[Closest]:
     found = []
     for space, queried, searched in pairs:
         with tqdm(total=queried.shape[0], desc=f"neighbours, {space}", unit="image", disable=None) as bar:
-            near = nearest(queried, searched, k, progress=lambda done, bar=bar: bar.update(done - bar.n))
+            near = nearest(queried, searched, k, progress=partial(_advance, bar))
         found.append(Closest(space, near, queries, among))
     return found
 
@@ -72,6 +73,10 @@ def as_csv(found: Sequence[Closest]) -> str:
             for rank, (row, distance) in enumerate(zip(rows, distances, strict=True), 1):
                 lines.writerow([_plain(query), each.space, rank, _plain(each.among[row]), repr(float(distance))])
     return output.getvalue()
+
+
+def _advance(bar: tqdm[Any], done: int) -> None:
+    bar.update(done - bar.n)
 
 
 def _names(originals: Originals) -> list[str]:

@@ -24,8 +24,15 @@ from deepsim.runtime.pixels import Pixels
 class Method(Protocol):
     """One row: its name, the space that it inverts (None: unknown), and pictures of photographs by their rows."""
 
-    name: str
-    inverted: Space | None
+    @property
+    def name(self) -> str:
+        """Return what tables call it."""
+        ...
+
+    @property
+    def inverted(self) -> Space | None:
+        """Return the space whose features its pictures are made of, where that is known."""
+        ...
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -72,7 +79,8 @@ class BundleMethod:
 
     def pictures(self, originals: Originals, rows: slice) -> Pixels:
         """Decode the originals' features."""
-        return self.encoding.inverter.decode(originals.features(self.inverted)[rows])
+        made: Pixels = self.encoding.inverter.decode(originals.features(self.inverted)[rows])
+        return made
 
 
 class ImagesMethod:
@@ -129,11 +137,10 @@ def split_images(text: str) -> tuple[str, str | None, Path]:
 
 
 def layer_space(layer: str | None, spaces: Sequence[Space]) -> Space | None:
-    """Return the space of a layer's name. Raises UsageError naming the layers that there are."""
+    """Return the first space of a layer's name; None for no layer. Raises UsageError where there is none."""
     if layer is None:
         return None
     found = next((space for space in spaces if space.layer == layer), None)
     if found is None:
-        known = ", ".join(space.layer for space in spaces) or "none"
-        raise UsageError(f"--images ...@{layer}: no such layer here, expected one of the bundles' or spaces': {known}.")
+        raise UsageError(f"layer {layer}: not here, expected one of {', '.join(space.layer for space in spaces)}.")
     return found

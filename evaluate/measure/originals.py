@@ -61,7 +61,7 @@ class Originals:
     def close(self) -> None:
         """Bring all rows to the disk."""
         for store in (self._pixels, *self._spaces.values()):
-            store.__exit__()
+            store.close()
 
     def __len__(self) -> int:
         return len(self._pixels)
@@ -105,8 +105,8 @@ class Originals:
                         numbers = [photograph.index for photograph in batch.photographs]
                         own = own_measures(luma(batch.pixels))
                         for space, features in found.items():
-                            self._spaces[space].add(numbers, **{space.key: features})
-                        self._pixels.add(numbers, **{_PIXELS: batch.pixels, _MEASURES: own})
+                            self._spaces[space].add(numbers, {space.key: features})
+                        self._pixels.add(numbers, {_PIXELS: batch.pixels, _MEASURES: own})
                         bar.update(len(numbers))
             finally:
                 results.close()
@@ -129,4 +129,4 @@ class Originals:
                     missing = len(self._spaces[space]) - done
                     if missing < len(features):
                         numbers = index[done + missing : done + len(features)]
-                        self._spaces[space].add(numbers, **{space.key: features[missing:]})
+                        self._spaces[space].add(numbers, {space.key: features[missing:]})

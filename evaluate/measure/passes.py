@@ -64,7 +64,7 @@ class MethodRows:
 
     def close(self) -> None:
         """Bring all rows to the disk."""
-        self._store.__exit__()
+        self._store.close()
 
     @property
     def pictures(self) -> StoredRows:
@@ -106,8 +106,8 @@ class MethodRows:
             wanted = self.originals.features(space)[rows]
             columns += [euclidean_distances(reached, wanted)[:, None], pearson(reached, wanted)[:, None]]
         named = {space.key: found for space, found in zip(self.spaces, made.features, strict=True)}
-        kept = {PICTURES: made.pictures, _MEASURES: np.hstack(columns), **named}
-        self._store.add(self.originals.index[rows], **kept)
+        kept: dict[str, NDArray[Any]] = {PICTURES: made.pictures, _MEASURES: np.hstack(columns), **named}
+        self._store.add(self.originals.index[rows], kept)
 
 
 def identified(reached: RowSource, originals: RowSource, what: str) -> dict[str, NDArray[np.float64]]:

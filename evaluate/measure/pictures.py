@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepsim.evaluate.metrics.correlation import pearson
 from deepsim.evaluate.metrics.sharpness import BANDS, aligned_gradient, band_power, gradient_energy, luma
-from deepsim.runtime.metrics import euclidean_distances, psnr
+from deepsim.runtime.metrics import decibels, euclidean_distances
 from deepsim.runtime.pixels import Pixels
 from deepsim.train.similarity import Similarity, both
 
@@ -54,9 +54,10 @@ class PictureMeasures:
 
     def _some(self, pictures: Pixels, photographs: Pixels) -> NDArray[np.float64]:
         grey, wanted = luma(pictures), luma(photographs)
+        distances = euclidean_distances(pictures, photographs)
         columns = [
-            euclidean_distances(pictures, photographs),
-            psnr(pictures, photographs),
+            distances,
+            decibels(distances / np.sqrt(pictures[0].size)),
             *self._similarities(grey, wanted),
             pearson(pictures, photographs),
             aligned_gradient(grey, wanted),

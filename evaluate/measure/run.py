@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from deepsim.evaluate.measure.cli import Request
 from deepsim.evaluate.measure.closest import as_csv, closest
 from deepsim.evaluate.measure.evaluation import Measured, Task, Visit, measure_method, write_evaluation
@@ -20,7 +18,7 @@ from deepsim.evaluate.measure.methods import BundleMethod, ImagesMethod, Method,
 from deepsim.evaluate.measure.originals import Originals
 from deepsim.evaluate.measure.passes import MethodRows
 from deepsim.evaluate.measure.pictures import PictureMeasures
-from deepsim.evaluate.measure.spaces import PIXELS, EncodingBundle, Network, TableLayers, split_space
+from deepsim.evaluate.measure.spaces import PIXELS, EncodingBundle, Network, TableLayers, split_space, tell_apart
 from deepsim.evaluate.measure.store import check_no_rows
 from deepsim.evaluate.measure.strips import draw_interpolation, draw_reencoding, drift
 from deepsim.evaluate.measure.tables import written
@@ -36,17 +34,24 @@ from deepsim.runtime.files import write_atomic
 from deepsim.runtime.geometry import Framing
 from deepsim.runtime.images import image_names, prepare_batch
 from deepsim.runtime.inverter import Inverter
+from deepsim.runtime.manifest import Manifest
 
 
 def run(asked: Request) -> tuple[dict[str, Any], str]:
     """Evaluate; return the record of evaluation.json and the tables. Raises UsageError, DataError, DeviceError."""
-    start, task = time.monotonic(), _task(asked)
-    names = _names(asked)
+    start = time.monotonic()
+    manifests = [Bundle.open(path).manifest for path in asked.bundles]
     images = [split_images(text) for text in asked.images]
+    names = _names(asked, manifests)
     _check_names([*names, *(name for name, _, _ in images)])
+    for path, manifest in zip(asked.bundles, manifests, strict=True):
+        _check_bundle(path, manifest)
     lpips = None if asked.lpips_weights is None else Lpips(asked.lpips_weights)
     with ExitStack() as stack:
         others = _other_networks(asked, stack)
+        known = {manifest.layer for manifest in manifests} | {s.layer for network, _ in others for s in network.spaces}
+        _check_images(images, known, bool(manifests or others))
+        task = _task(asked)
         evaluation = _Run(asked, task, others, images, lpips)
         measured = list(evaluation.methods(names))
     folders = {"photographs": str(asked.photos)}
@@ -68,7 +73,6 @@ def _task(asked: Request) -> Task:
         asked.inception_weights, asked.keep,
     )  # fmt: skip
     check_no_rows(task.rows, asked.bulk.resume, asked.bulk.overwrite)
-    task.rows.mkdir(parents=True, exist_ok=True)
     return task
 
 
@@ -80,11 +84,11 @@ def _listed(folder: Path, output: Path, limit: int | None) -> Photographs:
     return photographs.only(array("Q", (number * count // limit for number in range(limit))))
 
 
-def _names(asked: Request) -> list[str]:
+def _names(asked: Request, manifests: Sequence[Manifest]) -> list[str]:
     """Return the methods' names: as given, or the bundles' own, or where these are the same, those of their folders."""
     if asked.names:
         return list(asked.names)
-    own = [Bundle.open(path).manifest.name for path in asked.bundles]
+    own = [manifest.name for manifest in manifests]
     return own if len(set(own)) == len(own) else [path.resolve().stem for path in asked.bundles]
 
 
@@ -92,6 +96,24 @@ def _check_names(names: Sequence[str]) -> None:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"method {twice!r}: named twice, expected names that differ. Pass --name for each bundle.")
+
+
+def _check_bundle(path: Path, manifest: Manifest) -> None:
+    """Raise UsageError where a bundle only decodes, or only encodes."""
+    if manifest.encoder is None:
+        raise UsageError(f"{path}: has no encoder, expected one that gives the features to decode.")
+    if manifest.generator is None:
+        raise UsageError(f"{path}: encodes only, expected a generator too. Pass it as --space.")
+
+
+def _check_images(images: Sequence[tuple[str, str | None, Path]], layers: set[str], framed: bool) -> None:
+    """Raise UsageError where pictures have a layer that nothing here computes, or nothing says how they are framed."""
+    if images and not framed:
+        raise UsageError("--images: alone, expected a bundle or --space too, which say how photographs are framed.")
+    for name, layer, _ in images:
+        if layer is not None and layer not in layers:
+            known = ", ".join(sorted(layers))
+            raise UsageError(f"--images {name}@{layer}: no such layer here, expected one of {known}.")
 
 
 def _other_networks(asked: Request, stack: ExitStack) -> list[tuple[Network, Framing]]:
@@ -126,31 +148,31 @@ class _Run:
         """Yield every method, measured; pictures of others come behind the bundle whose layer they invert."""
         for name, path in zip(names, self.asked.bundles, strict=True):
             with open_inverter(path, **self.asked.where) as inverter:
-                encoding = _encoding(inverter)
+                encoding = EncodingBundle(inverter)
                 networks = self._networks(encoding)
                 task = replace(self.task, width=inverter.batches_at_once)
                 yield self._measured(task, BundleMethod(name, encoding), inverter.geometry.framing, networks)
                 self._draw(name, inverter)
                 yield from self._images(task, inverter.geometry.framing, networks, inverter.layer)
-        if self.images and not self.others:
-            _, layer, _ = self.images[0]
-            raise UsageError(
-                f"--images: layer {layer}, expected one of a bundle or --space, which frame photographs too."
-            )
         if self.images:
             networks = [network for network, _ in self.others]
+            tell_apart(networks)
             yield from self._images(self.task, self.others[0][1], networks, None)
 
     def _networks(self, encoding: EncodingBundle) -> list[Network]:
-        others = [network for network, _ in self.others if network.spaces != encoding.spaces]
-        return [encoding, *others]
+        own = encoding.spaces[0].identity
+        networks: list[Network] = [encoding]
+        networks += [network for network, _ in self.others if [space.identity for space in network.spaces] != [own]]
+        tell_apart(networks)
+        return networks
 
     def _images(
         self, task: Task, framing: Framing, networks: Sequence[Network], layer: str | None
     ) -> Iterator[Measured]:
-        """Measure the pictures of others that belong to ``layer``, or to none; with None, all that are left."""
+        """Measure the pictures of others that belong to ``layer``, to another space or to none."""
         spaces = [space for network in networks for space in network.spaces]
-        ready = [images for images in self.images if layer is None or images[1] in (None, layer)]
+        here = {None, layer, *(space.layer for network, _ in self.others for space in network.spaces)}
+        ready = [images for images in self.images if images[1] in here]
         for images in ready:
             name, own, folder = images
             self.images.remove(images)
@@ -198,15 +220,5 @@ class _Run:
             head = "iteration,error_rmse,step_rmse,sharpness"
             write_atomic((output / "reencoding" / stem).with_suffix(".csv"), "\n".join([head, *lines]) + "\n")
             draw_reencoding(inverter, pixels, asked.drift, output / "reencoding" / stem)
-        if asked.interpolation is not None and len(np.atleast_1d(chosen)) > 1:
+        if asked.interpolation is not None and count > 1:
             draw_interpolation(inverter, pixels, asked.interpolation, output / "interpolation" / stem)
-
-
-def _encoding(inverter: Inverter) -> EncodingBundle:
-    """Return a bundle's encoder as a network. Raises UsageError where the bundle only decodes, or only encodes."""
-    manifest = inverter.bundle.manifest
-    if manifest.encoder is None:
-        raise UsageError(f"{inverter.bundle.path}: has no encoder, expected one that gives the features to decode.")
-    if manifest.generator is None:
-        raise UsageError(f"{inverter.bundle.path}: encodes only, expected a generator too. Pass it as --space.")
-    return EncodingBundle(inverter)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -24,17 +24,22 @@ GRAPH = "encoder.onnx"
 
 @dataclass(frozen=True)
 class Space:
-    """A layer of a network: ``identity`` tells its features from all others, ``shape`` is that of one feature."""
+    """A layer of a network: ``identity`` tells its features from all others, ``shape`` is that of one feature.
+
+    ``origin`` is its bundle; it is part of the name where another space would have the same (``told_apart``).
+    """
 
     network: str
     layer: str
     shape: tuple[int, ...]
     identity: str
+    origin: str = ""
+    told_apart: bool = False
 
     @property
     def name(self) -> str:
         """Return how tables call it, such as "caffenet fc6"."""
-        return f"{self.network} {self.layer}"
+        return f"{self.network} {self.layer}" + (f" ({self.origin})" if self.told_apart else "")
 
     @property
     def key(self) -> str:
@@ -56,10 +61,14 @@ class EncodingBundle:
     """The layer that a bundle inverts or encodes, computed by its own backend."""
 
     def __init__(self, inverter: Inverter) -> None:
-        manifest = inverter.bundle.manifest
+        manifest, origin = inverter.bundle.manifest, inverter.bundle.path.stem
         self.inverter = inverter
         identity = sha256(f"{encoder_identity(manifest)} {inverter.encoder_backend}".encode())
-        self.spaces = (Space(str(manifest.encoder_name), inverter.layer, inverter.feature_shape, identity),)
+        self.spaces: tuple[Space, ...] = (
+            Space(
+                str(manifest.encoder_name), inverter.layer, inverter.feature_shape, identity, inverter.bundle.path.stem
+            ),
+        )
 
     def features(self, pixels: Pixels) -> list[NDArray[np.float32]]:
         """Return the features of pictures."""
@@ -76,8 +85,14 @@ class TableLayers:
 
         self._layers, self._encoder = list(layers), open_encoder(str(bundle), layers, None, Place())
         whole = encoder_identity(Bundle.open(bundle).manifest)
-        self.spaces = tuple(
-            Space(self._encoder.name, layer, self._encoder.shape_of(layer), sha256(f"{whole} torch {layer}".encode()))
+        self.spaces: tuple[Space, ...] = tuple(
+            Space(
+                self._encoder.name,
+                layer,
+                self._encoder.shape_of(layer),
+                sha256(f"{whole} torch {layer}".encode()),
+                f"{bundle.stem} by PyTorch",
+            )
             for layer in layers
         )
 
@@ -88,6 +103,15 @@ class TableLayers:
         seen = self._encoder.pixels.to_network(prepare_batch(pixels, self._encoder.framing))
         found = self._encoder.features(torch.from_numpy(seen), self._layers)
         return [np.ascontiguousarray(found[layer].numpy()) for layer in self._layers]
+
+
+def tell_apart(networks: Sequence[Network]) -> None:
+    """Let every space have a name of its own: of two equal names the later one gets its bundle's."""
+    taken: set[str] = set()
+    for network in networks:
+        plain = (replace(space, told_apart=False) for space in network.spaces)
+        network.spaces = tuple(replace(space, told_apart=space.name in taken) for space in plain)
+        taken |= {space.name for space in network.spaces}
 
 
 def encoder_identity(manifest: Manifest) -> str:

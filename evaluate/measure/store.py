@@ -42,7 +42,7 @@ class StoredRows:
             return found
         with self._path.open("rb", buffering=0) as file:
             file.seek(start * size)
-            rest = memoryview(found).cast("B")
+            rest = found.data.cast("B")
             while len(rest):
                 count = file.readinto(rest)
                 if not count:
@@ -75,10 +75,8 @@ class RowStore:
             self._files[name].truncate(len(found) * _bytes(kind))
         return [int(number) for number in found]
 
-    def __enter__(self) -> RowStore:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Force everything to the disk."""
         try:
             self.commit()
         finally:
@@ -88,12 +86,12 @@ class RowStore:
     def __len__(self) -> int:
         return len(self.index) + len(self._waiting)
 
-    def add(self, index: Sequence[int], **rows: NDArray[Any]) -> None:
+    def add(self, index: Sequence[int], rows: Mapping[str, NDArray[Any]]) -> None:
         """Append rows of every array, which belong to these numbers. Raises DeviceError on a full disk."""
         with disk_errors(self.folder):
             for name, (kind, shape) in self.formats.items():
                 values = np.ascontiguousarray(rows[name], kind).reshape(len(index), *shape)
-                self._files[name].write(memoryview(values).cast("B"))
+                self._files[name].write(values.data.cast("B") if values.size else b"")
         self._waiting += index
         if time.monotonic() - self._last > _EVERY:
             self.commit()

@@ -31,7 +31,7 @@ class Figures:
 
     def mean(self, name: str, values: NDArray[np.float64], divisor: float | None = 1.0) -> None:
         """Add a mean over the photographs that have a value, divided; without a divisor it is not defined."""
-        value, known = self._column(np.nan_to_num(values, nan=0.0)), self._column((~np.isnan(values)).astype(float))
+        value, known = self._column(_filled(values)), self._column((~np.isnan(values)).astype(float))
         factor = np.nan if divisor is None else 1 / divisor
         self._statistics[name] = lambda means: ratios(means[..., value], means[..., known]) * factor
 
@@ -49,10 +49,7 @@ class Figures:
     ) -> None:
         """Add a comparison of two mean spectra, (N, BANDS) each; bands that pictures of this size lack are NaN."""
         width = ours.shape[1]
-        first, second = (
-            [self._column(np.nan_to_num(powers[:, band], nan=0.0)) for band in range(width)]
-            for powers in (ours, theirs)
-        )
+        first, second = ([self._column(_filled(powers[:, band])) for band in range(width)] for powers in (ours, theirs))
         lacking = np.where(np.isnan(theirs).all(axis=0), np.nan, 0.0)
         self._statistics[name] = lambda means: compare(means[..., first] + lacking, means[..., second] + lacking)
 
@@ -110,6 +107,12 @@ def summarise(
         _identification(in_pixels, columns["pixels beaten"], columns["pixels others"])
         in_spaces["pixels"] = in_pixels.intervals()
     return Summary(len(columns["psnr"]), image.intervals(), sharp.intervals(), in_spaces)
+
+
+def _filled(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values with 0 where there is none; infinite ones stay."""
+    filled: NDArray[np.float64] = np.where(np.isnan(values), 0.0, values)
+    return filled
 
 
 def _of_octave(octave: int) -> Callable[[Means, Means], Means]:

@@ -65,7 +65,8 @@ class Bootstrap:
         values = columns.astype(np.float64)
         count, whole = len(values), values.mean(axis=0)
         drawn = np.concatenate(list(self._resampled_means(values)))  # (resamples, K)
-        left_out = (count * whole - values) / max(1, count - 1)  # (N, K): means without one photograph
+        with np.errstate(invalid="ignore"):  # of infinite values
+            left_out = (count * whole - values) / max(1, count - 1)  # (N, K): means without one photograph
         return [self._interval(statistic, whole, drawn, left_out) for statistic in statistics]
 
     def _resampled_means(self, values: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
@@ -76,7 +77,9 @@ class Bootstrap:
             number = min(step, self.resamples - start)
             places = rng.integers(0, count, (number, count)) + count * np.arange(number)[:, None]
             times = np.bincount(places.ravel(), minlength=number * count).reshape(number, count)
-            yield times @ values / count
+            with np.errstate(invalid="ignore"):
+                means = times @ values / count
+            yield means
 
     def _interval(
         self,

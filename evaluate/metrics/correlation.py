@@ -34,8 +34,12 @@ def pearson(a: NDArray[Any], b: NDArray[Any]) -> Floats:
         raise ShapeError(f"correlation: shapes {a.shape} and {b.shape}, expected the same (N, ...).")
     found = np.empty(len(a))
     for row, (left, right) in enumerate(zip(a, b, strict=True)):
-        one, other = _standard(left.reshape(1, -1), np.float64), _standard(right.reshape(1, -1), np.float64)
-        found[row] = np.clip((one * other).sum(), -1, 1)
+        one, other = _centred(left), _centred(right)
+        lengths = np.sqrt(one @ one) * np.sqrt(other @ other)
+        if not np.isfinite(lengths):
+            raise NumericError("correlation: a row holds NaN or infinity, expected finite values.")
+        constant = (left == left.flat[0]).all() or (right == right.flat[0]).all()
+        found[row] = np.nan if constant else np.clip(one @ other / lengths, -1, 1)
     return found
 
 
@@ -75,7 +79,7 @@ def identify(
     originals: RowSource,
     own: Sequence[int],
     block_bytes: int = BLOCK_BYTES,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Identification:
     """Correlate the rows of ``reached`` (n, ...) with all rows of ``originals`` (m, ...), in flat memory.
 
@@ -129,14 +133,21 @@ def _products(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     return found
 
 
-def _standard(rows: NDArray[Any], dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+def _centred(row: NDArray[Any]) -> Floats:
+    """Return a row's values less their mean, float64 (D,)."""
+    values: Floats = row.ravel().astype(np.float64)
+    values -= values.mean()
+    return values
+
+
+def _standard(rows: NDArray[Any]) -> NDArray[np.float32]:
     """Return rows (n, D) less their mean, of length 1; NaN where a row is constant."""
-    values = rows.astype(dtype)
-    values -= values.mean(axis=1, keepdims=True, dtype=np.float64).astype(dtype)
+    values: NDArray[np.float32] = rows.astype(np.float32)
+    values -= values.mean(axis=1, keepdims=True, dtype=np.float64).astype(np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", values, values, dtype=np.float64))
     if not np.isfinite(lengths).all():
         raise NumericError("correlation: a row holds NaN or infinity, expected finite values.")
     constant = (rows == rows[:, :1]).all(axis=1)
     lengths[constant] = np.nan
-    values /= lengths[:, None].astype(dtype)
+    values /= lengths[:, None].astype(np.float32)
     return values

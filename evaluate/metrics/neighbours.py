@@ -29,7 +29,7 @@ def nearest(
     among: RowSource,
     k: int = 5,
     block_bytes: int = BLOCK_BYTES,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Neighbours:
     """Find the ``k`` rows of ``among`` (m, ...) nearest to each of ``queries`` (n, ...); all of them where m < k.
 
