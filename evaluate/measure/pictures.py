@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deepsim.evaluate.metrics.correlation import pearson
+from deepsim.evaluate.metrics.correlation import byte_distance_and_correlation
 from deepsim.evaluate.metrics.sharpness import BANDS, aligned_gradient, band_power, gradient_energy, luma
-from deepsim.runtime.metrics import decibels, euclidean_distances
+from deepsim.runtime.metrics import decibels
 from deepsim.runtime.pixels import Pixels
 from deepsim.train.similarity import Similarity, both
 
@@ -54,12 +54,12 @@ class PictureMeasures:
 
     def _some(self, pictures: Pixels, photographs: Pixels) -> NDArray[np.float64]:
         grey, wanted = luma(pictures), luma(photographs)
-        distances = euclidean_distances(pictures, photographs)
+        distances, correlations = byte_distance_and_correlation(pictures, photographs)
         columns = [
             distances,
             decibels(distances / np.sqrt(pictures[0].size)),
             *self._similarities(grey, wanted),
-            pearson(pictures, photographs),
+            correlations,
             aligned_gradient(grey, wanted),
         ]
         given = [] if self.lpips is None else [self.lpips(pictures, photographs)]

@@ -64,11 +64,8 @@ class EncodingBundle:
         manifest, origin = inverter.bundle.manifest, inverter.bundle.path.stem
         self.inverter = inverter
         identity = sha256(f"{encoder_identity(manifest)} {inverter.encoder_backend}".encode())
-        self.spaces: tuple[Space, ...] = (
-            Space(
-                str(manifest.encoder_name), inverter.layer, inverter.feature_shape, identity, inverter.bundle.path.stem
-            ),
-        )
+        named = str(manifest.encoder_name)
+        self.spaces: tuple[Space, ...] = (Space(named, inverter.layer, inverter.feature_shape, identity, origin),)
 
     def features(self, pixels: Pixels) -> list[NDArray[np.float32]]:
         """Return the features of pictures."""

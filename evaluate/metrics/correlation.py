@@ -43,6 +43,26 @@ def pearson(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     return found
 
 
+def byte_distance_and_correlation(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """Return Euclidean distance and correlation of each pair of rows of (N, ...), float64 (N,) each, in one pass.
+
+    Sums of products of bytes are whole numbers that float64 holds exactly. NaN is the correlation of a constant row.
+
+    >>> byte_distance_and_correlation(np.array([[0, 3]], np.uint8), np.array([[4, 6]], np.uint8))
+    (array([5.]), array([1.]))
+    """
+    found = np.empty((2, len(a)))
+    for row, (left, right) in enumerate(zip(a, b, strict=True)):
+        one, other = left.ravel().astype(np.float64), right.ravel().astype(np.float64)
+        squares, products, count = (one @ one, other @ other), one @ other, one.size
+        found[0, row] = np.sqrt(squares[0] + squares[1] - 2 * products)
+        sums = one.sum(), other.sum()
+        spreads = [count * square - total**2 for square, total in zip(squares, sums, strict=True)]
+        covariance = count * products - sums[0] * sums[1]
+        found[1, row] = covariance / np.sqrt(spreads[0]) / np.sqrt(spreads[1]) if min(spreads) > 0 else np.nan
+    return found[0], found[1]
+
+
 @dataclass(frozen=True)
 class Identification:
     """How each of N reconstructions fared: ``beaten`` others of ``others`` that it was compared with, int64 (N,)."""

@@ -34,14 +34,19 @@ def squared_distances(a: NDArray[Any], b: NDArray[Any]) -> Floats:
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ShapeError(f"distances: shapes {a.shape} and {b.shape}, expected (n, D) and (m, D).")
     is_bytes = a.dtype == np.uint8 and b.dtype == np.uint8
-    found, columns = np.zeros((len(a), len(b))), _EXACT_COLUMNS if is_bytes else _COLUMNS
+    squares_a, squares_b, products = np.zeros(len(a)), np.zeros(len(b)), np.zeros((len(a), len(b)))
+    columns = _EXACT_COLUMNS if is_bytes else _COLUMNS
     for start in range(0, a.shape[1], columns):
         part = slice(start, start + columns)
         left, right = (_as_bytes if is_bytes else _as_floats)(a[:, part], b[:, part])
-        found += _squares(left)[:, None] + _squares(right)
-        found -= 2 * (left @ right.T)
-    found[found < 0] = 0
-    return found
+        squares_a += _squares(left)
+        squares_b += _squares(right)
+        products += left @ right.T
+    products *= -2
+    products += squares_a[:, None]
+    products += squares_b
+    products[products < 0] = 0
+    return products
 
 
 def streamed_mean_distance(

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from deepsim.evaluate.metrics.correlation import Identification, identify, pearson
+from deepsim.evaluate.metrics.correlation import Identification, byte_distance_and_correlation, identify, pearson
 from deepsim.runtime.errors import NumericError, ShapeError
 
 
@@ -77,6 +77,17 @@ def test_correlation_of_each_pair():
     far = 1e6 + np.arange(8.0).reshape(1, 8)
     assert pearson(far, -far) == pytest.approx([-1])
     assert np.isnan(pearson(np.full((1, 4), 0.1), np.arange(4.0)[None])).all()
+
+
+def test_bytes_give_both_figures_at_once():
+    rng = np.random.default_rng(8)
+    a, b = (rng.integers(0, 256, (5, 90, 70, 3), dtype=np.uint8) for _ in range(2))
+    a[3] = 77
+    b[4] = a[4]
+    distances, correlations = byte_distance_and_correlation(a, b)
+    plain = [np.linalg.norm(x.astype(float) - y) for x, y in zip(a, b, strict=True)]
+    assert distances == pytest.approx(plain) and distances[4] == 0
+    assert correlations == pytest.approx(pearson(a, b), nan_ok=True) and np.isnan(correlations[3])
 
 
 def test_what_does_not_fit_is_refused():
