@@ -28,8 +28,8 @@ def squared_distances(a: NDArray[Any], b: NDArray[Any]) -> Floats:
 
     Raises ShapeError where D differs.
 
-    >>> squared_distances(np.array([[0, 0]], np.uint8), np.array([[3, 4], [255, 0]], np.uint8))
-    array([[   25., 65025.]])
+    >>> squared_distances(np.array([[0, 0]], np.uint8), np.array([[3, 4], [0, 10]], np.uint8))
+    array([[ 25., 100.]])
     """
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise ShapeError(f"distances: shapes {a.shape} and {b.shape}, expected (n, D) and (m, D).")
@@ -88,9 +88,11 @@ def _distances_from(rows: RowSource, part: slice, later: list[slice]) -> float:
 
     def to(other: slice) -> float:
         if other == part:
-            distances = np.sqrt(squared_distances(block, block))
-            return float(distances[np.triu_indices(len(block), k=1)].sum())
-        return float(np.sqrt(squared_distances(block, matrix(rows, other))).sum())
+            squares = squared_distances(block, block)
+            np.fill_diagonal(squares, 0)  # what rounding left of a row's distance to itself
+            return float(np.sqrt(squares, out=squares).sum()) / 2
+        squares = squared_distances(block, matrix(rows, other))
+        return float(np.sqrt(squares, out=squares).sum())
 
     total = sum(over_blocks(to, later))
     if not np.isfinite(total):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from deepsim.runtime.prefetch import map_ahead
 
 BLOCK_BYTES = 64 << 20  # of one block of rows in the type that it is computed in
+MOST_ROWS = 1024  # of one block: two of them have a million distances
 _MOST_AT_ONCE = 8  # blocks under way together: each takes memory
 _T = TypeVar("_T")
 
@@ -36,12 +37,14 @@ class RowSource(Protocol):
 
 
 def blocks(count: int, row_values: int, bytes_per_value: int, most_bytes: int = BLOCK_BYTES) -> list[slice]:
-    """Cut ``count`` rows of ``row_values`` values into slices of at most ``most_bytes``, each of one row or more.
+    """Cut ``count`` rows of ``row_values`` values into slices of at most ``most_bytes`` and :data:`MOST_ROWS` rows.
+
+    Each has one row or more.
 
     >>> blocks(5, 10, 4, most_bytes=80)
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
     """
-    step = max(1, most_bytes // max(1, row_values * bytes_per_value))
+    step = min(MOST_ROWS, max(1, most_bytes // max(1, row_values * bytes_per_value)))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
 
 

@@ -89,6 +89,7 @@ def test_a_part_of_many_rows_equals_brute_force():
 def test_slices_cover_all_rows_once():
     assert [part.indices(7)[:2] for part in blocks(7, 3, 1, 9)] == [(0, 3), (3, 6), (6, 7)]
     assert blocks(2, 1000, 8, 1) == [slice(0, 1), slice(1, 2)]
+    assert [part.stop for part in blocks(2500, 1, 1)] == [1024, 2048, 2500]  # whose distances take memory too
 
 
 @pytest.mark.parametrize(
