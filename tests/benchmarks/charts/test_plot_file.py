@@ -66,7 +66,6 @@ def contrast(first: str, second: str) -> float:
 
 def test_labels_are_readable_on_light_and_on_dark():
     light, dark = CSS.split("@media (prefers-color-scheme: dark)", 1)
-    dark = dark[: dark.index("* {")]
     for colours in (variables(light), variables(dark)):
         for name in ("first", "second", "third", *(f"peer-{index + 1}" for index in range(HUES))):
             assert contrast(colours[name], colours["paper"]) >= 4.5, name
