@@ -15,6 +15,7 @@ const state = {
 const shelf = []; // {id, name, picture, renew}: renew() sends its file again if the program forgot the code
 const latencies = [];
 let shown = null; // the last picture as a Blob
+let pictureFailed = false; // whether what is told is why a picture did not come
 
 function newGroup() {
   return { scale: 1, channels: null, rows: null, columns: null, largest: null, outside: false };
@@ -59,8 +60,9 @@ async function ask(path, question) {
   }
 }
 
-function tell(error) {
+function tell(error, ofPicture) {
   if (error && error.status === 409) return; // a newer picture is on its way
+  pictureFailed = Boolean(error && ofPicture);
   at("message").textContent = error ? error.message || String(error) : "";
   at("message").hidden = !error;
 }
@@ -85,7 +87,7 @@ class Latest {
     this.running = true;
     while (this.wanted) {
       this.wanted = false;
-      try { await this.action(); } catch (error) { tell(error); }
+      try { await this.action(); } catch (error) { tell(error, true); }
     }
     this.running = false;
   }
@@ -104,6 +106,7 @@ const picture = new Latest(async () => {
   bitmap.close();
   if (shown === null) for (const id of ["save-picture", "save-code", "keep", "reset"]) at(id).disabled = false;
   shown = blob;
+  if (pictureFailed) tell(null);
   say(JSON.parse(answer.headers.get("Deepsim-Facts")), took);
 });
 

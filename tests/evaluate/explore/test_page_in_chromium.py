@@ -11,6 +11,7 @@ import uvicorn
 from deepsim.evaluate.explore.app import application
 from deepsim.evaluate.explore.explorer import Explorer
 from deepsim.evaluate.explore.guard import Door
+from deepsim.evaluate.explore.recipe import Recipe
 from deepsim.evaluate.explore.samples import Sample
 from deepsim.evaluate.explore.serve import listen
 from deepsim.runtime.images import save_png
@@ -148,8 +149,8 @@ def wait_for(folder, names):
     raise AssertionError(f"{names}: {sorted(folder.iterdir())}")
 
 
-def test_errors_are_told_in_words_and_go_away(chromium, vector_bundle, photo):
-    with serving(vector_bundle) as (url, _):
+def test_errors_are_told_in_words_and_go_away(chromium, vector_bundle, photo, monkeypatch):
+    with serving(vector_bundle) as (url, explorer):
         opened(chromium, url)
         photo.write_bytes(b"no photograph")
         chromium.drop(photo, "[data-slot=start]")
@@ -157,6 +158,12 @@ def test_errors_are_told_in_words_and_go_away(chromium, vector_bundle, photo):
         assert chromium.until(said).startswith("holiday.png: not an image that is read here")
         save_png(photographs(1)[0], photo)
         after(chromium, lambda: chromium.drop(photo, "[data-slot=start]"))
+        assert chromium.run(said) == ""
+        with monkeypatch.context() as patch:
+            patch.setattr(explorer, "image", lambda recipe: Recipe.from_json({}, (20,)))
+            chromium.click("#zero-group")
+            assert chromium.until(said) == "recipe: start None, expected a text of 1 to 64 characters."
+        after(chromium, lambda: chromium.click("#reset"))
         assert chromium.run(said) == ""
     chromium.click("#step")
     assert "does not answer. Is deepsim explore still running?" in chromium.until(said)
