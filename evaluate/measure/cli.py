@@ -131,7 +131,9 @@ def evaluate(**options: Any) -> None:
         record, text = run(asked)
     click.echo(json.dumps(record, indent=2, allow_nan=False) if asked.as_json else text)
     following = command("deepsim", "report", *asked.bundles[:1], "--photos", asked.photos)
-    footer(f"{asked.output}: {len(record['methods'])} methods, {record['photographs']['count']} photographs", following)
+    methods, photographs = len(record["methods"]), record["photographs"]["count"]
+    words = f"{methods} method{'s' * (methods != 1)}, {photographs} photographs"
+    footer(f"{asked.output}: {words}", following)
 
 
 def _check(asked: Request) -> None:
