@@ -202,7 +202,8 @@ def main(
     """Compare the training step with a plain PyTorch loop on this machine's CPU."""
     values = {"layer": layer, "comparator": comparator, "batch": batch, "width": width}
     values["lambda_adv"] = 100.0 if adversarial else 0.0
-    config = PRESETS["demo"].updated({**values, **_NO_PAUSING, "schedule": "constant", "learning_rate": 1e-4})
+    plain = {"optimizer": "adam", "precision": "fp32", "warm_up": 0, "schedule": "constant", "learning_rate": 1e-4}
+    config = PRESETS["demo"].updated({**values, **_NO_PAUSING, **plain, "lambda_feat": 2e-3})
     photos = pink_noise(batch, CAFFE_FRAMING.side, seed=1)
     difference = verify(config, photos)
     times = measure(config, photos, repeats)

@@ -52,7 +52,9 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "adam": Recipe("", {"optimizer": "adam", "precision": "fp32", "lambda_feat": 2e-3, "warm_up": 0, "average": 0.0}),
+    "adam": Recipe(
+        "", {"optimizer": "adam", "precision": "fp32", "lambda_feat": 2e-3, "learning_rate": 1e-3, "warm_up": 0}
+    ),
     "adam, rate x 3": Recipe("adam", {"learning_rate": 3e-3, "warm_up": 50}),
     "adam, rate x 1/3": Recipe("adam", {"learning_rate": 3e-4}),
     "adam, average": Recipe("adam", {"average": 0.99}),

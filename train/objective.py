@@ -132,8 +132,8 @@ def used_terms(config: Any) -> list[Term]:
     """List the terms whose weight in a configuration is not 0.
 
     >>> from deepsim.train.config import PRESETS
-    >>> [term.name for term in used_terms(PRESETS["demo"])]
-    ['image_loss', 'feature_loss']
+    >>> [term.name for term in used_terms(PRESETS["dosovitskiy2015"])]
+    ['image_loss']
     """
     return [term for term in TERMS if term.weight_in(config) != 0]
 

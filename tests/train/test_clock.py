@@ -145,7 +145,7 @@ def test_the_reserve_is_the_slowest_recent_step_and_the_end(time):
 
 
 def test_cosine_ends_with_the_nearer_of_steps_and_minutes():
-    both = PRESETS["demo"].updated({"steps": 100, "minutes": 5, "learning_rate": 1.0})
+    both = PRESETS["demo"].updated({"steps": 100, "minutes": 5, "learning_rate": 1.0, "warm_up": 0})
     assert [learning_rate(both, n, share) for n, share in ((0, 0.0), (50, 0.1), (10, 0.5), (3, 1.0))] == pytest.approx(
         [1, 0.5, 0.5, 0]
     )
