@@ -59,7 +59,7 @@ class Explorer:
         try:
             inverter.encode(image)
         except (UsageError, DeviceError) as error:  # no encoder in the bundle, or nothing here that runs it
-            self.no_encoder = str(error)
+            self.no_encoder = str(error).replace(str(inverter.bundle.path), inverter.bundle.manifest.name)
 
     def photograph(self, content: bytes | Pixels, name: str) -> dict[str, Any]:
         """Encode a photograph, a file's content or pixels (H, W, 3); return its code and the square that was encoded.

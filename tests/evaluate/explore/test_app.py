@@ -168,7 +168,7 @@ def test_a_drag_never_queues_stale_work(app, explorer, monkeypatch):
             let_go.set()
             return refused, [await tasks[0], await tasks[-1]]
 
-    refused, answered = asyncio.run(drag())
+    refused, answered = asyncio.run(asyncio.wait_for(drag(), 60))
     assert {answer.status_code for answer in refused} == {409} and len(refused) == 29
     assert [answer.status_code for answer in answered] == [200, 200]
     assert computed == [0.0, 1.0]

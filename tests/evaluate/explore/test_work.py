@@ -18,6 +18,11 @@ class Slow:
         return "slow"
 
 
+def ended(coroutine):
+    """Run a coroutine; what waits for ever is an error."""
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
 async def started(work, function, view=None):
     task = asyncio.create_task(work.run(function, view))
     await asyncio.to_thread(function.begun.wait, 20)
@@ -39,7 +44,7 @@ def test_of_a_drag_only_the_first_and_the_newest_are_computed():
         work.close()
         return done
 
-    done = asyncio.run(drag())
+    done = ended(drag())
     assert all(isinstance(error, Superseded) for error in done) and len(done) == 49
     assert computed == [49]
 
@@ -56,7 +61,7 @@ def test_other_views_keep_their_turn_and_their_order():
         await asyncio.gather(first, *tasks)
         work.close()
 
-    asyncio.run(many())
+    ended(many())
     assert order == ["b", None, "c", None]
 
 
@@ -73,7 +78,7 @@ def test_no_more_wait_than_may():
         work.close()
         return done
 
-    assert [type(error) for error in asyncio.run(flood())] == [Busy, Busy]
+    assert [type(error) for error in ended(flood())] == [Busy, Busy]
 
 
 def test_an_error_and_a_cancelled_request_leave_the_queue_in_order():
@@ -96,4 +101,4 @@ def test_an_error_and_a_cancelled_request_leave_the_queue_in_order():
         assert await work.run(lambda: "still") == "still"
         work.close()
 
-    asyncio.run(asyncio.wait_for(broken(), 20))
+    ended(broken())
