@@ -15,7 +15,7 @@ from deepsim.runtime.metrics import decibels
 from deepsim.runtime.pixels import Pixels
 from deepsim.train.similarity import Similarity, both
 
-_AT_ONCE = 4  # pictures whose planes stay in a core's cache
+_AT_ONCE = 8  # pictures whose planes nearly stay in a core's cache
 _SMALLEST_SPECTRUM = 16  # pixels of a side
 BAND_NAMES = tuple(f"power_{band:02d}" for band in range(BANDS))
 OWN = ("gradient_energy", *BAND_NAMES)  # of a picture alone

@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deepsim.evaluate.measure.cli import Request
 from deepsim.evaluate.measure.closest import as_csv, closest
 from deepsim.evaluate.measure.evaluation import Measured, Task, Visit, measure_method, write_evaluation
@@ -40,6 +42,7 @@ from deepsim.runtime.manifest import Manifest
 def run(asked: Request) -> tuple[dict[str, Any], str]:
     """Evaluate; return the record of evaluation.json and the tables. Raises UsageError, DataError, DeviceError."""
     start = time.monotonic()
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))  # the backend computes beside what is measured here
     manifests = [Bundle.open(path).manifest for path in asked.bundles]
     images = [split_images(text) for text in asked.images]
     names = _names(asked, manifests)

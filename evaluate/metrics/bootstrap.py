@@ -20,7 +20,7 @@ from deepsim.runtime.errors import ShapeError, UsageError
 Kind: TypeAlias = Literal["bca", "percentile"]
 Statistic: TypeAlias = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Turns means of columns (..., K) into a figure (...,)."""
-_DRAWN = 1 << 22  # numbers drawn at a time
+_DRAWN = 1 << 20  # numbers drawn at a time
 
 
 @dataclass(frozen=True)
