@@ -29,6 +29,7 @@ COMMANDS = (
     "reconstruct",
     "reencode",
     "interpolate",
+    "sample",
     "info",
     "bench",
     "report",
@@ -45,6 +46,7 @@ import deepsim.runtime
 names = [m.name for m in pkgutil.walk_packages(deepsim.runtime.__path__, "deepsim.runtime.")]
 names += ["deepsim.kernels.layers", "deepsim.kernels.reference", "deepsim.train.cli", "deepsim.export.cli"]
 names += ["deepsim.benchmarks.cli", "deepsim.evaluate.report.cli", "deepsim.evaluate.explore.cli"]
+names += ["deepsim.evaluate.posterior.cli"]
 names += ["deepsim.export.published.import_cli", "deepsim.export.published.fetch_cli"]
 for name in names:
     importlib.import_module(name)
