@@ -42,7 +42,7 @@ def divergence_chart(per_unit: NDArray[np.float64]) -> bytes:
     ordered = np.maximum(np.sort(per_unit)[::-1], _FLOOR)
     axes.step(np.arange(1, len(ordered) + 1), ordered, where="mid", color="#3b5bdb")
     axes.axhline(COLLAPSED, color="#868e96", linestyle="--", linewidth=1)
-    axes.text(len(ordered), COLLAPSED, "below: collapsed", ha="right", va="bottom", color="#495057", fontsize=9)
+    axes.text(len(ordered), COLLAPSED, "below: collapsed", ha="right", va="top", color="#495057", fontsize=9)
     axes.set(yscale="log", xlabel="unit, by its divergence", ylabel="KL from the prior, nats")
     axes.set_ylim(bottom=_FLOOR)
     axes.spines[["top", "right"]].set_visible(False)
