@@ -24,7 +24,7 @@ def table_of(which, name, place=EXACT):
     return FrozenTable(name, spec.layers, spec.input_shape, weights, place.put)
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-rgb", "small"])
+@pytest.mark.parametrize("name", ["tiny", "tiny-rgb", "small", "early"])
 @pytest.mark.parametrize("which", ["encoder", "generator"])
 def test_a_gradient_at_every_tap_is_autograds(which, name):
     table, networks = table_of(which, name), Plain(name)
