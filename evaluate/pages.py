@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 from functools import cache
 from typing import Any
 
@@ -11,9 +13,28 @@ import jinja2
 def filled(package: str, template: str, **given: Any) -> str:
     """Fill a template of a package; every variable that it names must be given, and what is given is escaped.
 
-    Templates may include ``tokens.css``: colours, light and dark, and faces.
+    Templates may include ``tokens.css``: colours, light and dark, and faces; and ``document.css``: text, tables and
+    figures of a page that is read.
     """
     return _environment(package).get_template(template).render(given)
+
+
+def compact(package: str, template: str, **given: Any) -> str:
+    """Fill a template; the white space between tags that only its lines bring is left out."""
+    return re.sub(r">\s*\n\s*<", "><", filled(package, template, **given))
+
+
+def as_utf8(page: str) -> str:
+    """Replace what UTF-8 cannot hold: halves of surrogate pairs, as JSON files and names of files can have them."""
+    return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def version() -> str | None:
+    """Return the installed version of deepsim; None in a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("deepsim")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @cache

@@ -127,7 +127,7 @@ def test_the_wheel_has_the_library_and_the_licences_of_what_is_in_it(wheel):
     licences = {Path(name).parent.name for name in names if name.endswith("LICENSE")}
     assert licences == {"licenses", "nlohmann"}
     assert not [name for name in names if name.endswith((".h", ".cpp", ".cu"))]
-    for part in ("benchmarks/cli.py", "benchmarks/gpu/__main__.py", "evaluate/report/templates/page.css", *EXPLORE):
+    for part in ("benchmarks/cli.py", "benchmarks/gpu/__main__.py", "evaluate/templates/document.css", *EXPLORE):
         assert f"deepsim/{part}" in names
     assert not [name for name in names if "benchmarks/results" in name]
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from deepsim.evaluate.explore.codes import Code, Codes
 from deepsim.evaluate.explore.recipe import Recipe
-from deepsim.evaluate.report.pictures import data_uri
+from deepsim.evaluate.pictures import data_uri
 from deepsim.runtime.errors import DataError, DeviceError, UsageError
 from deepsim.runtime.features import SUFFIXES, Preferred, read_features
 from deepsim.runtime.features.layer_names import layer_names

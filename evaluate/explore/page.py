@@ -12,7 +12,7 @@ from deepsim.evaluate.explore.explorer import MOST_SEED, MOST_TEMPERATURE, STRIP
 from deepsim.evaluate.explore.guard import MOST_UPLOAD
 from deepsim.evaluate.explore.samples import Sample
 from deepsim.evaluate.pages import filled
-from deepsim.evaluate.report.pictures import data_uri
+from deepsim.evaluate.pictures import data_uri
 from deepsim.evaluate.wording import encoder_words
 from deepsim.runtime.features import SUFFIXES
 from deepsim.runtime.images import SUFFIXES as IMAGE_SUFFIXES

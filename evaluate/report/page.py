@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import re
 from collections.abc import Callable
 from typing import Any
 
 from markupsafe import Markup
 
 from deepsim.benchmarks.charts.wording import count
-from deepsim.evaluate.pages import filled
+from deepsim.evaluate.pages import as_utf8, compact, version
+from deepsim.evaluate.pictures import QUALITIES
 from deepsim.evaluate.report import (
     sections_errors,
     sections_facts,
@@ -21,7 +20,8 @@ from deepsim.evaluate.report import (
     sections_training,
 )
 from deepsim.evaluate.report.content import Content
-from deepsim.evaluate.report.pictures import QUALITIES
+
+_PACKAGE = "deepsim.evaluate.report"
 
 # anchor -> title in the contents, and what its template is filled with
 SECTIONS: dict[str, tuple[str, Callable[[Content], dict[str, Any]]]] = {
@@ -43,31 +43,20 @@ def render(content: Content) -> str:
         {"anchor": anchor, "title": title, "html": render_section(anchor, content)}
         for anchor, (title, _) in SECTIONS.items()
     ]
-    page = _filled(
+    page = compact(
+        _PACKAGE,
         "page.html",
         name=content.manifest.name,
         layer=content.layer,
         head=sections_head.head(content),
         sections=sections,
-        version=_version(),
+        version=version(),
         photographs=count(len(content.figures.photos), "photograph"),
         qualities=QUALITIES,
     )
-    return page.encode("utf-8", "replace").decode("utf-8")  # halves of surrogate pairs, as JSON files can hold
+    return as_utf8(page)
 
 
 def render_section(anchor: str, content: Content) -> Markup:
     """Return one section of the page as HTML."""
-    return Markup(_filled(f"{anchor}.html", **SECTIONS[anchor][1](content)))
-
-
-def _filled(template: str, **given: Any) -> str:
-    """Fill a template; the white space between tags that only its lines bring is left out."""
-    return re.sub(r">\s*\n\s*<", "><", filled("deepsim.evaluate.report", template, **given))
-
-
-def _version() -> str | None:
-    try:
-        return importlib.metadata.version("deepsim")
-    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
-        return None
+    return Markup(compact(_PACKAGE, f"{anchor}.html", **SECTIONS[anchor][1](content)))

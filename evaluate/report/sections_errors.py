@@ -8,10 +8,10 @@ from markupsafe import Markup
 
 from deepsim.benchmarks.charts.wording import NBSP, count, listed, percent, signed
 from deepsim.evaluate.paper import LAYERS, TABLE_2, cell
+from deepsim.evaluate.pictures import picture, thumbnail
 from deepsim.evaluate.report.baselines import BLUR_SIGMA, ImageError
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import Cell, Table, bar, span
-from deepsim.evaluate.report.pictures import picture, thumbnail
 
 
 def baselines(content: Content) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from markupsafe import Markup
 from deepsim.benchmarks.charts.lines import Frame, Line, line_chart
 from deepsim.benchmarks.charts.wording import count, percent, signed
 from deepsim.evaluate.metrics.drift import ITERATIONS, KEEP, RULE, Reencoding
+from deepsim.evaluate.pictures import MAP_TOP, error_map, picture
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.figures import PhotoError
 from deepsim.evaluate.report.layout import Table
-from deepsim.evaluate.report.pictures import MAP_TOP, error_map, picture
 
 STRIPS = 3  # photographs whose re-encoding is shown
 

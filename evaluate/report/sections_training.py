@@ -8,9 +8,9 @@ from markupsafe import Markup
 
 from deepsim.benchmarks.charts.lines import Frame, Line, Shade, line_chart
 from deepsim.benchmarks.charts.wording import count, duration, percent, short, significant
+from deepsim.evaluate.pictures import picture, thumbnail
 from deepsim.evaluate.report.content import Content
 from deepsim.evaluate.report.layout import Chart
-from deepsim.evaluate.report.pictures import picture, thumbnail
 from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.train import objective
 

@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from deepsim.evaluate.metrics.drift import Reencoding
+from deepsim.evaluate.pictures import MAP_TOP, colours, data_uri, error_map, picture, thumbnail
 from deepsim.evaluate.report.coarse import Coarse
 from deepsim.evaluate.report.content import Content, Throughput
 from deepsim.evaluate.report.figures import collect
 from deepsim.evaluate.report.layout import bar, code, span
 from deepsim.evaluate.report.page import SECTIONS, render, render_section
-from deepsim.evaluate.report.pictures import MAP_TOP, colours, data_uri, error_map, picture, thumbnail
 from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.manifest import Manifest
 from tests.evaluate.report.report_fakes import FakeInverter, write_photos, write_run
