@@ -41,6 +41,7 @@ FOLDERS = {
     "deepsim.evaluate": "evaluate",
     "deepsim.evaluate.explore": "evaluate/explore",
     "deepsim.evaluate.measure": "evaluate/measure",
+    "deepsim.evaluate.figures": "evaluate/figures",
     "deepsim.evaluate.metrics": "evaluate/metrics",
     "deepsim.evaluate.posterior": "evaluate/posterior",
     "deepsim.evaluate.report": "evaluate/report",

@@ -38,6 +38,7 @@ from deepsim.train.data import FolderDataset, validation_batch
 from deepsim.train.distributed import World
 from deepsim.train.loop import reconstruct
 from deepsim.train.models import build_models
+from deepsim.train.settings import arguments_of
 
 CHUNK = 16  # photographs reconstructed at once
 _PROGRAM = "from deepsim.runtime.cli import main; main()"
@@ -109,20 +110,6 @@ def measure(folder: Path, validation: tuple[str, ...]) -> dict[str, float]:
     energy = [float(gradient_energy(luma(pixels)).sum()) for pixels in (images, photos)]
     error = normalized_error(images, photos)
     return {"steps": state["step"], "error": error, "sharpness": energy[0] / energy[1]}
-
-
-def arguments_of(settings: dict[str, Any]) -> list[str]:
-    """Write settings as options of ``deepsim train``.
-
-    >>> arguments_of({"warm_up": 50, "even_start": True, "mirror": False})
-    ['--warm-up=50', '--even-start', '--no-mirror']
-    """
-    found = []
-    for name, value in settings.items():
-        word = name.replace("_", "-")
-        switch = "" if value is True else "no-"
-        found.append(f"--{switch}{word}" if isinstance(value, bool) else f"--{word}={value}")
-    return found
 
 
 def train_and_measure(name: str, seed: int, minutes: float, photographs: Photographs) -> dict[str, Any]:

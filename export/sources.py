@@ -133,7 +133,7 @@ def load_run(path: Path) -> Source:
     """
     checkpoint = checkpoint_of(path)
     run = run_of(checkpoint)
-    config, state = _json(run / CONFIG), _json(checkpoint / STATE)
+    config, provenance = _json(run / CONFIG), _run_provenance(checkpoint)
     try:
         task = task_of(config.get("task", "inversion"))
         encoder, module = _encoder(config, run)
@@ -154,10 +154,24 @@ def load_run(path: Path) -> Source:
         encoder_weights,
         _weights(exported_weights(checkpoint) / GENERATOR, generator.layers, exact=True),
         read_photographs(run, encoder.framing.side),
-        {"from": "training run", "run": as_text(run.resolve().name), **_training(config, state, checkpoint.name)},
+        provenance,
         module,
         prior=task.prior,
     )
+
+
+def run_provenance(path: Path) -> dict[str, Any]:
+    """Return what a bundle says of a run or checkpoint folder that it is made of; no weights are read.
+
+    Raises CheckpointError naming the file when something is missing or damaged.
+    """
+    return _run_provenance(checkpoint_of(path))
+
+
+def _run_provenance(checkpoint: Path) -> dict[str, Any]:
+    run = run_of(checkpoint)
+    trained = _training(_json(run / CONFIG), _json(checkpoint / STATE), checkpoint.name)
+    return {"from": "training run", "run": as_text(run.resolve().name), **trained}
 
 
 def _encoder(config: Mapping[str, Any], run: Path) -> tuple[EncoderSpec | GraphEncoder, ModuleEncoder | None]:

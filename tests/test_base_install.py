@@ -32,6 +32,7 @@ COMMANDS = (
     "sample",
     "info",
     "bench",
+    "figures",
     "report",
     "explore",
     "doctor",
@@ -47,6 +48,7 @@ names = [m.name for m in pkgutil.walk_packages(deepsim.runtime.__path__, "deepsi
 names += ["deepsim.kernels.layers", "deepsim.kernels.reference", "deepsim.train.cli", "deepsim.export.cli"]
 names += ["deepsim.benchmarks.cli", "deepsim.evaluate.report.cli", "deepsim.evaluate.explore.cli"]
 names += ["deepsim.evaluate.posterior.cli"]
+names += ["deepsim.evaluate.figures.cli"]
 names += ["deepsim.export.published.import_cli", "deepsim.export.published.fetch_cli"]
 for name in names:
     importlib.import_module(name)
@@ -182,6 +184,7 @@ def test_commands_without_their_extra_name_it(environment, tmp_path):
         (["export", "--random", "--layer", "norm1"], "deepsim[export]"),
         (["import", "fc6.pt", "-o", "fc6.deepsim"], "deepsim[import]"),
         (["report", "tiny.deepsim", "--photos", "a.png"], "deepsim[evaluate]"),
+        (["figures", "tiny.deepsim", "-o", "a.html"], "deepsim[evaluate]"),
         (["explore", "tiny.deepsim"], "deepsim[explore]"),
         (["bench", "tiny.deepsim", "--plot", "a.svg"], "deepsim[bench]"),
     ):

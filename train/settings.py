@@ -78,3 +78,17 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
 
 
 _WORDS: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def arguments_of(settings: dict[str, Any]) -> list[str]:
+    """Write settings as options of ``deepsim train``.
+
+    >>> arguments_of({"warm_up": 50, "even_start": True, "mirror": False})
+    ['--warm-up=50', '--even-start', '--no-mirror']
+    """
+    found = []
+    for name, value in settings.items():
+        word = name.replace("_", "-")
+        switch = "" if value is True else "no-"
+        found.append(f"--{switch}{word}" if isinstance(value, bool) else f"--{word}={value}")
+    return found

@@ -42,6 +42,7 @@ COMMANDS = {
     "info": ("deepsim.runtime.cli.info:info", "Show what a bundle holds, and which backends can run it."),
     "evaluate": ("deepsim.evaluate.measure.cli:evaluate", "Measure reconstructions: a table with intervals."),
     "bench": ("deepsim.benchmarks.cli:bench", "Measure throughput and latency of every backend."),
+    "figures": ("deepsim.evaluate.figures.cli:figures", "The paper's figures, drawn from runs and bundles."),
     "report": ("deepsim.evaluate.report.cli:report", "Write one HTML page of a run's or bundle's results."),
     "explore": ("deepsim.evaluate.explore.cli:explore", "Explore a bundle on a page in the browser."),
     "doctor": ("deepsim.runtime.cli.doctor:doctor", "Show what can run here, and why the rest cannot."),
