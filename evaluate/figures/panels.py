@@ -17,6 +17,7 @@ from deepsim.evaluate.paper import TABLE_2, PaperRow
 from deepsim.runtime.pixels import Pixels
 
 NONE = "\u2013"
+_EQUAL = 1.2  # times as much training as another, from which the page says so
 PHOTOGRAPH = "photograph"
 _MAHENDRAN, _DOSOVITSKIY, _IMAGE_ALONE, _CONV5 = TABLE_2[:4]
 
@@ -38,7 +39,8 @@ def comparison(plate: Plate, drawn: Mapping[str, Drawn], gallery: Gallery) -> Pa
         for at, column in enumerate(plate.columns)
     ]
     over = "" if len(set(counts)) > 1 else f"Errors and sharpness are means over {counts[0]} photographs."
-    return Panel(plate.title, tuple(measure for measure, _ in rows), (_photographs(first, gallery), *strips), over)
+    below = " ".join(filter(None, (over, _unequal([column.member for column in plate.columns]))))
+    return Panel(plate.title, tuple(measure for measure, _ in rows), (_photographs(first, gallery), *strips), below)
 
 
 def loop(plate: Plate, drawn: Mapping[str, Drawn], gallery: Gallery) -> Panel:
@@ -151,6 +153,15 @@ def _with_theirs(
     if set(known) != {NONE}:
         found.append((Measure("the paper", is_theirs=True), known))
     return found
+
+
+def _unequal(members: Sequence[Member]) -> str:
+    """Say so where generators that stand side by side were not trained on equal terms."""
+    trained = [member.facts.trained for member in members if member.facts.trained]
+    if not trained or max(trained) <= _EQUAL * min(trained):
+        return ""
+    most = f"{max(trained):,} photographs, repeats counted, against {min(trained):,}"
+    return f"Not on equal terms: these generators were trained on up to {most}."
 
 
 def _photographs(pixels: Pixels, gallery: Gallery) -> Strip:

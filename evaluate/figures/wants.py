@@ -39,7 +39,8 @@ def ablation(plates: Plates, members: Sequence[Member]) -> Want | None:
     missing = {name: terms for name, terms in ABLATIONS.items() if terms not in shown}
     if not missing:
         return None
-    base = columns[0].member if columns else _base(members)
+    shown_best = max((column.member for column in columns), key=lambda found: len(found.facts.weights), default=None)
+    base = shown_best or _base(members)  # the run with most losses has most of their weights
     commands = tuple(_train(base, name.replace(" ", ""), _objective(terms, base)) for name, terms in missing.items())
     whole = "" if columns else "two or more runs of one layer that differ in their objective: "
     return Want(f"{whole}{listed(list(missing))}", commands)

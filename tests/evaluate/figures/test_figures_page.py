@@ -129,6 +129,13 @@ def test_what_stands_below_the_pictures_is_what_was_measured(document):
     ]
 
 
+def test_columns_that_were_not_trained_alike_are_said_to_be_so(document):
+    (alike,) = document.figures[0].parts
+    (unlike,) = document_of(member("a", step=100, **IMAGE), member("b", step=1000)).figures[0].parts
+    assert alike.note == "Errors and sharpness are means over 4 photographs."
+    assert unlike.note.endswith("trained on up to 64,000 photographs, repeats counted, against 6,400.")
+
+
 def test_the_papers_numbers_are_labelled_as_theirs_wherever_they_stand(document, page):
     for figure in document.figures:
         for part in figure.parts:

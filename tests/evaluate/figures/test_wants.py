@@ -66,6 +66,11 @@ def test_commands_keep_the_settings_of_the_run_that_is_there(tmp_path):
     )
 
 
+def test_weights_are_those_of_the_run_that_has_them():
+    found = want("figure 1", member("a", **IMAGE), member("b", lambda_feat=0.5))
+    assert [(trained(line).lambda_feat, trained(line).lambda_adv) for line in found.commands] == [(0, 100), (0.5, 0)]
+
+
 @pytest.mark.parametrize("figure", CHOICES)
 def test_what_a_figures_commands_make_draws_the_figure(figure):
     """Train as told, in thought: the runs that come of it are those that the figure was missing."""
