@@ -12,7 +12,7 @@ from typing import Any, Literal
 from deepsim.evaluate.figures.evaluations import EVALUATION, Evaluation
 from deepsim.evaluate.figures.facts import Facts, facts_of_bundle, facts_of_pictures
 from deepsim.runtime.bundle import Bundle
-from deepsim.runtime.errors import CheckpointError, DataError, UsageError
+from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.images import SUFFIXES
 from deepsim.runtime.manifest import FILE_NAME, Manifest
 from deepsim.runtime.run_folder import CONFIG, STATE, checkpoints, run_of
@@ -165,7 +165,7 @@ def _bundle(path: Path, name: str | None) -> Member:
     return Member(
         path,
         "bundle",
-        facts_of_bundle(manifest.layer, manifest.encoder_name, manifest.provenance),
+        _facts(path, manifest.layer, manifest.encoder_name, manifest.provenance),
         _origin(manifest.provenance, manifest),
         name,
         encodes=manifest.encoder is not None,
@@ -179,15 +179,18 @@ def _run(path: Path, name: str | None) -> Member:
     from deepsim.export.sources import run_provenance
 
     provenance = run_provenance(path)
-    try:
-        facts = facts_of_bundle(provenance["config"]["layer"], None, provenance)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: settings not readable ({error!r}), expected those of a training run."
-        ) from error
+    facts = _facts(path, str(provenance["config"].get("layer")), None, provenance)
     config = (path if (path / CONFIG).is_file() else run_of(path)) / CONFIG
     prior = facts.task == "vae"
     return Member(path, "run", facts, _origin(provenance), name, has_prior=prior, config=config)
+
+
+def _facts(path: Path, layer: str, encoder: str | None, provenance: Mapping[str, Any]) -> Facts:
+    """Read what is recorded. Raises DataError where it is not what a training records."""
+    try:
+        return facts_of_bundle(layer, encoder, provenance)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: settings not readable ({error!r}), expected those of a training run.") from error
 
 
 def _pictures(path: Path, name: str | None) -> Member:

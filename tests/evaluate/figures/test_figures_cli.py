@@ -8,7 +8,9 @@ from click.testing import CliRunner
 
 from deepsim.evaluate.figures import drawing
 from deepsim.evaluate.figures.cli import figures
+from deepsim.evaluate.figures.gallery import folder_gallery
 from deepsim.evaluate.figures.members import read_given
+from deepsim.evaluate.measure.cli import evaluate
 from deepsim.export.bundle import Options, export_bundle
 from deepsim.export.sources import load_run
 from deepsim.runtime.errors import DataError, UsageError
@@ -94,6 +96,28 @@ def test_figures_of_an_evaluation_go_before_measuring(invoke, runs, tmp_path, mo
     assert result.exit_code == 0, result.output
     page = (tmp_path / "page.html").read_text().replace("\u00a0", " ")
     assert "43.2 / \u2013" in page and "1,234" in page and "come from deepsim evaluate" in page
+
+
+def test_what_deepsim_evaluate_writes_is_read(invoke, photos, tmp_path):
+    bundle, others = write_bundle(tmp_path, "own", layer="conv1"), tmp_path / "others"
+    for number, photo in enumerate(PHOTOS):
+        save_png(255 - photo, others / f"{number}.png")
+    words = [bundle, "--images", f"Negatives@conv1={others}", "--photos", photos, "-o", tmp_path / "evaluation"]
+    done = CliRunner().invoke(evaluate, [*map(str, words), "--resamples", "10"])
+    assert done.exit_code == 0, done.output
+    record = json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+    given = read_given([str(bundle), f"Negatives@conv1={others}", str(tmp_path / "evaluation")])
+    studio = drawing.Studio(folder_gallery(photos, sorted(photos.iterdir()), 2, 64), given.evaluations)
+    studio.draw({member: {"reconstruct"} for member in given.members})
+    for member, method in zip(given.members, record["methods"], strict=True):
+        drawn = studio.drawn[member.origin]
+        assert drawn.is_evaluated and drawn.numbers.photographs == 5
+        assert drawn.numbers.image == method["figures"]["image"]["normalized_error"]["value"]
+        alone = drawing.Studio(studio.gallery)
+        alone.draw({each: {"reconstruct"} for each in given.members})
+        measured = alone.drawn[member.origin].numbers
+        for name in ("image", "feature", "sharpness"):  # one definition, here and there
+            assert getattr(measured, name) == pytest.approx(getattr(drawn.numbers, name), abs=1e-6), name
 
 
 def test_pictures_of_another_method_are_measured_in_features_too(invoke, runs, photos, tmp_path):

@@ -11,7 +11,7 @@ from deepsim.evaluate.figures.evaluations import Evaluation
 from deepsim.evaluate.figures.facts import Facts
 from deepsim.evaluate.figures.members import Member, matches, read_given, split_name
 from deepsim.evaluate.figures.numbers import Numbers
-from deepsim.runtime.errors import CheckpointError, DataError, UsageError
+from deepsim.runtime.errors import DataError, UsageError
 from deepsim.runtime.images import save_png
 from tests.evaluate.figures.figure_fakes import provenance, write_bundle, write_run
 
@@ -108,7 +108,9 @@ def test_what_cannot_be_used_is_refused(tmp_path):
         (tmp_path / "empty", DataError, "no run, bundle or evaluation.json"),
         (tmp_path / "missing", DataError, "no such folder"),
         (tmp_path / "notes.txt", DataError, "a file, expected"),
-        (damaged, CheckpointError, "settings not readable"),
+        (damaged, DataError, "settings not readable"),
+        (write_bundle(tmp_path, "odd", encoder=5), DataError, "settings not readable"),
+        (write_bundle(tmp_path, "odder", lambda_feat="much"), DataError, "settings not readable"),
     ):
         with pytest.raises(error, match=words.replace("(", "\\(")):
             given(text)
