@@ -17,8 +17,8 @@ from deepsim.train.data import DeadLeavesDataset, FolderDataset, MixedDataset  #
 from deepsim.train.photographs import write_photographs  # noqa: E402
 from tests.train.runs import tiny_run  # noqa: E402
 
-STEPS = {"autoencoder-demo": 150, "vae-image-demo": 150}
-BATCHES = {"autoencoder-demo": 8, "vae-image-demo": 4}
+STEPS = {"autoencoder-demo": 150, "vae-image-demo": 150, "vae-demo": 300}
+BATCHES = {"autoencoder-demo": 8, "vae-image-demo": 4, "vae-demo": 4}
 
 
 @pytest.fixture(scope="module")
