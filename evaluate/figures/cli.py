@@ -72,7 +72,7 @@ def figures(
     them.
     """
     _check_outputs(outputs)
-    for module in ("matplotlib", "jinja2"):
+    for module in ("torch", "matplotlib", "jinja2"):
         if find_spec(module) is None:
             raise missing_extra(module, "evaluate")
     check_absent(outputs, overwrite)

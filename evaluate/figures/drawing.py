@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from deepsim.evaluate.figures.evaluations import Evaluation
 from deepsim.evaluate.figures.gallery import Gallery
+from deepsim.evaluate.figures.measuring import Reference
 from deepsim.evaluate.figures.members import Member, matches
-from deepsim.evaluate.figures.numbers import Numbers, Reference
+from deepsim.evaluate.figures.numbers import Numbers
 from deepsim.evaluate.metrics.drift import ITERATIONS, KEEP
 from deepsim.runtime.errors import DataError
 from deepsim.runtime.geometry import CAFFE_FRAMING, Framing

@@ -14,6 +14,7 @@ from deepsim.evaluate.figures.selection import ABLATIONS, Plates, is_squared_err
 from deepsim.runtime.cli.options import command
 from deepsim.runtime.networks import CAFFENET
 from deepsim.train.config import PRESETS
+from deepsim.train.module_references import is_module_reference
 from deepsim.train.settings import arguments_of
 
 PHOTOGRAPHS = "PHOTOGRAPHS"  # stands for the user's folder
@@ -51,12 +52,10 @@ def layers(plates: Plates, members: Sequence[Member]) -> Want | None:
     if plates:
         return None
     base = _base(members)
-    facts = base.facts if base else None
-    known = facts is None or (facts.encoder is not None and facts.encoder.name == CAFFENET.name)
-    names = [layer for layer in _PAPER_LAYERS if facts is None or layer != facts.layer] if known else ["LAYER"]
-    own = facts is not None and facts.compares_own_layer
-    commands = (_train(base, name, {"layer": name, **({"comparator": name} if own else {})}) for name in names)
-    return Want("runs of two or more layers of one encoder, by one objective", tuple(commands))
+    inverted = base.facts.layer if base else None
+    names = [layer for layer in _PAPER_LAYERS if layer != inverted] if _is_of_caffenet(base) else ["LAYER"]
+    commands = tuple(_train(base, name, _of_layer(name, base)) for name in names)
+    return Want("runs of two or more layers of one encoder, by one objective", commands)
 
 
 def baselines(plates: Plates, members: Sequence[Member]) -> Want | None:
@@ -69,9 +68,13 @@ def baselines(plates: Plates, members: Sequence[Member]) -> Want | None:
         wanted["the paper\u2019s objective"] = _train(None, "full")
     if not any(is_squared_error(facts) and facts.generator == "deepsim" for facts in shown):
         wanted["image loss alone"] = _train(base, "image", _objective(SQUARED, base))
-    if layer in _PAPER_LAYERS and not any(facts.generator == "dosovitskiy2015" for facts in shown):
+    if (
+        _is_of_caffenet(base)
+        and layer in _PAPER_LAYERS
+        and not any(facts.generator == "dosovitskiy2015" for facts in shown)
+    ):
         wanted["Dosovitskiy & Brox 2015"] = _train(base, "dosovitskiy2015", _DOSOVITSKIY)
-    if not any((facts.method or "").startswith("Mahendran") for facts in shown):
+    if _is_of_caffenet(base) and not any((facts.method or "").startswith("Mahendran") for facts in shown):
         encoder = base.path if base and base.source == "bundle" else "BUNDLE"
         given = ("--photos", PHOTOGRAPHS, "--layers", layer, "--preset", "mv2015", "--encoder", encoder)
         wanted["Mahendran & Vedaldi 2015"] = command(
@@ -128,6 +131,18 @@ def _base(members: Sequence[Member]) -> Member | None:
     return max(able, key=lambda member: member.facts.trained, default=None)
 
 
+def _is_of_caffenet(base: Member | None) -> bool:
+    """Tell whether the encoder is the paper's, whose layers and weights of other methods are known."""
+    return base is None or (base.facts.encoder is not None and base.facts.encoder.name == CAFFENET.name)
+
+
+def _of_layer(layer: str, base: Member | None) -> dict[str, Any]:
+    """Return the settings that invert another layer: of a module its reference names the layer."""
+    if base is not None and base.facts.encoder is not None and is_module_reference(base.facts.encoder.name):
+        return {"encoder": f"{base.facts.encoder.name}@{layer}", "layer": layer, "comparator": layer}
+    return {"layer": layer, **({"comparator": layer} if base is not None and base.facts.compares_own_layer else {})}
+
+
 def _objective(terms: frozenset[str], base: Member | None) -> dict[str, Any]:
     """Return the settings that give a run these losses: with the weights of the run that it is compared with."""
     known = dict(base.facts.weights) if base else {}
@@ -151,5 +166,6 @@ def _different(base: Member | None) -> dict[str, Any]:
     if base is None:
         return {"encoder_weights": "caffenet.safetensors"}
     paper = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(PRESETS["paper"]).items()}
-    found = {name: value for name, value in base.settings.items() if name in paper and value != paper[name]}
+    told = {name: value for name, value in base.settings.items() if not name.endswith("_every")}
+    found = {name: value for name, value in told.items() if name in paper and value != paper[name]}
     return {name: ",".join(map(str, value)) if isinstance(value, list) else value for name, value in found.items()}

@@ -97,6 +97,11 @@ def test_only_what_a_layer_allows_is_asked_for():
     assert "Dosovitskiy" not in want("figure 4", member(layer="norm2", comparator="norm2")).words
     (line,) = want("figure 3", member(encoder="vgg16", layer="fc6")).commands
     assert "--layer=LAYER" in line
+    module = member(encoder="timm:resnet18@layer2", layer="layer2", comparator="layer2")
+    (line,) = want("figure 3", module).commands
+    config = trained(line.replace("LAYER", "layer3"))
+    assert (config.encoder, config.layer, config.comparator) == ("timm:resnet18@layer3", "layer3", "layer3")
+    assert want("figure 4", module).words.endswith("image loss alone")
     lines = want("figure 3", member(layer="norm2", comparator="norm2")).commands
     assert {trained(line).comparator for line in lines} == {"pool5", "fc6", "fc7", "fc8"}
 
