@@ -238,7 +238,7 @@ class Inverter:
     def reencode(
         self, photos: Any, iterations: int = 8, keep: Iterable[int] = (1, 2, 4, 8), stream: int | None = None
     ) -> Pixels | DeviceArray:
-        """Reconstruct photographs, then their reconstructions, ``iterations`` times over (paper, Figure 6).
+        """Reconstruct photographs, then their reconstructions, ``iterations`` times over (paper, Figure 5).
 
         Iteration k equals ``reconstruct`` applied k times to its own uint8 output, exactly. Returns the iterations in
         ``keep``, counted from 1 and increasing: uint8 RGB (N, len(keep), side, side, 3). Raises UsageError when

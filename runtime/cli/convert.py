@@ -139,7 +139,7 @@ def reconstruct(
 def reencode(
     bundle: Path, photos: Sequence[Path], output: Path, iterations: int, keep: str, bulk: Bulk, **where: Any
 ) -> None:
-    """Reconstruct photographs, then the reconstructions, over and over (paper, Figure 6).
+    """Reconstruct photographs, then the reconstructions, over and over (paper, Figure 5).
 
     Writes a strip per photograph: the photograph as the encoder saw it, then the kept iterations.
     """
