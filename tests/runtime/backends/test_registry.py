@@ -13,10 +13,12 @@ from deepsim.runtime.backends.sessions import Sessions
 from deepsim.runtime.backends.torch import Options
 from deepsim.runtime.bundle import Bundle
 from deepsim.runtime.errors import DeviceError, UsageError
+from deepsim.runtime.geometry import CAFFE_FRAMING, Geometry
 from tests.bundles import write_bundle, write_files
 
 ROOT = Path(__file__).resolve().parents[3]
-CLIPPED = SimpleNamespace(manifest=SimpleNamespace(display="clip"))  # of a bundle, what no fake session looks at
+# Of a bundle, what no fake session looks at.
+CLIPPED = SimpleNamespace(manifest=SimpleNamespace(display="clip", geometry=Geometry.central(CAFFE_FRAMING, 256)))
 
 
 def test_reasons_name_every_backend_once():
