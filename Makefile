@@ -7,6 +7,8 @@ PROJECT := setup.py pyproject.toml
 DEMO := demo
 HELD_OUT := $(DEMO)/photographs/held-out
 BUNDLE := $(DEMO)/norm2.deepsim
+SCRATCH := $(DEMO)/from-scratch.deepsim
+KEPT := train/kept/norm2
 CMAKE ?= $(if $(wildcard $(BIN)/cmake),$(BIN)/cmake,cmake)
 CLANG ?= clang++
 # Several builds compile the same sources: for tests, what a compiler made once is kept.
@@ -24,7 +26,7 @@ FUZZ_MEMORY_bundle := -rss_limit_mb=2048
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo    train on photographs for five minutes, export with an FP16 engine, reconstruct, re-encode, report"
+	@echo "make demo    export kept weights with an FP16 engine, reconstruct, re-encode, report; then train for four minutes"
 	@echo "make test    install everything and run the tests, without the long proofs"
 	@echo "make test-all  all tests: also emulated GPUs, sanitizers, kills, builds in environments of their own"
 	@echo "make check   formatters, linter, types"
@@ -49,19 +51,28 @@ $(BIN)/python:
 	$(CCACHE) $(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'  # Python compiles what is imported
 	touch $@ .venv/demo.stamp
 
+# First the kept weights, whose pictures are there in seconds; then the same network from scratch, by the clock.
 demo: .venv/demo.stamp
 	@$(BIN)/python -m deepsim.train.photographs $(DEMO)/photographs
-	$(BIN)/deepsim train --preset demo --data $(DEMO)/photographs/train --dead-leaves 400 \
-		--validation $(HELD_OUT) -o $(DEMO)/run --resume auto --minutes 5
-	$(BIN)/deepsim-export $(DEMO)/run --engine fp16 -o $(BUNDLE) --overwrite
+	$(BIN)/deepsim-export $(KEPT) --engine fp16 -o $(BUNDLE) --overwrite
 	$(BIN)/deepsim reconstruct $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reconstructed --side-by-side --overwrite
 	$(BIN)/deepsim reencode $(BUNDLE) $(HELD_OUT) -o $(DEMO)/reencoded --overwrite
-	$(BIN)/deepsim report $(BUNDLE) --photos $(HELD_OUT) --run $(DEMO)/run -o $(DEMO)/report.html --overwrite
+	$(BIN)/deepsim interpolate $(BUNDLE) $(HELD_OUT)/chelsea.png $(HELD_OUT)/coffee.png -o $(DEMO)/interpolated.png --overwrite
+	$(BIN)/deepsim report $(BUNDLE) --photos $(HELD_OUT) -o $(DEMO)/report.html --overwrite
+	@echo "Reconstructions:          $(DEMO)/reconstructed/  (photograph beside reconstruction)"
+	@echo "Now the same network from scratch, for four minutes, on a dozen photographs."
+	$(BIN)/deepsim train --preset demo --data $(DEMO)/photographs/train --dead-leaves 400 \
+		--validation $(HELD_OUT) -o $(DEMO)/run --resume auto --minutes 4
+	$(BIN)/deepsim-export $(DEMO)/run --engine onnx -o $(SCRATCH) --overwrite
+	$(BIN)/deepsim evaluate $(BUNDLE) $(SCRATCH) --name "kept weights" --name "four minutes here" \
+		--photos $(HELD_OUT) -o $(DEMO)/evaluation --overwrite
 	@echo
 	@echo "The report:               $(CURDIR)/$(DEMO)/report.html"
 	@echo "Reconstructions:          $(DEMO)/reconstructed/  (photograph beside reconstruction)"
 	@echo "Re-encoding strips:       $(DEMO)/reencoded/      (photograph, then iterations 1, 2, 4, 8)"
-	@echo "Bundle with its engines:  $(BUNDLE)/"
+	@echo "From cat to coffee:       $(DEMO)/interpolated.png"
+	@echo "Bundle with its engines:  $(BUNDLE)/              (weights of a long training: $(KEPT)/README.md)"
+	@echo "Trained here:             $(SCRATCH)/             (the table above compares both)"
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/deepsim reconstruct $(BUNDLE) YOUR-PHOTO.jpg -o mine --side-by-side"
