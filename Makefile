@@ -71,8 +71,8 @@ demo: .venv/demo.stamp
 	@echo "Reconstructions:          $(DEMO)/reconstructed/  (photograph beside reconstruction)"
 	@echo "Re-encoding strips:       $(DEMO)/reencoded/      (photograph, then iterations 1, 2, 4, 8)"
 	@echo "From cat to coffee:       $(DEMO)/interpolated.png"
-	@echo "Bundle with its engines:  $(BUNDLE)/              (weights of a long training: $(KEPT)/README.md)"
-	@echo "Trained here:             $(SCRATCH)/             (the table above compares both)"
+	@echo "Bundle with its engines:  $(BUNDLE)/  (weights of a long training: $(KEPT)/README.md)"
+	@echo "Trained here:             $(SCRATCH)/  (the table above compares both)"
 	@echo
 	@echo "Try next:"
 	@echo "  $(BIN)/deepsim reconstruct $(BUNDLE) YOUR-PHOTO.jpg -o mine --side-by-side"
