@@ -25,7 +25,7 @@ from deepsim.runtime.run_folder import CALIBRATION
 from deepsim.train.config import TrainConfig
 from deepsim.train.encoders import load_encoder, random_encoder
 from deepsim.train.models import Models
-from deepsim.train.networks import Encoder, resized, scored, to_image_space
+from deepsim.train.networks import Encoder, resized, to_image_space
 from deepsim.train.objective import Normalisation, squared_error, uses
 
 BATCHES = 4
@@ -83,8 +83,7 @@ def calibrate(models: Models, batches: Iterable[Tensor]) -> Calibration:
     config, pairs = models.config, []
     for photos in islice(batches, BATCHES):
         real = to_image_space(photos.to(models.device))
-        with torch.no_grad():
-            fake = scored(models.generator.module(models.encode(real)), models.geometry)
+        fake = models.generate(models.encode(real))
         pairs.append((real, resized(fake.float(), real.shape[-1])))
     reference, described = _reference(config)
     reference.to(models.device)

@@ -50,7 +50,7 @@ from deepsim.train.distributed import World, lost_peers
 from deepsim.train.held_out import PREVIEW, read_record
 from deepsim.train.latent import code_figures
 from deepsim.train.models import Models, build_models
-from deepsim.train.networks import resized, scored, to_image_space, to_pixels
+from deepsim.train.networks import resized, to_image_space, to_pixels
 from deepsim.train.signals import Signals
 from deepsim.train.step import Losses, train_step
 from deepsim.train.telemetry import Telemetry
@@ -328,9 +328,7 @@ def reconstruct(models: Models, photos: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Encode and decode uint8 RGB photographs (N, side, side, 3) as a bundle of the networks would do it now."""
     images = to_image_space(torch.from_numpy(photos).to(models.device))
     with models.averaged():
-        features = models.encode(images)
-        with models.autocast():
-            decoded = scored(models.generator.module(features), models.geometry)
+        decoded = models.generate(models.encode(images))
     pixels: NDArray[np.uint8] = to_pixels(resized(decoded, models.geometry.side)).cpu().numpy()
     return pixels
 

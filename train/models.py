@@ -24,7 +24,7 @@ from deepsim.train.distributed import World
 from deepsim.train.encoder_building import AnyEncoder, build_encoders
 from deepsim.train.frozen_features import Features, FrozenFeatures
 from deepsim.train.latent import Posterior
-from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator, resized
+from deepsim.train.networks import Encoder, Generator, LayerStack, initialise_generator, resized, scored
 from deepsim.train.objective import uses
 from deepsim.train.optimizers import discriminator_optimizer, layer_optimizer
 from deepsim.train.pausing import Pausing
@@ -135,6 +135,12 @@ class Models:
         """
         with self.autocast():
             return self.encoder_features(real, {self.config.layer})[self.config.layer]
+
+    @torch.no_grad()
+    def generate(self, features: Tensor) -> Tensor:
+        """Return the scored part of the images that features (N, ...) give now, without a gradient, in this process."""
+        with self.autocast():
+            return scored(self.generator.module(features), self.geometry)
 
     @torch.no_grad()
     def _compared(self, real: Tensor) -> Tensor | None:

@@ -84,3 +84,11 @@ def test_a_run_that_was_killed_before_its_settings_were_written_has_the_weight_t
     (tmp_path / "calibration.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"calibration.json: not readable"):
         calibration.calibrated(models, [], tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("change", [{}, {"task": "vae", "layer": "latent", "latent": 4, "encoder_width": 1 / 8}])
+def test_networks_in_bf16_are_calibrated_too(monkeypatch, tmp_path, change):
+    monkeypatch.setattr(calibration, "BATCHES", 1)
+    models = models_of(precision="bf16", **change)
+    found = calibration.calibrated(models, [photos_of(2)], tmp_path, None)
+    assert 0 < found.lambda_feat < float("inf")
