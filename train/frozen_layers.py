@@ -166,7 +166,7 @@ def _normalise(x: Tensor) -> tuple[Tensor, Kept]:
 
     Of 16-bit maps the sums are fp32: they lie near k = 1, where bf16 resolves 1/128.
     """
-    rows = _wide(x.permute(0, 2, 3, 1))  # (N, H, W, C), contiguous where x is in channels-last memory
+    rows = wide(x.permute(0, 2, 3, 1))  # (N, H, W, C), contiguous where x is in channels-last memory
     sums = LRN_K + (LRN_ALPHA / LRN_SIZE) * (rows.square() @ _band(x.shape[1], x.device, rows.dtype))
     power = sums.pow(-LRN_BETA)
     return (rows * power).to(x.dtype).permute(0, 3, 1, 2), (sums, power)
@@ -174,14 +174,15 @@ def _normalise(x: Tensor) -> tuple[Tensor, Kept]:
 
 def _normalise_backward(gradient: Tensor, x: Tensor, kept: Kept) -> Tensor:
     sums, power = kept
-    rows, incoming = _wide(x.permute(0, 2, 3, 1)), _wide(gradient.permute(0, 2, 3, 1))
+    rows, incoming = wide(x.permute(0, 2, 3, 1)), wide(gradient.permute(0, 2, 3, 1))
     direct = incoming * power
     crossed = (direct * rows / sums) @ _band(x.shape[1], x.device, rows.dtype)
     direct.sub_(rows * crossed, alpha=2 * LRN_ALPHA * LRN_BETA / LRN_SIZE)
     return direct.to(gradient.dtype).permute(0, 3, 1, 2)
 
 
-def _wide(x: Tensor) -> Tensor:
+def wide(x: Tensor) -> Tensor:
+    """Return 16-bit numbers as float32, and others as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 

@@ -20,6 +20,7 @@ from deepsim.runtime.generators import GeneratorSpec
 from deepsim.runtime.geometry import Framing, Geometry
 from deepsim.runtime.networks import EncoderSpec
 from deepsim.runtime.pixels import CAFFE_PIXELS, PixelConvention
+from deepsim.train.frozen_layers import wide
 
 
 class LayerWeights(nn.Module):
@@ -145,11 +146,12 @@ def resized(images: Tensor, side: int) -> Tensor:
     """Resize images (N, 3, S, S) to (N, 3, side, side), bilinear and antialiased; what has the side stays as it is.
 
     This makes a photograph the target of a smaller generator, and its image what comparator and discriminator see. How
-    Dosovitskiy & Brox 2015 resized is not known: this is our rule.
+    Dosovitskiy & Brox 2015 resized is not known: this is our rule. Images of 16 bits come out as float32: PyTorch's
+    antialiasing on a CPU has no other.
     """
     if images.shape[-1] == side:
         return images
-    return functional.interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return functional.interpolate(wide(images), (side, side), mode="bilinear", antialias=True, align_corners=False)
 
 
 def to_image_space(photos: Tensor) -> Tensor:

@@ -65,6 +65,13 @@ def test_comparator_and_discriminator_see_images_as_large_as_photographs():
     assert losses["adversarial_loss"] > 0 and losses["image_loss"] is None
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_16_bits_train_on_all_losses(precision):
+    config = TrainConfig().updated({**SMALL, "lambda_img": 4e-5, "precision": precision})
+    losses = train_step(build_models(config, torch.device("cpu"), World()), photos_of(2))
+    assert all(losses[f"{name}_loss"] > 0 for name in ("image", "feature", "adversarial"))
+
+
 def test_what_was_trained_is_exported_and_gives_images_as_large_as_photographs(tmp_path):
     run = tiny_run(tmp_path / "run", write_photographs(tmp_path / "photos"))
     outcome = loop.train(ALONE, run)
