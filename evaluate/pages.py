@@ -13,8 +13,8 @@ import jinja2
 def filled(package: str, template: str, **given: Any) -> str:
     """Fill a template of a package; every variable that it names must be given, and what is given is escaped.
 
-    Templates may include ``tokens.css``: colours, light and dark, and faces; and ``document.css``: text, tables and
-    figures of a page that is read.
+    Templates may include ``tokens.css``: colours, light and dark, and faces; and, of a page that is read, ``head.html``
+    and ``document.css``: text, tables and figures.
     """
     return _environment(package).get_template(template).render(given)
 

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
@@ -15,35 +14,9 @@ from deepsim.evaluate.figures.html import render
 from deepsim.evaluate.figures.panels import theirs
 from deepsim.evaluate.paper import TABLE_2
 from tests.evaluate.figures.figure_fakes import IMAGE, VAE, fake_studio, member
+from tests.evaluate.html_page import Page
 
-VOID = {"meta", "img", "br"}
 HOSTILE = "<script>alert('x')</script>\"&'"
-
-
-class Page(HTMLParser):
-    """Collect tags, attributes and text, and fail on a tag that is not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(name, value) for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def values(self, name):
-        return [value for attribute, value in self.attributes if attribute == name]
 
 
 def document_of(*members) -> Document:

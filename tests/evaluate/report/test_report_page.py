@@ -5,7 +5,6 @@ import io
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -20,36 +19,10 @@ from deepsim.evaluate.report.layout import bar, code, span
 from deepsim.evaluate.report.page import SECTIONS, render, render_section
 from deepsim.evaluate.report.training_run import TrainingRun
 from deepsim.runtime.manifest import Manifest
+from tests.evaluate.html_page import Page
 from tests.evaluate.report.report_fakes import FakeInverter, write_photos, write_run
 
-VOID = {"meta", "img", "input", "br"}
 HOSTILE = "<script>alert('x')</script>\"&'.png"
-
-
-class Page(HTMLParser):
-    """Collect tags, attributes and text, and fail on a tag that is not closed in order."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open, self.tags, self.attributes, self.text = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value) for name, value in attrs]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def values(self, name):
-        return [value for _, attribute, value in self.attributes if attribute == name]
 
 
 @pytest.fixture(scope="module")
